@@ -1,0 +1,123 @@
+"""Seconds by activity, on CUDA and on a CPU, and the device that they were measured on."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+TIMING_VERSION = 1  # raised by hand when what is charged changes: part of every study's identity
+
+Activity = Literal["steps", "calibration", "boundary", "evaluation", "warm_up"]
+CHARGED: frozenset[Activity] = frozenset({"steps", "calibration", "boundary"})  # the rest is recorded only
+
+
+class Clock:
+    """Sums the seconds of each activity between synchronised ends.
+
+    On CUDA a span is device time between two events with the stream idle at both ends; on a CPU it is wall time, with
+    the CPU time of the process recorded beside it.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._seconds: defaultdict[Activity, float] = defaultdict(float)
+        self._process_seconds = 0.0
+
+    @contextmanager
+    def span(self, activity: Activity) -> Iterator[None]:
+        """Adds the seconds of the enclosed block to `activity`, also when the block raises."""
+        process_start = time.process_time()
+        try:
+            if self._device.type == "cuda":
+                with self._cuda_span(activity):
+                    yield
+            else:
+                start = time.perf_counter()
+                try:
+                    yield
+                finally:
+                    self._seconds[activity] += time.perf_counter() - start
+        finally:
+            if activity in CHARGED:
+                self._process_seconds += time.process_time() - process_start
+
+    @contextmanager
+    def _cuda_span(self, activity: Activity) -> Iterator[None]:
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+        torch.cuda.synchronize(self._device)
+        start.record()
+        try:
+            yield
+        finally:
+            end.record()
+            torch.cuda.synchronize(self._device)
+            self._seconds[activity] += start.elapsed_time(end) / 1000
+
+    def seconds(self, activity: Activity) -> float:
+        """Seconds of one activity so far."""
+        return self._seconds[activity]
+
+    @property
+    def charged(self) -> float:
+        """Seconds of all charged activities so far: the objective `train_seconds`."""
+        return sum(self._seconds[activity] for activity in CHARGED)
+
+    @property
+    def process_seconds(self) -> float:
+        """CPU time of the process within the charged spans."""
+        return self._process_seconds
+
+
+@dataclass(frozen=True)
+class Device:
+    """The device that seconds belong to: seconds of two devices never share a front."""
+
+    model: str  # e.g. 'NVIDIA H100 80GB HBM3', 'AMD EPYC'
+    driver: str  # of a GPU; the kernel's machine name for a CPU
+    torch: str
+    threads: int
+
+
+def describe(device: torch.device) -> Device:
+    """The device as it enters a study's identity."""
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        driver = f"CUDA {torch.version.cuda}, sm_{properties.major}{properties.minor}"
+        return Device(properties.name, driver, torch.__version__, torch.get_num_threads())
+    return Device(_cpu_model(), platform.machine(), torch.__version__, torch.get_num_threads())
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Starts a new measurement of `peak_memory`."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM, the resident peak of this process
+    except OSError:
+        return  # not permitted here: the peak then counts from the start of the process
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes at the peak since `reset_peak_memory`: allocated on a GPU, resident in this process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError("/proc/self/status has no VmHWM line: memory cannot be measured on this system")
+
+
+def _cpu_model() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

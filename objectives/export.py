@@ -1,0 +1,137 @@
+"""A trained network as a folder: weights, description, checksums. `load_model` rebuilds it, on any machine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from objectives.architecture import Architecture
+from objectives.data import Dataset
+from objectives.resnet import ResNet
+from objectives.train import Trained
+
+FORMAT = 1  # of the folder; raised when a reader of the old one could not read the new one
+WEIGHTS, DESCRIPTION, SUMS = "weights.safetensors", "model.json", "SHA256SUMS"
+
+
+@dataclass(frozen=True)
+class ExportedModel:
+    """A network read from an export, with what is needed to use it."""
+
+    network: ResNet  # in evaluation mode; takes normalised images
+    size: int  # pixels: side of the square images
+    channels: int
+    mean: tuple[float, ...]  # per channel, of pixel values in [0, 1]
+    std: tuple[float, ...]
+    classes: tuple[str, ...]
+    about: Mapping[str, object]  # model.json as written: pipeline, study, trial, seconds, accuracy, versions
+
+    @torch.no_grad()
+    def probabilities(self, x: Tensor) -> Tensor:
+        """Class probabilities [n, n_classes] of images x: [n, channels, size, size] uint8.
+
+        Raises:
+            ValueError: images of another shape or type.
+        """
+        if x.dtype != torch.uint8 or x.dim() != 4 or x.shape[1:] != (self.channels, self.size, self.size):
+            raise ValueError(
+                f"images are {list(x.shape)} {x.dtype}: "
+                f"this model takes [n, {self.channels}, {self.size}, {self.size}] uint8"
+            )
+        mean, std = (torch.tensor(values, device=x.device).view(1, -1, 1, 1) for values in (self.mean, self.std))
+        probabilities: Tensor = self.network((x.float() / 255 - mean) / std).softmax(1)
+        return probabilities
+
+
+def export(trained: Trained, dataset: Dataset, folder: Path, about: Mapping[str, object]) -> None:
+    """Writes the deployed network of a training to `folder`, whole or not at all; replaces an older export.
+
+    `about` is added to the description, e.g. the study and the trial.
+    """
+    description = {
+        "format": FORMAT,
+        "architecture": trained.model.architecture.to_json(),
+        "input": {"size": dataset.size, "channels": dataset.channels, "mean": dataset.mean, "std": dataset.std},
+        "classes": dataset.classes,
+        "pipeline": trained.pipeline.to_json(),
+        "train_seconds": trained.report.train_seconds,
+        "val_accuracy": trained.report.accuracy,
+        "versions": {"frontrunner": version("frontrunner"), "torch": torch.__version__},
+        **about,
+    }
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in trained.model.state_dict().items()}
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        files = {
+            WEIGHTS: safetensors.torch.save(weights),
+            DESCRIPTION: json.dumps(description, indent=1, ensure_ascii=False).encode(),
+        }
+        sums = "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in files.items())
+        for name, content in {**files, SUMS: sums.encode()}.items():
+            _write_durably(partial / name, content)
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def load_model(folder: str | Path) -> ExportedModel:
+    """The network that `export` wrote to `folder`, on the CPU, in evaluation mode.
+
+    Raises:
+        ValueError: a file is missing, damaged or of a newer format.
+    """
+    folder = Path(folder)
+    content = _verified(folder)
+    about = json.loads(content[DESCRIPTION])
+    if about.get("format") != FORMAT:
+        raise ValueError(
+            f"{folder}: export format {about.get('format')!r}, this version reads {FORMAT}: update frontrunner"
+        )
+    network = ResNet(Architecture.from_json(about["architecture"]))
+    network.load_state_dict(safetensors.torch.load(content[WEIGHTS]))
+    images = about["input"]
+    return ExportedModel(
+        network.eval(),
+        images["size"],
+        images["channels"],
+        tuple(images["mean"]),
+        tuple(images["std"]),
+        tuple(about["classes"]),
+        about,
+    )
+
+
+def _verified(folder: Path) -> dict[str, bytes]:
+    """The files of an export, each with the checksum that was written beside it."""
+    try:
+        lines = [line.split("  ", 1) for line in (folder / SUMS).read_text().splitlines()]
+        sums = {name: digest for digest, name in lines}
+        content = {name: (folder / name).read_bytes() for name in (WEIGHTS, DESCRIPTION)}
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{folder} is not an exported model: {error}") from error
+    for name, data in content.items():
+        if hashlib.sha256(data).hexdigest() != sums.get(name):
+            raise ValueError(
+                f"{folder / name} is damaged: its SHA-256 is not the one in {SUMS}; export the trial again"
+            )
+    return content
+
+
+def _write_durably(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,129 @@
+"""`TrainingObjective`: what a worker holds. A data set on a device, and trainings on it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from statistics import median
+
+import torch
+
+from objectives.augment import Batches, Normalisation
+from objectives.clock import TIMING_VERSION, describe
+from objectives.data import Dataset, load
+from objectives.errors import DeviceError
+from objectives.executors import Eager, Segment
+from objectives.export import export
+from objectives.formats import FORMATS, LossScaler, unavailable
+from objectives.pipeline import Pipeline, Report
+from objectives.task import Seeds, Task
+from objectives.train import Trained, augmentation, starting_state, train
+
+SLOWEST_FORMAT = 1.5  # times fp32: a number format that is slower is dropped from a study
+PROBE_STEPS = 5
+
+
+class TrainingObjective:
+    """Trains pipelines on one task and one device.
+
+    Raises:
+        DataError: the images cannot be used.
+        DeviceError: the device cannot be used.
+    """
+
+    def __init__(self, task: Task, device: str, threads: int = 1) -> None:
+        self._task = task
+        self._device = _open(device)
+        torch.set_num_threads(threads)
+        self._dataset: Dataset = load(task.data, self._device)
+        self._trained: Trained | None = None
+
+    def facts(self) -> dict[str, object]:
+        """What seconds and accuracies depend on, as plain JSON data: it enters the identity of a study."""
+        data = self._dataset
+        return {
+            "device": asdict(describe(self._device)),
+            "timing_version": TIMING_VERSION,
+            "data": {
+                "name": data.name,
+                "content": data.content_hash,
+                "split": data.split_hash,
+                "size": data.size,
+                "channels": data.channels,
+                "n_classes": data.n_classes,
+                "n_train": len(data.train.y),
+                "n_val": len(data.val.y),
+                "flip": data.flip,
+            },
+            "skipped": list(data.skipped),
+        }
+
+    def number_formats(self) -> dict[str, str | None]:
+        """Every number format, with the reason why it is of no use on this device, or None where it is.
+
+        A format must compute a training step of the family's shallowest network in at most 1.5 times the time of fp32.
+        """
+        reasons: dict[str, str | None] = {}
+        for name in FORMATS:
+            reasons[name] = unavailable(name, self._device)
+        step_seconds = {name: self._step_seconds(name) for name, reason in reasons.items() if reason is None}
+        for name, seconds in step_seconds.items():
+            ratio = seconds / step_seconds["fp32"]
+            if ratio > SLOWEST_FORMAT:
+                reasons[name] = f"{ratio:.1f} times the step time of fp32 on this device"
+        return reasons
+
+    def reports(self, pipeline: Pipeline, seeds: Seeds) -> Generator[Report]:
+        """Trains with `pipeline`; see `objectives.train.train`."""
+        self._trained = None
+        self._trained = yield from train(pipeline, self._task, self._dataset, seeds)
+
+    def export(self, folder: Path, about: Mapping[str, object]) -> None:
+        """Writes the network of the last training, which ran to its end, to `folder`.
+
+        Raises:
+            ValueError: the last training was stopped.
+        """
+        if self._trained is None:
+            raise ValueError("there is nothing to export: the last training did not run to its end")
+        export(self._trained, self._dataset, folder, {"classes": self._dataset.classes, **about})
+
+    def close(self) -> None:
+        """Lets go of the last training."""
+        self._trained = None
+
+    def _step_seconds(self, name: str) -> float:
+        """Median seconds of a training step in the number format."""
+        pipeline = Pipeline(number_format=name, batch_size=64, epochs=1)
+        state = starting_state(replace(pipeline, depth=1), self._task, self._dataset, Seeds(0, 0, 0))
+        scaler = LossScaler(self._device.type) if FORMATS[name].scaled else None
+        FORMATS[name].set_float32_products()
+        executor = Eager(Segment(state.trainee, (), FORMATS[name], scaler, 0.0))
+        normalise = Normalisation(self._dataset, self._device)
+        batches = Batches(self._dataset.train, 64, augmentation(pipeline, self._dataset), normalise, (0, 0))
+        x, y = next(batches.epoch(0))
+        seconds = []
+        for _ in range(PROBE_STEPS + 1):
+            start = time.perf_counter()
+            executor.step(x, y)
+            if self._device.type == "cuda":
+                torch.cuda.synchronize(self._device)
+            seconds.append(time.perf_counter() - start)
+        return median(seconds[1:])
+
+
+def _open(device: str) -> torch.device:
+    """The device of that name, in working order; `auto` is a GPU where there is one."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        opened = torch.device(device)
+        torch.zeros(1, device=opened)
+    except (RuntimeError, AssertionError) as error:
+        cause = str(error).splitlines()[0]
+        raise DeviceError(f"device {device!r} cannot be used ({cause}): choose another with --device") from error
+    if opened.type not in ("cpu", "cuda"):
+        raise DeviceError(f"device {device!r} is not supported: choose cpu or cuda")
+    return opened

@@ -1,0 +1,167 @@
+"""What an objective trains and what it tells: `Pipeline` and `Report`, frozen and plain.
+
+A pipeline converts to and from JSON, so that it can be stored with a trial, sent to a worker and exported with a model.
+Nothing here imports torch: the process that owns a study describes pipelines without ever loading it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Literal, get_args
+
+from objectives.strategies import STRATEGIES
+from objectives.strategies.base import Strategy
+
+LrRule = Literal["none", "sqrt", "linear"]
+ScheduleName = Literal["one_cycle", "cosine", "step"]
+
+LR_REFERENCE_BATCH = 256  # samples; `Pipeline.lr` is stated for this batch size
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """One way to train: settings, of which a run has exactly one each, and strategies, applied left to right.
+
+    Raises:
+        ValueError: a setting is outside its range, or two strategies exclude each other.
+    """
+
+    number_format: str = "fp32"  # a key of formats.FORMATS
+    batch_size: int = 128  # samples per optimizer step
+    lr: float = 0.1  # peak learning rate; see `lr_rule`
+    lr_rule: LrRule = (
+        "none"  # how `lr`, stated for a batch of 256, follows the batch size (Hoffer et al. 2017; Goyal et al. 2017)
+    )
+    ghost_batch: int = 0  # samples that share batch-norm statistics (Hoffer et al. 2017); 0: the whole batch
+    momentum: float = 0.9  # Nesterov momentum
+    weight_decay: float = 5e-4  # L2, on every parameter
+    epochs: int = 10  # length of the schedule
+    schedule: ScheduleName = "step"  # share of the peak learning rate over the run
+    label_smoothing: float = 0.0  # probability mass spread over all classes
+    crop: bool = True  # random shift by up to an eighth of the image, zero-padded
+    flip: bool = True  # random horizontal flip
+    cutout: float = 0.0  # side of the square that is blanked, as a share of the image (DeVries & Taylor 2017)
+    depth: int = 1  # residual blocks per stage
+    width: float = 1.0  # multiplier of the family's stage widths
+    strategies: tuple[Strategy, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check_choice("lr_rule", self.lr_rule, get_args(LrRule))
+        _check_choice("schedule", self.schedule, get_args(ScheduleName))
+        for name, low, high in _RANGES:
+            _check_range(name, getattr(self, name), low, high)
+        for strategy in self.strategies:
+            for other in self.strategies:
+                if other is not strategy and isinstance(other, (type(strategy), *strategy.excludes)):
+                    raise ValueError(f"{type(strategy).__name__} cannot run with {type(other).__name__}: choose one")
+
+    @property
+    def peak_lr(self) -> float:
+        """Peak learning rate of the optimizer at this batch size."""
+        factor = self.batch_size / LR_REFERENCE_BATCH
+        return self.lr * {"none": 1.0, "sqrt": math.sqrt(factor), "linear": factor}[self.lr_rule]
+
+    def describe(self) -> str:
+        """This pipeline in words, for tables and notes: what is neutral is left out."""
+        rule = "" if self.lr_rule == "none" else f" {self.lr_rule}"
+        parts = [
+            self.number_format,
+            f"{self.epochs} epochs {self.schedule.replace('_', '-')}",
+            f"batch {self.batch_size}" + (f" ghost {self.ghost_batch}" if self.ghost_batch else ""),
+            f"lr {self.lr:.3g}{rule}",
+            f"depth {self.depth}" + (f" width x{self.width:g}" if self.width != 1 else ""),
+        ]
+        augmentations = ["crop"] * self.crop + ["flip"] * self.flip + [f"cutout {self.cutout:.0%}"] * (self.cutout > 0)
+        parts.append(" ".join(augmentations) or "no augmentation")
+        if self.label_smoothing >= 0.005:
+            parts.append(f"smoothing {self.label_smoothing:.2f}")
+        return ", ".join([*parts, *(strategy.describe() for strategy in self.strategies)])
+
+    def to_json(self) -> dict[str, object]:
+        """This pipeline as plain JSON data; `from_json` is the inverse."""
+        plain: dict[str, object] = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "strategies"}
+        plain["strategies"] = [strategy.to_json() for strategy in self.strategies]
+        return plain
+
+    @classmethod
+    def from_json(cls, plain: Mapping[str, object]) -> Pipeline:
+        """The pipeline that `to_json` wrote.
+
+        Raises:
+            ValueError: an unknown setting or strategy, or a value out of range.
+        """
+        settings = dict(plain)
+        listed = settings.pop("strategies", ())
+        if unknown := sorted(set(settings) - {f.name for f in fields(cls)}):
+            raise ValueError(f"unknown pipeline setting {unknown[0]!r}: it was written by another version")
+        if not isinstance(listed, (list, tuple)):
+            raise ValueError(f"strategies must be a list, not {listed!r}")
+        return cls(**settings, strategies=tuple(_strategy(item) for item in listed))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a training tells after every epoch."""
+
+    epoch: int  # epochs finished
+    epochs: int  # epochs in the run; the report with epoch == epochs is final
+    train_seconds: float  # charged so far: steps, penalties, calibration, surgery; not evaluation, not warm-up
+    accuracy: float  # of the deployed network on the validation images, in [0, 1]
+    balanced_accuracy: float  # mean of the recalls of the classes, in [0, 1]
+    settled: bool  # the accuracy says something about the final one: the epoch trained on images of full size
+    loss: float  # mean training loss over the steps taken in this epoch; NaN when loss scaling skipped all of them
+    diverged: bool  # that loss is no longer finite
+    process_seconds: float  # CPU time of the process within train_seconds
+    eval_seconds: float  # evaluation so far; not charged
+    train_flops: float  # spent so far; 1 multiply-add = 2 FLOPs
+    inference_flops: float  # of the deployed network, per image
+    n_parameters: int  # of the deployed network
+    peak_memory: int  # bytes: allocated on a GPU, resident on a CPU
+    skipped_steps: int  # optimizer steps skipped by fp16 loss scaling so far
+    events: tuple[str, ...] = ()  # what strategies did at the boundary that ended this epoch, in words
+
+    def to_json(self) -> dict[str, object]:
+        """This report as plain JSON data; `from_json` is the inverse."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, plain: Mapping[str, object]) -> Report:
+        """The report that `to_json` wrote."""
+        values = dict(plain)
+        values["events"] = tuple(values.get("events", ()))  # type: ignore[arg-type]
+        return cls(**values)  # type: ignore[arg-type]
+
+
+# name, lowest, highest value of every bounded setting
+_RANGES: tuple[tuple[str, float, float], ...] = (
+    ("batch_size", 1, 65536),
+    ("lr", 0.0, 100.0),
+    ("ghost_batch", 0, 65536),
+    ("momentum", 0.0, 0.9999),
+    ("weight_decay", 0.0, 1.0),
+    ("epochs", 1, 100_000),
+    ("label_smoothing", 0.0, 0.99),
+    ("cutout", 0.0, 1.0),
+    ("depth", 1, 100),
+    ("width", 0.01, 100.0),
+)
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}: choose one of {', '.join(choices)}")
+
+
+def _check_range(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:  # also false for NaN
+        raise ValueError(f"{name} is {value!r}: it must lie between {low:g} and {high:g}")
+
+
+def _strategy(plain: Mapping[str, object]) -> Strategy:
+    parameters = dict(plain)
+    name = parameters.pop("strategy", None)
+    if name not in STRATEGIES:
+        raise ValueError(f"unknown strategy {name!r}: this version has {', '.join(sorted(STRATEGIES))}")
+    return STRATEGIES[str(name)](**parameters)

@@ -1,0 +1,101 @@
+"""What a training carries from epoch to epoch: `Trainee`, `TrainState`, `Step`. Frozen; surgery returns new ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+from objectives.pipeline import Pipeline, Report, ScheduleName
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.optim import Optimizer
+
+    from objectives.data import Images
+    from objectives.resnet import ResNet
+    from objectives.strategies.base import Strategy
+
+Travel = Literal["weight", "mask"]  # a weight is shared between the copies of a channel, a mask is copied
+
+
+@dataclass(frozen=True)
+class Shadow:
+    """Memory shaped like the model: averages, masks, anchors."""
+
+    tensors: Mapping[str, Tensor]  # by the name of the parameter or buffer that each is shaped like
+    travel: Travel  # how it follows the model through surgery
+
+
+@dataclass(frozen=True)
+class Trainee:
+    """All that surgery transforms and that a step may read."""
+
+    model: ResNet
+    optimizer: Optimizer
+    shadows: Mapping[str, Shadow]
+    born: Mapping[str, Tensor]  # axis label -> [channels], epoch of birth
+
+    def with_shadow(self, name: str, shadow: Shadow) -> Trainee:
+        """This trainee with one more shadow."""
+        return replace(self, shadows={**self.shadows, name: shadow})
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimizer step, as seen by `after_step`."""
+
+    x: Tensor  # [batch, channels, height, width]
+    y: Tensor  # [batch]
+    loss: Tensor  # scalar, without penalties
+    taken: Tensor  # scalar 0 or 1 on the device: 0 when fp16 loss scaling skipped the step
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Share of the peak learning rate over a run. Horizon-bound: a function of the fraction of the run."""
+
+    name: ScheduleName
+    epochs: int
+
+    def __call__(self, epoch: float) -> float:
+        """The share in (0, 1] at `epoch`, a real number in [0, epochs)."""
+        fraction = epoch / self.epochs
+        match self.name:
+            case "step":  # PruneTrain's milestones 93 and 150 of 182 epochs, as fractions
+                return 1.0 if fraction < 0.51 else 0.1 if fraction < 0.82 else 0.01
+            case "cosine":
+                return 0.5 * (1 + math.cos(math.pi * fraction))
+            case "one_cycle":  # linear up over the first quarter, linear down to 0 (Smith 2018)
+                return 0.1 + 0.9 * fraction / 0.25 if fraction < 0.25 else (1 - fraction) / 0.75
+
+
+@dataclass(frozen=True)
+class TrainState:
+    """Where a training stands between two epochs."""
+
+    trainee: Trainee
+    pipeline: Pipeline  # the settings in force now; starts as sampled
+    schedule: Schedule  # replaced to re-warm or rewind
+    data: Images  # the training images in use
+    ends: int  # epoch at which the run ends; pipeline.epochs keeps fractions meaningful
+    epoch: int = 0  # epochs finished
+    history: tuple[Report, ...] = ()
+    events: tuple[str, ...] = ()  # of the boundary at hand, in words
+
+    @property
+    def fraction(self) -> float:
+        """Share of the schedule that is done, in [0, 1]."""
+        return self.epoch / self.pipeline.epochs
+
+    def with_strategy(self, old: Strategy, new: Strategy) -> TrainState:
+        """This state with `new`, the same strategy having learned something, in the place of `old`."""
+        if new is old:
+            return self
+        strategies = tuple(new if strategy is old else strategy for strategy in self.pipeline.strategies)
+        return replace(self, pipeline=replace(self.pipeline, strategies=strategies))
+
+    def with_event(self, event: str) -> TrainState:
+        """This state with one more event to report."""
+        return replace(self, events=(*self.events, event))

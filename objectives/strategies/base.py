@@ -1,0 +1,88 @@
+"""The hooks of a strategy. Each defaults to doing nothing; a strategy overrides the few that it needs.
+
+A strategy is a frozen dataclass whose fields are its parameters. What it learns during a run (a calibrated lambda, the
+resolution of the segment) is a field declared with `learned()`: outside equality, repr and JSON, set by returning a
+copy. Memory shaped like the model is a `Shadow` of the trainee. Strategy files import torch only for type checking and inside the
+hooks, so that spaces and studies can be described without loading it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, ClassVar, Self, TypeVar
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from objectives.architecture import Architecture
+    from objectives.resnet import Convolution, ResNet
+    from objectives.state import Step, Trainee, TrainState
+
+T = TypeVar("T")
+
+
+def learned(default: T) -> T:
+    """A dataclass field for what a strategy learns during a run: no parameter, so outside equality, repr and JSON."""
+    return field(default=default, init=False, compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """One acceleration method with its parameters."""
+
+    cycle: ClassVar[int | None] = 1  # distinct steps that repeat; None: decides on the host, never captured in a graph
+    excludes: ClassVar[tuple[type[Strategy], ...]] = ()  # strategies that it cannot run with
+
+    def describe(self) -> str:
+        """This strategy in a few words, for tables and notes."""
+        return repr(self)
+
+    def architecture(self, architecture: Architecture) -> Architecture:
+        """The architecture to start from, given the one that the pipeline's settings ask for."""
+        return architecture
+
+    def begin(self, state: TrainState, x: Tensor, y: Tensor) -> TrainState:
+        """The state to start from, calibrated on the first batch (x: [batch, channels, height, width], y: [batch])."""
+        return state
+
+    def between_epochs(self, state: TrainState) -> TrainState:
+        """The state to continue from: surgery, new schedule, new data, new end. Called while epochs remain."""
+        return state
+
+    def bound(self, state: TrainState) -> Strategy:
+        """This strategy prepared for the next segment; itself when nothing changed."""
+        return self
+
+    def convolution(self, layer: Convolution, compute: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        """How a layer computes while training: `compute`, or a function that wraps it."""
+        return compute
+
+    def batch(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """The batch to train on."""
+        return x, y
+
+    def penalty(self, trainee: Trainee) -> Tensor | None:
+        """A scalar added to the loss, or None."""
+        return None
+
+    def after_step(self, trainee: Trainee, step: Step) -> None:
+        """Acts after an optimizer step, in place; every effect is multiplied by `step.taken`."""
+
+    def deployed(self, model: ResNet, state: TrainState) -> ResNet:
+        """The network to evaluate and export, given the one that the strategies before this one deploy."""
+        return model
+
+    def having_learned(self, **values: object) -> Self:
+        """A copy of this strategy whose `learned()` fields have new values."""
+        copy = replace(self)
+        for name in (f.name for f in fields(self) if not f.init):
+            object.__setattr__(copy, name, values.pop(name, getattr(self, name)))
+        if values:
+            raise TypeError(f"{type(self).__name__} learns no {', '.join(values)}")
+        return copy
+
+    def to_json(self) -> dict[str, object]:
+        """The parameters as plain data, with the class name under `strategy`."""
+        parameters = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
+        return {"strategy": type(self).__name__, **parameters}

@@ -1,0 +1,78 @@
+"""Exponential moving average of the weights: what is evaluated and exported is smoother than what is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from objectives.strategies.base import Strategy, learned
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from objectives.resnet import ResNet
+    from objectives.state import Step, Trainee, TrainState
+
+SHADOW = "ema"  # name of the shadow that holds the averages
+
+
+@dataclass(frozen=True)
+class Ema(Strategy):
+    """Deploys the average of parameters and batch-norm statistics (Polyak & Juditsky 1992, exponential form).
+
+    `horizon` is stated in epochs, so that it means the same at every batch size. It never reaches back further than a
+    quarter of the epochs done, so that the random initial weights are forgotten by the first evaluation.
+
+    Raises:
+        ValueError: a negative horizon.
+    """
+
+    horizon: float = 1.0  # epochs after which a weight counts 1/e; 0 deploys the weights themselves
+    rate: float = learned(0.0)  # share of the newest weights in this segment's averages, per step
+
+    def __post_init__(self) -> None:
+        if not self.horizon >= 0:
+            raise ValueError(f"the horizon of an EMA is {self.horizon!r} epochs: it must not be negative")
+
+    def describe(self) -> str:
+        return f"EMA over {self.horizon:g} epochs"
+
+    def begin(self, state: TrainState, x: Tensor, y: Tensor) -> TrainState:
+        if self.horizon == 0:
+            return state
+        from objectives.state import Shadow
+
+        averages = {name: tensor.clone() for name, tensor in _averaged(state.trainee.model).items()}
+        return replace(state, trainee=state.trainee.with_shadow(SHADOW, Shadow(averages, "weight")))
+
+    def bound(self, state: TrainState) -> Strategy:
+        if self.horizon == 0:
+            return self
+        horizon = min(self.horizon, (state.epoch + 1) / 4)
+        rate = 1 / (1 + horizon * max(1, len(state.data.y) // state.pipeline.batch_size))
+        return self if rate == self.rate else self.having_learned(rate=rate)
+
+    def after_step(self, trainee: Trainee, step: Step) -> None:
+        if self.horizon == 0:
+            return
+        import torch
+
+        averages = list(trainee.shadows[SHADOW].tensors.values())
+        with torch.no_grad():
+            difference = torch._foreach_sub(list(_averaged(trainee.model).values()), averages)
+            torch._foreach_mul_(difference, step.taken * self.rate)
+            torch._foreach_add_(averages, difference)
+
+    def deployed(self, model: ResNet, state: TrainState) -> ResNet:
+        if self.horizon == 0:
+            return model
+        from copy import deepcopy
+
+        averaged = deepcopy(model)
+        averaged.load_state_dict({**averaged.state_dict(), **state.trainee.shadows[SHADOW].tensors})
+        return averaged
+
+
+def _averaged(model: ResNet) -> dict[str, Tensor]:
+    """Every parameter and every floating-point buffer, by name, detached."""
+    return {name: tensor for name, tensor in model.state_dict().items() if tensor.is_floating_point()}

@@ -1,0 +1,90 @@
+"""What is learned, apart from how: data set and network family of a study, seeds of a trial. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """Which data a study trains on, as plain data.
+
+    Raises:
+        ValueError: a value is out of range.
+    """
+
+    name: str  # "digits", "fashion_mnist", "cifar10", "cifar100" or "folder:PATH"
+    root: str | None = None  # where to look for files first
+    n_train: int | None = None  # training images to use; None: all that validation leaves
+    size: int | None = None  # side of the square images, pixels; None: the data set's own (folder: 32)
+    channels: int | None = None  # 1 or 3; None: what the data has
+    flip: bool | None = None  # whether a horizontal flip keeps the label; None: the source's default
+    drop_small_classes: bool = False  # classes with fewer than two images are dropped instead of refused
+    seed: int = 0  # of the splits
+
+    def __post_init__(self) -> None:
+        if self.n_train is not None and self.n_train < 2:
+            raise ValueError(f"n_train is {self.n_train}: at least two images are needed")
+        if self.size is not None and not 4 <= self.size <= 1024:
+            raise ValueError(f"size is {self.size}: it must lie between 4 and 1024 pixels")
+        if self.channels not in (None, 1, 3):
+            raise ValueError(f"channels is {self.channels}: choose 1 (grey) or 3 (colour)")
+        if self.seed < 0:
+            raise ValueError(f"seed is {self.seed}: it must not be negative")
+
+    def to_json(self) -> dict[str, object]:
+        """This spec as plain JSON data; `from_json` is the inverse."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, plain: Mapping[str, object]) -> DataSpec:
+        """The spec that `to_json` wrote.
+
+        Raises:
+            ValueError: an unknown field, or a value out of range.
+        """
+        if unknown := sorted(set(plain) - {f.name for f in fields(cls)}):
+            raise ValueError(f"unknown data setting {unknown[0]!r}: it was written by another version")
+        return cls(**plain)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What every trial of a study has in common."""
+
+    data: DataSpec
+    family: str  # a key of architecture.FAMILIES
+    stem_stride: int = 1
+
+    def to_json(self) -> dict[str, object]:
+        """This task as plain JSON data; `from_json` is the inverse."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, plain: Mapping[str, object]) -> Task:
+        """The task that `to_json` wrote."""
+        values = dict(plain)
+        data = DataSpec.from_json(values.pop("data"))  # type: ignore[arg-type]
+        return cls(data=data, **values)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """Independent seeds of one training, one for each role."""
+
+    init: int
+    order: int
+    augmentation: int
+
+    @classmethod
+    def of(cls, study_seed: int, trial: int, repeat: int = 0) -> Seeds:
+        """The seeds of a trial: children of the study's seed, so that two trials share nothing."""
+
+        def child(role: int) -> int:
+            sequence = np.random.SeedSequence(study_seed, spawn_key=(trial, repeat, role))
+            return int(sequence.generate_state(1, np.uint64)[0] >> 2)  # room below 2**63 for `seed + epoch`
+
+        return cls(child(0), child(1), child(2))

@@ -1,0 +1,254 @@
+"""The training loop: a generator of reports. Whoever consumes it decides whether training goes on.
+
+Nothing that the consumer does between two reports is on the clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from math import isfinite, nan
+
+import torch
+from torch import Tensor
+
+from objectives import architecture, flops
+from objectives.architecture import Architecture
+from objectives.augment import Augmentation, Batches, Normalisation
+from objectives.clock import Clock, peak_memory, reset_peak_memory
+from objectives.data import Dataset, Images
+from objectives.executors import Eager, Segment
+from objectives.formats import FORMATS, LossScaler, NumberFormat
+from objectives.pipeline import Pipeline, Report
+from objectives.resnet import ResNet
+from objectives.state import Schedule, Trainee, TrainState
+from objectives.task import Seeds, Task
+
+WARM_UP_STEPS = 3
+EVALUATION_BATCH = 1000  # images
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The result of a finished training, ready to export."""
+
+    model: ResNet  # as deployed, in evaluation mode
+    pipeline: Pipeline
+    report: Report
+
+
+def train(pipeline: Pipeline, task: Task, dataset: Dataset, seeds: Seeds) -> Generator[Report, None, Trained]:
+    """Trains with `pipeline` and yields a report per epoch; returns the network that is deployed in the end.
+
+    Runs on the device that holds `dataset`. Close the generator to stop early.
+
+    Raises:
+        torch.OutOfMemoryError: the device is too small for the pipeline.
+    """
+    device = dataset.train.x.device
+    number_format = FORMATS[pipeline.number_format]
+    number_format.set_float32_products()
+    normalise = Normalisation(dataset, device)
+    batches = Batches(
+        dataset.train,
+        pipeline.batch_size,
+        augmentation(pipeline, dataset),
+        normalise,
+        (seeds.order, seeds.augmentation),
+    )
+    state = starting_state(pipeline, task, dataset, seeds)
+    warm_up(state, batches, number_format)
+    torch.manual_seed(seeds.augmentation)  # for strategies that draw from the default generator
+    reset_peak_memory(device)
+
+    clock = Clock(device)
+    scaler = LossScaler(device.type) if number_format.scaled else None
+    spent_flops, n_skipped = 0, 0
+    with clock.span("calibration"):
+        state = begun(state, *next(batches.epoch(0)))
+    while state.epoch < state.ends:
+        with clock.span("steps"):
+            state = bound(state)
+            executor = Eager(_segment(state, number_format, scaler))
+            epoch = run_epoch(executor, batches, state)
+        spent_flops += epoch.n_images * flops.count(state.trainee.model.architecture, epoch.size)[1]
+        n_skipped += epoch.n_skipped
+        state = replace(state, epoch=state.epoch + 1, events=())
+        with clock.span("evaluation"):
+            model = deployed(state)
+            accuracy, balanced = evaluate(model, dataset.val, normalise, number_format)
+        if state.epoch < state.ends:
+            with clock.span("boundary"):
+                state = after_boundary(state)
+                batches = batches.over(state.data, state.pipeline.batch_size)
+            if state.epoch >= state.ends:  # the boundary ended the run, perhaps with another model
+                with clock.span("evaluation"):
+                    model = deployed(state)
+                    accuracy, balanced = evaluate(model, dataset.val, normalise, number_format)
+        report = Report(
+            epoch=state.epoch,
+            epochs=state.ends,
+            train_seconds=clock.charged,
+            accuracy=accuracy,
+            balanced_accuracy=balanced,
+            settled=epoch.size == dataset.size,
+            loss=epoch.loss,
+            diverged=epoch.diverged,
+            process_seconds=clock.process_seconds,
+            eval_seconds=clock.seconds("evaluation"),
+            train_flops=float(spent_flops),
+            inference_flops=flops.count(model.architecture, dataset.size)[0],
+            n_parameters=sum(p.numel() for p in model.parameters()),
+            peak_memory=peak_memory(device),
+            skipped_steps=n_skipped,
+            events=state.events,
+        )
+        state = replace(state, history=(*state.history, report))
+        yield report
+    return Trained(model, pipeline, report)
+
+
+def starting_architecture(pipeline: Pipeline, task: Task, in_channels: int, n_classes: int) -> Architecture:
+    """The architecture that a pipeline starts from: that of its settings, then changed by its strategies in turn."""
+    start = architecture.build(
+        task.family,
+        depth=pipeline.depth,
+        width=pipeline.width,
+        in_channels=in_channels,
+        n_classes=n_classes,
+        stem_stride=task.stem_stride,
+    )
+    for strategy in pipeline.strategies:
+        start = strategy.architecture(start)
+    return start
+
+
+def starting_state(pipeline: Pipeline, task: Task, dataset: Dataset, seeds: Seeds) -> TrainState:
+    """The state before the first step: initial weights by `seeds.init` alone, on the device of the data."""
+    device = dataset.train.x.device
+    start = starting_architecture(pipeline, task, dataset.channels, dataset.n_classes)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seeds.init)  # drawn on the CPU: the same weights on every device
+        model = ResNet(start, pipeline.ghost_batch).to(device)
+    optimizer = torch.optim.SGD(
+        model.parameters(),
+        lr=pipeline.peak_lr,
+        momentum=pipeline.momentum,
+        nesterov=pipeline.momentum > 0,
+        weight_decay=pipeline.weight_decay,
+        fused=True,
+    )
+    return TrainState(
+        trainee=Trainee(model, optimizer, shadows={}, born={}),
+        pipeline=pipeline,
+        schedule=Schedule(pipeline.schedule, pipeline.epochs),
+        data=dataset.train,
+        ends=pipeline.epochs,
+    )
+
+
+def augmentation(pipeline: Pipeline, dataset: Dataset) -> Augmentation:
+    """The pipeline's augmentation in pixels of this data set; a flip only where it keeps the label."""
+    return Augmentation(
+        padding=dataset.size // 8 if pipeline.crop else 0,
+        flip=pipeline.flip and dataset.flip,
+        cutout=round(pipeline.cutout * dataset.size),
+    )
+
+
+def warm_up(state: TrainState, batches: Batches, number_format: NumberFormat) -> None:
+    """Runs a few steps on dummy data with copies of everything: kernels are chosen and memory is mapped off the clock.
+
+    Model, optimizer and random state are left as they were.
+    """
+    device, (_, channels, size, _) = state.data.x.device, state.data.x.shape
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        x = torch.randn(batches.batch_size, channels, size, size, device=device).contiguous(
+            memory_format=torch.channels_last
+        )
+        y = torch.zeros(batches.batch_size, dtype=torch.int64, device=device)
+        state = bound(begun(replace(state, trainee=deepcopy(state.trainee)), x, y))
+        executor = Eager(_segment(state, number_format, LossScaler(device.type) if number_format.scaled else None))
+        for _ in range(WARM_UP_STEPS):
+            executor.step(x.clone(), y)
+
+
+def begun(state: TrainState, x: Tensor, y: Tensor) -> TrainState:
+    """The state after every strategy was calibrated on the first batch."""
+    for index in range(len(state.pipeline.strategies)):
+        state = state.pipeline.strategies[index].begin(state, x, y)
+    return state
+
+
+def bound(state: TrainState) -> TrainState:
+    """The state with every strategy prepared for the next segment."""
+    for strategy in state.pipeline.strategies:
+        state = state.with_strategy(strategy, strategy.bound(state))
+    return state
+
+
+def after_boundary(state: TrainState) -> TrainState:
+    """The state to continue from after every strategy acted on the boundary between two epochs."""
+    for index in range(len(state.pipeline.strategies)):
+        state = state.pipeline.strategies[index].between_epochs(state)
+    return state
+
+
+def deployed(state: TrainState) -> ResNet:
+    """The network to evaluate and export."""
+    model = state.trainee.model
+    for strategy in state.pipeline.strategies:
+        model = strategy.deployed(model, state)
+    return model.eval()
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch of steps did."""
+
+    loss: float  # mean over the steps taken; NaN when none was
+    diverged: bool  # a step was taken down a loss that is not finite
+    n_skipped: int  # steps skipped by loss scaling
+    n_images: int  # seen by the network
+    size: int  # pixels: side of these images
+
+
+def run_epoch(executor: Eager, batches: Batches, state: TrainState) -> Epoch:
+    """Runs the steps of one epoch. The device is asked for numbers once, at the end."""
+    device = state.data.x.device
+    total, n_taken = torch.zeros((), device=device), torch.zeros((), device=device)
+    size = 0
+    for number, (x, y) in enumerate(batches.epoch(state.epoch)):
+        share = state.schedule(state.epoch + (number + 0.5) / batches.n_steps)
+        for group in state.trainee.optimizer.param_groups:
+            group["lr"] = state.pipeline.peak_lr * share
+        step = executor.step(x, y)
+        total += torch.where(step.taken > 0, step.loss, 0.0)
+        n_taken += step.taken
+        size = step.x.shape[-1]
+    taken = int(n_taken.item())
+    loss = total.item() / taken if taken else nan
+    n_images = batches.n_steps * batches.batch_size
+    return Epoch(loss, taken > 0 and not isfinite(loss), batches.n_steps - taken, n_images, size)
+
+
+@torch.no_grad()
+def evaluate(
+    model: ResNet, images: Images, normalise: Normalisation, number_format: NumberFormat
+) -> tuple[float, float]:
+    """(accuracy, balanced accuracy) of a model in evaluation mode, computed in the number format of its training."""
+    right = []
+    for start in range(0, len(images.y), EVALUATION_BATCH):
+        x, y = (tensor[start : start + EVALUATION_BATCH] for tensor in (images.x, images.y))
+        with number_format.context(images.x.device):
+            right.append(model(normalise(x)).argmax(1) == y)
+    correct = torch.cat(right).double()
+    per_class = torch.bincount(images.y).double()
+    recalls = torch.bincount(images.y, correct)[per_class > 0] / per_class[per_class > 0]
+    return float(correct.mean()), float(recalls.mean())
+
+
+def _segment(state: TrainState, number_format: NumberFormat, scaler: LossScaler | None) -> Segment:
+    pipeline = state.pipeline
+    return Segment(state.trainee, pipeline.strategies, number_format, scaler, pipeline.label_smoothing)

@@ -1,0 +1,170 @@
+"""What a user sees while a study runs: a live display on a terminal, plain lines elsewhere; all on stderr."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.text import Text
+
+from objectives.pipeline import Pipeline, Report
+from search import records
+from search.study import Study
+
+
+class Display:
+    """Shows a run while its context is open. This one shows nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leaves the terminal as it was."""
+
+    def say(self, line: str) -> None:
+        """A message that belongs to no trial."""
+
+    def study_started(self, study: Study, n_trials: int) -> None:
+        """The study is open; its trials come next."""
+
+    def trial_started(self, number: int, anchor: str | None, pipeline: Pipeline) -> None:
+        """A trial begins to train."""
+
+    def epoch_finished(self, report: Report, accuracy: float) -> None:
+        """The trial at hand finished an epoch."""
+
+    def trial_finished(self, number: int, reason: str, message: str) -> None:
+        """The trial at hand ended."""
+
+
+@dataclass
+class _Standing:
+    """Where the study stands, for one line of text."""
+
+    study: Study
+    n_trials: int
+    started: float
+    n_at_start: int
+
+    def line(self) -> str:
+        trials = self.study.trials()
+        done = records.n_counted(trials)
+        front = records.pareto_front(trials, self.study.floor)
+        parts = [f"{done} of {self.n_trials} trials", f"{len(front)} on the front"]
+        if (volume := self.study.hypervolume(front)) is not None:
+            parts.append(f"hypervolume {volume[1]:.3f}")
+        if done > self.n_at_start:
+            per_trial = (time.monotonic() - self.started) / (done - self.n_at_start)
+            parts.append(f"about {duration(per_trial * max(0, self.n_trials - done))} left")
+        return ", ".join(parts)
+
+
+class PlainDisplay(Display):
+    """One line per event, for logs."""
+
+    def __init__(self, console: Console, *, every_epoch: bool) -> None:
+        self._console, self._every_epoch = console, every_epoch
+        self._standing: _Standing | None = None
+
+    def say(self, line: str) -> None:
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def study_started(self, study: Study, n_trials: int) -> None:
+        self._standing = _Standing(study, n_trials, time.monotonic(), records.n_counted(study.trials()))
+
+    def trial_started(self, number: int, anchor: str | None, pipeline: Pipeline) -> None:
+        self.say(trial_title(number, anchor, pipeline))
+
+    def epoch_finished(self, report: Report, accuracy: float) -> None:
+        if self._every_epoch:
+            self.say("  " + epoch_line(report, accuracy))
+
+    def trial_finished(self, number: int, reason: str, message: str) -> None:
+        self.say(f"  {outcome_line(number, reason, message)}")
+        if self._standing is not None:
+            self.say(f"  {self._standing.line()}")
+
+
+class LiveDisplay(Display):
+    """A display that is redrawn in place: the trial at hand below the trials that ended."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._trials = Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), console=console)
+        self._epochs = Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), console=console)
+        self._study_bar = self._trials.add_task("trials", total=None, visible=False)
+        self._epoch_bar = self._epochs.add_task("epochs", total=None, visible=False)
+        self._title, self._now, self._below = Text(""), Text(""), Text("starting the worker ...", style="dim")
+        self._standing: _Standing | None = None
+        self._live = Live(self._frame(), console=console, refresh_per_second=8, transient=True)
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.stop()
+
+    def say(self, line: str) -> None:
+        self._console.print(line, markup=False, highlight=False)
+
+    def study_started(self, study: Study, n_trials: int) -> None:
+        self._standing = _Standing(study, n_trials, time.monotonic(), records.n_counted(study.trials()))
+        self._trials.update(self._study_bar, total=n_trials, completed=self._standing.n_at_start, visible=True)
+        self._below = Text(self._standing.line())
+        self._live.update(self._frame())
+
+    def trial_started(self, number: int, anchor: str | None, pipeline: Pipeline) -> None:
+        self._title = Text(trial_title(number, anchor, pipeline), style="bold")
+        self._now = Text("")
+        self._epochs.update(self._epoch_bar, total=pipeline.epochs, completed=0, visible=True)
+        self._live.update(self._frame())
+
+    def epoch_finished(self, report: Report, accuracy: float) -> None:
+        self._epochs.update(self._epoch_bar, completed=report.epoch, total=report.epochs)
+        self._now = Text(epoch_line(report, accuracy))
+        self._live.update(self._frame())
+
+    def trial_finished(self, number: int, reason: str, message: str) -> None:
+        self._console.print(Text(outcome_line(number, reason, message), style="" if reason == "complete" else "dim"))
+        if self._standing is not None:
+            self._trials.update(self._study_bar, completed=records.n_counted(self._standing.study.trials()))
+            self._below = Text(self._standing.line())
+        self._live.update(self._frame())
+
+    def _frame(self) -> Group:
+        return Group(self._title, self._epochs, self._now, self._trials, self._below)
+
+
+def trial_title(number: int, anchor: str | None, pipeline: Pipeline) -> str:
+    """A trial in words: its number, its name where it is an anchor, its pipeline."""
+    return f"trial {number}{f' ({anchor})' if anchor else ''}: {pipeline.describe()}"
+
+
+def epoch_line(report: Report, accuracy: float) -> str:
+    """An epoch in words."""
+    events = f"  {'; '.join(report.events)}" if report.events else ""
+    return f"epoch {report.epoch} of {report.epochs}  {report.train_seconds:.2f} s  {accuracy:.2%}{events}"
+
+
+def outcome_line(number: int, reason: str, message: str) -> str:
+    """How a trial ended, in words."""
+    return f"trial {number}: {message}" + ("" if reason == "complete" else f"  [{reason.replace('_', ' ')}]")
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if seconds < 6000:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

@@ -1,0 +1,13 @@
+"""What ends a run with one line and an exit code: 2 usage or configuration, 3 data, 4 storage or lock, 5 device."""
+
+
+class UsageError(Exception):
+    """The command line or the study file asks for what cannot be done."""
+
+
+class StorageError(Exception):
+    """The database cannot be used, or somebody else holds what is needed."""
+
+
+class DeviceFault(Exception):
+    """The device, or the worker on it, fails again and again."""

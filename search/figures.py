@@ -1,0 +1,117 @@
+"""What optuna-dashboard shows of a study beyond its own pages: notes, learning curves, hypervolume."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import optuna
+from optuna.trial import FrozenTrial
+
+from search import records
+from search.study import Study
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+MAX_CURVES = 60  # every poll of the dashboard sends a figure again: it must stay small
+
+
+def prepare() -> None:
+    """Loads what this module needs, which takes a second: call it while waiting for something else."""
+    import optuna_dashboard  # noqa: F401
+
+
+def note_trial(study: Study, number: int) -> None:
+    """Writes the note of an ended trial: its pipeline, how it ended and why, what happened on the way."""
+    from optuna_dashboard import save_note
+
+    ended = study.trials()[number]
+    save_note(optuna.Trial(study.optuna, ended._trial_id), note(ended))
+
+
+def note(trial: FrozenTrial) -> str:
+    """A trial in Markdown."""
+    attributes = trial.user_attrs
+    lines = [f"**{attributes.get(records.ANCHOR, 'trial')}**: {attributes.get(records.WORDS, 'nothing sampled')}", ""]
+    lines.append(f"* ended: {records.reason(trial).replace('_', ' ')}")
+    if records.MESSAGE in attributes:
+        lines.append(f"* message: `{attributes[records.MESSAGE].replace('`', chr(39))}`")
+    if curve := attributes.get(records.CURVE):
+        epoch, seconds, accuracy, _ = curve[-1]
+        lines.append(
+            f"* epoch {epoch} of {attributes[records.PIPELINE]['epochs']}: {accuracy:.2%} after {seconds:.2f} s"
+        )
+        lines.append(
+            f"* {attributes['n_parameters']:,} parameters, {attributes['inference_flops'] / 1e6:.2f} MFLOP an inference"
+        )
+        lines.append(f"* {attributes['train_flops'] / 1e9:.1f} GFLOP spent on training")
+        lines.append(f"* peak memory {attributes['peak_memory_bytes'] / 2**20:.0f} MiB")
+    lines += [f"* {event}" for event in attributes.get("events", ())]
+    if shadow := attributes.get(records.WOULD_STOP):
+        lines.append(f"* with early stopping it would have been stopped at epoch {shadow['epoch']}: {shadow['reason']}")
+    return "\n".join(lines)
+
+
+def save(study: Study) -> None:
+    """Hands the dashboard both figures as they stand."""
+    from optuna_dashboard import save_plotly_graph_object
+
+    trials = study.trials()
+    save_plotly_graph_object(study.optuna, learning_curves(trials, study), graph_object_id="learning-curves")
+    save_plotly_graph_object(study.optuna, hypervolume_history(trials, study), graph_object_id="hypervolume")
+
+
+def learning_curves(trials: Sequence[FrozenTrial], study: Study) -> go.Figure:
+    """Accuracy against charged seconds, a line a trial; the front is marked, stopped trials are dotted."""
+    import plotly.graph_objects as go
+
+    front = records.pareto_front(trials, study.floor)
+    on_front = {point.trial for point in front}
+    with_curve = [trial for trial in trials if trial.user_attrs.get(records.CURVE)]
+    latest = {trial.number for trial in with_curve[-MAX_CURVES:]}
+    figure = go.Figure()
+    for trial in with_curve:
+        if trial.number not in latest | on_front:
+            continue
+        curve = trial.user_attrs[records.CURVE]
+        finished, best = records.is_finished_run(trial), trial.number in on_front
+        figure.add_scatter(
+            x=[point[1] for point in curve],
+            y=[point[2] for point in curve],
+            mode="lines" if len(curve) > 1 else "markers",
+            name=f"trial {trial.number}",
+            line={
+                "color": "#d62728" if best else "#7f7f7f",
+                "width": 2 if best else 1,
+                "dash": "solid" if finished else "dot",
+            },
+            opacity=1.0 if best else 0.5,
+            showlegend=False,
+        )
+    figure.add_scatter(
+        x=[point.train_seconds for point in front],
+        y=[point.accuracy for point in front],
+        mode="markers",
+        name="front",
+        marker={"color": "#d62728", "size": 8},
+    )
+    figure.update_layout(title="Learning curves (red: the front, dotted: stopped early)", template="plotly_white")
+    figure.update_xaxes(title="train_seconds", type="log")
+    figure.update_yaxes(title="val_accuracy", tickformat=".0%")
+    return figure
+
+
+def hypervolume_history(trials: Sequence[FrozenTrial], study: Study) -> go.Figure:
+    """Hypervolume of the front after each trial, as a share of its box."""
+    import plotly.graph_objects as go
+
+    outcomes = records.outcomes(trials, study.floor)
+    volumes = [(o.trial, study.hypervolume(outcomes[: i + 1])) for i, o in enumerate(outcomes)]
+    known = [(number, volume[1]) for number, volume in volumes if volume is not None]
+    figure = go.Figure()
+    figure.add_scatter(x=[n for n, _ in known], y=[v for _, v in known], mode="lines+markers", line={"shape": "hv"})
+    figure.update_layout(title="Hypervolume of the front (log seconds, accuracy)", template="plotly_white")
+    figure.update_xaxes(title="trial")
+    figure.update_yaxes(title="share of the box")
+    return figure

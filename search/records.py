@@ -1,0 +1,123 @@
+"""What a trial leaves in the database, read back: attributes, outcomes, curves, counts. Pure functions over trials."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from optuna.trial import FrozenTrial, TrialState
+
+from objectives.pipeline import Pipeline, Report
+from search.front import Outcome, front
+from search.pruner import Curve, Point
+
+METRICS = ("train_seconds", "val_accuracy")  # minimised, maximised: in this order for ever
+
+# User attributes of a trial. Short, flat, JSON; units in the name where there are any.
+PIPELINE, WORDS, CURVE, REASON = "pipeline", "pipeline_words", "curve", "stop_reason"
+ANCHOR, RETRY_OF, SEED_TRIAL, OWNER, MESSAGE = "anchor", "retry_of", "seed_trial", "owner", "message"
+WOULD_STOP = "would_stop"  # with stopping switched off: when and why the trial would have been stopped
+
+STOPPED = ("dominated", "below_floor", "diverged")  # reasons to end a training early: PRUNED
+OWN_FAULTS = ("out_of_memory", "hang", "crash")  # FAIL, counted
+LOST = "worker_lost"  # FAIL, not counted
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many trials ended how."""
+
+    complete: int
+    pruned: int
+    failed: int
+    waiting: int
+    running: int
+    by_reason: dict[str, int]
+
+
+def curve_json(reports: Sequence[Report], accuracies: Sequence[float]) -> list[list[float | None]]:
+    """A learning curve as one short attribute: [epoch, train_seconds, val_accuracy, loss] per epoch."""
+    return [
+        [r.epoch, round(r.train_seconds, 4), round(accuracy, 5), round(r.loss, 5) if math.isfinite(r.loss) else None]
+        for r, accuracy in zip(reports, accuracies, strict=True)
+    ]
+
+
+def curve(trial: FrozenTrial) -> Curve:
+    """The learning curve of a trial; empty before its first epoch."""
+    epochs = int(trial.user_attrs.get(PIPELINE, {}).get("epochs", 1))
+    return tuple(
+        Point(epoch=int(epoch), epochs=epochs, train_seconds=seconds, accuracy=accuracy)
+        for epoch, seconds, accuracy, _ in trial.user_attrs.get(CURVE, ())
+    )
+
+
+def reason(trial: FrozenTrial) -> str:
+    """Why a trial ended as it did; `complete` for one that ran to its end."""
+    default = "complete" if trial.state == TrialState.COMPLETE else "unknown"
+    return str(trial.user_attrs.get(REASON, default))
+
+
+def pipeline(trial: FrozenTrial) -> Pipeline:
+    """The pipeline that a trial trained.
+
+    Raises:
+        ValueError: it was written by another version.
+    """
+    return Pipeline.from_json(trial.user_attrs[PIPELINE])
+
+
+def is_finished_run(trial: FrozenTrial) -> bool:
+    """Whether the trial trained to its end; a stopped one may be COMPLETE too, for samplers that do not see PRUNED."""
+    return trial.state == TrialState.COMPLETE and REASON not in trial.user_attrs
+
+
+def outcomes(trials: Sequence[FrozenTrial], floor: float) -> list[Outcome]:
+    """Finished runs at or above the accuracy floor, as points: the candidates for the front."""
+    finished = [trial for trial in trials if is_finished_run(trial)]
+    points = [Outcome(trial.number, trial.values[0], trial.values[1]) for trial in finished]
+    return [point for point in points if point.accuracy >= floor]
+
+
+def pareto_front(trials: Sequence[FrozenTrial], floor: float) -> tuple[Outcome, ...]:
+    """The Pareto front of a study's trials."""
+    return front(outcomes(trials, floor))
+
+
+def baseline(trials: Sequence[FrozenTrial], name: str) -> FrozenTrial | None:
+    """The finished run of the anchor called `name`, or None."""
+    runs = [trial for trial in trials if is_finished_run(trial) and trial.user_attrs.get(ANCHOR) == name]
+    return runs[0] if runs else None
+
+
+def n_counted(trials: Sequence[FrozenTrial]) -> int:
+    """Trials that count towards a study's total: finished, stopped, or failed by their own cause and not retried."""
+    retried = {trial.user_attrs.get(RETRY_OF) for trial in trials}
+    counted = 0
+    for trial in trials:
+        ended = trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+        failed = trial.state == TrialState.FAIL and reason(trial) in OWN_FAULTS and trial.number not in retried
+        counted += ended or failed
+    return counted
+
+
+def counts(trials: Sequence[FrozenTrial]) -> Counts:
+    """How the trials ended."""
+    states = Counter(trial.state for trial in trials)
+    reasons = Counter(reason(trial) for trial in trials if trial.state.is_finished())
+    return Counts(
+        states[TrialState.COMPLETE],
+        states[TrialState.PRUNED],
+        states[TrialState.FAIL],
+        states[TrialState.WAITING],
+        states[TrialState.RUNNING],
+        dict(sorted(reasons.items())),
+    )
+
+
+def same_json(one: object, other: object) -> bool:
+    """Whether two values are the same once written as JSON."""
+    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)

@@ -1,0 +1,91 @@
+"""Finds the Pareto front of training time against accuracy: python -m search.run --study NAME.
+
+The same command continues a study that was interrupted, and says so when it is complete.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from typing import NoReturn
+
+OK, USAGE, DATA, STORAGE, DEVICE, INTERRUPTED = 0, 2, 3, 4, 5, 130
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(prog="python -m search.run", description=__doc__.split("\n\n")[0])
+    p.add_argument(
+        "--study", "--study-name", required=True, metavar="NAME", help="studies/NAME.toml, or the path of a study file"
+    )
+    p.add_argument("--as", dest="as_name", metavar="NEWNAME", help="run it as a study of this name")
+    p.add_argument("--data", metavar="DATA", help="digits, fashion_mnist, cifar10, cifar100 or folder:PATH")
+    p.add_argument("--data-root", metavar="DIR", help="where to look for data sets first")
+    p.add_argument("--n-train", type=_count, metavar="N", help="training images to use")
+    p.add_argument(
+        "--device",
+        "--devices",
+        default="auto",
+        metavar="DEVICE",
+        help="cpu, cuda, cuda:1 (default: a GPU if there is one)",
+    )
+    p.add_argument("--n-trials", type=_count, metavar="N", help="the study's total, anchors included")
+    p.add_argument("--add", type=_count, metavar="N", help="N trials more than the study has")
+    p.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="end this invocation after so long")
+    p.add_argument("--storage", metavar="URL", help="default: OPTUNA_STORAGE, then sqlite:///studies/optuna.db")
+    p.add_argument("--sampler", choices=("tpe", "nsga2", "random"), help="how pipelines are proposed (default: tpe)")
+    p.add_argument("--stopping", choices=("front", "none"), help="how hopeless trials are stopped (default: front)")
+    p.add_argument("--seed", type=int, metavar="N", help="of split, weights, order, sampler")
+    p.add_argument("--in-process", action="store_true", help="train in this process, for debugging")
+    p.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    loudness = p.add_mutually_exclusive_group()
+    loudness.add_argument("-v", "--verbose", action="store_true", help="show every epoch as a line")
+    loudness.add_argument("-q", "--quiet", action="store_true", help="show the result only")
+    return p
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs a study; the exit code: 0 done, 2 usage, 3 data, 4 storage, 5 device, 130 interrupted."""
+    words = sys.argv[1:] if arguments is None else arguments
+    options = parser().parse_args(words)
+    options.words = words
+    signal.signal(signal.SIGTERM, _interrupt)
+
+    from objectives.errors import DataError, DeviceError
+    from search import session
+    from search.errors import DeviceFault, StorageError, UsageError
+
+    codes = {UsageError: USAGE, DataError: DATA, StorageError: STORAGE, DeviceError: DEVICE, DeviceFault: DEVICE}
+    try:
+        session.run(options)
+    except tuple(codes) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return codes[type(error)]
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return OK
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number of seconds")
+    return seconds
+
+
+def _interrupt(number: int, frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

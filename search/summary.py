@@ -1,0 +1,91 @@
+"""The result of a study: the front as a table for people, and as one JSON object for programs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from optuna.trial import FrozenTrial
+from rich import box
+from rich.table import Table
+
+from search import records
+from search.study import IDENTITY, Study
+
+
+def as_json(study: Study, storage_url: str) -> dict[str, object]:
+    """The result as plain data."""
+    trials, front = study.trials(), study.front()
+    volume, reference, baseline = study.hypervolume(front), study.reference(), study.baseline()
+    return {
+        "study": study.name,
+        "trials": asdict(records.counts(trials)),
+        "front": [_point(trials[point.trial]) for point in front],
+        "baseline": _point(baseline) if baseline is not None else None,
+        "hypervolume": volume[0] if volume else None,
+        "hypervolume_share": volume[1] if volume else None,
+        "reference": asdict(reference) if reference else None,
+        "identity": study.optuna.user_attrs[IDENTITY],
+        "storage": storage_url,
+    }
+
+
+def table(study: Study) -> Table:
+    """The front by rising seconds, compared with BASELINE, which stands below it where it is not on it."""
+    trials, front, baseline = study.trials(), study.front(), study.baseline()
+    shown = Table(box=box.SIMPLE_HEAD, title=f"{study.name}: Pareto front", title_justify="left", pad_edge=False)
+    for name in ("trial", "seconds", "accuracy", "speed-up", "difference", "FLOPs"):
+        shown.add_column(name, justify="right", no_wrap=True)
+    shown.add_column("pipeline", overflow="fold")
+    for point in front:
+        shown.add_row(*_row(trials[point.trial], baseline))
+    if baseline is not None and baseline.number not in {point.trial for point in front}:
+        shown.add_section()
+        shown.add_row(*_row(baseline, baseline), style="dim")
+    return shown
+
+
+def lines(study: Study, storage_url: str) -> list[str]:
+    """What belongs below the table: what its columns mean, how the trials ended, where everything is."""
+    counts = records.counts(study.trials())
+    reasons = ", ".join(
+        f"{n} {reason.replace('_', ' ')}" for reason, n in counts.by_reason.items() if reason != "complete"
+    )
+    ended = f"{counts.complete} complete, {counts.pruned} stopped early, {counts.failed} failed"
+    said = [
+        "Seconds: training time on this device. Accuracy: of the validation images. Speed-up, difference in points and "
+        "FLOPs of an inference: against BASELINE.",
+        f"trials      {ended}" + (f" ({reasons})" if reasons else ""),
+    ]
+    if (volume := study.hypervolume()) is not None:
+        said.append(f"hypervolume {volume[1]:.3f} (1: the box down to the fastest anchor, up to 100 %)")
+    return [
+        *said,
+        f"models      {study.artifacts}",
+        f"database    {storage_url}",
+        f"dashboard   optuna-dashboard {storage_url}",
+    ]
+
+
+def _point(trial: FrozenTrial) -> dict[str, object]:
+    return {
+        "trial": trial.number,
+        "train_seconds": trial.values[0],
+        "val_accuracy": trial.values[1],
+        "params": trial.params,
+        "pipeline": trial.user_attrs[records.PIPELINE],
+    }
+
+
+def _row(trial: FrozenTrial, baseline: FrozenTrial | None) -> list[str]:
+    seconds, accuracy = trial.values
+    name = trial.user_attrs.get(records.ANCHOR)
+    against = ["", "", ""]
+    if baseline is not None:
+        kept = trial.user_attrs["inference_flops"] / baseline.user_attrs["inference_flops"]
+        against = [
+            f"{baseline.values[0] / seconds:.2f}x",
+            f"{100 * (accuracy - baseline.values[1]):+.2f}",
+            f"{kept:.0%}",
+        ]
+    words = trial.user_attrs[records.WORDS]
+    return [str(trial.number), f"{seconds:.2f}", f"{accuracy:.2%}", *against, f"{name}: {words}" if name else words]

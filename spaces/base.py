@@ -1,0 +1,67 @@
+"""What a space is given and what it may ask: `Given`, `Trial`, `Space`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from objectives.architecture import FAMILIES
+from objectives.pipeline import Pipeline
+
+Value = bool | int | float | str  # of one parameter
+Parameters = dict[str, Value]  # dotted name -> value
+
+BASELINE = "BASELINE"  # name of the anchor that everything is compared with
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a study fixes before anything is sampled."""
+
+    family: str  # a key of architecture.FAMILIES
+    number_formats: tuple[str, ...]  # those worth using on the device
+    epochs: tuple[int, int]  # fewest and most; of the schedule
+    batch_size: tuple[int, int]  # smallest and largest, powers of two
+    depth: tuple[int, int]  # blocks per stage, fewest and most
+    width: tuple[float, float]  # multiplier of the family's widths, least and most
+    flip: bool  # whether a horizontal flip keeps the label
+
+
+class Trial(Protocol):
+    """The part of an Optuna trial that a space uses."""
+
+    def suggest_categorical(self, name: str, choices: Sequence[Value]) -> Value: ...
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int: ...
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float: ...
+
+
+class Space(Protocol):
+    """What may be chosen: a module of this package with these two functions."""
+
+    def sample(self, trial: Trial, given: Given) -> Pipeline:
+        """The pipeline that the trial chooses."""
+
+    def anchors(self, given: Given) -> Mapping[str, Parameters]:
+        """Known pipelines to try first, BASELINE foremost, as parameters of `sample`."""
+
+
+def baseline(given: Given) -> Pipeline:
+    """BASELINE: the ordinary way to train the family, in strict fp32. "Against the baseline" means this pipeline."""
+    depth = min(max(FAMILIES[given.family].baseline_depth, given.depth[0]), given.depth[1])
+    return Pipeline(
+        number_format="fp32",
+        batch_size=128,
+        lr=0.1,
+        lr_rule="none",
+        momentum=0.9,
+        weight_decay=5e-4,
+        epochs=round(sum(given.epochs) / 2),
+        schedule="step",
+        crop=True,
+        flip=given.flip,
+        depth=depth,
+        width=1.0,
+    )

@@ -1,0 +1,189 @@
+"""A space as a study file restricts it: parameters fixed, choices excluded. And a walk over all that is left."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+    distribution_to_json,
+)
+
+from objectives.pipeline import Pipeline
+from spaces.base import BASELINE, Given, Parameters, Space, Trial, Value
+
+
+@dataclass(frozen=True)
+class Restrictions:
+    """What a study file forbids."""
+
+    fix: Mapping[str, Value] = field(default_factory=dict)  # parameter -> its only value
+    exclude: Mapping[str, Sequence[Value]] = field(default_factory=dict)  # categorical parameter -> values left out
+
+
+class RestrictedTrial:
+    """A trial that never asks about what is fixed, nor offers what is excluded. A fixed parameter is no parameter of
+    the trial: samplers do not see it."""
+
+    def __init__(self, trial: Trial, restrictions: Restrictions, preset: Mapping[str, Value]) -> None:
+        self._trial, self._restrictions = trial, restrictions
+        self._preset = preset  # an anchor's values; one that may not be chosen here is used without being suggested
+
+    def suggest_categorical(self, name: str, choices: Sequence[Value]) -> Value:
+        left = [choice for choice in choices if choice not in self._restrictions.exclude.get(name, ())]
+        preset = self._unsuggested(name, CategoricalDistribution(left))
+        if preset is not None:
+            return preset
+        return left[0] if len(left) == 1 else self._trial.suggest_categorical(name, left)
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        preset = self._unsuggested(name, IntDistribution(low, high, step=step, log=log))
+        return self._trial.suggest_int(name, low, high, step=step, log=log) if preset is None else int(preset)
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        preset = self._unsuggested(name, FloatDistribution(low, high, step=step, log=log))
+        return self._trial.suggest_float(name, low, high, step=step, log=log) if preset is None else float(preset)
+
+    def _unsuggested(self, name: str, distribution: BaseDistribution) -> Value | None:
+        """The value that is used without asking, or None."""
+        if name in self._preset:
+            value = self._preset[name]
+            return value if name in self._restrictions.fix or not contains(distribution, value) else None
+        return self._restrictions.fix.get(name)
+
+
+class _Explorer:
+    """A trial that follows a list of decisions, then takes the first choice, and notes what it is asked."""
+
+    def __init__(self, decisions: Parameters) -> None:
+        self.decisions = dict(decisions)
+        self.asked: dict[str, BaseDistribution] = {}
+
+    def suggest_categorical(self, name: str, choices: Sequence[Value]) -> Value:
+        self.asked[name] = CategoricalDistribution(choices)
+        return self.decisions.setdefault(name, choices[0])
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        self.asked[name] = IntDistribution(low, high, step=step, log=log)
+        return int(self.decisions.setdefault(name, low))
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        self.asked[name] = FloatDistribution(low, high, step=step, log=log)
+        return float(self.decisions.setdefault(name, low))
+
+
+def sample(space: Space, trial: Trial, given: Given, restrictions: Restrictions, anchor: str | None = None) -> Pipeline:
+    """The pipeline that a trial chooses from a restricted space; for an anchor that pipeline."""
+    preset = dict(usable_anchors(space, given, restrictions))[anchor] if anchor is not None else {}
+    return space.sample(RestrictedTrial(trial, restrictions, preset), given)
+
+
+def usable_anchors(space: Space, given: Given, restrictions: Restrictions) -> list[tuple[str, Parameters]]:
+    """The anchors that a study tries first. BASELINE is the same in every study; others obey the restrictions."""
+    usable: list[tuple[str, Parameters]] = []
+    for name, parameters in space.anchors(given).items():
+        if name != BASELINE:
+            if any(parameters.get(key) in values for key, values in restrictions.exclude.items()):
+                continue
+            parameters = {key: restrictions.fix.get(key, value) for key, value in parameters.items()}
+        if parameters not in [known for _, known in usable]:
+            usable.append((name, parameters))
+    return usable
+
+
+def walk(space: Space, given: Given, restrictions: Restrictions) -> dict[str, list[str]]:
+    """Every parameter that can be asked, with its distributions as JSON: what a study's identity says of its space.
+
+    Each choice of each categorical parameter and both ends of each integer are taken at least once, every other
+    decision being the first one on the way there.
+    """
+    found: dict[str, set[str]] = {}
+    seen: set[tuple[str, Value]] = set()
+    paths: list[Parameters] = [{}]
+    while paths:
+        explorer = _Explorer(paths.pop())
+        space.sample(RestrictedTrial(explorer, restrictions, {}), given)
+        for name, distribution in explorer.asked.items():
+            found.setdefault(name, set()).add(distribution_to_json(distribution))
+            for value in _branches(distribution):
+                if (name, value) not in seen:
+                    seen.add((name, value))
+                    paths.append(explorer.decisions | {name: value})
+    return {name: sorted(found[name]) for name in sorted(found)}
+
+
+def check(space: Space, given: Given, restrictions: Restrictions) -> None:
+    """Refuses restrictions that the space cannot follow.
+
+    Raises:
+        ValueError: an unknown parameter, a value that it cannot have, nothing left to choose.
+    """
+    free = walk(space, given, Restrictions())
+    for section, names in (("fix", restrictions.fix), ("exclude", restrictions.exclude)):
+        for name in names:
+            if name not in free:
+                raise ValueError(f"[space.{section}] {name}: no such parameter{suggestion(name, free)}")
+    for name, value in restrictions.fix.items():
+        if not any(contains(_distribution(d), value) for d in free[name]):
+            raise ValueError(f"[space.fix] {name} = {json.dumps(value)}: it must be one of {_range(free[name][0])}")
+    for name, values in restrictions.exclude.items():
+        distribution = _distribution(free[name][0])
+        if not isinstance(distribution, CategoricalDistribution):
+            raise ValueError(
+                f"[space.exclude] {name}: only values of a choice can be excluded; narrow its range instead"
+            )
+        for value in values:
+            if not contains(distribution, value):
+                raise ValueError(
+                    f"[space.exclude] {name} = {json.dumps(value)}: it must be one of {_range(free[name][0])}"
+                )
+        if set(values) >= set(distribution.choices):
+            raise ValueError(f"[space.exclude] {name}: every value is excluded; leave at least one")
+
+
+def suggestion(name: str, known: Sequence[str] | Mapping[str, object]) -> str:
+    """A hint to the known name that is closest to a mistyped one, or what names there are."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(sorted(known))}"
+
+
+def contains(distribution: BaseDistribution, value: Value) -> bool:
+    """Whether a value lies in a distribution; True and 1 differ, unlike in Optuna."""
+    if isinstance(distribution, CategoricalDistribution):
+        return any(
+            choice == value and isinstance(choice, bool) == isinstance(value, bool) for choice in distribution.choices
+        )
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and distribution._contains(value)
+
+
+def _branches(distribution: BaseDistribution) -> Sequence[Value]:
+    if isinstance(distribution, CategoricalDistribution):
+        return [choice for choice in distribution.choices if choice is not None]
+    if isinstance(distribution, IntDistribution):
+        return [distribution.low, distribution.high]
+    return []
+
+
+def _distribution(plain: str) -> BaseDistribution:
+    from optuna.distributions import json_to_distribution
+
+    return json_to_distribution(plain)
+
+
+def _range(plain: str) -> str:
+    distribution = _distribution(plain)
+    if isinstance(distribution, CategoricalDistribution):
+        return ", ".join(json.dumps(choice) for choice in distribution.choices)
+    if isinstance(distribution, (IntDistribution, FloatDistribution)):
+        return f"{distribution.low:g} to {distribution.high:g}"
+    return plain
