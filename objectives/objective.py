@@ -120,10 +120,10 @@ def _open(device: str) -> torch.device:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         opened = torch.device(device)
+        if opened.type not in ("cpu", "cuda"):
+            raise DeviceError(f"device {device!r} is not supported: choose cpu or cuda")
         torch.zeros(1, device=opened)
     except (RuntimeError, AssertionError) as error:
         cause = str(error).splitlines()[0]
         raise DeviceError(f"device {device!r} cannot be used ({cause}): choose another with --device") from error
-    if opened.type not in ("cpu", "cuda"):
-        raise DeviceError(f"device {device!r} is not supported: choose cpu or cuda")
     return opened

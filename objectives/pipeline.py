@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from itertools import permutations
 from typing import Literal, get_args
 
 from objectives.strategies import STRATEGIES
@@ -52,10 +53,9 @@ class Pipeline:
         _check_choice("schedule", self.schedule, get_args(ScheduleName))
         for name, low, high in _RANGES:
             _check_range(name, getattr(self, name), low, high)
-        for strategy in self.strategies:
-            for other in self.strategies:
-                if other is not strategy and isinstance(other, (type(strategy), *strategy.excludes)):
-                    raise ValueError(f"{type(strategy).__name__} cannot run with {type(other).__name__}: choose one")
+        for strategy, other in permutations(self.strategies, 2):
+            if isinstance(other, (type(strategy), *strategy.excludes)):
+                raise ValueError(f"{type(strategy).__name__} cannot run with {type(other).__name__}: choose one")
 
     @property
     def peak_lr(self) -> float:
@@ -164,4 +164,7 @@ def _strategy(plain: Mapping[str, object]) -> Strategy:
     name = parameters.pop("strategy", None)
     if name not in STRATEGIES:
         raise ValueError(f"unknown strategy {name!r}: this version has {', '.join(sorted(STRATEGIES))}")
-    return STRATEGIES[str(name)](**parameters)
+    strategy = STRATEGIES[str(name)]
+    if unknown := sorted(set(parameters) - {f.name for f in fields(strategy) if f.init}):
+        raise ValueError(f"{name} has no parameter {unknown[0]!r}: it was written by another version")
+    return strategy(**parameters)

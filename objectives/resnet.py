@@ -28,7 +28,7 @@ class Convolution(nn.Conv2d):
 
 
 class GhostBatchNorm(nn.BatchNorm2d):
-    """Batch normalisation over ghost batches of `ghost` samples inside the batch (Hoffer et al. 2017, section 4).
+    """Batch normalisation over ghost batches of at most `ghost` samples inside the batch (Hoffer et al. 2017, section 4).
 
     0 normalises over the whole batch. Running statistics decay per step as those of an ordinary batch norm do.
     """
@@ -44,7 +44,8 @@ class GhostBatchNorm(nn.BatchNorm2d):
                 x, self.running_mean, self.running_var, self.weight, self.bias, self.training, _MOMENTUM, self.eps
             )
         # A chunk of samples stays contiguous in channels_last; folding ghosts into channels would copy the whole batch.
-        chunks = x.split(self.ghost)  # type: ignore[no-untyped-call]
+        # Chunks are as equal as can be: a last one of a single pixel would have no variance.
+        chunks = x.tensor_split(-(-len(x) // self.ghost))
         momentum = 1 - (1 - _MOMENTUM) ** (1 / len(chunks))
         normed = [
             F.batch_norm(chunk, self.running_mean, self.running_var, self.weight, self.bias, True, momentum, self.eps)

@@ -135,7 +135,8 @@ class LiveDisplay(Display):
         self._live.update(self._frame())
 
     def trial_finished(self, number: int, reason: str, message: str) -> None:
-        self._console.print(Text(outcome_line(number, reason, message), style="" if reason == "complete" else "dim"))
+        line = f"{outcome_line(number, reason, message)}  {self._title.plain.partition(': ')[2]}"
+        self._console.print(Text(line, style="" if reason == "complete" else "dim", overflow="ellipsis"), no_wrap=True)
         if self._standing is not None:
             self._trials.update(self._study_bar, completed=records.n_counted(self._standing.study.trials()))
             self._below = Text(self._standing.line())

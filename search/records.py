@@ -47,12 +47,13 @@ def curve_json(reports: Sequence[Report], accuracies: Sequence[float]) -> list[l
 
 
 def curve(trial: FrozenTrial) -> Curve:
-    """The learning curve of a trial; empty before its first epoch."""
-    epochs = int(trial.user_attrs.get(PIPELINE, {}).get("epochs", 1))
-    return tuple(
-        Point(epoch=int(epoch), epochs=epochs, train_seconds=seconds, accuracy=accuracy)
-        for epoch, seconds, accuracy, _ in trial.user_attrs.get(CURVE, ())
-    )
+    """The learning curve of a trial; empty before its first epoch. A finished run is as long as it was in the end."""
+    points = trial.user_attrs.get(CURVE, ())
+    if not points:
+        return ()
+    last = points[-1][0]
+    epochs = last if is_finished_run(trial) else max(last, trial.user_attrs[PIPELINE]["epochs"])
+    return tuple(Point(epoch, epochs, seconds, accuracy) for epoch, seconds, accuracy, _ in points)
 
 
 def reason(trial: FrozenTrial) -> str:

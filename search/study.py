@@ -6,8 +6,8 @@ import os
 import shutil
 import socket
 import warnings
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -234,7 +234,8 @@ def created(
         )
     except optuna.exceptions.DuplicatedStudyError as error:
         raise StorageError(f"study {name!r} has just been created by another process: run the command again") from error
-    study.set_metric_names(list(records.METRICS))
+    with _experimental():
+        study.set_metric_names(list(records.METRICS))
     study.set_user_attr(FORMATS, dict(number_formats))
     study.set_user_attr(FLOOR, floor)
     study.set_user_attr("spec", spec.model_dump(mode="json"))
@@ -272,14 +273,21 @@ def sampler(spec: StudySpec, n_trials: int) -> BaseSampler:
         case "nsga2":
             return NSGAIISampler(population_size=16, seed=seed)
         case "tpe":
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            with _experimental():
                 return TPESampler(multivariate=True, group=True, constant_liar=True, seed=seed)
 
 
 def learns_from_pruned(spec: StudySpec) -> bool:
     """Whether the sampler sees PRUNED trials without values; others are told a value and a violated constraint."""
     return spec.search.sampler != "nsga2"
+
+
+@contextmanager
+def _experimental() -> Iterator[None]:
+    """Silences Optuna's warnings about features of it that we use on purpose; constraints.txt pins their behaviour."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        yield
 
 
 def _differences(stored: Any, now: Any, where: str = "") -> list[str]:

@@ -37,7 +37,7 @@ def sample(trial: Trial, given: Given) -> Pipeline:
 
 
 def anchors(given: Given) -> dict[str, Parameters]:
-    """BASELINE, its bf16 twin where the device has bf16, and its twin with progressive resolution."""
+    """BASELINE, its bf16 twin where the device has bf16, its twin with progressive resolution, a long one-cycle run."""
     reference = baseline(given)
     parameters: Parameters = {
         "number_format": reference.number_format,
@@ -66,6 +66,15 @@ def anchors(given: Given) -> dict[str, Parameters]:
         "resolution.start": 0.5,
         "resolution.until": 0.5,
         "resolution.steps": 2,
+    }
+    known["long one-cycle"] = parameters | {
+        "number_format": "bf16" if "bf16" in given.number_formats else reference.number_format,
+        "batch.log2_size": 6,
+        "lr": 0.4,
+        "epochs": given.epochs[1],
+        "schedule": "one_cycle",
+        "label_smoothing": 0.1,
+        "augment.crop": False,
     }
     return known
 

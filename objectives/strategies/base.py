@@ -2,8 +2,8 @@
 
 A strategy is a frozen dataclass whose fields are its parameters. What it learns during a run (a calibrated lambda, the
 resolution of the segment) is a field declared with `learned()`: outside equality, repr and JSON, set by returning a
-copy. Memory shaped like the model is a `Shadow` of the trainee. Strategy files import torch only for type checking and inside the
-hooks, so that spaces and studies can be described without loading it.
+copy. Memory shaped like the model is a `Shadow` of the trainee. Strategy files import torch only for type checking and
+inside the hooks, so that spaces and studies can be described without loading it.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ class Ema(Strategy):
             raise ValueError(f"the horizon of an EMA is {self.horizon!r} epochs: it must not be negative")
 
     def describe(self) -> str:
-        return f"EMA over {self.horizon:g} epochs"
+        return f"EMA over {self.horizon:.2g} epochs"
 
     def begin(self, state: TrainState, x: Tensor, y: Tensor) -> TrainState:
         if self.horizon == 0:

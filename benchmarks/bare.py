@@ -1,0 +1,93 @@
+"""The loop that ours is compared with: one function, straight down, with every trick of ours and none of its hooks.
+
+It trains BASELINE's kind of pipeline (step schedule, crop, flip, no strategy) on the same network class, from the same
+seeds, and reaches the same weights bit for bit: `benchmarks.training` checks that before it times anything.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import nullcontext
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+
+from objectives.architecture import build
+from objectives.data import Dataset, Images
+from objectives.pipeline import Pipeline
+from objectives.resnet import ResNet
+from objectives.task import Seeds, Task
+
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def bare(pipeline: Pipeline, task: Task, dataset: Dataset, seeds: Seeds) -> tuple[float, ResNet]:
+    """(seconds of all steps, trained network): no accounting of losses, one synchronisation at the very end."""
+    device, (n, channels, size, _) = dataset.train.x.device, dataset.train.x.shape
+    products = "tf32" if pipeline.number_format == "tf32" else "ieee"
+    torch.backends.cuda.matmul.fp32_precision = torch.backends.cudnn.conv.fp32_precision = products
+    autocast, scaler = AUTOCAST.get(pipeline.number_format), None
+    if pipeline.number_format == "fp16":
+        scaler = torch.amp.GradScaler(device.type)
+    flip, batch, n_steps = pipeline.flip and dataset.flip, pipeline.batch_size, n // pipeline.batch_size
+
+    torch.manual_seed(seeds.init)
+    shape = {"in_channels": channels, "n_classes": dataset.n_classes, "stem_stride": task.stem_stride}
+    model = ResNet(build(task.family, depth=pipeline.depth, width=pipeline.width, **shape)).to(device).train()
+    momentum, decay = pipeline.momentum, pipeline.weight_decay
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum, weight_decay=decay, nesterov=True, fused=True)
+
+    mean, std = (torch.tensor(v, device=device).view(1, -1, 1, 1) for v in (dataset.mean, dataset.std))
+    scale, shift = 1 / (255 * std), mean / std
+    padding = size // 8
+    side = size + 2 * padding
+    pixels = F.pad(dataset.train.x.permute(0, 2, 3, 1), (0, 0, *[padding] * 4)).reshape(-1, channels)
+    line = torch.arange(size, device=device)
+
+    _synchronise(device)
+    start = time.perf_counter()
+    for epoch in range(pipeline.epochs):
+        ordering = torch.Generator(device).manual_seed(seeds.order + epoch)
+        chance = torch.Generator(device).manual_seed(seeds.augmentation + epoch)
+        order = torch.randperm(n, generator=ordering, device=device)
+        for step in range(n_steps):
+            chosen = order[step * batch : (step + 1) * batch]
+            top, left = torch.randint(2 * padding + 1, (2, batch, 1), generator=chance, device=device)
+            columns = line.expand(batch, size)
+            if flip:
+                columns = torch.where(
+                    torch.rand(batch, 1, generator=chance, device=device) < 0.5, size - 1 - line, line
+                )
+            index = ((chosen[:, None] * side + top + line) * side + left)[:, :, None] + columns[:, None, :]
+            x = pixels.index_select(0, index.view(-1)).view(batch, size, size, channels).permute(0, 3, 1, 2)
+            x = x.to(torch.float32).mul_(scale).sub_(shift)
+
+            done = (epoch + (step + 0.5) / n_steps) / pipeline.epochs
+            share = 1.0 if done < 0.51 else 0.1 if done < 0.82 else 0.01
+            optimizer.param_groups[0]["lr"] = pipeline.peak_lr * share
+            with nullcontext() if autocast is None else torch.autocast(device.type, autocast):
+                logits = model(x)
+            loss = F.cross_entropy(logits.float(), dataset.train.y[chosen])
+            if scaler is None:
+                loss.backward()
+                optimizer.step()
+            else:
+                scaler.scale(loss).backward()
+                scaler.step(optimizer)
+                scaler.update()
+            optimizer.zero_grad(set_to_none=True)
+    _synchronise(device)
+    return time.perf_counter() - start, model
+
+
+def warmed(pipeline: Pipeline, task: Task, dataset: Dataset, seeds: Seeds, n_steps: int) -> tuple[float, ResNet]:
+    """`bare` after `n_steps` untimed steps of another network of the same shape, as `train` has them."""
+    few = Images(*(tensor[: n_steps * pipeline.batch_size] for tensor in (dataset.train.x, dataset.train.y)))
+    bare(replace(pipeline, epochs=1), task, replace(dataset, train=few), seeds)
+    return bare(pipeline, task, dataset, seeds)
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,195 @@
+"""Laws of what crosses process boundaries and is stored with every trial: `Pipeline` and `Report`."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from dataclasses import dataclass, fields, replace
+from typing import ClassVar
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from objectives.formats import FORMATS
+from objectives.pipeline import Pipeline, Report
+from objectives.strategies import STRATEGIES
+from objectives.strategies.base import Strategy
+from objectives.strategies.ema import Ema
+from objectives.strategies.progressive_resolution import ProgressiveResolution
+
+# What the generator draws for every strategy and every setting. Two tests see that none is missing.
+STRATEGIES_DRAWN: dict[str, st.SearchStrategy[Strategy]] = {
+    "Ema": st.builds(Ema, horizon=st.floats(0, 100)),
+    "ProgressiveResolution": st.builds(
+        ProgressiveResolution,
+        start=st.floats(0, 1, exclude_min=True),
+        until=st.floats(0, 1, exclude_max=True),
+        steps=st.integers(1, 16),
+    ),
+}
+SETTINGS_DRAWN: dict[str, st.SearchStrategy[object]] = {
+    "number_format": st.sampled_from(list(FORMATS)),
+    "batch_size": st.integers(1, 65536),
+    "lr": st.floats(0, 100),
+    "lr_rule": st.sampled_from(["none", "sqrt", "linear"]),
+    "ghost_batch": st.integers(0, 65536),
+    "momentum": st.floats(0, 0.9999),
+    "weight_decay": st.floats(0, 1),
+    "epochs": st.integers(1, 100_000),
+    "schedule": st.sampled_from(["one_cycle", "cosine", "step"]),
+    "label_smoothing": st.floats(0, 0.99),
+    "crop": st.booleans(),
+    "flip": st.booleans(),
+    "cutout": st.floats(0, 1),
+    "depth": st.integers(1, 100),
+    "width": st.floats(0.01, 100),
+    "strategies": st.lists(st.sampled_from(list(STRATEGIES_DRAWN)), unique=True).flatmap(
+        lambda names: st.tuples(*(STRATEGIES_DRAWN[name] for name in names))
+    ),
+}
+pipelines = st.fixed_dictionaries(SETTINGS_DRAWN).map(lambda settings: Pipeline(**settings))  # type: ignore[arg-type]
+
+reports = st.builds(
+    Report,
+    loss=st.floats(),
+    **{f.name: st.floats(0, 1e18) for f in fields(Report) if f.type == "float" and f.name != "loss"},
+    **{f.name: st.integers(0, 2**60) for f in fields(Report) if f.type == "int"},
+    **{f.name: st.booleans() for f in fields(Report) if f.type == "bool"},
+    events=st.lists(st.text(), max_size=3).map(tuple),
+)
+
+
+def test_the_generator_draws_every_setting_and_every_strategy() -> None:
+    assert set(SETTINGS_DRAWN) == {f.name for f in fields(Pipeline)}
+    assert set(STRATEGIES_DRAWN) == set(STRATEGIES)
+
+
+@given(pipelines)
+def test_a_pipeline_survives_json(pipeline: Pipeline) -> None:
+    restored = Pipeline.from_json(json.loads(json.dumps(pipeline.to_json(), allow_nan=False)))
+    assert restored == pipeline
+    assert hash(restored) == hash(pipeline)
+    assert [type(getattr(restored, f.name)) for f in fields(Pipeline)] == [
+        type(getattr(pipeline, f.name)) for f in fields(Pipeline)
+    ]
+
+
+@given(pipelines)
+def test_a_pipeline_is_described_in_one_line_that_names_its_strategies(pipeline: Pipeline) -> None:
+    words = pipeline.describe()
+    assert "\n" not in words
+    assert words.startswith(f"{pipeline.number_format}, {pipeline.epochs} epochs")
+    assert all(strategy.describe() in words for strategy in pipeline.strategies)
+
+
+@pytest.mark.parametrize(
+    ("plain", "message"),
+    [
+        ({"colour": 1}, "unknown pipeline setting 'colour': it was written by another version"),
+        ({"strategies": [{"strategy": "Magic"}]}, "unknown strategy 'Magic': this version has Ema, "),
+        ({"strategies": [{"horizon": 1.0}]}, "unknown strategy None: this version has Ema, "),
+        ({"strategies": "Ema"}, "strategies must be a list, not 'Ema'"),
+        ({"strategies": [{"strategy": "Ema", "colour": 1}]}, "Ema has no parameter 'colour'"),
+        ({"strategies": [{"strategy": "Ema", "rate": 0.5}]}, "Ema has no parameter 'rate'"),
+        ({"strategies": [{"strategy": "Ema", "horizon": -1.0}]}, "horizon of an EMA is -1.0 epochs"),
+        ({"strategies": [{"strategy": "ProgressiveResolution", "start": 0.0}]}, r"start must lie in \(0, 1\]"),
+        ({"lr_rule": "cubic"}, "lr_rule is 'cubic': choose one of none, sqrt, linear"),
+        ({"schedule": "steps"}, "schedule is 'steps': choose one of one_cycle, cosine, step"),
+    ],
+)
+def test_what_this_version_does_not_know_is_refused_in_one_line(plain: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        Pipeline.from_json(plain)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "below", "lowest", "highest", "above"),
+    [
+        ("batch_size", 0, 1, 65536, 65537),
+        ("lr", -1e-9, 0.0, 100.0, 100.1),
+        ("ghost_batch", -1, 0, 65536, 65537),
+        ("momentum", -0.1, 0.0, 0.9999, 1.0),
+        ("weight_decay", -1e-9, 0.0, 1.0, 1.1),
+        ("epochs", 0, 1, 100_000, 100_001),
+        ("label_smoothing", -0.1, 0.0, 0.99, 1.0),
+        ("cutout", -0.1, 0.0, 1.0, 1.1),
+        ("depth", 0, 1, 100, 101),
+        ("width", 0.0, 0.01, 100.0, 101.0),
+    ],
+)
+def test_a_setting_outside_its_range_is_refused_with_its_name_its_value_and_the_range(
+    name: str, below: float, lowest: float, highest: float, above: float
+) -> None:
+    for value in (lowest, highest):
+        assert getattr(Pipeline(**{name: value}), name) == value  # type: ignore[arg-type]
+    for value in (below, above, math.nan, math.inf):
+        with pytest.raises(ValueError, match=f"^{name} is {value!r}: it must lie between {lowest:g} and {highest:g}$"):
+            Pipeline(**{name: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("rule", "batch_size", "factor"),
+    [
+        ("none", 64, 1),
+        ("none", 1024, 1),
+        ("sqrt", 64, 0.5),
+        ("sqrt", 256, 1),
+        ("sqrt", 1024, 2),
+        ("linear", 64, 0.25),
+        ("linear", 256, 1),
+        ("linear", 1024, 4),
+    ],
+)
+def test_the_peak_learning_rate_follows_the_batch_size_by_rule(rule: str, batch_size: int, factor: float) -> None:
+    assert Pipeline(lr=0.3, lr_rule=rule, batch_size=batch_size).peak_lr == pytest.approx(0.3 * factor)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class WithoutAverages(Strategy):
+    """Excludes one strategy."""
+
+    excludes: ClassVar[tuple[type[Strategy], ...]] = (Ema,)
+
+
+SAME = Ema()
+
+
+@pytest.mark.parametrize(
+    "strategies",
+    [
+        (WithoutAverages(), Ema()),
+        (Ema(), WithoutAverages()),
+        (Ema(), ProgressiveResolution(), WithoutAverages()),
+        (Ema(1.0), Ema(2.0)),
+        (Ema(1.0), Ema(1.0)),
+        (SAME, SAME),
+    ],
+)
+def test_strategies_that_exclude_each_other_or_repeat_are_refused_by_name(strategies: tuple[Strategy, ...]) -> None:
+    with pytest.raises(ValueError, match=r"^(\w+) cannot run with (\w+): choose one$") as caught:
+        Pipeline(strategies=strategies)
+    assert "Ema" in str(caught.value)
+
+
+def test_strategies_keep_their_order() -> None:
+    strategies = (WithoutAverages(), ProgressiveResolution())
+    assert Pipeline(strategies=strategies).strategies == strategies
+    assert Pipeline(strategies=strategies) != Pipeline(strategies=strategies[::-1])
+
+
+@given(reports)
+def test_a_report_survives_json_with_any_loss(report: Report) -> None:
+    restored = Report.from_json(json.loads(json.dumps(report.to_json())))
+    assert repr(restored) == repr(report)  # NaN is not equal to itself
+    assert replace(restored, loss=0.0) == replace(report, loss=0.0)
+
+
+@pytest.mark.parametrize("module", ["pipeline", "strategies", "architecture", "task", "errors"])
+def test_what_the_owner_of_a_study_imports_does_not_load_torch(module: str) -> None:
+    code = f"import sys, objectives.{module}; print('torch' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "False"

@@ -1,0 +1,116 @@
+"""Small studies: real ones on a few digits, and a scripted objective that replays given curves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from objectives.pipeline import Pipeline, Report
+from objectives.task import Seeds
+from search import spec, storage, study
+from search.study import Study
+
+TOML = """
+[data]
+name = "digits"
+n_train = 200
+
+[network]
+family = "small"
+
+[space]
+epochs = [2, 4]
+batch_size = [32, 64]
+depth = [1, 1]
+
+[search]
+n_trials = 5
+"""
+
+FACTS: dict[str, Any] = {
+    "device": {"model": "a processor", "driver": "x86_64", "torch": "2.13.0", "threads": 1},
+    "timing_version": 1,
+    "data": {"name": "digits", "content": "c", "split": "s", "size": 8, "channels": 1, "n_classes": 10, "flip": False},
+    "skipped": [],
+}
+FORMATS = {"fp32": None, "tf32": "no GPU", "bf16": None, "fp16": "slow"}
+
+
+@pytest.fixture
+def study_file(tmp_path: Path) -> Path:
+    """A study file of a few seconds."""
+    path = tmp_path / "tiny.toml"
+    path.write_text(TOML)
+    return path
+
+
+@pytest.fixture
+def new_study(tmp_path: Path, study_file: Path) -> Callable[..., Study]:
+    """Makes studies in one database from the small study file, with changes to its `[search]` section."""
+
+    def make(name: str = "tiny", **search: object) -> Study:
+        _, read = spec.read(str(study_file))
+        changed = read.model_copy(update={"search": read.search.model_copy(update=search)})
+        database = storage.open_storage(f"sqlite:///{tmp_path}/studies.db")
+        return study.created(name, changed, database, FACTS, FORMATS, tmp_path / "artifacts" / name)
+
+    return make
+
+
+@dataclass
+class Scripted:
+    """An objective whose trainings are given: per trial the (seconds, accuracy) of each epoch, or an exception."""
+
+    trainings: list[list[tuple[float, float]] | BaseException]
+    exported: list[Path] = field(default_factory=list)
+    trained: list[Pipeline] = field(default_factory=list)
+    seeds: list[Seeds] = field(default_factory=list)
+
+    def facts(self) -> dict[str, object]:
+        return FACTS
+
+    def number_formats(self) -> dict[str, str | None]:
+        return dict(FORMATS)
+
+    def reports(self, pipeline: Pipeline, seeds: Seeds) -> Generator[Report]:
+        self.trained.append(pipeline)
+        self.seeds.append(seeds)
+        script = self.trainings[len(self.trained) - 1]
+        if isinstance(script, BaseException):
+            yield report(1, pipeline.epochs, 1.0, 0.5)
+            raise script
+        for epoch, (seconds, accuracy) in enumerate(script, start=1):
+            yield report(epoch, len(script), seconds, accuracy)
+
+    def export(self, folder: Path, about: Mapping[str, object]) -> None:
+        folder.mkdir(parents=True)
+        self.exported.append(folder)
+
+    def close(self) -> None:
+        pass
+
+
+def report(epoch: int, epochs: int, seconds: float, accuracy: float, **changes: Any) -> Report:
+    """A plausible report."""
+    values: dict[str, Any] = {
+        "epoch": epoch,
+        "epochs": epochs,
+        "train_seconds": seconds,
+        "accuracy": accuracy,
+        "balanced_accuracy": accuracy,
+        "settled": True,
+        "loss": 1.0,
+        "diverged": False,
+        "process_seconds": seconds,
+        "eval_seconds": 0.1,
+        "train_flops": 1e9,
+        "inference_flops": 1e6,
+        "n_parameters": 1000,
+        "peak_memory": 2**20,
+        "skipped_steps": 0,
+    }
+    return Report(**(values | changes))

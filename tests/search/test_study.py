@@ -1,0 +1,208 @@
+"""A study is created whole, resumed as what it is, and counts exactly."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from search import records, spec, storage, study, trial
+from search.display import Display
+from search.errors import StorageError, UsageError
+from search.study import Study
+from spaces.base import BASELINE
+
+from .conftest import FACTS, FORMATS, TOML, Scripted
+
+GOOD = [(1.0, 0.6), (2.0, 0.8)]
+DEAD = {"host": study.socket.gethostname(), "boot": "another boot", "pid": 1, "started": 0}
+
+
+def test_the_anchors_are_the_first_trials_and_are_queued_once(new_study: Callable[..., Study]) -> None:
+    made = new_study()
+    made.enqueue_anchors()
+    made.enqueue_anchors()
+    objective = Scripted([GOOD] * 4)
+    for _ in objective.trainings:
+        trial.run(made, objective, Display(), math.inf)
+    anchors = [t.user_attrs[records.ANCHOR] for t in made.trials()]
+    assert anchors == [BASELINE, "BASELINE in bf16", "progressive resolution", "long one-cycle"]
+    assert [p.number_format for p in objective.trained] == ["fp32", "bf16", "fp32", "bf16"]
+    assert objective.trained[2].strategies
+
+
+def test_the_dashboard_and_optuna_see_metric_names_and_directions(new_study: Callable[..., Study]) -> None:
+    made = new_study()
+    assert made.optuna.metric_names == list(records.METRICS)
+    assert [d.name for d in made.optuna.directions] == ["MINIMIZE", "MAXIMIZE"]
+
+
+def test_the_reference_is_fixed_when_the_baseline_has_run(new_study: Callable[..., Study]) -> None:
+    made = new_study()
+    made.enqueue_anchors()
+    assert made.reference() is None
+    assert made.hypervolume() is None
+    objective = Scripted([GOOD] * 4)
+    for _ in range(4):
+        trial.run(made, objective, Display(), math.inf)
+    assert made.reference() == study.Reference(20.0, 0.2)
+    again = study.resumed("tiny", made.spec, study.find("tiny", made._storage), FACTS, made.artifacts)
+    assert again.reference() == made.reference()
+
+
+def test_the_floor_is_twice_chance_but_at_least_a_fifth(new_study: Callable[..., Study]) -> None:
+    assert new_study("ten").floor == 0.2
+    assert new_study("given", floor=0.4).floor == 0.4
+
+
+def changed(**paths: object) -> Mapping[str, Any]:
+    facts = copy.deepcopy(FACTS)
+    for path, value in paths.items():
+        section, _, key = path.partition("__")
+        if key:
+            facts[section][key] = value
+        else:
+            facts[section] = value
+    return facts
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        (changed(device__model="another processor"), "device.model was 'a processor', is 'another processor'"),
+        (changed(device__torch="2.14.0"), "device.torch"),
+        (changed(device__threads=2), "device.threads"),
+        (changed(data__content="d"), "data.content was 'c', is 'd'"),
+        (changed(data__split="t"), "data.split"),
+        (changed(timing_version=2), "timing_version was 1, is 2"),
+    ],
+)
+def test_a_study_refuses_another_device_or_other_data(
+    facts: Mapping[str, Any], said: str, new_study: Callable[..., Study]
+) -> None:
+    made = new_study()
+    with pytest.raises(UsageError, match="--as NAME") as refused:
+        study.resumed("tiny", made.spec, made.optuna, facts, made.artifacts)
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("epochs = [2, 4]", "epochs = [2, 5]", "space.epochs"),
+        ("[search]", "[space.fix]\nema = true\n[search]", "space.ema"),
+        ("[search]", "[space.exclude]\nschedule = 'step'\n[search]", "space.schedule"),
+        ("depth = [1, 1]", "depth = [1, 1]\nname = 'number_formats'", "space.name"),
+        ("'small'", "'thin'", "family"),
+        ("n_trials = 5", "n_trials = 5\nseed = 1", "seed"),
+    ],
+)
+def test_a_study_refuses_a_changed_space(
+    old: str, new: str, said: str, new_study: Callable[..., Study], study_file: Path
+) -> None:
+    made = new_study()
+    text = TOML.replace('"', "'")
+    assert old in text
+    study_file.write_text(text.replace(old, new))
+    _, now = spec.read(str(study_file))
+    with pytest.raises(UsageError) as refused:
+        study.resumed("tiny", now, made.optuna, FACTS, made.artifacts)
+    assert said in str(refused.value)
+
+
+def test_budget_sampler_and_stopping_may_change(new_study: Callable[..., Study]) -> None:
+    made = new_study()
+    search = made.spec.search.model_copy(update={"n_trials": 9, "sampler": "random", "stopping": "none", "timeout": 3.0})
+    now = made.spec.model_copy(update={"search": search, "description": "other words"})
+    assert study.resumed("tiny", now, made.optuna, FACTS, made.artifacts).n_left(9) == 9
+
+
+def test_a_resumed_study_draws_new_pipelines(new_study: Callable[..., Study]) -> None:
+    made = new_study(sampler="random")
+    objective = Scripted([GOOD] * 12)
+    for _ in range(6):
+        trial.run(made, objective, Display(), math.inf)
+    again = study.resumed("tiny", made.spec, study.find("tiny", made._storage), FACTS, made.artifacts)
+    for _ in range(6):
+        trial.run(again, objective, Display(), math.inf)
+    assert len({str(pipeline) for pipeline in objective.trained}) == 12
+
+
+def test_a_trial_of_a_dead_process_fails_and_is_queued_once(new_study: Callable[..., Study]) -> None:
+    made = new_study()
+    made.enqueue_anchors()
+    lost = made.ask()
+    pipeline, seeds = made.pipeline(lost), made.seeds(lost)
+    lost.set_user_attr(records.OWNER, DEAD)
+    assert made.recover() == [0]
+    assert made.recover() == []
+    states = [t.state for t in made.trials()]
+    assert states == [TrialState.FAIL, *[TrialState.WAITING] * 4]
+    assert records.reason(made.trials()[0]) == records.LOST
+    assert records.n_counted(made.trials()) == 0
+    (retry,) = [t for t in made.trials() if t.user_attrs.get(records.RETRY_OF) == 0]
+    assert retry.user_attrs[records.ANCHOR] == BASELINE
+    while (tried := made.ask()).number != retry.number:
+        made.optuna.tell(tried, state=TrialState.FAIL)
+    assert (made.pipeline(tried), made.seeds(tried)) == (pipeline, seeds)
+
+
+def test_recovery_that_is_itself_killed_is_finished_by_the_next_start(new_study: Callable[..., Study]) -> None:
+    made = new_study()
+    lost = made.ask()
+    lost.set_user_attr(records.OWNER, DEAD)
+    made.retry(made.trials()[0])  # killed here: queued, but not yet failed
+    assert made.recover() == [0]
+    assert [t.state for t in made.trials()] == [TrialState.FAIL, TrialState.WAITING]
+
+
+def test_a_trial_of_a_living_process_or_of_another_host_is_left_alone(new_study: Callable[..., Study]) -> None:
+    made = new_study()
+    made.ask()
+    made.ask().set_user_attr(records.OWNER, DEAD | {"host": "elsewhere"})
+    assert made.recover() == []
+
+
+def test_a_trial_that_takes_the_program_down_each_time_is_given_up_and_counted(new_study: Callable[..., Study]) -> None:
+    made = new_study()
+    for _ in range(study.MAX_RETRIES + 1):
+        made.ask().set_user_attr(records.OWNER, DEAD)
+        made.recover()
+    assert [records.reason(t) for t in made.trials()] == [records.LOST] * study.MAX_RETRIES + ["crash"]
+    assert records.n_counted(made.trials()) == 1
+
+
+def test_collecting_removes_networks_that_no_front_names(new_study: Callable[..., Study]) -> None:
+    made = new_study()
+    trial.run(made, Scripted([GOOD]), Display(), math.inf)
+    for stray in ("trial-00007", ".trial-00008.123.partial"):
+        (made.artifacts / stray).mkdir()
+    made.collect()
+    assert [p.name for p in made.artifacts.iterdir()] == [made.artifact(0).name]
+
+
+def test_a_study_whose_creation_was_interrupted_is_made_anew(new_study: Callable[..., Study], tmp_path: Path) -> None:
+    database = storage.open_storage(f"sqlite:///{tmp_path}/studies.db")
+    optuna.create_study(study_name="tiny", storage=database, directions=["minimize", "maximize"])
+    assert study.find("tiny", database) is None
+    assert new_study().trials() == []
+
+
+def test_a_study_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
+    database = storage.open_storage(f"sqlite:///{tmp_path}/studies.db")
+    optuna.create_study(study_name="tiny", storage=database).ask()
+    with pytest.raises(StorageError, match="choose another name with --as"):
+        study.find("tiny", database)
+
+
+def test_two_creations_at_once_leave_one_study(new_study: Callable[..., Study]) -> None:
+    made = new_study()
+    with pytest.raises(StorageError, match="run the command again"):
+        study.created("tiny", made.spec, made._storage, FACTS, FORMATS, made.artifacts)

@@ -1,0 +1,162 @@
+"""One trial, from the question to the record, with scripted trainings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Generator
+
+import pytest
+from optuna.trial import TrialState
+
+from objectives.pipeline import Pipeline, Report
+from objectives.task import Seeds
+from search import records, trial
+from search.display import Display
+from search.study import Study
+from search.worker import TrialFault
+
+from .conftest import Scripted, report
+
+NEVER = math.inf
+GOOD = [(1.0, 0.6), (2.0, 0.8), (3.0, 0.9), (4.0, 0.95)]
+
+
+def steady(seconds: float, last: float) -> list[tuple[float, float]]:
+    """Four epochs that share their gain evenly in the error, so that all curves have the same gain ratio."""
+    return [(seconds * e / 4, 1 - (1 - last) ** (e / 4)) for e in range(1, 5)]
+
+
+def run_all(study: Study, objective: Scripted) -> list[str]:
+    return [trial.run(study, objective, Display(), NEVER)[1] for _ in objective.trainings]
+
+
+def test_a_finished_training_is_a_point_with_its_curve_and_its_network(new_study: Callable[..., Study]) -> None:
+    study, objective = new_study(), Scripted([GOOD])
+    assert run_all(study, objective) == ["complete"]
+    (done,) = study.trials()
+    assert (done.state, done.values) == (TrialState.COMPLETE, [4.0, 0.95])
+    assert [(p.epoch, p.train_seconds, p.accuracy) for p in records.curve(done)] == [
+        (e, seconds, accuracy) for e, (seconds, accuracy) in enumerate(GOOD, 1)
+    ]
+    assert objective.exported == [study.artifact(0)]
+    assert records.pipeline(done) == objective.trained[0]
+    assert {"train_flops", "inference_flops", "n_parameters", "peak_memory_bytes"} <= set(done.user_attrs)
+    assert study.optuna.best_trials[0].number == 0
+
+
+def test_a_hopeless_training_is_stopped_with_its_curve_and_never_at_its_last_epoch(
+    new_study: Callable[..., Study],
+) -> None:
+    study = new_study()
+    objective = Scripted([*[steady(4.0, 0.9)] * 10, steady(400.0, 0.5), steady(4.0, 0.9)[:-1] + [(4.0, 0.21)]])
+    reasons = run_all(study, objective)
+    assert reasons == ["complete"] * 10 + ["dominated", "complete"]
+    stopped = study.trials()[10]
+    assert (stopped.state, stopped.values) == (TrialState.PRUNED, None)
+    assert 1 <= len(records.curve(stopped)) < 4
+    assert study.optuna.get_trials(deepcopy=False)[10].intermediate_values == {}
+
+
+def test_stopping_none_lets_it_run_and_notes_what_it_would_have_done(new_study: Callable[..., Study]) -> None:
+    study = new_study(stopping="none")
+    assert set(run_all(study, Scripted([*[steady(4.0, 0.9)] * 10, steady(400.0, 0.5)]))) == {"complete"}
+    assert study.trials()[10].user_attrs[records.WOULD_STOP]["reason"] == "dominated"
+
+
+def test_samplers_that_ignore_stopped_trials_are_told_a_violated_constraint(new_study: Callable[..., Study]) -> None:
+    study = new_study(sampler="nsga2")
+    assert run_all(study, Scripted([*[steady(4.0, 0.9)] * 10, steady(400.0, 0.5)]))[-1] == "dominated"
+    stopped = study.trials()[10]
+    assert stopped.state == TrialState.COMPLETE
+    assert max(stopped.constraints.values()) > 0
+    assert 10 not in {point.trial for point in study.front()} | {t.number for t in study.optuna.best_trials}
+    assert records.n_counted(study.trials()) == 11
+
+
+def test_a_result_below_the_floor_is_complete_but_never_on_the_front(new_study: Callable[..., Study]) -> None:
+    study = new_study()
+    run_all(study, Scripted([[(0.1, 0.12)], GOOD]))
+    collapsed = study.trials()[0]
+    assert collapsed.state == TrialState.COMPLETE
+    assert [point.trial for point in study.front()] == [1]
+    assert [t.number for t in study.optuna.best_trials] == [1]
+    assert not study.artifact(0).exists()
+
+
+@pytest.mark.parametrize("what", ["nan", "inf", "accuracy", "seconds"])
+def test_an_impossible_report_ends_the_trial_as_diverged(what: str, new_study: Callable[..., Study]) -> None:
+    broken = {
+        "nan": {"loss": math.nan, "diverged": True},
+        "inf": {"seconds": math.inf},
+        "accuracy": {"accuracy": 1.5},
+        "seconds": {"seconds": 0.0},
+    }[what]
+
+    class Broken(Scripted):
+        def reports(self, pipeline: Pipeline, seeds: Seeds) -> Generator[Report]:
+            values = {"seconds": 2.0, "accuracy": 0.9} | broken
+            yield report(1, 4, 1.0, 0.5)
+            yield report(2, 4, values.pop("seconds"), values.pop("accuracy"), **values)
+            raise AssertionError("the training went on")
+
+    study = new_study()
+    assert trial.run(study, Broken([]), Display(), NEVER)[1] == "diverged"
+    assert study.trials()[0].state == TrialState.PRUNED
+    assert study.front() == ()
+
+
+def test_out_of_memory_is_recorded_counted_and_not_tried_again(new_study: Callable[..., Study]) -> None:
+    study = new_study()
+    run_all(study, Scripted([TrialFault("out_of_memory", "of 80 GiB nothing is left"), GOOD]))
+    failed, _ = study.trials()
+    assert failed.state == TrialState.FAIL
+    assert (records.reason(failed), failed.user_attrs[records.MESSAGE]) == ("out_of_memory", "of 80 GiB nothing is left")
+    assert records.n_counted(study.trials()) == 2
+
+
+def test_a_crash_is_tried_once_more_with_the_same_pipeline_and_seeds(new_study: Callable[..., Study]) -> None:
+    study = new_study()
+    crash = TrialFault("crash", "signal SIGSEGV")
+    objective = Scripted([crash, crash, GOOD])
+    assert run_all(study, objective) == ["crash", "crash", "complete"]
+    assert objective.trained[0] == objective.trained[1] != objective.trained[2]
+    assert objective.seeds[0] == objective.seeds[1] != objective.seeds[2]
+    assert records.n_counted(study.trials()) == 2  # the crash that was tried again does not count
+
+
+def test_an_interrupted_trial_goes_back_to_the_queue_as_it_was(new_study: Callable[..., Study]) -> None:
+    study = new_study()
+    objective = Scripted([KeyboardInterrupt(), GOOD])
+    with pytest.raises(KeyboardInterrupt):
+        trial.run(study, objective, Display(), NEVER)
+    assert [t.state for t in study.trials()] == [TrialState.WAITING]
+    assert trial.run(study, objective, Display(), NEVER) == (0, "complete")
+    assert objective.trained[0] == objective.trained[1]
+    assert len(study.trials()) == 1
+
+
+def test_a_trial_that_is_overtaken_by_the_deadline_goes_back_to_the_queue(new_study: Callable[..., Study]) -> None:
+    study = new_study()
+    with pytest.raises(trial.OutOfTime):
+        trial.run(study, Scripted([GOOD]), Display(), deadline=0.0)
+    assert [t.state for t in study.trials()] == [TrialState.WAITING]
+    assert records.n_counted(study.trials()) == 0
+
+
+def test_networks_are_kept_for_the_front_only(new_study: Callable[..., Study]) -> None:
+    study = new_study()
+    run_all(study, Scripted([[(2.0, 0.5)], [(1.0, 0.6)], [(3.0, 0.55)], [(4.0, 0.7)]]))
+    assert sorted(p.name for p in study.artifacts.iterdir()) == [study.artifact(n).name for n in (1, 3)]
+
+
+def test_the_balanced_accuracy_is_maximised_where_the_study_says_so(new_study: Callable[..., Study]) -> None:
+    study = new_study()
+    object.__setattr__(study, "spec", study.spec.model_copy(update={"metric": "balanced"}))
+
+    class Unbalanced(Scripted):
+        def reports(self, pipeline: Pipeline, seeds: Seeds) -> Generator[Report]:
+            yield report(1, 1, 1.0, 0.9, balanced_accuracy=0.4)
+
+    trial.run(study, Unbalanced([]), Display(), NEVER)
+    assert study.trials()[0].values == [1.0, 0.4]
+    assert study.trials()[0].user_attrs["accuracy"] == 0.9
