@@ -23,6 +23,7 @@ from objectives.train import Trained, augmentation, starting_state, train
 
 SLOWEST_FORMAT = 1.5  # times fp32: a number format that is slower is dropped from a study
 PROBE_STEPS = 5
+PROBE_SECONDS = 2.0  # per format: a fp16 step on a CPU may take seconds
 
 
 class TrainingObjective:
@@ -104,14 +105,14 @@ class TrainingObjective:
         normalise = Normalisation(self._dataset, self._device)
         batches = Batches(self._dataset.train, 64, augmentation(pipeline, self._dataset), normalise, (0, 0))
         x, y = next(batches.epoch(0))
-        seconds = []
-        for _ in range(PROBE_STEPS + 1):
+        seconds: list[float] = []
+        while len(seconds) <= PROBE_STEPS and sum(seconds) < PROBE_SECONDS:
             start = time.perf_counter()
             executor.step(x, y)
             if self._device.type == "cuda":
                 torch.cuda.synchronize(self._device)
             seconds.append(time.perf_counter() - start)
-        return median(seconds[1:])
+        return median(seconds[1:] or seconds)
 
 
 def _open(device: str) -> torch.device:

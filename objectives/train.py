@@ -139,6 +139,9 @@ def starting_state(pipeline: Pipeline, task: Task, dataset: Dataset, seeds: Seed
         weight_decay=pipeline.weight_decay,
         fused=True,
     )
+    if pipeline.momentum > 0:  # a fused SGD whose first step loss scaling skips would leave its buffers uninitialised
+        for parameter in model.parameters():
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return TrainState(
         trainee=Trainee(model, optimizer, shadows={}, born={}),
         pipeline=pipeline,

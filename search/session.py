@@ -111,6 +111,7 @@ def _open(
     if skipped:
         display.say(f"{len(skipped)} images cannot be used and are left out, the first: {skipped[0]}")
     for number in study.recover():
+        figures.note_trial(study, number)
         display.say(f"trial {number} was lost with the process that ran it: it is queued again")
     study.enqueue_anchors()
     study.collect()

@@ -50,7 +50,6 @@ def open_storage(storage_url: str) -> RDBStorage:
     try:
         if path is None:
             return RDBStorage(storage_url)
-        path.parent.mkdir(parents=True, exist_ok=True)
         # Two processes that create one file at the same moment: without the lock one of them dies in 4 of 6 starts.
         with _locked(path.with_name(path.name + ".lock"), wait=True):
             storage = RDBStorage(storage_url, engine_kwargs={"connect_args": {"timeout": BUSY_SECONDS}})
@@ -72,7 +71,6 @@ def held(study_name: str, storage_url: str) -> Iterator[None]:
         StorageError: another process of this host holds it.
     """
     path = folder(storage_url) / f"{study_name}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
     with _locked(path, wait=False) as file:
         file.truncate(0)
         file.write(str(os.getpid()).encode())
@@ -82,7 +80,12 @@ def held(study_name: str, storage_url: str) -> Iterator[None]:
 
 @contextmanager
 def _locked(path: Path, *, wait: bool) -> Iterator[FileIO]:
-    with path.open("ab+", buffering=0) as file:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("ab+", buffering=0)
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written ({error.strerror}): choose another place with --storage") from error
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:

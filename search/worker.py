@@ -200,7 +200,8 @@ def _fault(error: Exception) -> dict[str, object]:
             "error": kind,
             "message": f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})",
         }
-    return {"error": kind, "message": str(error).splitlines()[0]}
+    message = str(error).partition("\n")[0]
+    return {"error": kind, "message": message or type(error).__name__}
 
 
 def _die_with_parent() -> None:

@@ -1,0 +1,247 @@
+"""The command line, run as a user runs it: real trainings of a few digits in real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from objectives.export import load_model
+from search import records
+
+REPOSITORY = Path(__file__).parents[2]
+COMMAND = [sys.executable, "-W", "error", "-m", "search.run"]
+
+
+def run(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The finished command."""
+    return subprocess.run(
+        [*COMMAND, *arguments], cwd=cwd, env=_environment(environment), capture_output=True, text=True, timeout=120
+    )
+
+
+@contextmanager
+def started(*arguments: str, cwd: Path) -> Iterator[subprocess.Popen[str]]:
+    """The running command, in a process group of its own."""
+    with subprocess.Popen(
+        [*COMMAND, *arguments],
+        cwd=cwd,
+        env=_environment({}),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        yield process
+
+
+def _environment(more: dict[str, str]) -> dict[str, str]:
+    path = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
+    return {k: v for k, v in os.environ.items() if k != "OPTUNA_STORAGE"} | {"PYTHONPATH": path} | more
+
+
+def wait_for(process: subprocess.Popen[str], text: str) -> None:
+    """Reads what the process says until a line has the text."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        if text in line:
+            return
+    raise AssertionError(f"it ended without saying {text!r}")
+
+
+def stored(cwd: Path, name: str = "tiny") -> list[optuna.trial.FrozenTrial]:
+    return optuna.load_study(study_name=name, storage=f"sqlite:///{cwd}/studies/optuna.db").get_trials()
+
+
+@pytest.fixture
+def place(tmp_path: Path, study_file: Path) -> Path:
+    """A working directory with one study in it."""
+    (tmp_path / "studies").mkdir()
+    study_file.rename(tmp_path / "studies" / "tiny.toml")
+    return tmp_path
+
+
+def test_help_answers_without_torch_and_names_every_flag(tmp_path: Path) -> None:
+    done = run("--help", cwd=tmp_path)
+    assert done.returncode == 0
+    for flag in (
+        *("--study", "--study-name", "--as", "--data", "--data-root", "--n-train", "--device", "--devices", "--n-trials"),
+        *("--add", "--timeout", "--storage", "--sampler", "--stopping", "--seed", "--json", "--verbose", "--quiet"),
+    ):
+        assert flag in done.stdout
+
+
+def test_a_study_runs_to_its_front_and_the_same_command_trains_nothing_more(place: Path) -> None:
+    done = run("--study", "tiny", cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert "Pareto front" in done.stdout
+    assert "BASELINE" in done.stdout
+    assert "optuna-dashboard sqlite:///studies/optuna.db" in done.stdout
+    trials = stored(place)
+    assert [t.state.is_finished() for t in trials] == [True] * 5
+
+    again = run("--study", "tiny", "--json", cwd=place)
+    assert again.returncode == 0
+    assert "complete with 5 trials: nothing to train" in again.stderr
+    assert [t.number for t in stored(place)] == [0, 1, 2, 3, 4]
+    result = json.loads(again.stdout)
+    assert set(result) >= {
+        *("study", "trials", "front", "baseline", "hypervolume", "reference", "identity", "storage"),
+    }
+    assert set(result["trials"]) == {"complete", "pruned", "failed", "waiting", "running", "by_reason"}
+    assert set(result["front"][0]) == {"trial", "train_seconds", "val_accuracy", "params", "pipeline"}
+    for point in result["front"]:
+        model = load_model(place / "studies" / "artifacts" / "tiny" / f"trial-{point['trial']:05d}")
+        assert model.about["val_accuracy"] == point["val_accuracy"]
+        assert model.about["pipeline"] == point["pipeline"]
+
+    more = run("--study", "tiny", "--add", "1", "-q", cwd=place)
+    assert (more.returncode, more.stderr) == (0, "")
+    assert records.n_counted(stored(place)) == 6
+    study = optuna.load_study(study_name="tiny", storage=f"sqlite:///{place}/studies/optuna.db")
+    attributes = study._storage.get_study_system_attrs(study._study_id)
+    notes = {key for key in attributes if key.endswith(":note_ver")}
+    assert len(notes) == 6
+    figures = {key.split(":")[2] for key in attributes if key.startswith("dashboard:plot_data")}
+    assert figures == {"learning-curves", "hypervolume"}
+
+
+def test_killed_in_mid_trial_twice_the_study_still_ends_whole(place: Path) -> None:
+    for _ in range(2):
+        with started("--study", "tiny", "-v", cwd=place) as process:
+            wait_for(process, "epoch 1 of")
+            os.killpg(process.pid, signal.SIGKILL)
+        time.sleep(0.2)
+        assert any(t.state == TrialState.RUNNING for t in stored(place))
+    done = run("--study", "tiny", "--json", cwd=place)
+    assert done.returncode == 0, done.stderr
+    counts = json.loads(done.stdout)["trials"]
+    assert (counts["running"], counts["waiting"]) == (0, 0)
+    assert counts["complete"] + counts["pruned"] == 5
+    assert counts["by_reason"]["worker_lost"] == counts["failed"] == 2
+
+
+def test_ctrl_c_puts_the_trial_back_and_says_how_to_go_on(place: Path) -> None:
+    with started("--study", "tiny", "-v", cwd=place) as process:
+        wait_for(process, "epoch 1 of")
+        os.killpg(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert err.rstrip().endswith("interrupted; to go on: python -m search.run --study tiny -v")
+    assert not any(t.state in (TrialState.RUNNING, TrialState.FAIL) for t in stored(place))
+    assert run("--study", "tiny", cwd=place).returncode == 0
+    assert records.n_counted(stored(place)) == len(stored(place)) == 5
+
+
+def test_sigterm_is_an_interruption_too(place: Path) -> None:
+    with started("--study", "tiny", "--add", "7", "-v", cwd=place) as process:
+        wait_for(process, "epoch 1 of")
+        process.terminate()
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "--study tiny --n-trials 7 -v" in err
+
+
+def test_a_second_run_of_the_same_study_says_who_runs_it(place: Path) -> None:
+    with started("--study", "tiny", "-v", cwd=place) as process:
+        wait_for(process, "trial 0")
+        second = run("--study", "tiny", cwd=place)
+        process.terminate()
+    assert second.returncode == 4
+    assert str(process.pid) in second.stderr
+
+
+def test_time_that_is_up_ends_the_run_and_keeps_the_study(place: Path) -> None:
+    done = run("--study", "tiny", "--timeout", "0.5", cwd=place)
+    assert done.returncode == 0
+    assert "time is up; to go on: python -m search.run --study tiny" in done.stderr
+    assert records.n_counted(stored(place)) < 5
+    assert not any(t.state == TrialState.RUNNING for t in stored(place))
+
+
+def test_an_override_runs_a_study_of_its_own(place: Path) -> None:
+    for _ in range(2):
+        assert run("--study", "tiny", "--n-train", "100", "--n-trials", "1", cwd=place).returncode == 0
+    assert run("--study", "tiny", "--n-train", "100", "--as", "mine", "--n-trials", "1", cwd=place).returncode == 0
+    names = optuna.get_all_study_names(f"sqlite:///{place}/studies/optuna.db")
+    assert len(names) == 2
+    assert "mine" in names
+    assert "tiny" not in names
+
+
+def test_a_study_of_another_seed_under_the_same_name_is_refused(place: Path) -> None:
+    assert run("--study", "tiny", "--as", "mine", "--n-trials", "1", cwd=place).returncode == 0
+    refused = run("--study", "tiny", "--as", "mine", "--seed", "1", "--n-trials", "2", cwd=place)
+    assert refused.returncode == 2
+    assert "seed was 0, is 1" in refused.stderr
+
+
+def test_a_folder_of_images_with_unusual_class_names_is_a_study(place: Path) -> None:
+    from PIL import Image
+
+    for number, name in enumerate(("Cat & Kitten", "frösche", "=cmd()")):
+        (place / "images" / name).mkdir(parents=True)
+        for shade in range(20):
+            Image.new("RGB", (11 + shade, 17), (80 * number, shade * 5, 90)).save(
+                place / "images" / name / f"{shade}, a.png"
+            )
+    arguments = ("--study", "tiny", "--data", "folder:images", "--as", "mine", "--n-trials", "1", "--json")
+    done = run(*arguments, "--n-train", "40", cwd=place)
+    assert done.returncode == 0, done.stderr
+    about = load_model(next((place / "studies" / "artifacts" / "mine").iterdir())).about
+    assert set(about["classes"]) == {"Cat & Kitten", "frösche", "=cmd()"}  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        ("--study nope", 2, "no study 'nope'"),
+        ("--study ../../etc/passwd", 2, "no study file"),
+        ("--study tiny --as ../../x", 2, "study name"),
+        ("--study tiny --data cifar01", 2, "did you mean 'cifar10'"),
+        ("--study tiny --n-trials 0", 2, "not a whole number from 1"),
+        ("--study tiny --timeout nan", 2, "not a positive number of seconds"),
+        ("--study tiny --sampler evil", 2, "invalid choice"),
+        ("--study tiny --device cuda:77", 5, "cuda:77"),
+        ("--study tiny --device teapot", 5, "teapot"),
+        ("--study tiny --data folder:/no/such", 3, "/no/such"),
+        ("--study tiny --n-train 100000", 3, "n_train is 100000"),
+        ("--study tiny --storage nonsense", 4, "not an SQLAlchemy URL"),
+        ("--study tiny --storage sqlite:///:memory:", 4, "outlives the process"),
+        ("--study tiny --storage sqlite:////proc/x.db", 4, "--storage"),
+        ("--study tiny --storage nodb://u:secret@host/x", 4, "--storage"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line_and_an_exit_code(arguments: str, code: int, said: str, place: Path) -> None:
+    done = run(*arguments.split(), cwd=place)
+    assert done.returncode == code, done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "secret" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_file_that_is_no_database_is_refused(place: Path) -> None:
+    (place / "studies" / "optuna.db").write_text("not a database")
+    done = run("--study", "tiny", cwd=place)
+    assert done.returncode == 4
+    assert "Traceback" not in done.stderr
+    assert (place / "studies" / "optuna.db").read_text() == "not a database"
+
+
+def test_the_storage_of_the_environment_is_used(place: Path) -> None:
+    done = run("--study", "tiny", "--n-trials", "1", cwd=place, OPTUNA_STORAGE=f"sqlite:///{place}/other.db")
+    assert done.returncode == 0
+    assert (place / "other.db").exists()
+    assert not (place / "studies" / "optuna.db").exists()

@@ -1,0 +1,125 @@
+"""The process seam: a training in another process is the same training, and its death is a record, not an accident."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import torch
+
+from objectives.errors import DataError, DeviceError
+from objectives.export import load_model
+from objectives.objective import TrainingObjective
+from objectives.pipeline import Pipeline, Report
+from objectives.strategies.ema import Ema
+from objectives.strategies.progressive_resolution import ProgressiveResolution
+from objectives.task import DataSpec, Seeds, Task
+from search.worker import TrialFault, WorkerProcess, _fault
+
+TASK = Task(DataSpec("digits", n_train=200), "small")
+PIPELINE = Pipeline(batch_size=32, epochs=3, strategies=(ProgressiveResolution(start=0.5), Ema(horizon=0.5)))
+SEEDS = Seeds.of(0, 0)
+
+
+@pytest.fixture(scope="module")
+def worker() -> Iterator[WorkerProcess]:
+    with closing(WorkerProcess(TASK, "cpu")) as process:
+        yield process
+
+
+def reproducible(report: Report) -> tuple[object, ...]:
+    return report.epoch, report.accuracy, report.loss, report.train_flops, report.events
+
+
+def test_a_worker_reports_what_a_training_in_this_process_reports(worker: WorkerProcess) -> None:
+    here = TrainingObjective(TASK, "cpu")
+    assert worker.facts() == here.facts()
+    assert [reproducible(r) for r in worker.reports(PIPELINE, SEEDS)] == [
+        reproducible(r) for r in here.reports(PIPELINE, SEEDS)
+    ]
+
+
+def test_a_worker_exports_what_it_trained(worker: WorkerProcess, tmp_path: Path) -> None:
+    list(worker.reports(PIPELINE, SEEDS))
+    worker.export(tmp_path / "model", {"study": "s", "trial": 3})
+    assert load_model(tmp_path / "model").about["trial"] == 3
+
+
+def test_a_training_that_is_stopped_leaves_the_worker_ready(worker: WorkerProcess) -> None:
+    with closing(worker.reports(PIPELINE, SEEDS)) as reports:
+        assert next(reports).epoch == 1
+    assert [r.epoch for r in worker.reports(PIPELINE, SEEDS)] == [1, 2, 3]
+
+
+def test_the_worker_waits_for_the_decision_about_each_report(worker: WorkerProcess) -> None:
+    reports = worker.reports(PIPELINE, SEEDS)
+    first = next(reports)
+    time.sleep(0.3)
+    assert next(reports).train_seconds - first.train_seconds < 0.3
+    reports.close()
+
+
+def test_a_worker_that_is_killed_is_a_crash_and_is_replaced(tmp_path: Path) -> None:
+    with closing(WorkerProcess(TASK, "cpu")) as worker:
+        reports = worker.reports(PIPELINE, SEEDS)
+        next(reports)
+        os.kill(worker._process.pid or 0, signal.SIGKILL)
+        with pytest.raises(TrialFault, match="SIGKILL") as fault:
+            list(reports)
+        assert fault.value.reason == "crash"
+        assert len(list(worker.reports(PIPELINE, SEEDS))) == 3
+        os.kill(worker._process.pid or 0, signal.SIGKILL)  # between two trials
+        worker._process.join()
+        assert len(list(worker.reports(PIPELINE, SEEDS))) == 3
+
+
+def test_a_training_that_raises_is_a_crash_with_its_message() -> None:
+    with closing(WorkerProcess(TASK, "cpu")) as worker:
+        with pytest.raises(TrialFault, match="KeyError"):
+            list(worker.reports(Pipeline(number_format="fp7", epochs=1), SEEDS))
+        assert len(list(worker.reports(PIPELINE, SEEDS))) == 3
+
+
+@pytest.mark.parametrize("demand", [lambda: torch.empty(2**52), lambda: bytearray(2**62), lambda: _on_a_gpu()])
+def test_out_of_memory_is_told_as_such(demand: Callable[[], object]) -> None:
+    with pytest.raises((RuntimeError, MemoryError)) as raised:
+        demand()
+    fault = _fault(raised.value)
+    assert fault["error"] == "out_of_memory"
+    assert "\n" not in str(fault["message"])
+
+
+def _on_a_gpu() -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 90 GiB.\nSee documentation ...")
+
+
+def test_what_a_user_can_mend_is_told_as_such() -> None:
+    missing = Task(DataSpec("folder:/nowhere/at/all"), "small")
+    with closing(WorkerProcess(missing, "cpu")) as worker, pytest.raises(DataError, match="/nowhere/at/all"):
+        worker.facts()
+    with closing(WorkerProcess(TASK, "cuda:99")) as worker, pytest.raises(DeviceError, match="cuda:99"):
+        worker.facts()
+
+
+def test_a_worker_dies_with_its_parent() -> None:
+    script = (
+        "from tests.search.test_worker import *\n"
+        "worker = WorkerProcess(TASK, 'cpu'); worker.facts(); print(worker._process.pid, flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = Path(f"/proc/{int(parent.stdout.readline())}")
+        assert child.exists()
+        parent.kill()
+    for _ in range(100):
+        if not child.exists():
+            return
+        time.sleep(0.05)
+    raise AssertionError("the worker outlived its parent")

@@ -1,0 +1,150 @@
+"""What a space offers, how a study file restricts it, and what its fingerprint sees."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import optuna
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from optuna.trial import FixedTrial
+
+from objectives.pipeline import Pipeline
+from objectives.strategies import STRATEGIES
+from spaces import SPACES, acceleration
+from spaces.base import BASELINE, Given, Space, Value, baseline
+from spaces.restricted import Restrictions, check, sample, usable_anchors, walk
+
+GIVEN = Given("thin", ("fp32", "bf16"), (2, 6), (32, 256), (1, 3), (0.5, 2.0), flip=True)
+FREE = Restrictions()
+
+
+def random_pipelines(space: Space, given: Given, restrictions: Restrictions, n: int, seed: int = 0) -> list[Pipeline]:
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+    return [sample(space, study.ask(), given, restrictions) for _ in range(n)]
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_every_sample_is_a_pipeline_that_survives_json(name: str) -> None:
+    for pipeline in random_pipelines(SPACES[name], GIVEN, FREE, 100):
+        assert Pipeline.from_json(pipeline.to_json()) == pipeline
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_the_first_anchor_is_the_baseline(name: str) -> None:
+    anchors = usable_anchors(SPACES[name], GIVEN, FREE)
+    assert anchors[0][0] == BASELINE
+    assert SPACES[name].sample(FixedTrial(anchors[0][1]), GIVEN) == baseline(GIVEN)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_every_anchor_lies_in_the_space(name: str) -> None:
+    asked = walk(SPACES[name], GIVEN, FREE)
+    for anchor, parameters in usable_anchors(SPACES[name], GIVEN, FREE):
+        assert set(parameters) <= set(asked), anchor
+        study = optuna.create_study()
+        study.enqueue_trial(parameters)
+        trial = study.ask()
+        sample(SPACES[name], trial, GIVEN, FREE, anchor)
+        assert trial.params.items() <= parameters.items()
+
+
+def test_the_space_offers_every_strategy() -> None:
+    offered = {type(s).__name__ for p in random_pipelines(acceleration, GIVEN, FREE, 200) for s in p.strategies}
+    assert offered == set(STRATEGIES)
+
+
+def test_the_space_keeps_to_what_it_is_given() -> None:
+    given = replace(GIVEN, flip=False, number_formats=("fp32",), depth=(2, 2))
+    for pipeline in random_pipelines(acceleration, given, FREE, 100):
+        assert not pipeline.flip
+        assert pipeline.number_format == "fp32"
+        assert pipeline.depth == 2
+        assert 2 <= pipeline.epochs <= 6
+        assert 32 <= pipeline.batch_size <= 256
+        assert 0.5 <= pipeline.width <= 2
+
+
+RESTRICTIONS: list[tuple[dict[str, Value], dict[str, list[Value]]]] = [
+    ({"number_format": "bf16"}, {}),
+    ({"epochs": 3, "lr": 0.5}, {}),
+    ({}, {"ema": [True]}),
+    ({"resolution": True}, {"schedule": ["step", "cosine"]}),
+    ({"batch.ghost": 32}, {"augment.cutout": [0.0]}),
+]
+
+
+@pytest.mark.parametrize(("fix", "exclude"), RESTRICTIONS)
+def test_restrictions_hold_in_every_sample_and_leave_the_rest_free(
+    fix: dict[str, Value], exclude: dict[str, list[Value]]
+) -> None:
+    restrictions = Restrictions(fix, exclude)
+    check(acceleration, GIVEN, restrictions)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    seen: set[str] = set()
+    for _ in range(60):
+        trial = study.ask()
+        pipeline = sample(acceleration, trial, GIVEN, restrictions)
+        assert not set(fix) & set(trial.params)
+        for name, values in exclude.items():
+            assert trial.params.get(name) not in values
+        if "number_format" in fix:
+            assert pipeline.number_format == "bf16"
+        if "epochs" in fix:
+            assert (pipeline.epochs, pipeline.lr) == (3, 0.5)
+        if "ema" in exclude:
+            assert "Ema" not in {type(s).__name__ for s in pipeline.strategies}
+        if "resolution" in fix:
+            assert "ProgressiveResolution" in {type(s).__name__ for s in pipeline.strategies}
+            assert pipeline.schedule == "one_cycle"
+        seen.add(repr(pipeline))
+    assert len(seen) == 60
+
+
+@pytest.mark.parametrize(("fix", "exclude"), RESTRICTIONS)
+def test_the_baseline_is_the_same_in_every_restricted_study(
+    fix: dict[str, Value], exclude: dict[str, list[Value]]
+) -> None:
+    restrictions = Restrictions(fix, exclude)
+    study = optuna.create_study()
+    for name, parameters in usable_anchors(acceleration, GIVEN, restrictions):
+        study.enqueue_trial(parameters, user_attrs={"anchor": name})
+    trial = study.ask()
+    assert sample(acceleration, trial, GIVEN, restrictions, BASELINE) == baseline(GIVEN)
+
+
+def test_other_anchors_obey_restrictions_and_no_two_are_equal() -> None:
+    restrictions = Restrictions({"number_format": "bf16"}, {"resolution": [True]})
+    anchors = dict(usable_anchors(acceleration, GIVEN, restrictions))
+    assert "progressive resolution" not in anchors
+    assert anchors["long one-cycle"]["number_format"] == "bf16"
+    twins = usable_anchors(acceleration, replace(GIVEN, number_formats=("bf16",)), Restrictions({"number_format": "fp32"}))
+    assert len({repr(parameters) for _, parameters in twins}) == len(twins)
+
+
+def test_the_walk_sees_every_parameter_that_a_sample_can_have() -> None:
+    asked = set(walk(acceleration, GIVEN, FREE))
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
+    met: set[str] = set()
+    for _ in range(300):
+        trial = study.ask()
+        acceleration.sample(trial, GIVEN)
+        met |= set(trial.params)
+    assert asked == met
+
+
+@settings(max_examples=30)
+@given(st.integers(1, 5), st.integers(6, 50))
+def test_the_walk_tells_two_spaces_apart(low: int, high: int) -> None:
+    same = walk(acceleration, GIVEN, FREE) == walk(acceleration, replace(GIVEN, epochs=(low, high)), FREE)
+    assert same == ((low, high) == GIVEN.epochs)
+
+
+def test_an_anchor_outside_the_ranges_of_a_study_is_used_without_misleading_the_sampler() -> None:
+    given = replace(GIVEN, batch_size=(256, 512))
+    study = optuna.create_study()
+    study.enqueue_trial(dict(usable_anchors(acceleration, given, FREE))[BASELINE])
+    trial = study.ask()
+    assert sample(acceleration, trial, given, FREE, BASELINE).batch_size == 128
+    assert "batch.log2_size" not in trial.params
