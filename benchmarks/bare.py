@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -22,8 +22,17 @@ from objectives.task import Seeds, Task
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def bare(pipeline: Pipeline, task: Task, dataset: Dataset, seeds: Seeds) -> tuple[float, ResNet]:
-    """(seconds of all steps, trained network): no accounting of losses, one synchronisation at the very end."""
+@dataclass(frozen=True)
+class Run:
+    """What the bare loop took, and what it trained."""
+
+    seconds: float  # of all steps, on the wall clock
+    process_seconds: float  # likewise, CPU time of the process
+    model: ResNet | None
+
+
+def bare(pipeline: Pipeline, task: Task, dataset: Dataset, seeds: Seeds) -> Run:
+    """Trains without any accounting of losses and with one synchronisation, at the very end."""
     device, (n, channels, size, _) = dataset.train.x.device, dataset.train.x.shape
     products = "tf32" if pipeline.number_format == "tf32" else "ieee"
     torch.backends.cuda.matmul.fp32_precision = torch.backends.cudnn.conv.fp32_precision = products
@@ -46,7 +55,7 @@ def bare(pipeline: Pipeline, task: Task, dataset: Dataset, seeds: Seeds) -> tupl
     line = torch.arange(size, device=device)
 
     _synchronise(device)
-    start = time.perf_counter()
+    start, process_start = time.perf_counter(), time.process_time()
     for epoch in range(pipeline.epochs):
         ordering = torch.Generator(device).manual_seed(seeds.order + epoch)
         chance = torch.Generator(device).manual_seed(seeds.augmentation + epoch)
@@ -78,10 +87,10 @@ def bare(pipeline: Pipeline, task: Task, dataset: Dataset, seeds: Seeds) -> tupl
                 scaler.update()
             optimizer.zero_grad(set_to_none=True)
     _synchronise(device)
-    return time.perf_counter() - start, model
+    return Run(time.perf_counter() - start, time.process_time() - process_start, model)
 
 
-def warmed(pipeline: Pipeline, task: Task, dataset: Dataset, seeds: Seeds, n_steps: int) -> tuple[float, ResNet]:
+def warmed(pipeline: Pipeline, task: Task, dataset: Dataset, seeds: Seeds, n_steps: int) -> Run:
     """`bare` after `n_steps` untimed steps of another network of the same shape, as `train` has them."""
     few = Images(*(tensor[: n_steps * pipeline.batch_size] for tensor in (dataset.train.x, dataset.train.y)))
     bare(replace(pipeline, epochs=1), task, replace(dataset, train=few), seeds)

@@ -56,18 +56,19 @@ class ExportedModel:
 def export(trained: Trained, dataset: Dataset, folder: Path, about: Mapping[str, object]) -> None:
     """Writes the deployed network of a training to `folder`, whole or not at all; replaces an older export.
 
-    `about` is added to the description, e.g. the study and the trial.
+    `about` is added to the description, e.g. the study and the trial; it cannot replace what is known here.
     """
     description = {
+        **about,
         "format": FORMAT,
         "architecture": trained.model.architecture.to_json(),
         "input": {"size": dataset.size, "channels": dataset.channels, "mean": dataset.mean, "std": dataset.std},
         "classes": dataset.classes,
         "pipeline": trained.pipeline.to_json(),
         "train_seconds": trained.report.train_seconds,
-        "val_accuracy": trained.report.accuracy,
+        "accuracy": trained.report.accuracy,
+        "balanced_accuracy": trained.report.balanced_accuracy,
         "versions": {"frontrunner": version("frontrunner"), "torch": torch.__version__},
-        **about,
     }
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in trained.model.state_dict().items()}
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")

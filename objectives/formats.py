@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from objectives.pipeline import NumberFormatName
+
 
 @dataclass(frozen=True)
 class NumberFormat:
@@ -31,7 +33,7 @@ class NumberFormat:
         torch.backends.cudnn.conv.fp32_precision = precision  # type: ignore[attr-defined]
 
 
-FORMATS: dict[str, NumberFormat] = {
+FORMATS: dict[NumberFormatName, NumberFormat] = {
     "fp32": NumberFormat(),  # strict: a baseline with TF32 on would make every other format look worse than it is
     "tf32": NumberFormat(tf32=True),
     "bf16": NumberFormat(autocast=torch.bfloat16),
@@ -48,7 +50,7 @@ class LossScaler(torch.amp.GradScaler):
         return 1 - torch.stack([f.reshape(()) for f in found]).max()
 
 
-def unavailable(name: str, device: torch.device) -> str | None:
+def unavailable(name: NumberFormatName, device: torch.device) -> str | None:
     """Why `device` cannot compute in the format at all, or None."""
     if name == "tf32" and (device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0)):
         return "needs an NVIDIA GPU of the Ampere generation or later"

@@ -17,7 +17,7 @@ from objectives.errors import DeviceError
 from objectives.executors import Eager, Segment
 from objectives.export import export
 from objectives.formats import FORMATS, LossScaler, unavailable
-from objectives.pipeline import Pipeline, Report
+from objectives.pipeline import NumberFormatName, Pipeline, Report
 from objectives.task import Seeds, Task
 from objectives.train import Trained, augmentation, starting_state, train
 
@@ -66,15 +66,13 @@ class TrainingObjective:
 
         A format must compute a training step of the family's shallowest network in at most 1.5 times the time of fp32.
         """
-        reasons: dict[str, str | None] = {}
-        for name in FORMATS:
-            reasons[name] = unavailable(name, self._device)
+        reasons = {name: unavailable(name, self._device) for name in FORMATS}
         step_seconds = {name: self._step_seconds(name) for name, reason in reasons.items() if reason is None}
-        for name, seconds in step_seconds.items():
+        for slow, seconds in step_seconds.items():
             ratio = seconds / step_seconds["fp32"]
             if ratio > SLOWEST_FORMAT:
-                reasons[name] = f"{ratio:.1f} times the step time of fp32 on this device"
-        return reasons
+                reasons[slow] = f"{ratio:.1f} times the step time of fp32 on this device"
+        return {str(name): reason for name, reason in reasons.items()}
 
     def reports(self, pipeline: Pipeline, seeds: Seeds) -> Generator[Report]:
         """Trains with `pipeline`; see `objectives.train.train`."""
@@ -89,13 +87,13 @@ class TrainingObjective:
         """
         if self._trained is None:
             raise ValueError("there is nothing to export: the last training did not run to its end")
-        export(self._trained, self._dataset, folder, {"classes": self._dataset.classes, **about})
+        export(self._trained, self._dataset, folder, about)
 
     def close(self) -> None:
         """Lets go of the last training."""
         self._trained = None
 
-    def _step_seconds(self, name: str) -> float:
+    def _step_seconds(self, name: NumberFormatName) -> float:
         """Median seconds of a training step in the number format."""
         pipeline = Pipeline(number_format=name, batch_size=64, epochs=1)
         state = starting_state(replace(pipeline, depth=1), self._task, self._dataset, Seeds(0, 0, 0))

@@ -15,6 +15,7 @@ from typing import Literal, get_args
 from objectives.strategies import STRATEGIES
 from objectives.strategies.base import Strategy
 
+NumberFormatName = Literal["fp32", "tf32", "bf16", "fp16"]
 LrRule = Literal["none", "sqrt", "linear"]
 ScheduleName = Literal["one_cycle", "cosine", "step"]
 
@@ -29,7 +30,7 @@ class Pipeline:
         ValueError: a setting is outside its range, or two strategies exclude each other.
     """
 
-    number_format: str = "fp32"  # a key of formats.FORMATS
+    number_format: NumberFormatName = "fp32"  # see formats.FORMATS
     batch_size: int = 128  # samples per optimizer step
     lr: float = 0.1  # peak learning rate; see `lr_rule`
     lr_rule: LrRule = (
@@ -49,6 +50,7 @@ class Pipeline:
     strategies: tuple[Strategy, ...] = ()
 
     def __post_init__(self) -> None:
+        _check_choice("number_format", self.number_format, get_args(NumberFormatName))
         _check_choice("lr_rule", self.lr_rule, get_args(LrRule))
         _check_choice("schedule", self.schedule, get_args(ScheduleName))
         for name, low, high in _RANGES:
@@ -148,6 +150,8 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("width", 0.01, 100.0),
 )
 
+_DEFAULTS = {f.name: f.default for f in fields(Pipeline)}
+
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
@@ -157,6 +161,8 @@ def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
 def _check_range(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:  # also false for NaN
         raise ValueError(f"{name} is {value!r}: it must lie between {low:g} and {high:g}")
+    if isinstance(value, float) and isinstance(_DEFAULTS[name], int):
+        raise ValueError(f"{name} is {value!r}: it must be a whole number")
 
 
 def _strategy(plain: Mapping[str, object]) -> Strategy:

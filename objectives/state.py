@@ -82,7 +82,7 @@ class TrainState:
     ends: int  # epoch at which the run ends; pipeline.epochs keeps fractions meaningful
     epoch: int = 0  # epochs finished
     history: tuple[Report, ...] = ()
-    events: tuple[str, ...] = ()  # of the boundary at hand, in words
+    events: tuple[str, ...] = ()  # since the last report, in words
 
     @property
     def fraction(self) -> float:

@@ -74,7 +74,7 @@ def train(pipeline: Pipeline, task: Task, dataset: Dataset, seeds: Seeds) -> Gen
             epoch = run_epoch(executor, batches, state)
         spent_flops += epoch.n_images * flops.count(state.trainee.model.architecture, epoch.size)[1]
         n_skipped += epoch.n_skipped
-        state = replace(state, epoch=state.epoch + 1, events=())
+        state = replace(state, epoch=state.epoch + 1)
         with clock.span("evaluation"):
             model = deployed(state)
             accuracy, balanced = evaluate(model, dataset.val, normalise, number_format)
@@ -104,7 +104,7 @@ def train(pipeline: Pipeline, task: Task, dataset: Dataset, seeds: Seeds) -> Gen
             skipped_steps=n_skipped,
             events=state.events,
         )
-        state = replace(state, history=(*state.history, report))
+        state = replace(state, history=(*state.history, report), events=())
         yield report
     return Trained(model, pipeline, report)
 

@@ -25,6 +25,7 @@ from search.worker import Objective, TrialFault, WorkerProcess
 
 FIGURES_EVERY = 10  # trials: each figure is sent to every open dashboard again
 CRASHES_IN_A_ROW = 3  # end a run: what crashes every trial is not the trials' fault
+MAX_LISTED = 20  # images that cannot be used
 WIDE = 200  # columns of a table that does not go to a terminal
 
 
@@ -109,7 +110,11 @@ def _open(
         raise DeviceFault(f"the worker cannot start: {fault}") from fault
     skipped = cast("list[str]", facts["skipped"])
     if skipped:
-        display.say(f"{len(skipped)} images cannot be used and are left out, the first: {skipped[0]}")
+        display.say(f"{len(skipped)} images cannot be used and are left out:")
+    for image in skipped[:MAX_LISTED]:
+        display.say(f"  {image}")
+    if len(skipped) > MAX_LISTED:
+        display.say(f"  ... and {len(skipped) - MAX_LISTED} more")
     for number in study.recover():
         figures.note_trial(study, number)
         display.say(f"trial {number} was lost with the process that ran it: it is queued again")

@@ -20,7 +20,6 @@ from spaces.restricted import Restrictions, check, suggestion
 
 STUDIES = Path("studies")  # where a study's name is looked up, relative to the working directory
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-MAX_SIDE = 1024  # pixels
 
 Seconds = Annotated[float, Field(gt=0, le=3e7)]
 
@@ -30,17 +29,15 @@ class _Section(BaseModel):
 
 
 class DataSection(_Section):
-    """`[data]`: which images are learned."""
+    """`[data]`: which images are learned; the fields of `DataSpec` but the seed, which is the study's."""
 
-    name: str  # "digits", "fashion_mnist", "cifar10", "cifar100" or "folder:PATH"
-    root: str | None = None  # where to look for files first
-    n_train: Annotated[int, Field(ge=2, le=10**8)] | None = None  # training images; absent: all that validation leaves
-    size: Annotated[int, Field(ge=4, le=MAX_SIDE)] | None = (
-        None  # side in pixels; absent: the data set's own (folder: 32)
-    )
-    channels: Literal[1, 3] | None = None  # absent: what the data has
-    flip: bool | None = None  # whether a horizontal flip keeps the label; absent: as is usual for the data set
-    drop_small_classes: bool = False  # drop classes with fewer than two images instead of refusing them
+    name: str
+    root: str | None = None
+    n_train: int | None = None
+    size: int | None = None
+    channels: int | None = None
+    flip: bool | None = None
+    drop_small_classes: bool = False
 
     @field_validator("name")
     @classmethod
@@ -49,6 +46,11 @@ class DataSection(_Section):
         if name not in kinds and not (name.startswith("folder:") and len(name) > len("folder:")):
             raise ValueError(f"unknown data set {name!r}{suggestion(name, [*kinds, 'folder:PATH'])}")
         return name
+
+    @model_validator(mode="after")
+    def _in_range(self) -> Self:
+        DataSpec(**self.model_dump())
+        return self
 
 
 class NetworkSection(_Section):

@@ -84,7 +84,9 @@ def _locked(path: Path, *, wait: bool) -> Iterator[FileIO]:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("ab+", buffering=0)
     except OSError as error:
-        raise StorageError(f"{path} cannot be written ({error.strerror}): choose another place with --storage") from error
+        raise StorageError(
+            f"{path} cannot be written ({error.strerror}): choose another place with --storage"
+        ) from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

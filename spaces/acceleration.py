@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import log2
 from typing import cast
 
-from objectives.pipeline import LrRule, Pipeline, ScheduleName
+from objectives.pipeline import LrRule, NumberFormatName, Pipeline, ScheduleName
 from objectives.strategies.base import Strategy
 from objectives.strategies.ema import Ema
 from objectives.strategies.progressive_resolution import ProgressiveResolution
@@ -17,7 +17,7 @@ def sample(trial: Trial, given: Given) -> Pipeline:
     batch_size = 2 ** trial.suggest_int("batch.log2_size", *_log2(given.batch_size))
     strategies = (progressive_resolution(trial), ema(trial))
     return Pipeline(
-        number_format=str(trial.suggest_categorical("number_format", given.number_formats)),
+        number_format=cast("NumberFormatName", trial.suggest_categorical("number_format", given.number_formats)),
         batch_size=batch_size,
         lr=trial.suggest_float("lr", 0.02, 2.0, log=True),
         lr_rule=cast("LrRule", trial.suggest_categorical("batch.lr_rule", ("none", "sqrt", "linear"))),

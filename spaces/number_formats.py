@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import cast
 
-from objectives.pipeline import Pipeline
+from objectives.pipeline import NumberFormatName, Pipeline
 from spaces.base import BASELINE, Given, Parameters, Trial, baseline
 
 
@@ -12,7 +13,7 @@ def sample(trial: Trial, given: Given) -> Pipeline:
     """BASELINE with another number format or another number of epochs."""
     return replace(
         baseline(given),
-        number_format=str(trial.suggest_categorical("number_format", given.number_formats)),
+        number_format=cast("NumberFormatName", trial.suggest_categorical("number_format", given.number_formats)),
         epochs=trial.suggest_int("epochs", *given.epochs, log=True),
     )
 

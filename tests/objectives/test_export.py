@@ -97,7 +97,7 @@ def test_the_description_says_where_the_network_comes_from(folder: Path, trained
     assert Pipeline.from_json(loaded.about["pipeline"]) == PIPELINE  # type: ignore[arg-type]
     assert {key: loaded.about[key] for key in ABOUT} == ABOUT
     assert loaded.about["train_seconds"] == trained.report.train_seconds
-    assert loaded.about["val_accuracy"] == trained.report.accuracy
+    assert loaded.about["accuracy"] == trained.report.accuracy
     assert loaded.about["versions"]["torch"] == torch.__version__  # type: ignore[index]
     assert (loaded.classes, loaded.mean, loaded.std) == (digits.classes, digits.mean, digits.std)
     assert {path.name for path in folder.iterdir()} == {WEIGHTS, DESCRIPTION, SUMS}

@@ -42,7 +42,7 @@ def test_a_format_decides_the_type_of_products_and_never_that_of_parameters(name
     with FORMATS[name].context(CPU):
         logits = model(torch.randn(4, 1, 8, 8))
     assert logits.dtype == dtype
-    F.cross_entropy(logits.float(), torch.zeros(4, dtype=torch.int64)).backward()
+    torch.autograd.backward(F.cross_entropy(logits.float(), torch.zeros(4, dtype=torch.int64)))
     assert {p.dtype for p in model.parameters()} == {p.grad.dtype for p in model.parameters() if p.grad is not None}
     assert {t.dtype for t in model.state_dict().values() if t.is_floating_point()} == {torch.float32}
 

@@ -97,7 +97,7 @@ def test_only_a_training_that_ran_to_its_end_is_exported(objective: TrainingObje
     last = list(objective.reports(PIPELINE, SEEDS))[-1]
     objective.export(tmp_path / "model", {"trial": 3})
     loaded = load_model(tmp_path / "model")
-    assert (loaded.about["trial"], loaded.about["val_accuracy"]) == (3, last.accuracy)
+    assert (loaded.about["trial"], loaded.about["accuracy"]) == (3, last.accuracy)
     assert loaded.classes == tuple("0123456789")
     (tmp_path / "model").rename(tmp_path.with_name(f"{tmp_path.name}-done"))
     next(objective.reports(PIPELINE, SEEDS))  # a training that is under way has replaced the last one

@@ -127,18 +127,30 @@ def test_reports_are_settled_once_images_have_their_full_size(digits: Dataset) -
 
 @dataclass(frozen=True)
 class Overflow(Strategy):
-    """Makes every image too large for fp16."""
+    """Makes the images of the first `n` batches too large for fp16."""
+
+    n: int
+    seen: list[Tensor] = field(default_factory=list, compare=False)
 
     def batch(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        return x * 1e6, y
+        self.seen.append(y)
+        return (x * 1e6 if len(self.seen) <= self.n else x), y
 
 
 def test_a_training_whose_every_step_is_skipped_leaves_the_initial_network_and_no_verdict(digits: Dataset) -> None:
-    pipeline = replace(QUICK, number_format="fp16", strategies=(Overflow(),))
+    pipeline = replace(QUICK, number_format="fp16", strategies=(Overflow(1000),))
     reports, trained = finish(pipeline, digits)
     assert [report.skipped_steps for report in reports] == [10, 20]
     assert all(math.isnan(report.loss) and not report.diverged for report in reports)
     assert same_weights(trained.model, starting_state(pipeline, TASK, digits, SEEDS).trainee.model)
+
+
+def test_skipped_steps_are_counted_and_left_out_of_the_loss(digits: Dataset) -> None:
+    pipeline = replace(QUICK, number_format="fp16", strategies=(Overflow(WARM_UP_STEPS + 4),))
+    reports, _ = finish(pipeline, digits)
+    assert [report.skipped_steps for report in reports] == [4, 4]
+    assert 0.5 < reports[0].loss < 5  # a mean over six steps
+    assert not reports[0].diverged
 
 
 def test_closing_a_training_early_stops_it(digits: Dataset) -> None:
@@ -185,11 +197,18 @@ def test_interleaved_trainings_are_those_run_alone(digits: Dataset) -> None:
 
 # --- the clock --------------------------------------------------------------------------------------------------------
 
-SLEEP_SECONDS = 0.4  # several times what two epochs take
+SLEEP_SECONDS = 0.4  # fifty times what two epochs of `hundred` take, so that a busy machine does not matter
 
 
-def test_what_the_consumer_does_between_two_reports_is_not_on_the_clock(digits: Dataset) -> None:
-    for report in train(QUICK, TASK, digits, SEEDS):
+@pytest.fixture
+def hundred(digits: Dataset) -> Dataset:
+    """100 training and 100 validation images."""
+    train_images, val_images = (Images(images.x[:100], images.y[:100]) for images in (digits.train, digits.val))
+    return replace(digits, train=train_images, val=val_images)
+
+
+def test_what_the_consumer_does_between_two_reports_is_not_on_the_clock(hundred: Dataset) -> None:
+    for report in train(QUICK, TASK, hundred, SEEDS):
         time.sleep(SLEEP_SECONDS / 2)
         last = report
     assert last.train_seconds + last.eval_seconds < SLEEP_SECONDS
@@ -250,9 +269,9 @@ class Sleep(Strategy):
     ],
 )
 def test_the_clock_charges_training_and_neither_warm_up_nor_evaluation(
-    digits: Dataset, sleep: Sleep, charged: bool, evaluation: bool
+    hundred: Dataset, sleep: Sleep, charged: bool, evaluation: bool
 ) -> None:
-    reports, _ = finish(replace(QUICK, strategies=(sleep,)), digits)
+    reports, _ = finish(replace(QUICK, strategies=(sleep,)), hundred)
     assert sleep.calls[sleep.hook] >= sleep.nth
     assert (reports[-1].train_seconds >= SLEEP_SECONDS) == charged
     assert (reports[-1].eval_seconds >= SLEEP_SECONDS) == evaluation
@@ -403,7 +422,7 @@ def test_accuracy_and_balanced_accuracy_are_those_of_scikit_learn(digits: Datase
     x, y = digits.val.x.repeat(7, 1, 1, 1), digits.val.y.repeat(7)  # more than one batch
     keep = (torch.arange(len(y)) % 7 < y + 1) & ~torch.isin(y, torch.tensor(absent, dtype=torch.int64))
     images = Images(x[keep].contiguous(memory_format=torch.channels_last), y[keep])
-    present = images.y.unique()
+    present = torch.unique(images.y)
     assert len(present) == 10 - len(absent)
     assert len(images.y) > 1000
     normalise = Normalisation(digits, CPU)

@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import optuna
 import pytest
@@ -76,7 +75,17 @@ def test_help_answers_without_torch_and_names_every_flag(tmp_path: Path) -> None
     done = run("--help", cwd=tmp_path)
     assert done.returncode == 0
     for flag in (
-        *("--study", "--study-name", "--as", "--data", "--data-root", "--n-train", "--device", "--devices", "--n-trials"),
+        *(
+            "--study",
+            "--study-name",
+            "--as",
+            "--data",
+            "--data-root",
+            "--n-train",
+            "--device",
+            "--devices",
+            "--n-trials",
+        ),
         *("--add", "--timeout", "--storage", "--sampler", "--stopping", "--seed", "--json", "--verbose", "--quiet"),
     ):
         assert flag in done.stdout
@@ -154,7 +163,7 @@ def test_sigterm_is_an_interruption_too(place: Path) -> None:
 
 
 def test_a_second_run_of_the_same_study_says_who_runs_it(place: Path) -> None:
-    with started("--study", "tiny", "-v", cwd=place) as process:
+    with started("--study", "tiny", "--n-trials", "1000", cwd=place) as process:
         wait_for(process, "trial 0")
         second = run("--study", "tiny", cwd=place)
         process.terminate()

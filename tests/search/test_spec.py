@@ -35,6 +35,9 @@ def test_every_study_that_is_shipped_is_valid(path: Path) -> None:
         ("name = 'digits'", "name = 'digit'", "unknown data set 'digit'; did you mean 'digits'?"),
         ("name = 'digits'", "name = 'folder:'", "unknown data set 'folder:'"),
         ("family = 'small'", "family = 'tiny'", "network.family: Input should be 'small', 'thin' or 'wide'"),
+        ("n_train = 200", "n_train = 1", "n_train is 1"),
+        ("n_train = 200", "n_train = 200\nsize = 3000", "size is 3000"),
+        ("n_train = 200", "n_train = 200\nchannels = 4", "channels is 4"),
         ("epochs = [2, 4]", "epochs = [4, 2]", "space: epochs = [4, 2]: the least comes first"),
         ("epochs = [2, 4]", "epochs = [2]", "space.epochs"),
         ("batch_size = [32, 64]", "batch_size = [32, 48]", "both must be powers of two"),
@@ -48,9 +51,7 @@ def test_every_study_that_is_shipped_is_valid(path: Path) -> None:
         ("[search]", "[search", "not a readable TOML file"),
     ],
 )
-def test_what_a_study_file_may_not_say_is_refused_in_one_line(
-    old: str, new: str, said: str, study_file: Path
-) -> None:
+def test_what_a_study_file_may_not_say_is_refused_in_one_line(old: str, new: str, said: str, study_file: Path) -> None:
     text = TOML.replace('"', "'")
     assert old in text
     study_file.write_text(text.replace(old, new, 1))
@@ -106,5 +107,5 @@ def test_where_data_lies_is_no_part_of_the_name(study_file: Path) -> None:
 
 def test_an_override_that_no_study_file_could_have_is_refused(study_file: Path) -> None:
     name, plain = spec.read(str(study_file))
-    with pytest.raises(UsageError, match="command line: .*did you mean 'cifar10'"):
+    with pytest.raises(UsageError, match=r"command line: .*did you mean 'cifar10'"):
         spec.override(name, plain, "cifar01", None, None, None)

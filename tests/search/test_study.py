@@ -119,7 +119,9 @@ def test_a_study_refuses_a_changed_space(
 
 def test_budget_sampler_and_stopping_may_change(new_study: Callable[..., Study]) -> None:
     made = new_study()
-    search = made.spec.search.model_copy(update={"n_trials": 9, "sampler": "random", "stopping": "none", "timeout": 3.0})
+    search = made.spec.search.model_copy(
+        update={"n_trials": 9, "sampler": "random", "stopping": "none", "timeout": 3.0}
+    )
     now = made.spec.model_copy(update={"search": search, "description": "other words"})
     assert study.resumed("tiny", now, made.optuna, FACTS, made.artifacts).n_left(9) == 9
 

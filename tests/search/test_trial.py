@@ -48,7 +48,7 @@ def test_a_hopeless_training_is_stopped_with_its_curve_and_never_at_its_last_epo
     new_study: Callable[..., Study],
 ) -> None:
     study = new_study()
-    objective = Scripted([*[steady(4.0, 0.9)] * 10, steady(400.0, 0.5), steady(4.0, 0.9)[:-1] + [(4.0, 0.21)]])
+    objective = Scripted([*[steady(4.0, 0.9)] * 10, steady(400.0, 0.5), [*steady(4.0, 0.9)[:-1], (4.0, 0.21)]])
     reasons = run_all(study, objective)
     assert reasons == ["complete"] * 10 + ["dominated", "complete"]
     stopped = study.trials()[10]
@@ -110,7 +110,10 @@ def test_out_of_memory_is_recorded_counted_and_not_tried_again(new_study: Callab
     run_all(study, Scripted([TrialFault("out_of_memory", "of 80 GiB nothing is left"), GOOD]))
     failed, _ = study.trials()
     assert failed.state == TrialState.FAIL
-    assert (records.reason(failed), failed.user_attrs[records.MESSAGE]) == ("out_of_memory", "of 80 GiB nothing is left")
+    assert (records.reason(failed), failed.user_attrs[records.MESSAGE]) == (
+        "out_of_memory",
+        "of 80 GiB nothing is left",
+    )
     assert records.n_counted(study.trials()) == 2
 
 

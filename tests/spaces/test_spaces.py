@@ -119,7 +119,9 @@ def test_other_anchors_obey_restrictions_and_no_two_are_equal() -> None:
     anchors = dict(usable_anchors(acceleration, GIVEN, restrictions))
     assert "progressive resolution" not in anchors
     assert anchors["long one-cycle"]["number_format"] == "bf16"
-    twins = usable_anchors(acceleration, replace(GIVEN, number_formats=("bf16",)), Restrictions({"number_format": "fp32"}))
+    twins = usable_anchors(
+        acceleration, replace(GIVEN, number_formats=("bf16",)), Restrictions({"number_format": "fp32"})
+    )
     assert len({repr(parameters) for _, parameters in twins}) == len(twins)
 
 
