@@ -12,7 +12,7 @@ class Stage:
     """Blocks that share one channel axis. The first block of every stage but the first is a transition block."""
 
     width: int  # channels of the stage's axis
-    interiors: tuple[int, ...]  # channels inside each block; 0 in a transition block: only its shortcut is left
+    interiors: tuple[int, ...]  # channels inside each block; 0: its branch is gone, see `resnet.Block`
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,8 @@ class Architecture:
         if not self.stages:
             raise ValueError("an architecture needs at least one stage")
         for number, stage in enumerate(self.stages):
-            if stage.width < 1 or any(
-                width < (number == 0 or block > 0) for block, width in enumerate(stage.interiors)
-            ):
-                raise ValueError(f"stage {number} has a width below 1: {stage}")
+            if stage.width < 1 or any(width < 0 for width in stage.interiors):
+                raise ValueError(f"stage {number} has a width below 1 or an interior below 0: {stage}")
             if number > 0 and not stage.interiors:
                 raise ValueError(f"stage {number} needs a transition block")
 

@@ -23,7 +23,7 @@ from objectives.train import Trained, augmentation, starting_state, train
 
 SLOWEST_FORMAT = 1.5  # times fp32: a number format that is slower is dropped from a study
 PROBE_STEPS = 5
-PROBE_SECONDS = 2.0  # per format: a fp16 step on a CPU may take seconds
+PROBE_SECONDS = 0.5  # per format: a step in fp16 takes long on a CPU
 
 
 class TrainingObjective:

@@ -55,7 +55,11 @@ class GhostBatchNorm(nn.BatchNorm2d):
 
 
 class Block(nn.Module):
-    """A basic block; with `stride` 2 or a change of width a transition block with a projection shortcut."""
+    """A basic block; a transition block has a projection shortcut.
+
+    With an interior of 0 there is no branch: a transition block is its shortcut, a basic block adds the constant that a
+    dead branch left behind, relu(x + offset).
+    """
 
     def __init__(self, n_in: int, interior: int, n_out: int, stride: int, ghost: int, *, transition: bool) -> None:
         super().__init__()
@@ -65,6 +69,7 @@ class Block(nn.Module):
             self.bn1 = GhostBatchNorm(interior, ghost)
             self.conv2 = Convolution(interior, n_out, 3)
             self.bn2 = GhostBatchNorm(n_out, ghost)
+        self.offset = None if self.has_branch or transition else nn.Parameter(torch.zeros(n_out))
         self.shortcut = (
             nn.Sequential(Convolution(n_in, n_out, 1, stride), GhostBatchNorm(n_out, ghost)) if transition else None
         )
@@ -74,6 +79,8 @@ class Block(nn.Module):
         if self.has_branch:
             branch: Tensor = self.bn2(self.conv2(F.relu_(self.bn1(self.conv1(x)))))
             out = branch.add_(out)
+        elif self.offset is not None:
+            out = out + self.offset.view(1, -1, 1, 1)
         return F.relu_(out)
 
 
@@ -144,6 +151,8 @@ class ResNet(nn.Module):
                     label(f"{at}.bn1", interior, None)
                     label(f"{at}.conv2", here, interior)
                     label(f"{at}.bn2", here, None)
+                if block.offset is not None:
+                    labels[f"{at}.offset"] = (here,)
                 if block.shortcut is not None:
                     label(f"{at}.shortcut.0", here, before)
                     label(f"{at}.shortcut.1", here, None)
