@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import bare
+from objectives.allocator import keep_freed_memory
 from objectives.architecture import FAMILIES
 from objectives.clock import describe
 from objectives.data import Dataset, Images, load
@@ -359,6 +360,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.quick:
         options.pairs, options.seconds, options.family = 5, 0.1, options.family or ["thin"]
     torch.set_num_threads(1)  # two on a shared machine were 4 to 9 times slower
+    keep_freed_memory()  # for both loops: it belongs to the process
     device = torch.device(options.device)
     spec, dataset = open_data(options.data, device, options.n_train)
     dataset = with_few_validation_images(dataset)

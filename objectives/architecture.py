@@ -7,6 +7,16 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 
+def stage_axis(stage: int) -> str:
+    """Label of the channel axis that a stage's tensors share."""
+    return f"stage{stage}"
+
+
+def interior_axis(stage: int, block: int) -> str:
+    """Label of the channel axis inside one block."""
+    return f"stage{stage}.block{block}"
+
+
 @dataclass(frozen=True)
 class Stage:
     """Blocks that share one channel axis. The first block of every stage but the first is a transition block."""
@@ -38,6 +48,29 @@ class Architecture:
                 raise ValueError(f"stage {number} has a width below 1 or an interior below 0: {stage}")
             if number > 0 and not stage.interiors:
                 raise ValueError(f"stage {number} needs a transition block")
+
+    def describe(self) -> str:
+        """Stage widths, each with the interiors of its blocks, e.g. 16[16 16]-32[24 32]."""
+        return "-".join(f"{stage.width}[{' '.join(map(str, stage.interiors))}]" for stage in self.stages)
+
+    def axis_sizes(self) -> dict[str, int]:
+        """Channels of every axis, by label."""
+        sizes: dict[str, int] = {}
+        for s, stage in enumerate(self.stages):
+            sizes[stage_axis(s)] = stage.width
+            sizes |= {interior_axis(s, b): width for b, width in enumerate(stage.interiors) if width}
+        return sizes
+
+    def activations(self, size: int) -> int:
+        """Values per image of `size` pixels a side that convolutions put out: what a training step must remember."""
+        side = -(-size // self.stem_stride)
+        total = self.stages[0].width * side**2
+        for number, stage in enumerate(self.stages):
+            for block, interior in enumerate(stage.interiors):
+                transition = number > 0 and block == 0
+                side = -(-side // 2) if transition else side
+                total += (interior + stage.width * (transition + (interior > 0))) * side**2
+        return total
 
     def to_json(self) -> dict[str, object]:
         """This architecture as plain JSON data; `from_json` is the inverse."""
@@ -84,6 +117,11 @@ FAMILIES: dict[str, Family] = {
 WIDTH_STEP = 8  # widths are multiples of it: odd widths were 5-21 % slower per step on CPU than the wider multiple
 
 
+def rounded(channels: float) -> int:
+    """The multiple of 8 nearest to a number of channels, at least 8."""
+    return max(WIDTH_STEP, round(channels / WIDTH_STEP) * WIDTH_STEP)
+
+
 def build(
     family: str, *, depth: int, width: float, in_channels: int, n_classes: int, stem_stride: int = 1
 ) -> Architecture:
@@ -94,6 +132,6 @@ def build(
     """
     if family not in FAMILIES:
         raise ValueError(f"unknown family {family!r}: choose one of {', '.join(FAMILIES)}")
-    rounded = [max(WIDTH_STEP, round(w * width / WIDTH_STEP) * WIDTH_STEP) for w in FAMILIES[family].widths]
-    stages = tuple(Stage(w, (w,) * depth) for w in rounded)
+    widths = [rounded(channels * width) for channels in FAMILIES[family].widths]
+    stages = tuple(Stage(channels, (channels,) * depth) for channels in widths)
     return Architecture(in_channels, n_classes, stages, stem_stride)

@@ -10,6 +10,7 @@ from statistics import median
 
 import torch
 
+from objectives.allocator import keep_freed_memory
 from objectives.augment import Batches, Normalisation
 from objectives.clock import TIMING_VERSION, describe
 from objectives.data import Dataset, load
@@ -35,6 +36,7 @@ class TrainingObjective:
     """
 
     def __init__(self, task: Task, device: str, threads: int = 1) -> None:
+        keep_freed_memory()
         self._task = task
         self._device = _open(device)
         torch.set_num_threads(threads)

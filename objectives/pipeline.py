@@ -116,6 +116,7 @@ class Report:
     loss: float  # mean training loss over the steps taken in this epoch; NaN when loss scaling skipped all of them
     diverged: bool  # that loss is no longer finite
     process_seconds: float  # CPU time of the process within train_seconds
+    boundary_seconds: float  # within train_seconds: surgery and whatever else strategies do between epochs
     eval_seconds: float  # evaluation so far; not charged
     train_flops: float  # spent so far; 1 multiply-add = 2 FLOPs
     inference_flops: float  # of the deployed network, per image

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from objectives.architecture import Architecture
+from objectives.architecture import Architecture, interior_axis, stage_axis
 
 Labels = tuple[str | None, ...]  # one per dimension of a tensor; None: not a channel axis
 
@@ -139,13 +139,13 @@ class ResNet(nn.Module):
                 ends = () if tensor.dim() == 0 else (outputs,) if tensor.dim() == 1 else (outputs, inputs)
                 labels[f"{module}.{name}"] = ends + (None,) * (tensor.dim() - len(ends))
 
-        label("stem.0", "stage0", None)
-        label("stem.1", "stage0", None)
-        before = "stage0"
+        before = stage_axis(0)
+        label("stem.0", before, None)
+        label("stem.1", before, None)
         for s, blocks in enumerate(self.stages):
-            here = f"stage{s}"
+            here = stage_axis(s)
             for b, block in enumerate(cast("nn.ModuleList", blocks)):
-                at, interior = f"stages.{s}.{b}", f"stage{s}.block{b}"
+                at, interior = f"stages.{s}.{b}", interior_axis(s, b)
                 if block.has_branch:
                     label(f"{at}.conv1", interior, before)
                     label(f"{at}.bn1", interior, None)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.optim import Optimizer
 
+    from objectives.architecture import Architecture
     from objectives.data import Images
     from objectives.resnet import ResNet
     from objectives.strategies.base import Strategy
@@ -58,9 +59,13 @@ class Schedule:
 
     name: ScheduleName
     epochs: int
+    restart: float | None = None  # epoch from which the share falls linearly to 0 instead, after growth
+    restart_share: float = 1.0
 
     def __call__(self, epoch: float) -> float:
         """The share in (0, 1] at `epoch`, a real number in [0, epochs)."""
+        if self.restart is not None and epoch >= self.restart:
+            return self.restart_share * (self.epochs - epoch) / (self.epochs - self.restart)
         fraction = epoch / self.epochs
         match self.name:
             case "step":  # PruneTrain's milestones 93 and 150 of 182 epochs, as fractions
@@ -79,6 +84,7 @@ class TrainState:
     pipeline: Pipeline  # the settings in force now; starts as sampled
     schedule: Schedule  # replaced to re-warm or rewind
     data: Images  # the training images in use
+    full: Architecture  # what the settings ask for; a strategy may start with less
     ends: int  # epoch at which the run ends; pipeline.epochs keeps fractions meaningful
     epoch: int = 0  # epochs finished
     history: tuple[Report, ...] = ()

@@ -1,22 +1,25 @@
 """Networks that change size while they train: `reindex`, `insert_block`, `drop_block`. Pure: Trainee -> Trainee.
 
-Shrinking and growing are one gather. Channel j of an axis copies old channel `index[j]`: a subset prunes, repeats widen.
-Copies of a channel share its weight towards their consumers (divided along dim 1), so that the function stays the same;
-dually they share its gradient towards their producer (divided along dim 0), and momentum and first moments travel as
-gradients do, second moments with the square of the share. The old trainee is untouched: keeping it is the way back.
+Shrinking and growing are one gather. Channel j of an axis copies old channel `index[j]`: a subset prunes, repeats
+widen. Copies of a channel share its weight towards their consumers (divided along dim 1), so that the function stays
+the same; dually they share its gradient towards their producer (divided along dim 0), and momentum and first moments
+travel as gradients do, second moments with the square of the share. The old trainee is untouched: keeping it is the
+way back.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import replace
+from inspect import signature
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from objectives.architecture import Architecture, Stage
+from objectives.architecture import Architecture, Stage, interior_axis, stage_axis
 from objectives.resnet import Block, Labels, ResNet
 from objectives.state import Shadow, Trainee
 
@@ -31,16 +34,6 @@ STATE_TRAVEL: dict[str, Travel] = {
     "exp_avg_sq": "square",
     "max_exp_avg_sq": "square",
 }
-
-
-def stage_axis(stage: int) -> str:
-    """Label of the channel axis that a stage's tensors share."""
-    return f"stage{stage}"
-
-
-def interior_axis(stage: int, block: int) -> str:
-    """Label of the channel axis inside one block."""
-    return f"stage{stage}.block{block}"
 
 
 def reindex(trainee: Trainee, index: Index, epoch: int = 0) -> Trainee:
@@ -66,7 +59,7 @@ def reindex(trainee: Trainee, index: Index, epoch: int = 0) -> Trainee:
         for s, stage in enumerate(architecture.stages)
     )
     rebuilt = _rebuilt(trainee, replace(architecture, stages=stages), lambda name: name, index)
-    born = dict(trainee.born)
+    born = dict(rebuilt.born)
     for label, channels in index.items():
         before = born.get(label, torch.zeros(sizes[label], device=channels.device))
         later_copies = torch.tensor([c in channels[:j].tolist() for j, c in enumerate(channels.tolist())])
@@ -77,8 +70,8 @@ def reindex(trainee: Trainee, index: Index, epoch: int = 0) -> Trainee:
 def insert_block(trainee: Trainee, stage: int, position: int, interior: int, epoch: int = 0) -> Trainee:
     """The trainee with a new basic block at `position` of a stage, which computes the identity to begin with.
 
-    Its last batch norm has gamma 0 (Goyal et al. 2017, section 5.1), so that relu(x + 0) = x; Net2DeeperNet for residual
-    networks. Its convolutions are He-normal.
+    Its last batch norm has gamma 0 (Goyal et al. 2017, section 5.1), so that relu(x + 0) = x; Net2DeeperNet for
+    residual networks. Its convolutions are He-normal.
 
     Raises:
         ValueError: no such stage or position, or no channels.
@@ -96,7 +89,7 @@ def insert_block(trainee: Trainee, stage: int, position: int, interior: int, epo
         return None if block == position else block - (block > position)
 
     rebuilt = _rebuilt(trainee, grown, _renamed(stage, earlier), {}, new_block=(stage, position))
-    born = _shifted(trainee.born, stage, {b: b + (b >= position) for b in range(len(old))})
+    born = _shifted(rebuilt.born, stage, {b: b + (b >= position) for b in range(len(old))})
     device = next(rebuilt.model.parameters()).device
     born[interior_axis(stage, position)] = torch.full((interior,), float(epoch), device=device)
     return replace(rebuilt, born=born)
@@ -105,40 +98,38 @@ def insert_block(trainee: Trainee, stage: int, position: int, interior: int, epo
 def drop_block(trainee: Trainee, stage: int, position: int) -> Trainee:
     """The trainee without the branch of a block, whose output must be constant: its last convolution is zero.
 
-    What the branch adds is then the bias of its last batch norm. It goes into the bias of the projection shortcut; a basic
-    block keeps it as an offset, and disappears where it is zero. The function of a training step is preserved exactly;
-    in evaluation as far as the running mean of the dead branch has decayed to 0.
+    What the branch adds is then the bias of its last batch norm. It goes into the bias of the projection shortcut; a
+    basic block keeps it as an offset, and disappears where it is zero, in all averages too. The function of a training
+    step is preserved exactly; in evaluation as far as the running mean of the dead branch has decayed to 0.
 
     Raises:
         ValueError: there is no such branch.
     """
     architecture = trainee.model.architecture
+    old = architecture.stages[stage].interiors if 0 <= stage < len(architecture.stages) else ()
+    if not 0 <= position < len(old) or not old[position]:
+        raise ValueError(f"block {position} of stage {stage} has no branch")
     block = trainee.model.stages[stage][position]  # type: ignore[index]
     assert isinstance(block, Block)
-    if not block.has_branch:
-        raise ValueError(f"block {position} of stage {stage} has no branch")
-    old = architecture.stages[stage].interiors
     at, constant = f"stages.{stage}.{position}", f"stages.{stage}.{position}.bn2.bias"
-    if block.shortcut is None and not block.bn2.bias.any():
+    averages = [s.tensors[constant] for s in trainee.shadows.values() if s.travel == "weight" and constant in s.tensors]
+    if block.shortcut is None and not any(bias.any() for bias in (block.bn2.bias, *averages)):
         shrunk = _with_interiors(architecture, stage, old[:position] + old[position + 1 :])
         source = _renamed(stage, lambda b: b + (b >= position))
         moved = {b: b - (b > position) for b in range(len(old)) if b != position}
-        return replace(_rebuilt(trainee, shrunk, source, {}), born=_shifted(trainee.born, stage, moved))
+        rebuilt = _rebuilt(trainee, shrunk, source, {})
+        return replace(rebuilt, born=_shifted(rebuilt.born, stage, moved))
     shrunk = _with_interiors(architecture, stage, (*old[:position], 0, *old[position + 1 :]))
     rebuilt = _rebuilt(trainee, shrunk, lambda name: constant if name == f"{at}.offset" else name, {})
     if block.shortcut is not None:
         _add(rebuilt, f"{at}.shortcut.1.bias", trainee, constant)
-    born = {label: epochs for label, epochs in trainee.born.items() if label != interior_axis(stage, position)}
+    born = {label: epochs for label, epochs in rebuilt.born.items() if label != interior_axis(stage, position)}
     return replace(rebuilt, born=born)
 
 
 def axis_sizes(model: ResNet) -> dict[str, int]:
     """Channels of every axis of a network, by label."""
-    sizes: dict[str, int] = {}
-    for s, stage in enumerate(model.architecture.stages):
-        sizes[stage_axis(s)] = stage.width
-        sizes |= {interior_axis(s, b): width for b, width in enumerate(stage.interiors) if width}
-    return sizes
+    return model.architecture.axis_sizes()
 
 
 def carried(tensor: Tensor, labels: Labels, index: Index, travel: Travel) -> Tensor:
@@ -178,7 +169,9 @@ def _rebuilt(
                 tensor.copy_(carried(tensors[before], labels[before], index, "weight"))
                 tensor.requires_grad_(tensors[before].requires_grad)
     shadows = {key: _shadow(shadow, model, labels, source, index) for key, shadow in trainee.shadows.items()}
-    return replace(trainee, model=model, optimizer=_optimizer(trainee, model, labels, source, index), shadows=shadows)
+    optimizer = _optimizer(trainee, model, labels, source, index)
+    born = {label: epochs.clone() for label, epochs in trainee.born.items()}
+    return replace(trainee, model=model, optimizer=optimizer, shadows=shadows, born=born)
 
 
 def _shadow(shadow: Shadow, model: ResNet, labels: Mapping[str, Labels], source: Source, index: Index) -> Shadow:
@@ -186,9 +179,10 @@ def _shadow(shadow: Shadow, model: ResNet, labels: Mapping[str, Labels], source:
     for name, tensor in model.state_dict().items():
         before = source(name)
         if before in shadow.tensors and before is not None:
-            tensors[name] = carried(shadow.tensors[before], labels[before], index, shadow.travel)
-        elif before is None and _has_role(name, shadow.tensors):
-            tensors[name] = tensor.clone() if shadow.travel == "weight" else torch.ones_like(tensor)
+            tensors[name] = _laid_out(carried(shadow.tensors[before], labels[before], index, shadow.travel), tensor)
+        elif before is None and (like := _has_role(name, shadow.tensors)):
+            value = tensor if shadow.travel == "weight" else torch.ones_like(tensor)
+            tensors[name] = _laid_out(value.to(shadow.tensors[like].dtype), tensor)
     return Shadow(tensors, shadow.travel)
 
 
@@ -199,26 +193,31 @@ def _optimizer(
     old = trainee.optimizer
     names = {parameter: name for name, parameter in trainee.model.named_parameters()}
     group_of = {names[p]: number for number, group in enumerate(old.param_groups) for p in group["params"]}
-    groups: list[dict[str, object]] = [{**group, "params": []} for group in old.param_groups]
+    groups: list[dict[str, object]] = [
+        {key: [] if key == "params" else deepcopy(value) for key, value in group.items()} for group in old.param_groups
+    ]
     state: dict[Tensor, dict[str, object]] = {}
     for name, parameter in model.named_parameters():
         before = source(name)
-        like = before if before in group_of and before is not None else _has_role(name, group_of)
-        if like is None:
-            continue  # the optimizer does not train parameters of this role
+        like = _has_role(name, group_of) if before is None else before
+        if like not in group_of or like is None:
+            continue  # the optimizer does not train it
         groups[group_of[like]]["params"].append(parameter)  # type: ignore[attr-defined]
         old_state = old.state.get(trainee.model.get_parameter(like), {})
         if like == before:
-            state[parameter] = {key: _state(key, value, labels[like], index) for key, value in old_state.items()}
+            state[parameter] = {
+                key: _state(key, value, labels[like], index, parameter) for key, value in old_state.items()
+            }
         else:
             state[parameter] = {key: _fresh(value, parameter) for key, value in old_state.items()}
     kept = [group for group in groups if group["params"]]
-    optimizer = type(old)(kept, **old.defaults)
+    accepted = signature(type(old)).parameters  # AdamW has a default that it does not take as an argument
+    optimizer = type(old)(kept, **{key: value for key, value in old.defaults.items() if key in accepted})
     optimizer.state.update(state)
     return optimizer
 
 
-def _state(key: str, value: object, labels: Labels, index: Index) -> object:
+def _state(key: str, value: object, labels: Labels, index: Index, parameter: nn.Parameter) -> object:
     """One entry of an optimizer's state after surgery."""
     if not isinstance(value, Tensor):
         return value
@@ -226,18 +225,29 @@ def _state(key: str, value: object, labels: Labels, index: Index) -> object:
         return value.clone()
     if key not in STATE_TRAVEL:
         raise ValueError(f"optimizer state {key!r} is not known to surgery: say in STATE_TRAVEL how it travels")
-    return carried(value, labels, index, STATE_TRAVEL[key]).clone()
+    return _laid_out(carried(value, labels, index, STATE_TRAVEL[key]), parameter)
+
+
+def _laid_out(value: Tensor, like: Tensor) -> Tensor:
+    """A copy of `value` in the memory layout of `like`.
+
+    A gather returns contiguous memory; fused optimizers walk a channels_last parameter and its state side by side.
+    """
+    return torch.empty_like(like, dtype=value.dtype, requires_grad=False).copy_(value)
 
 
 def _fresh(value: object, parameter: nn.Parameter) -> object:
-    """The state that a new parameter begins with, like that of an old one of its role."""
-    return torch.zeros_like(parameter) if isinstance(value, Tensor) and value.dim() else value
+    """The state that a new parameter begins with: zero where an old one of its role has `value`, `step` included."""
+    if not isinstance(value, Tensor):
+        return value
+    return torch.zeros_like(parameter, requires_grad=False) if value.dim() else torch.zeros_like(value)
 
 
 def _has_role(name: str, known: Mapping[str, object]) -> str | None:
-    """A known tensor that plays the same part in its block as `name` does, e.g. `bn2.bias`."""
-    part = name.rsplit(".", 2)[-2:]
-    return next((other for other in known if other.rsplit(".", 2)[-2:] == part), None)
+    """A known tensor that plays the same part in its block as `name` does, e.g. `bn2.bias`; else that of the stem."""
+    _, layer, kind = name.rsplit(".", 2)
+    in_stem = f"stem.{0 if layer.startswith('conv') else 1}.{kind}"
+    return next((other for other in known if other.endswith(f".{layer}.{kind}")), in_stem if in_stem in known else None)
 
 
 def _initialise(block: Block) -> None:

@@ -96,6 +96,7 @@ def train(pipeline: Pipeline, task: Task, dataset: Dataset, seeds: Seeds) -> Gen
             loss=epoch.loss,
             diverged=epoch.diverged,
             process_seconds=clock.process_seconds,
+            boundary_seconds=clock.seconds("boundary"),
             eval_seconds=clock.seconds("evaluation"),
             train_flops=float(spent_flops),
             inference_flops=flops.count(model.architecture, dataset.size)[0],
@@ -109,9 +110,9 @@ def train(pipeline: Pipeline, task: Task, dataset: Dataset, seeds: Seeds) -> Gen
     return Trained(model, pipeline, report)
 
 
-def starting_architecture(pipeline: Pipeline, task: Task, in_channels: int, n_classes: int) -> Architecture:
-    """The architecture that a pipeline starts from: that of its settings, then changed by its strategies in turn."""
-    start = architecture.build(
+def full_architecture(pipeline: Pipeline, task: Task, in_channels: int, n_classes: int) -> Architecture:
+    """The architecture that a pipeline's settings ask for."""
+    return architecture.build(
         task.family,
         depth=pipeline.depth,
         width=pipeline.width,
@@ -119,15 +120,15 @@ def starting_architecture(pipeline: Pipeline, task: Task, in_channels: int, n_cl
         n_classes=n_classes,
         stem_stride=task.stem_stride,
     )
-    for strategy in pipeline.strategies:
-        start = strategy.architecture(start)
-    return start
 
 
 def starting_state(pipeline: Pipeline, task: Task, dataset: Dataset, seeds: Seeds) -> TrainState:
     """The state before the first step: initial weights by `seeds.init` alone, on the device of the data."""
     device = dataset.train.x.device
-    start = starting_architecture(pipeline, task, dataset.channels, dataset.n_classes)
+    full = full_architecture(pipeline, task, dataset.channels, dataset.n_classes)
+    start = full
+    for strategy in pipeline.strategies:
+        start = strategy.architecture(start)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeds.init)  # drawn on the CPU: the same weights on every device
         model = ResNet(start, pipeline.ghost_batch).to(device)
@@ -147,6 +148,7 @@ def starting_state(pipeline: Pipeline, task: Task, dataset: Dataset, seeds: Seed
         pipeline=pipeline,
         schedule=Schedule(pipeline.schedule, pipeline.epochs),
         data=dataset.train,
+        full=full,
         ends=pipeline.epochs,
     )
 

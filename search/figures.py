@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING
 
 import optuna
@@ -17,13 +18,24 @@ if TYPE_CHECKING:
 MAX_CURVES = 60  # every poll of the dashboard sends a figure again: it must stay small
 
 
-def prepare() -> None:
-    """Loads what this module needs, which takes a second: call it while waiting for something else."""
-    import optuna_dashboard  # noqa: F401
+@cache
+def installed() -> bool:
+    """Whether the dashboard's libraries are here. A machine that only trains can do without: nothing is written then.
+
+    Loads them, which takes a second: ask while waiting for something else.
+    """
+    try:
+        import optuna_dashboard  # noqa: F401
+        import plotly  # noqa: F401
+    except ModuleNotFoundError:
+        return False
+    return True
 
 
 def note_trial(study: Study, number: int) -> None:
     """Writes the note of an ended trial: its pipeline, how it ended and why, what happened on the way."""
+    if not installed():
+        return
     from optuna_dashboard import save_note
 
     ended = study.trials()[number]
@@ -55,6 +67,8 @@ def note(trial: FrozenTrial) -> str:
 
 def save(study: Study) -> None:
     """Hands the dashboard both figures as they stand."""
+    if not installed():
+        return
     from optuna_dashboard import save_plotly_graph_object
 
     trials = study.trials()

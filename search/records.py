@@ -46,6 +46,16 @@ def curve_json(reports: Sequence[Report], accuracies: Sequence[float]) -> list[l
     ]
 
 
+def events(reports: Sequence[Report]) -> list[str]:
+    """What strategies did between epochs, with the epoch and the seconds that the boundary cost."""
+    lines, before = [], 0.0
+    for report in reports:
+        cost = report.boundary_seconds - before
+        lines += [f"epoch {report.epoch}: {event} ({cost:.3f} s)" for event in report.events]
+        before = report.boundary_seconds
+    return lines
+
+
 def curve(trial: FrozenTrial) -> Curve:
     """The learning curve of a trial; empty before its first epoch. A finished run is as long as it was in the end."""
     points = trial.user_attrs.get(CURVE, ())

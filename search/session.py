@@ -96,7 +96,8 @@ def _open(
     display: Display,
 ) -> Study:
     """The study, created or resumed, with nothing left over from a run that died."""
-    figures.prepare()  # takes a second, while the worker gets ready
+    if not figures.installed():  # takes a second to find out, while the worker gets ready
+        display.say("optuna-dashboard or plotly is not installed: notes and figures are left out")
     try:
         facts = objective.facts()
         if found is not None:

@@ -114,8 +114,7 @@ def _record(study: Study, trial: optuna.Trial, reports: list[Report], reason: st
         "process_seconds": round(last.process_seconds, 4),
         "eval_seconds": round(last.eval_seconds, 4),
     }
-    events = [f"epoch {r.epoch}: {event}" for r in reports for event in r.events]
-    if events:
+    if events := records.events(reports):
         attributes["events"] = events
     if last.skipped_steps:
         attributes["skipped_steps"] = last.skipped_steps

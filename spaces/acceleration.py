@@ -8,14 +8,16 @@ from typing import cast
 from objectives.pipeline import LrRule, NumberFormatName, Pipeline, ScheduleName
 from objectives.strategies.base import Strategy
 from objectives.strategies.ema import Ema
+from objectives.strategies.net2net import Net2Net
 from objectives.strategies.progressive_resolution import ProgressiveResolution
+from objectives.strategies.prune_train import PruneTrain
 from spaces.base import BASELINE, Given, Parameters, Trial, baseline
 
 
 def sample(trial: Trial, given: Given) -> Pipeline:
     """A pipeline: settings first, then at most one instance of each strategy, in the order in which they apply."""
     batch_size = 2 ** trial.suggest_int("batch.log2_size", *_log2(given.batch_size))
-    strategies = (progressive_resolution(trial), ema(trial))
+    strategies = (net2net(trial), prune_train(trial), progressive_resolution(trial), ema(trial))
     return Pipeline(
         number_format=cast("NumberFormatName", trial.suggest_categorical("number_format", given.number_formats)),
         batch_size=batch_size,
@@ -37,7 +39,7 @@ def sample(trial: Trial, given: Given) -> Pipeline:
 
 
 def anchors(given: Given) -> dict[str, Parameters]:
-    """BASELINE, its bf16 twin where the device has bf16, its twin with progressive resolution, a long one-cycle run."""
+    """BASELINE, its twins in bf16 and with progressive resolution, a long one-cycle run, and that pruned and grown."""
     reference = baseline(given)
     parameters: Parameters = {
         "number_format": reference.number_format,
@@ -57,6 +59,8 @@ def anchors(given: Given) -> dict[str, Parameters]:
         "width": reference.width,
         "resolution": False,
         "ema": False,
+        "grow": False,
+        "prune": False,
     }
     known = {BASELINE: parameters}
     if "bf16" in given.number_formats:
@@ -67,7 +71,7 @@ def anchors(given: Given) -> dict[str, Parameters]:
         "resolution.until": 0.5,
         "resolution.steps": 2,
     }
-    known["long one-cycle"] = parameters | {
+    long = parameters | {
         "number_format": "bf16" if "bf16" in given.number_formats else reference.number_format,
         "batch.log2_size": 6,
         "lr": 0.4,
@@ -76,6 +80,9 @@ def anchors(given: Given) -> dict[str, Parameters]:
         "label_smoothing": 0.1,
         "augment.crop": False,
     }
+    known["long one-cycle"] = long
+    known["PruneTrain"] = long | {"prune": True, "prune.lpr": 0.35, "prune.interval": 2, "prune.round_to": 8}
+    known["Net2Net"] = long | {"grow": True, "grow.start_width": 0.5, "grow.at": 0.3, "grow.lr_after": 0.0}
     return known
 
 
@@ -84,6 +91,30 @@ def ghost_batch(trial: Trial, batch_size: int) -> int:
     if batch_size < 128:
         return 0
     return int(trial.suggest_categorical("batch.ghost", (0, 32, 64)))
+
+
+def net2net(trial: Trial) -> Strategy | None:
+    """Starts narrow and grows once."""
+    if not trial.suggest_categorical("grow", (False, True)):
+        return None
+    at = trial.suggest_float("grow.at", 0.1, 0.6)
+    return Net2Net(
+        start_width=trial.suggest_float("grow.start_width", 0.25, 0.75),
+        at=at,
+        until=at,
+        lr_after=trial.suggest_float("grow.lr_after", 0.0, 1.0),
+    )
+
+
+def prune_train(trial: Trial) -> Strategy | None:
+    """Channels that a group lasso kills are removed."""
+    if not trial.suggest_categorical("prune", (False, True)):
+        return None
+    return PruneTrain(
+        lpr=trial.suggest_float("prune.lpr", 0.1, 0.6),
+        interval=trial.suggest_int("prune.interval", 1, 5),
+        round_to=int(trial.suggest_categorical("prune.round_to", (1, 8))),
+    )
 
 
 def progressive_resolution(trial: Trial) -> Strategy | None:

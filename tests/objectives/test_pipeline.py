@@ -18,11 +18,35 @@ from objectives.pipeline import Pipeline, Report
 from objectives.strategies import STRATEGIES
 from objectives.strategies.base import Strategy
 from objectives.strategies.ema import Ema
+from objectives.strategies.net2net import Net2Net
 from objectives.strategies.progressive_resolution import ProgressiveResolution
+from objectives.strategies.prune_train import PruneTrain
 
 # What the generator draws for every strategy and every setting. Two tests see that none is missing.
 STRATEGIES_DRAWN: dict[str, st.SearchStrategy[Strategy]] = {
     "Ema": st.builds(Ema, horizon=st.floats(0, 100)),
+    "Net2Net": st.builds(
+        Net2Net,
+        start_width=st.floats(0, 1, exclude_min=True),
+        start_depth=st.floats(0, 1, exclude_min=True),
+        at=st.floats(0.01, 0.4),
+        until=st.floats(0.4, 0.99),
+        steps=st.integers(1, 9),
+        operators=st.sampled_from(["wider", "deeper", "both"]),
+        noise=st.floats(0, 1),
+        lr_after=st.floats(0, 1),
+    ),
+    "PruneTrain": st.builds(
+        PruneTrain,
+        lpr=st.floats(0, 1, exclude_max=True),
+        interval=st.integers(1, 99),
+        mode=st.sampled_from(["prox", "subgrad"]),
+        threshold=st.floats(1e-9, 0.5),
+        round_to=st.integers(1, 64),
+        stop=st.floats(0, 1),
+        grace=st.integers(0, 9),
+        adapt_batch=st.booleans(),
+    ),
     "ProgressiveResolution": st.builds(
         ProgressiveResolution,
         start=st.floats(0, 1, exclude_min=True),

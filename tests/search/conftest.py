@@ -28,7 +28,7 @@ batch_size = [32, 64]
 depth = [1, 1]
 
 [search]
-n_trials = 5
+n_trials = 7
 """
 
 FACTS: dict[str, Any] = {
@@ -106,6 +106,7 @@ def report(epoch: int, epochs: int, seconds: float, accuracy: float, **changes: 
         "loss": 1.0,
         "diverged": False,
         "process_seconds": seconds,
+        "boundary_seconds": 0.0,
         "eval_seconds": 0.1,
         "train_flops": 1e9,
         "inference_flops": 1e6,

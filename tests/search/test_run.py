@@ -98,12 +98,12 @@ def test_a_study_runs_to_its_front_and_the_same_command_trains_nothing_more(plac
     assert "BASELINE" in done.stdout
     assert "optuna-dashboard sqlite:///studies/optuna.db" in done.stdout
     trials = stored(place)
-    assert [t.state.is_finished() for t in trials] == [True] * 5
+    assert [t.state.is_finished() for t in trials] == [True] * 7
 
     again = run("--study", "tiny", "--json", cwd=place)
     assert again.returncode == 0
-    assert "complete with 5 trials: nothing to train" in again.stderr
-    assert [t.number for t in stored(place)] == [0, 1, 2, 3, 4]
+    assert "complete with 7 trials: nothing to train" in again.stderr
+    assert [t.number for t in stored(place)] == list(range(7))
     result = json.loads(again.stdout)
     assert set(result) >= {
         *("study", "trials", "front", "baseline", "hypervolume", "reference", "identity", "storage"),
@@ -117,11 +117,11 @@ def test_a_study_runs_to_its_front_and_the_same_command_trains_nothing_more(plac
 
     more = run("--study", "tiny", "--add", "1", "-q", cwd=place)
     assert (more.returncode, more.stderr) == (0, "")
-    assert records.n_counted(stored(place)) == 6
+    assert records.n_counted(stored(place)) == 8
     study = optuna.load_study(study_name="tiny", storage=f"sqlite:///{place}/studies/optuna.db")
     attributes = study._storage.get_study_system_attrs(study._study_id)
     notes = {key for key in attributes if key.endswith(":note_ver")}
-    assert len(notes) == 6
+    assert len(notes) == 8
     figures = {key.split(":")[2] for key in attributes if key.startswith("dashboard:plot_data")}
     assert figures == {"learning-curves", "hypervolume"}
 
@@ -137,7 +137,7 @@ def test_killed_in_mid_trial_twice_the_study_still_ends_whole(place: Path) -> No
     assert done.returncode == 0, done.stderr
     counts = json.loads(done.stdout)["trials"]
     assert (counts["running"], counts["waiting"]) == (0, 0)
-    assert counts["complete"] + counts["pruned"] == 5
+    assert counts["complete"] + counts["pruned"] == 7
     assert counts["by_reason"]["worker_lost"] == counts["failed"] == 2
 
 
@@ -150,7 +150,7 @@ def test_ctrl_c_puts_the_trial_back_and_says_how_to_go_on(place: Path) -> None:
     assert err.rstrip().endswith("interrupted; to go on: python -m search.run --study tiny -v")
     assert not any(t.state in (TrialState.RUNNING, TrialState.FAIL) for t in stored(place))
     assert run("--study", "tiny", cwd=place).returncode == 0
-    assert records.n_counted(stored(place)) == len(stored(place)) == 5
+    assert records.n_counted(stored(place)) == len(stored(place)) == 7
 
 
 def test_sigterm_is_an_interruption_too(place: Path) -> None:
@@ -175,7 +175,7 @@ def test_time_that_is_up_ends_the_run_and_keeps_the_study(place: Path) -> None:
     done = run("--study", "tiny", "--timeout", "0.5", cwd=place)
     assert done.returncode == 0
     assert "time is up; to go on: python -m search.run --study tiny" in done.stderr
-    assert records.n_counted(stored(place)) < 5
+    assert records.n_counted(stored(place)) < 7
     assert not any(t.state == TrialState.RUNNING for t in stored(place))
 
 

@@ -24,14 +24,14 @@ def test_every_study_that_is_shipped_is_valid(path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("n_trials = 5", "n_trails = 5", "search.n_trails: unknown key; did you mean 'n_trials'?"),
+        ("n_trials = 7", "n_trails = 5", "search.n_trails: unknown key; did you mean 'n_trials'?"),
         ("[data]", "[date]\n[data]", "date: unknown key; did you mean 'data'?"),
-        ("n_trials = 5", "n_trials = 0", "search.n_trials: Input should be greater than or equal to 1"),
-        ("n_trials = 5", "n_trials = 5.5", "search.n_trials: Input should be a valid integer"),
-        ("n_trials = 5", "n_trials = 5\nstopping = 'frond'", "unknown stopping 'frond'; did you mean 'front'?"),
-        ("n_trials = 5", "n_trials = 5\nsampler = 'os.system'", "search.sampler: Input should be 'tpe'"),
-        ("n_trials = 5", "n_trials = 5\ntimeout = inf", "search.timeout"),
-        ("n_trials = 5", "n_trials = 5\nfloor = nan", "search.floor"),
+        ("n_trials = 7", "n_trials = 0", "search.n_trials: Input should be greater than or equal to 1"),
+        ("n_trials = 7", "n_trials = 5.5", "search.n_trials: Input should be a valid integer"),
+        ("n_trials = 7", "n_trials = 7\nstopping = 'frond'", "unknown stopping 'frond'; did you mean 'front'?"),
+        ("n_trials = 7", "n_trials = 7\nsampler = 'os.system'", "search.sampler: Input should be 'tpe'"),
+        ("n_trials = 7", "n_trials = 7\ntimeout = inf", "search.timeout"),
+        ("n_trials = 7", "n_trials = 7\nfloor = nan", "search.floor"),
         ("name = 'digits'", "name = 'digit'", "unknown data set 'digit'; did you mean 'digits'?"),
         ("name = 'digits'", "name = 'folder:'", "unknown data set 'folder:'"),
         ("family = 'small'", "family = 'tiny'", "network.family: Input should be 'small', 'thin' or 'wide'"),
@@ -63,7 +63,7 @@ def test_what_a_study_file_may_not_say_is_refused_in_one_line(old: str, new: str
 
 
 def test_all_mistakes_of_a_file_are_told_at_once(study_file: Path) -> None:
-    study_file.write_text(TOML.replace("n_trials = 5", "n_trials = 0").replace('"small"', '"tiny"'))
+    study_file.write_text(TOML.replace("n_trials = 7", "n_trials = 0").replace('"small"', '"tiny"'))
     with pytest.raises(UsageError, match=r"network\.family.*search\.n_trials"):
         spec.read(str(study_file))
 

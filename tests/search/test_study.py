@@ -28,12 +28,19 @@ def test_the_anchors_are_the_first_trials_and_are_queued_once(new_study: Callabl
     made = new_study()
     made.enqueue_anchors()
     made.enqueue_anchors()
-    objective = Scripted([GOOD] * 4)
+    objective = Scripted([GOOD] * 6)
     for _ in objective.trainings:
         trial.run(made, objective, Display(), math.inf)
     anchors = [t.user_attrs[records.ANCHOR] for t in made.trials()]
-    assert anchors == [BASELINE, "BASELINE in bf16", "progressive resolution", "long one-cycle"]
-    assert [p.number_format for p in objective.trained] == ["fp32", "bf16", "fp32", "bf16"]
+    assert anchors == [
+        BASELINE,
+        "BASELINE in bf16",
+        "progressive resolution",
+        "long one-cycle",
+        "PruneTrain",
+        "Net2Net",
+    ]
+    assert [p.number_format for p in objective.trained] == ["fp32", "bf16", "fp32", "bf16", "bf16", "bf16"]
     assert objective.trained[2].strategies
 
 
@@ -101,7 +108,7 @@ def test_a_study_refuses_another_device_or_other_data(
         ("[search]", "[space.exclude]\nschedule = 'step'\n[search]", "space.schedule"),
         ("depth = [1, 1]", "depth = [1, 1]\nname = 'number_formats'", "space.name"),
         ("'small'", "'thin'", "family"),
-        ("n_trials = 5", "n_trials = 5\nseed = 1", "seed"),
+        ("n_trials = 7", "n_trials = 7\nseed = 1", "seed"),
     ],
 )
 def test_a_study_refuses_a_changed_space(
@@ -146,7 +153,7 @@ def test_a_trial_of_a_dead_process_fails_and_is_queued_once(new_study: Callable[
     assert made.recover() == [0]
     assert made.recover() == []
     states = [t.state for t in made.trials()]
-    assert states == [TrialState.FAIL, *[TrialState.WAITING] * 4]
+    assert states == [TrialState.FAIL, *[TrialState.WAITING] * 6]
     assert records.reason(made.trials()[0]) == records.LOST
     assert records.n_counted(made.trials()) == 0
     (retry,) = [t for t in made.trials() if t.user_attrs.get(records.RETRY_OF) == 0]

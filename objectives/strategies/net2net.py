@@ -1,0 +1,145 @@
+"""Net2Net (Chen, Goodfellow & Shlens, ICLR 2016, arXiv 1511.05641): training starts small and grows as it goes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+from objectives.strategies.base import Strategy
+
+if TYPE_CHECKING:
+    from objectives.architecture import Architecture
+    from objectives.state import Trainee, TrainState
+
+
+@dataclass(frozen=True)
+class Net2Net(Strategy):
+    """Starts with a part of the network and grows it to the full one at given times of the run.
+
+    Wider: new channels copy old ones at random, the same map for all tensors of a stage, and their consumers share the
+    weight (Net2WiderNet, section 2.2); `noise` on the copies breaks the symmetry. Deeper: new blocks at the end of a
+    stage begin as the identity, with a last gamma of 0 (section 2.3, for residual networks). What PruneTrain has pruned
+    since the last growth is not grown again.
+
+    Raises:
+        ValueError: a parameter outside its range.
+    """
+
+    start_width: float = 0.5  # share of the channels at the start, in (0, 1]
+    start_depth: float = 1.0  # share of the blocks of each stage at the start, in (0, 1]; at least one is there
+    at: float = 0.3  # share of the run at which it first grows, in (0, 1)
+    until: float = 0.5  # share of the run at which it has grown to its full size, in [at, 1)
+    steps: int = 1  # growths from `at` to `until`
+    operators: Literal["wider", "deeper", "both"] = "both"  # what grows; the rest has its full size from the start
+    noise: float = 1e-2  # of the copies, in deviations of the weights
+    lr_after: float = (
+        0.0  # share of the peak learning rate from which it anneals after a growth; 0: the schedule goes on
+    )
+
+    def __post_init__(self) -> None:
+        if not 0 < self.start_width <= 1 or not 0 < self.start_depth <= 1 or not 0 < self.at <= self.until < 1:
+            raise ValueError(f"{self!r}: start_width and start_depth lie in (0, 1], and 0 < at <= until < 1")
+        if self.steps < 1 or self.noise < 0 or not 0 <= self.lr_after <= 1:
+            raise ValueError(f"{self!r}: steps from 1, noise not negative, lr_after in [0, 1]")
+        if self.operators not in ("wider", "deeper", "both"):
+            raise ValueError(f"{self!r}: operators is wider, deeper or both")
+
+    def describe(self) -> str:
+        times = f"{self.at:.0%}" if self.steps == 1 else f"{self.at:.0%}-{self.until:.0%} in {self.steps} steps"
+        parts = []
+        if self.operators != "deeper":
+            parts.append(f"width {self.start_width:.0%}")
+        if self.operators != "wider":
+            parts.append(f"depth {self.start_depth:.0%}")
+        return f"Net2Net from {' '.join(parts)} at {times}"
+
+    def architecture(self, architecture: Architecture) -> Architecture:
+        return self._after(0, architecture)
+
+    def between_epochs(self, state: TrainState) -> TrainState:
+        n_before, n_now = (self._n_growths(epoch / state.pipeline.epochs) for epoch in (state.epoch - 1, state.epoch))
+        for growth in range(n_before + 1, n_now + 1):
+            state = self._grown(state, growth)
+        return state
+
+    def _n_growths(self, fraction: float) -> int:
+        """Growths that are due at a fraction of the run."""
+        gap = (self.until - self.at) / max(1, self.steps - 1)
+        return sum(fraction >= self.at + gap * growth - 1e-9 for growth in range(self.steps))
+
+    def _after(self, growth: int, full: Architecture) -> Architecture:
+        """The architecture after so many growths, of which the last one reaches the full one."""
+        from objectives.architecture import Stage, rounded
+
+        done = growth / self.steps
+        width = 1.0 if self.operators == "deeper" else self.start_width + (1 - self.start_width) * done
+        depth = 1.0 if self.operators == "wider" else self.start_depth + (1 - self.start_depth) * done
+
+        def narrowed(channels: int) -> int:
+            return channels if width == 1 else min(channels, rounded(channels * width))
+
+        stages = []
+        for stage in full.stages:
+            n_blocks = max(1, round(len(stage.interiors) * depth))
+            interiors = tuple(narrowed(channels) for channels in stage.interiors[:n_blocks])
+            stages.append(Stage(narrowed(stage.width), interiors))
+        return replace(full, stages=tuple(stages))
+
+    def _grown(self, state: TrainState, growth: int) -> TrainState:
+        """The state after one growth."""
+        before, after = (self._after(g, state.full) for g in (growth - 1, growth))
+        old = state.trainee.model.architecture
+        trainee = _deeper(self._wider(state.trainee, before, after, state.epoch), before, after, state.epoch)
+        if trainee is state.trainee:
+            return state
+        state = replace(state, trainee=trainee)
+        if self.lr_after > 0:
+            state = replace(state, schedule=replace(state.schedule, restart=state.epoch, restart_share=self.lr_after))
+        new = trainee.model.architecture
+        return state.with_event(f"grown {old.describe()} to {new.describe()}")
+
+    def _wider(self, trainee: Trainee, before: Architecture, after: Architecture, epoch: int) -> Trainee:
+        """The trainee with every axis widened that still has the width it was given."""
+        import torch
+
+        from objectives import surgery
+
+        sizes, planned, wanted = (a.axis_sizes() for a in (trainee.model.architecture, before, after))
+        device = next(trainee.model.parameters()).device
+        index = {}
+        for axis, size in sizes.items():
+            if size == planned.get(axis) and wanted.get(axis, 0) > size:
+                copies = torch.randint(size, (wanted[axis] - size,), device=device)
+                index[axis] = torch.cat([torch.arange(size, device=device), copies])
+        if not index:
+            return trainee
+        widened = surgery.reindex(trainee, index, epoch)
+        self._disturb(widened, {axis: sizes[axis] for axis in index})
+        return widened
+
+    def _disturb(self, trainee: Trainee, old_sizes: dict[str, int]) -> None:
+        """Adds noise to the weights that produce new channels: exact copies would receive equal gradients for ever."""
+        import torch
+
+        from objectives import lasso
+
+        if self.noise == 0:
+            return
+        with torch.no_grad():
+            for group in lasso.grouped(trainee.model):
+                if group.out_axis in old_sizes:
+                    copies = group.weight[old_sizes[group.out_axis] :]
+                    copies.add_(torch.randn_like(copies), alpha=float(self.noise * group.weight.std()))
+
+
+def _deeper(trainee: Trainee, before: Architecture, after: Architecture, epoch: int) -> Trainee:
+    """The trainee with new blocks at the end of every stage that still has the blocks it was given."""
+    from objectives import surgery
+
+    for s, (planned, wanted) in enumerate(zip(before.stages, after.stages, strict=True)):
+        have = trainee.model.architecture.stages[s].interiors
+        if len(have) != len(planned.interiors) or 0 in have:
+            continue  # PruneTrain has dropped some
+        for position in range(len(have), len(wanted.interiors)):
+            trainee = surgery.insert_block(trainee, s, position, wanted.interiors[position], epoch)
+    return trainee

@@ -1,0 +1,176 @@
+"""PruneTrain (Lym et al., SC'19, arXiv 1901.09290): channels that a group lasso kills are removed while training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+from objectives.strategies.base import Strategy, learned
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from objectives.architecture import Architecture
+    from objectives.lasso import Exempt
+    from objectives.state import Step, Trainee, TrainState
+
+MAX_BATCH_GROWTH = 2.0  # per reconfiguration
+MAX_BATCH = 4096  # samples
+
+
+@dataclass(frozen=True)
+class PruneTrain(Strategy):
+    """Adds a group lasso over channels to the loss and rebuilds the network without its dead channels every few epochs.
+
+    Its strength comes from the lasso penalty ratio `lpr` on the first batch with the initial weights and stays
+    (section 4.1). Channels are removed by channel union (section 4.2): those that are dead for all producers and all
+    consumers of their axis; a branch whose last convolution is dead is removed whole. Weights, statistics and
+    momentum are sliced.
+
+    Two departures: `prox` replaces the subgradient by a proximal step scaled by 1 / (1 - momentum), which reaches exact
+    zeros several times earlier in short runs; and the threshold compares magnitudes (the published code compares
+    signed weights).
+
+    Raises:
+        ValueError: a parameter outside its range.
+    """
+
+    lpr: float = 0.35  # share of the penalty in the initial loss, in [0, 1); 0 changes nothing
+    interval: int = 2  # epochs between two reconfigurations; the last boundary of the run is always one
+    mode: Literal["prox", "subgrad"] = "prox"
+    threshold: float = 1e-4  # a group whose weights are all smaller in magnitude is dead
+    round_to: int = 1  # channels; widths are multiples of it, and a reconfiguration that changes none is left out
+    stop: float = 1.0  # share of the run after which nothing is penalised any more
+    grace: int = 2  # epochs in which channels born by growth are not penalised
+    adapt_batch: bool = False  # the batch grows as the activations shrink, the learning rate alike (section 4.3)
+    strength: float = learned(0.0)  # lambda
+    active: bool = learned(True)  # in this segment
+    exempt: Exempt | None = learned(None)  # channels in their grace epochs
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.lpr < 1 or self.interval < 1 or self.round_to < 1 or self.grace < 0:
+            raise ValueError(f"{self!r}: lpr must lie in [0, 1), interval and round_to from 1, grace from 0")
+        if self.mode not in ("prox", "subgrad") or not 0 < self.threshold < 1 or not 0 <= self.stop <= 1:
+            raise ValueError(f"{self!r}: mode is prox or subgrad, threshold lies in (0, 1), stop in [0, 1]")
+
+    def describe(self) -> str:
+        rounded = f" round {self.round_to}" if self.round_to > 1 else ""
+        return f"PruneTrain {self.mode} LPR {self.lpr:.2f} every {self.interval} epochs{rounded}"
+
+    def begin(self, state: TrainState, x: Tensor, y: Tensor) -> TrainState:
+        if self.lpr == 0:
+            return state
+        from copy import deepcopy
+
+        import torch
+        from torch.nn.functional import cross_entropy
+
+        from objectives import lasso
+
+        model = state.trainee.model
+        with torch.no_grad():
+            loss = float(cross_entropy(deepcopy(model).train()(x).float(), y))
+        strength = lasso.strength(self.lpr, loss, float(lasso.value(model)))
+        state = state.with_strategy(self, self.having_learned(strength=strength))
+        state = state.with_event(f"lambda {strength:.3g} from LPR {self.lpr:g}")
+        shrink, smallest = 2 * self._expected_shrink(state, strength), _smallest_norm(state.trainee)
+        if shrink < smallest:
+            return state.with_event(
+                f"PruneTrain cannot prune in this run: norms start at {smallest:.2g} and shrink by about {shrink:.2g}; "
+                "raise lpr, the learning rate or the epochs"
+            )
+        return state
+
+    def bound(self, state: TrainState) -> Strategy:
+        active = self.lpr > 0 and state.fraction < self.stop
+        exempt = self._young(state) if active else None
+        if active == self.active and exempt is None and self.exempt is None:
+            return self
+        return self.having_learned(active=active, exempt=exempt)
+
+    def penalty(self, trainee: Trainee) -> Tensor | None:
+        if self.mode != "subgrad" or not self.active or self.strength == 0:
+            return None
+        from objectives import lasso
+
+        return lasso.penalty(trainee.model, self.strength, self.exempt or {})
+
+    def after_step(self, trainee: Trainee, step: Step) -> None:
+        if self.mode != "prox" or not self.active or self.strength == 0:
+            return
+        from objectives import lasso
+
+        group = trainee.optimizer.param_groups[0]
+        amount = step.taken * (group["lr"] * self.strength / (1 - group["momentum"]))
+        lasso.shrink_(trainee.model, amount, self.exempt or {})
+
+    def between_epochs(self, state: TrainState) -> TrainState:
+        due = state.epoch % self.interval == 0 or state.epoch == state.ends - 1
+        return self._reconfigured(state) if due and self.strength > 0 else state
+
+    def _young(self, state: TrainState) -> Exempt | None:
+        """The channels that growth added less than `grace` epochs ago, by axis; None when there are none."""
+        born = state.trainee.born
+        young = {axis: (epochs > 0) & (epochs > state.epoch - self.grace) for axis, epochs in born.items()}
+        found = {axis: mask for axis, mask in young.items() if bool(mask.any())}
+        return found or None
+
+    def _reconfigured(self, state: TrainState) -> TrainState:
+        """The state without what is dead."""
+        from objectives import lasso, surgery
+
+        before, trainee = state.trainee.model.architecture, state.trainee
+        for s, stage in enumerate(before.stages):
+            for b in reversed(range(len(stage.interiors))):
+                if stage.interiors[b] and self._branch_is_dead(trainee, s, b):
+                    trainee = surgery.drop_block(trainee, s, b)
+        dense = lasso.dense_channels(trainee.model, self.threshold)
+        index = {axis: kept for axis, mask in dense.items() if (kept := self._kept(mask)) is not None}
+        if index:
+            trainee = surgery.reindex(trainee, index, state.epoch)
+        if trainee is state.trainee:
+            return state
+        state = replace(state, trainee=trainee)
+        if self.adapt_batch:
+            state = self._with_batch(state, before)
+        return state.with_event(f"pruned {before.describe()} to {trainee.model.architecture.describe()}")
+
+    def _branch_is_dead(self, trainee: Trainee, stage: int, block: int) -> bool:
+        weight = trainee.model.get_parameter(f"stages.{stage}.{block}.conv2.weight")
+        return float(weight.detach().abs().max()) < self.threshold
+
+    def _kept(self, dense: Tensor) -> Tensor | None:
+        """Channels to keep: the dense ones, filled up to a multiple of `round_to`; None where that is all of them."""
+        n_kept = max(1, int(dense.sum()))
+        n_kept = min(len(dense), -(-n_kept // self.round_to) * self.round_to)
+        if n_kept == len(dense):
+            return None
+        return dense.byte().argsort(descending=True, stable=True)[:n_kept].sort().values
+
+    def _with_batch(self, state: TrainState, before: Architecture) -> TrainState:
+        """The state with a batch whose activations fill the memory that those before the reconfiguration did."""
+        now = state.trainee.model.architecture
+        size, pipeline = int(state.data.x.shape[-1]), state.pipeline
+        growth = min(MAX_BATCH_GROWTH, before.activations(size) / now.activations(size))
+        batch = min(MAX_BATCH, len(state.data.y), int(pipeline.batch_size * growth) // 32 * 32)
+        if batch <= pipeline.batch_size:
+            return state
+        factor = batch / pipeline.batch_size
+        rescaled = replace(pipeline, batch_size=batch)
+        rescaled = replace(rescaled, lr=pipeline.lr * factor * pipeline.peak_lr / rescaled.peak_lr)
+        return replace(state, pipeline=rescaled).with_event(f"batch {pipeline.batch_size} to {batch}")
+
+    def _expected_shrink(self, state: TrainState, strength: float) -> float:
+        """kappa: how much the norm of a group in one weight shrinks over the whole run."""
+        pipeline = state.pipeline
+        n_steps = len(state.data.y) // min(pipeline.batch_size, len(state.data.y))
+        shares = sum(state.schedule(e + 0.5) for e in range(state.ends) if e < self.stop * state.ends)
+        return strength * pipeline.peak_lr * n_steps * shares / (1 - pipeline.momentum)
+
+
+def _smallest_norm(trainee: Trainee) -> float:
+    """The smallest norm of an output channel of a convolution."""
+    from objectives import lasso
+
+    weights = [g.weight for g in lasso.grouped(trainee.model) if g.out_axis is not None]
+    return float(min(float(lasso.squares(weight).sum(1).min()) for weight in weights) ** 0.5)
