@@ -120,6 +120,7 @@ class Report:
     eval_seconds: float  # evaluation so far; not charged
     train_flops: float  # spent so far; 1 multiply-add = 2 FLOPs
     inference_flops: float  # of the deployed network, per image
+    full_flops: float  # of an inference by the network that the pipeline's settings ask for, before any surgery
     n_parameters: int  # of the deployed network
     peak_memory: int  # bytes: allocated on a GPU, resident on a CPU
     skipped_steps: int  # optimizer steps skipped by fp16 loss scaling so far

@@ -100,6 +100,7 @@ def train(pipeline: Pipeline, task: Task, dataset: Dataset, seeds: Seeds) -> Gen
             eval_seconds=clock.seconds("evaluation"),
             train_flops=float(spent_flops),
             inference_flops=flops.count(model.architecture, dataset.size)[0],
+            full_flops=flops.count(state.full, dataset.size)[0],
             n_parameters=sum(p.numel() for p in model.parameters()),
             peak_memory=peak_memory(device),
             skipped_steps=n_skipped,

@@ -45,11 +45,13 @@ def note_trial(study: Study, number: int) -> None:
 def note(trial: FrozenTrial) -> str:
     """A trial in Markdown."""
     attributes = trial.user_attrs
-    lines = [f"**{attributes.get(records.ANCHOR, 'trial')}**: {attributes.get(records.WORDS, 'nothing sampled')}", ""]
+    curve = attributes.get(records.CURVE)
+    title = records.in_words(trial) if curve else attributes.get(records.WORDS, "nothing was sampled")
+    lines = [f"**trial {trial.number}**: {title}", ""]
     lines.append(f"* ended: {records.reason(trial).replace('_', ' ')}")
     if records.MESSAGE in attributes:
         lines.append(f"* message: `{attributes[records.MESSAGE].replace('`', chr(39))}`")
-    if curve := attributes.get(records.CURVE):
+    if curve:
         epoch, seconds, accuracy, _ = curve[-1]
         lines.append(
             f"* epoch {epoch} of {attributes[records.PIPELINE]['epochs']}: {accuracy:.2%} after {seconds:.2f} s"

@@ -81,6 +81,15 @@ def pipeline(trial: FrozenTrial) -> Pipeline:
     return Pipeline.from_json(trial.user_attrs[PIPELINE])
 
 
+def in_words(trial: FrozenTrial) -> str:
+    """A trial's pipeline in words, with its name where it is an anchor, and what surgery left of the network."""
+    attributes = trial.user_attrs
+    kept = attributes["inference_flops"] / attributes["full_flops"]
+    surgery = f" (kept {kept:.0%} of FLOPs)" if abs(kept - 1) >= 0.005 else ""
+    name = f"{attributes[ANCHOR]}: " if ANCHOR in attributes else ""
+    return f"{name}{attributes[WORDS]}{surgery}"
+
+
 def is_finished_run(trial: FrozenTrial) -> bool:
     """Whether the trial trained to its end; a stopped one may be COMPLETE too, for samplers that do not see PRUNED."""
     return trial.state == TrialState.COMPLETE and REASON not in trial.user_attrs

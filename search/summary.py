@@ -78,7 +78,6 @@ def _point(trial: FrozenTrial) -> dict[str, object]:
 
 def _row(trial: FrozenTrial, baseline: FrozenTrial | None) -> list[str]:
     seconds, accuracy = trial.values
-    name = trial.user_attrs.get(records.ANCHOR)
     against = ["", "", ""]
     if baseline is not None:
         kept = trial.user_attrs["inference_flops"] / baseline.user_attrs["inference_flops"]
@@ -87,5 +86,4 @@ def _row(trial: FrozenTrial, baseline: FrozenTrial | None) -> list[str]:
             f"{100 * (accuracy - baseline.values[1]):+.2f}",
             f"{kept:.0%}",
         ]
-    words = trial.user_attrs[records.WORDS]
-    return [str(trial.number), f"{seconds:.2f}", f"{accuracy:.2%}", *against, f"{name}: {words}" if name else words]
+    return [str(trial.number), f"{seconds:.2f}", f"{accuracy:.2%}", *against, records.in_words(trial)]

@@ -109,6 +109,7 @@ def _record(study: Study, trial: optuna.Trial, reports: list[Report], reason: st
         "balanced_accuracy": last.balanced_accuracy,
         "train_flops": last.train_flops,
         "inference_flops": last.inference_flops,
+        "full_flops": last.full_flops,
         "n_parameters": last.n_parameters,
         "peak_memory_bytes": last.peak_memory,
         "process_seconds": round(last.process_seconds, 4),

@@ -110,6 +110,7 @@ def report(epoch: int, epochs: int, seconds: float, accuracy: float, **changes: 
         "eval_seconds": 0.1,
         "train_flops": 1e9,
         "inference_flops": 1e6,
+        "full_flops": 2e6,
         "n_parameters": 1000,
         "peak_memory": 2**20,
         "skipped_steps": 0,
