@@ -7,7 +7,7 @@ STUDY ?= digits_pareto
 .PHONY: demo test lint bench clean
 .DELETE_ON_ERROR:
 
-demo: $(VENV)/.installed  ## the main job on the embedded data set: a Pareto front in about a minute
+demo: $(VENV)/.installed  ## the main job on the embedded data set: a Pareto front in half a minute after set-up
 	$(BIN)/python -m search.run --study $(STUDY)
 
 test: $(VENV)/.installed-dev

@@ -112,7 +112,7 @@ class Report:
     train_seconds: float  # charged so far: steps, penalties, calibration, surgery; not evaluation, not warm-up
     accuracy: float  # of the deployed network on the validation images, in [0, 1]
     balanced_accuracy: float  # mean of the recalls of the classes, in [0, 1]
-    settled: bool  # the accuracy says something about the final one: the epoch trained on images of full size
+    settled: bool  # the accuracy says something about the final one: images and network have their full size
     loss: float  # mean training loss over the steps taken in this epoch; NaN when loss scaling skipped all of them
     diverged: bool  # that loss is no longer finite
     process_seconds: float  # CPU time of the process within train_seconds

@@ -62,8 +62,9 @@ def reindex(trainee: Trainee, index: Index, epoch: int = 0) -> Trainee:
     born = dict(rebuilt.born)
     for label, channels in index.items():
         before = born.get(label, torch.zeros(sizes[label], device=channels.device))
-        later_copies = torch.tensor([c in channels[:j].tolist() for j, c in enumerate(channels.tolist())])
-        born[label] = before[channels].masked_fill(later_copies.to(channels.device), float(epoch))
+        first = {channel: j for j, channel in reversed(list(enumerate(channels.tolist())))}
+        copies = torch.tensor([first[channel] != j for j, channel in enumerate(channels.tolist())])
+        born[label] = before[channels].masked_fill(copies.to(channels.device), float(epoch))
     return replace(rebuilt, born=born)
 
 

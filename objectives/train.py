@@ -58,11 +58,12 @@ def train(pipeline: Pipeline, task: Task, dataset: Dataset, seeds: Seeds) -> Gen
         (seeds.order, seeds.augmentation),
     )
     state = starting_state(pipeline, task, dataset, seeds)
-    warm_up(state, batches, number_format)
+    clock = Clock(device)
+    with clock.span("warm_up"):
+        warm_up(state, batches, number_format)
     torch.manual_seed(seeds.augmentation)  # for strategies that draw from the default generator
     reset_peak_memory(device)
 
-    clock = Clock(device)
     scaler = LossScaler(device.type) if number_format.scaled else None
     spent_flops, n_skipped = 0, 0
     with clock.span("calibration"):
@@ -92,7 +93,7 @@ def train(pipeline: Pipeline, task: Task, dataset: Dataset, seeds: Seeds) -> Gen
             train_seconds=clock.charged,
             accuracy=accuracy,
             balanced_accuracy=balanced,
-            settled=epoch.size == dataset.size,
+            settled=epoch.size == dataset.size and all(s.settled(state) for s in state.pipeline.strategies),
             loss=epoch.loss,
             diverged=epoch.diverged,
             process_seconds=clock.process_seconds,

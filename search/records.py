@@ -47,12 +47,12 @@ def curve_json(reports: Sequence[Report], accuracies: Sequence[float]) -> list[l
 
 
 def events(reports: Sequence[Report]) -> list[str]:
-    """What strategies did between epochs, with the epoch and the seconds that the boundary cost."""
+    """What strategies did between epochs, with the epoch and the seconds that the whole boundary cost."""
     lines, before = [], 0.0
     for report in reports:
-        cost = report.boundary_seconds - before
-        lines += [f"epoch {report.epoch}: {event} ({cost:.3f} s)" for event in report.events]
-        before = report.boundary_seconds
+        cost, before = report.boundary_seconds - before, report.boundary_seconds
+        if report.events:
+            lines.append(f"epoch {report.epoch}: {'; '.join(report.events)} ({cost:.3f} s)")
     return lines
 
 
@@ -69,7 +69,7 @@ def curve(trial: FrozenTrial) -> Curve:
 def reason(trial: FrozenTrial) -> str:
     """Why a trial ended as it did; `complete` for one that ran to its end."""
     default = "complete" if trial.state == TrialState.COMPLETE else "unknown"
-    return str(trial.user_attrs.get(REASON, default))
+    return str(trial.user_attrs.get(REASON) or default)
 
 
 def pipeline(trial: FrozenTrial) -> Pipeline:
@@ -92,7 +92,7 @@ def in_words(trial: FrozenTrial) -> str:
 
 def is_finished_run(trial: FrozenTrial) -> bool:
     """Whether the trial trained to its end; a stopped one may be COMPLETE too, for samplers that do not see PRUNED."""
-    return trial.state == TrialState.COMPLETE and REASON not in trial.user_attrs
+    return trial.state == TrialState.COMPLETE and trial.user_attrs.get(REASON) is None
 
 
 def outcomes(trials: Sequence[FrozenTrial], floor: float) -> list[Outcome]:

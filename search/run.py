@@ -15,7 +15,7 @@ OK, USAGE, DATA, STORAGE, DEVICE, INTERRUPTED = 0, 2, 3, 4, 5, 130
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    p = argparse.ArgumentParser(prog="python -m search.run", description=__doc__.split("\n\n")[0])
+    p = argparse.ArgumentParser(prog="python -m search.run", description=__doc__.split("\n\n")[0], allow_abbrev=False)
     p.add_argument(
         "--study", "--study-name", required=True, metavar="NAME", help="studies/NAME.toml, or the path of a study file"
     )
@@ -30,8 +30,9 @@ def parser() -> argparse.ArgumentParser:
         metavar="DEVICE",
         help="cpu, cuda, cuda:1 (default: a GPU if there is one)",
     )
-    p.add_argument("--n-trials", type=_count, metavar="N", help="the study's total, anchors included")
-    p.add_argument("--add", type=_count, metavar="N", help="N trials more than the study has")
+    total = p.add_mutually_exclusive_group()
+    total.add_argument("--n-trials", type=_count, metavar="N", help="the study's total, anchors included")
+    total.add_argument("--add", type=_count, metavar="N", help="N trials more than the study has")
     p.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="end this invocation after so long")
     p.add_argument("--storage", metavar="URL", help="default: OPTUNA_STORAGE, then sqlite:///studies/optuna.db")
     p.add_argument("--sampler", choices=("tpe", "nsga2", "random"), help="how pipelines are proposed (default: tpe)")
@@ -52,6 +53,9 @@ def main(arguments: list[str] | None = None) -> int:
     options.words = words
     signal.signal(signal.SIGTERM, _interrupt)
 
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import SQLAlchemyError
+
     from objectives.errors import DataError, DeviceError
     from search import session
     from search.errors import DeviceFault, StorageError, UsageError
@@ -59,6 +63,10 @@ def main(arguments: list[str] | None = None) -> int:
     codes = {UsageError: USAGE, DataError: DATA, StorageError: STORAGE, DeviceError: DEVICE, DeviceFault: DEVICE}
     try:
         session.run(options)
+    except (StorageInternalError, SQLAlchemyError) as error:
+        cause = str(error.__cause__ or error).partition("\n")[0]
+        print(f"error: the database failed ({cause}): the same command goes on once it works again", file=sys.stderr)
+        return STORAGE
     except tuple(codes) as error:
         print(f"error: {error}", file=sys.stderr)
         return codes[type(error)]

@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> None:
         found = find(name, database)
         done = records.n_counted(found.get_trials(deepcopy=False)) if found is not None else 0
         n_trials = done + options.add if options.add else options.n_trials or spec.search.n_trials
-        artifacts = storage.folder(url) / "artifacts" / name
+        artifacts = storage.artifacts(url, name)
         if found is not None and done >= n_trials:
             study = opened(name, spec, found, artifacts)
             display.say(f"study {name!r} is complete with {done} trials: nothing to train; for more add --add N")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,6 +41,14 @@ def folder(storage_url: str) -> Path:
     return path.parent if path is not None else STUDIES
 
 
+def artifacts(storage_url: str, study_name: str) -> Path:
+    """The folder of a study's exported models; no two databases share one."""
+    path = _sqlite_path(storage_url)
+    digest = hashlib.sha256(shown(storage_url).encode()).hexdigest()[:6]
+    database = "" if path is not None and path.name == "optuna.db" else f"-{path.stem if path is not None else digest}"
+    return folder(storage_url) / f"artifacts{database}" / study_name
+
+
 def open_storage(storage_url: str) -> RDBStorage:
     """The storage at the URL, created where there is none.
 
@@ -70,7 +79,7 @@ def held(study_name: str, storage_url: str) -> Iterator[None]:
     Raises:
         StorageError: another process of this host holds it.
     """
-    path = folder(storage_url) / f"{study_name}.lock"
+    path = folder(storage_url) / f"study-{study_name}.lock"
     with _locked(path, wait=False) as file:
         file.truncate(0)
         file.write(str(os.getpid()).encode())
@@ -94,7 +103,7 @@ def _locked(path: Path, *, wait: bool) -> Iterator[FileIO]:
             file.seek(0)
             holder = file.read().decode(errors="replace") or "another process"
             raise StorageError(
-                f"study {path.stem!r} is being run by process {holder}: wait for it, or end it with: kill {holder}"
+                f"{path.stem} is being run by process {holder}: wait for it, or end it with: kill {holder}"
             ) from None
         yield file
 

@@ -28,15 +28,9 @@ from search.front import Outcome, Reference, hypervolume, normalised_hypervolume
 from search.spec import StudySpec
 from spaces import SPACES
 from spaces.base import BASELINE, Given, Trial
-from spaces.restricted import sample, usable_anchors, walk
+from spaces.restricted import check, sample, usable_anchors, walk
 
-IDENTITY, FORMATS, REFERENCE, FASTEST_ANCHOR, FLOOR = (
-    "identity",
-    "number_formats",
-    "reference",
-    "fastest_anchor",
-    "floor",
-)
+IDENTITY, FORMATS, REFERENCE, FLOOR = "identity", "number_formats", "reference", "floor"
 MIN_FLOOR = 0.2  # accuracy
 WORSE_THAN_BASELINE = 10  # times the seconds of the baseline: the reference of the hypervolume
 MAX_RETRIES = 3  # of a trial whose worker was lost with the whole program
@@ -111,6 +105,9 @@ class Study:
     def requeue(self, trial: OptunaTrial) -> None:
         """Puts a trial that was interrupted back into the queue, with its number and its parameters."""
         with suppress(optuna.exceptions.UpdateFinishedTrialError):  # told at the very moment of the interruption
+            for name in (records.REASON, records.MESSAGE, records.WOULD_STOP):
+                if name in trial.user_attrs:
+                    self._storage.set_trial_user_attr(trial._trial_id, name, None)
             self._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
 
     def retry(self, trial: FrozenTrial) -> None:
@@ -123,7 +120,8 @@ class Study:
         }
         if records.ANCHOR in trial.user_attrs:
             attributes[records.ANCHOR] = trial.user_attrs[records.ANCHOR]
-        self.optuna.enqueue_trial(trial.params, user_attrs=attributes)
+        queued = trial.system_attrs.get("fixed_params", {})  # all of an anchor's, also those not yet asked for
+        self.optuna.enqueue_trial({**queued, **trial.params}, user_attrs=attributes)
 
     def recover(self) -> list[int]:
         """Fails the trials whose process is gone and queues each again; their numbers.
@@ -153,8 +151,8 @@ class Study:
     def collect(self) -> None:
         """Removes exported models of trials that are not on the front, and what an interrupted export left."""
         kept = {self.artifact(point.trial).name for point in self.front()}
-        for folder in self.artifacts.glob("*"):
-            if folder.name not in kept:
+        for folder in [*self.artifacts.glob("trial-*"), *self.artifacts.glob(".trial-*.partial")]:
+            if folder.name not in kept and folder.is_dir():
                 shutil.rmtree(folder)
 
     def artifact(self, trial_number: int) -> Path:
@@ -178,17 +176,24 @@ def find(name: str, storage: RDBStorage) -> optuna.Study | None:
         return None
     if IDENTITY in found.user_attrs:
         return found
-    if found.get_trials(deepcopy=False):
+    ours = [direction.name for direction in found.directions] == ["MINIMIZE", "MAXIMIZE"]
+    if not ours or found.get_trials(deepcopy=False):
         raise StorageError(f"study {name!r} in this storage was not made by frontrunner: choose another name with --as")
     optuna.delete_study(study_name=name, storage=storage)
     return None
 
 
 def opened(name: str, spec: StudySpec, found: optuna.Study, artifacts: Path) -> Study:
-    """A stored study as it is, without a look at the device: to read it."""
-    identity = found.user_attrs[IDENTITY]
+    """A stored study, without a look at device and data: to read it.
+
+    Raises:
+        UsageError: the spec asks for another one: the difference and the way out.
+    """
+    stored = found.user_attrs[IDENTITY]
     usable = tuple(n for n, reason in found.user_attrs[FORMATS].items() if reason is None)
-    given = spec.given(usable, identity["data"]["flip"])
+    given = spec.given(usable, stored["data"]["flip"])
+    asked = {"name": spec.data.name, "n_train": spec.data.n_train or stored["data"]["n_train"]}
+    _check_same(name, stored, identity(spec, given, stored | {"data": stored["data"] | asked}))
     return Study(name, spec, found, given, found.user_attrs[FLOOR], artifacts)
 
 
@@ -200,12 +205,7 @@ def resumed(name: str, spec: StudySpec, found: optuna.Study, facts: Mapping[str,
     """
     study = opened(name, spec, found, artifacts)
     now = identity(spec, study.given, facts)
-    stored = found.user_attrs[IDENTITY]
-    if differences := list(_differences(stored, now)):
-        raise UsageError(
-            f"study {name!r} does not match what was asked: {'; '.join(differences)}: "
-            f"start a new study with --as NAME, or restore what it was"
-        )
+    _check_same(name, found.user_attrs[IDENTITY], now)
     found.sampler = sampler(spec, len(study.trials()))
     return study
 
@@ -222,9 +222,14 @@ def created(
 
     Raises:
         StorageError: another process has just created it.
+        UsageError: its restrictions cannot be followed on this device or with these data.
     """
     usable = tuple(format_name for format_name, reason in number_formats.items() if reason is None)
     given = spec.given(usable, facts["data"]["flip"])
+    try:
+        check(SPACES[spec.space.name], given, spec.restrictions)
+    except ValueError as error:
+        raise UsageError(f"study {name!r} on this device and data: {error}") from error
     floor = spec.search.floor
     if floor is None:
         floor = max(MIN_FLOOR, 2 / facts["data"]["n_classes"])
@@ -249,6 +254,7 @@ def identity(spec: StudySpec, given: Given, facts: Mapping[str, Any]) -> dict[st
         "kind": spec.kind,
         "space": walk(SPACES[spec.space.name], given, spec.restrictions) | {"name": [spec.space.name]},
         "fixed": dict(spec.space.fix),
+        "excluded": {name: sorted(map(str, values)) for name, values in spec.restrictions.exclude.items()},
         "data": facts["data"],
         "family": spec.network.family,
         "stem_stride": spec.network.stem_stride,
@@ -288,6 +294,14 @@ def _experimental() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         yield
+
+
+def _check_same(name: str, stored: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    if differences := _differences(stored, now):
+        raise UsageError(
+            f"study {name!r} does not match what was asked: {'; '.join(differences)}: "
+            f"start a new study with --as NAME, or restore what it was"
+        )
 
 
 def _differences(stored: Any, now: Any, where: str = "") -> list[str]:

@@ -11,8 +11,10 @@ from typing import Protocol
 import optuna
 from optuna.trial import TrialState
 
+from objectives.errors import DataError, DeviceError
 from objectives.pipeline import Pipeline, Report
 from search import records
+from search.errors import StorageError
 from search.front import Outcome, front
 from search.pruner import STOPPING, Point
 from search.study import Study, learns_from_pruned
@@ -40,6 +42,7 @@ def run(study: Study, objective: Objective, watcher: Watcher, deadline: float) -
 
     Raises:
         OutOfTime: the deadline passed.
+        StorageError: the network cannot be exported.
     """
     trial = study.ask()
     try:
@@ -57,7 +60,7 @@ def run(study: Study, objective: Objective, watcher: Watcher, deadline: float) -
         except TrialFault as fault:
             reason, message = fault.reason, str(fault)
             _fail(study, trial, fault)
-    except (KeyboardInterrupt, OutOfTime):
+    except (KeyboardInterrupt, OutOfTime, DataError, DeviceError, StorageError):
         study.requeue(trial)
         raise
     watcher.trial_finished(trial.number, reason or "complete", message)
@@ -135,7 +138,10 @@ def _finish(study: Study, trial: optuna.Trial, last: Report, objective: Objectiv
     after = front([*before, point]) if accuracy >= study.floor else front(before)
     if point in after:
         about = {"study": study.name, "trial": trial.number, "val_accuracy": accuracy, "metric": study.spec.metric}
-        objective.export(study.artifact(trial.number), about)
+        try:
+            objective.export(study.artifact(trial.number), about)
+        except TrialFault as fault:  # the training is sound: it must not be told as a crash
+            raise StorageError(f"trial {trial.number} cannot be exported to {study.artifacts}: {fault}") from fault
     study.optuna.tell(trial, [last.train_seconds, accuracy], skip_if_finished=True)
     for left in {p.trial for p in before} - {p.trial for p in after}:
         shutil.rmtree(study.artifact(left), ignore_errors=True)
@@ -155,9 +161,9 @@ def _fail(study: Study, trial: optuna.Trial, fault: TrialFault) -> None:
     """Tells a training that ended by a fault. A crash is tried once more: it may have been the machine's."""
     trial.set_user_attr(records.REASON, fault.reason)
     trial.set_user_attr(records.MESSAGE, str(fault)[:500])
+    study.optuna.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
     if fault.reason == "crash" and records.RETRY_OF not in trial.user_attrs:
         study.retry(study.trials()[trial.number])
-    study.optuna.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
 
 
 def _constrain(study: Study, trial: optuna.Trial, violation: float) -> None:

@@ -84,7 +84,8 @@ class WorkerProcess:
             try:
                 yield Report.from_json(answer["report"])
             except GeneratorExit:
-                self._ask({"do": "stop"})
+                with suppress(TrialFault):  # it died on the way: what ended the training stays the reason
+                    self._ask({"do": "stop"})
                 raise
             answer = self._ask({"do": "continue"})
 
@@ -94,11 +95,8 @@ class WorkerProcess:
     def close(self) -> None:
         """Ends the process; a training in flight is abandoned."""
         self._connection.close()
-        self._process.terminate()
-        self._process.join(5)
-        if self._process.is_alive():
-            self._process.kill()
-            self._process.join()
+        self._process.kill()
+        self._process.join()
 
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
@@ -148,7 +146,8 @@ def _cause(exit_code: int | None) -> str:
 
 def _serve(connection: Connection, task: Mapping[str, object], device: str, threads: int) -> None:
     """Runs in the worker process: answers messages until the other end closes or a training fails."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the owner of the study decides
+    for interruption in (signal.SIGINT, signal.SIGTERM):  # they reach the whole group: the owner of the study decides
+        signal.signal(interruption, signal.SIG_IGN)
     _die_with_parent()
     os.environ["OMP_NUM_THREADS"] = str(threads)  # before torch loads its thread pools
     try:

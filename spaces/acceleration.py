@@ -82,7 +82,7 @@ def anchors(given: Given) -> dict[str, Parameters]:
     }
     known["long one-cycle"] = long
     known["PruneTrain"] = long | {"prune": True, "prune.lpr": 0.35, "prune.interval": 2, "prune.round_to": 8}
-    known["Net2Net"] = long | {"grow": True, "grow.start_width": 0.5, "grow.at": 0.3, "grow.lr_after": 0.0}
+    known["Net2Net"] = long | {"grow": True, "grow.start_width": 0.5, "grow.at": 0.3, "grow.rewarm": False}
     return known
 
 
@@ -98,11 +98,12 @@ def net2net(trial: Trial) -> Strategy | None:
     if not trial.suggest_categorical("grow", (False, True)):
         return None
     at = trial.suggest_float("grow.at", 0.1, 0.6)
+    rewarms = trial.suggest_categorical("grow.rewarm", (False, True))
     return Net2Net(
         start_width=trial.suggest_float("grow.start_width", 0.25, 0.75),
         at=at,
         until=at,
-        lr_after=trial.suggest_float("grow.lr_after", 0.0, 1.0),
+        lr_after=trial.suggest_float("grow.lr_after", 0.1, 1.0) if rewarms else 0.0,
     )
 
 

@@ -50,6 +50,10 @@ class Strategy:
         """The state to continue from: surgery, new schedule, new data, new end. Called while epochs remain."""
         return state
 
+    def settled(self, state: TrainState) -> bool:
+        """Whether the accuracy after this epoch says something about the final one."""
+        return True
+
     def bound(self, state: TrainState) -> Strategy:
         """This strategy prepared for the next segment; itself when nothing changed."""
         return self

@@ -62,6 +62,9 @@ class Net2Net(Strategy):
             state = self._grown(state, growth)
         return state
 
+    def settled(self, state: TrainState) -> bool:
+        return self._after(self._n_growths((state.epoch - 1) / state.pipeline.epochs), state.full) == state.full
+
     def _n_growths(self, fraction: float) -> int:
         """Growths that are due at a fraction of the run."""
         gap = (self.until - self.at) / max(1, self.steps - 1)

@@ -34,7 +34,16 @@ n_trials = 7
 FACTS: dict[str, Any] = {
     "device": {"model": "a processor", "driver": "x86_64", "torch": "2.13.0", "threads": 1},
     "timing_version": 1,
-    "data": {"name": "digits", "content": "c", "split": "s", "size": 8, "channels": 1, "n_classes": 10, "flip": False},
+    "data": {
+        "name": "digits",
+        "content": "c",
+        "split": "s",
+        "size": 8,
+        "channels": 1,
+        "n_classes": 10,
+        "n_train": 200,
+        "flip": False,
+    },
     "skipped": [],
 }
 FORMATS = {"fp32": None, "tf32": "no GPU", "bf16": None, "fp16": "slow"}

@@ -16,7 +16,7 @@ from search import records, spec, storage, study, trial
 from search.display import Display
 from search.errors import StorageError, UsageError
 from search.study import Study
-from spaces.base import BASELINE
+from spaces.base import BASELINE, baseline
 
 from .conftest import FACTS, FORMATS, TOML, Scripted
 
@@ -107,6 +107,7 @@ def test_a_study_refuses_another_device_or_other_data(
         ("[search]", "[space.fix]\nema = true\n[search]", "space.ema"),
         ("[search]", "[space.exclude]\nschedule = 'step'\n[search]", "space.schedule"),
         ("depth = [1, 1]", "depth = [1, 1]\nname = 'number_formats'", "space.name"),
+        ("[search]", "[space.exclude]\nschedule = ['step', 'cosine']\n[search]", "excluded.schedule"),
         ("'small'", "'thin'", "family"),
         ("n_trials = 7", "n_trials = 7\nseed = 1", "seed"),
     ],
@@ -161,6 +162,41 @@ def test_a_trial_of_a_dead_process_fails_and_is_queued_once(new_study: Callable[
     while (tried := made.ask()).number != retry.number:
         made.optuna.tell(tried, state=TrialState.FAIL)
     assert (made.pipeline(tried), made.seeds(tried)) == (pipeline, seeds)
+
+
+def test_an_anchor_killed_before_it_was_asked_is_the_same_anchor_again(new_study: Callable[..., Study]) -> None:
+    made = new_study()
+    made.enqueue_anchors()
+    made.ask().set_user_attr(records.OWNER, DEAD)  # killed here, with no parameter suggested
+    made.recover()
+    while (tried := made.ask()).user_attrs.get(records.RETRY_OF) != 0:
+        made.optuna.tell(tried, state=TrialState.FAIL)
+    assert made.pipeline(tried) == baseline(made.given)
+
+
+def test_a_reason_of_an_interrupted_try_is_forgotten(new_study: Callable[..., Study]) -> None:
+    made = new_study()
+    interrupted = made.ask()
+    interrupted.set_user_attr(records.REASON, "dominated")  # interrupted between the record and the verdict
+    made.requeue(interrupted)
+    assert trial.run(made, Scripted([GOOD]), Display(), math.inf) == (0, "complete")
+    assert [point.trial for point in made.front()] == [0]
+
+
+def test_a_complete_study_is_shown_only_for_what_it_is(new_study: Callable[..., Study]) -> None:
+    made = new_study()
+    assert study.opened("tiny", made.spec, made.optuna, made.artifacts).floor == made.floor
+    other = made.spec.model_copy(update={"data": made.spec.data.model_copy(update={"name": "cifar10"})})
+    with pytest.raises(UsageError, match=r"data\.name was 'digits', is 'cifar10'"):
+        study.opened("tiny", other, made.optuna, made.artifacts)
+
+
+def test_restrictions_that_a_device_cannot_follow_are_refused(
+    new_study: Callable[..., Study], study_file: Path
+) -> None:
+    study_file.write_text(TOML.replace("[search]", '[space.fix]\nnumber_format = "fp16"\n\n[search]'))
+    with pytest.raises(UsageError, match='number_format = "fp16": it must be one of "fp32", "bf16"'):
+        new_study()
 
 
 def test_recovery_that_is_itself_killed_is_finished_by_the_next_start(new_study: Callable[..., Study]) -> None:
