@@ -77,39 +77,18 @@ def train(pipeline: Pipeline, task: Task, dataset: Dataset, seeds: Seeds) -> Gen
         n_skipped += epoch.n_skipped
         state = replace(state, epoch=state.epoch + 1)
         with clock.span("evaluation"):
-            model = deployed(state)
-            accuracy, balanced = evaluate(model, dataset.val, normalise, number_format)
+            result = evaluated(state, dataset, normalise, number_format)
         if state.epoch < state.ends:
             with clock.span("boundary"):
                 state = after_boundary(state)
                 batches = batches.over(state.data, state.pipeline.batch_size)
             if state.epoch >= state.ends:  # the boundary ended the run, perhaps with another model
                 with clock.span("evaluation"):
-                    model = deployed(state)
-                    accuracy, balanced = evaluate(model, dataset.val, normalise, number_format)
-        report = Report(
-            epoch=state.epoch,
-            epochs=state.ends,
-            train_seconds=clock.charged,
-            accuracy=accuracy,
-            balanced_accuracy=balanced,
-            settled=epoch.size == dataset.size and all(s.settled(state) for s in state.pipeline.strategies),
-            loss=epoch.loss,
-            diverged=epoch.diverged,
-            process_seconds=clock.process_seconds,
-            boundary_seconds=clock.seconds("boundary"),
-            eval_seconds=clock.seconds("evaluation"),
-            train_flops=float(spent_flops),
-            inference_flops=flops.count(model.architecture, dataset.size)[0],
-            full_flops=flops.count(state.full, dataset.size)[0],
-            n_parameters=sum(p.numel() for p in model.parameters()),
-            peak_memory=peak_memory(device),
-            skipped_steps=n_skipped,
-            events=state.events,
-        )
+                    result = evaluated(state, dataset, normalise, number_format)
+        report = _report(state, epoch, result, dataset.size, clock, spent_flops, n_skipped)
         state = replace(state, history=(*state.history, report), events=())
         yield report
-    return Trained(model, pipeline, report)
+    return Trained(result.model, pipeline, report)
 
 
 def full_architecture(pipeline: Pipeline, task: Task, in_channels: int, n_classes: int) -> Architecture:
@@ -221,6 +200,21 @@ class Epoch:
     size: int  # pixels: side of these images
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """A deployed network and how good it is on the validation images."""
+
+    model: ResNet
+    accuracy: float
+    balanced_accuracy: float
+
+
+def evaluated(state: TrainState, dataset: Dataset, normalise: Normalisation, number_format: NumberFormat) -> Evaluation:
+    """The network that the state deploys, with its accuracies."""
+    model = deployed(state)
+    return Evaluation(model, *evaluate(model, dataset.val, normalise, number_format))
+
+
 def run_epoch(executor: Eager, batches: Batches, state: TrainState) -> Epoch:
     """Runs the steps of one epoch. The device is asked for numbers once, at the end."""
     device = state.data.x.device
@@ -259,3 +253,29 @@ def evaluate(
 def _segment(state: TrainState, number_format: NumberFormat, scaler: LossScaler | None) -> Segment:
     pipeline = state.pipeline
     return Segment(state.trainee, pipeline.strategies, number_format, scaler, pipeline.label_smoothing)
+
+
+def _report(
+    state: TrainState, epoch: Epoch, result: Evaluation, size: int, clock: Clock, spent_flops: int, n_skipped: int
+) -> Report:
+    """What the consumer is told of an epoch; `size` is the side of the validation images in pixels."""
+    return Report(
+        epoch=state.epoch,
+        epochs=state.ends,
+        train_seconds=clock.charged,
+        accuracy=result.accuracy,
+        balanced_accuracy=result.balanced_accuracy,
+        settled=epoch.size == size and all(strategy.settled(state) for strategy in state.pipeline.strategies),
+        loss=epoch.loss,
+        diverged=epoch.diverged,
+        process_seconds=clock.process_seconds,
+        boundary_seconds=clock.seconds("boundary"),
+        eval_seconds=clock.seconds("evaluation"),
+        train_flops=float(spent_flops),
+        inference_flops=flops.count(result.model.architecture, size)[0],
+        full_flops=flops.count(state.full, size)[0],
+        n_parameters=sum(p.numel() for p in result.model.parameters()),
+        peak_memory=peak_memory(state.data.x.device),
+        skipped_steps=n_skipped,
+        events=state.events,
+    )
