@@ -114,7 +114,9 @@ FAMILIES: dict[str, Family] = {
     "wide": Family((64, 128, 256), 1),
 }
 
-WIDTH_STEP = 8  # widths are multiples of it: odd widths were 5-21 % slower per step on CPU than the wider multiple
+WIDTH_STEP = (
+    8  # widths are multiples of it, as tensor cores want them; on a CPU odd ones cost nothing (benchmarks/shapes.md)
+)
 
 
 def rounded(channels: float) -> int:

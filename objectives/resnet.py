@@ -28,7 +28,7 @@ class Convolution(nn.Conv2d):
 
 
 class GhostBatchNorm(nn.BatchNorm2d):
-    """Batch normalisation over ghost batches of at most `ghost` samples (Hoffer et al. 2017, section 4).
+    """Batch normalisation over ghost batches of at most `ghost` samples (Hoffer et al. 2017).
 
     0 normalises over the whole batch. Running statistics decay per step as those of an ordinary batch norm do.
     """

@@ -40,7 +40,7 @@ def reindex(trainee: Trainee, index: Index, epoch: int = 0) -> Trainee:
     """The trainee whose channel j of each axis copies old channel `index[axis][j]`; axes left out stay as they are.
 
     A subset of channels computes the same function where the others were dead; repeats always do (Net2WiderNet, Chen et
-    al. 2016, section 2.2). The second and later copies of a channel are born at `epoch`.
+    al. 2016). The second and later copies of a channel are born at `epoch`.
 
     Raises:
         ValueError: an unknown axis, an empty one, or a channel that does not exist.
@@ -71,7 +71,7 @@ def reindex(trainee: Trainee, index: Index, epoch: int = 0) -> Trainee:
 def insert_block(trainee: Trainee, stage: int, position: int, interior: int, epoch: int = 0) -> Trainee:
     """The trainee with a new basic block at `position` of a stage, which computes the identity to begin with.
 
-    Its last batch norm has gamma 0 (Goyal et al. 2017, section 5.1), so that relu(x + 0) = x; Net2DeeperNet for
+    Its last batch norm has gamma 0 (Goyal et al. 2017), so that relu(x + 0) = x; Net2DeeperNet for
     residual networks. Its convolutions are He-normal.
 
     Raises:

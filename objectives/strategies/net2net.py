@@ -17,8 +17,8 @@ class Net2Net(Strategy):
     """Starts with a part of the network and grows it to the full one at given times of the run.
 
     Wider: new channels copy old ones at random, the same map for all tensors of a stage, and their consumers share the
-    weight (Net2WiderNet, section 2.2); `noise` on the copies breaks the symmetry. Deeper: new blocks at the end of a
-    stage begin as the identity, with a last gamma of 0 (section 2.3, for residual networks). What PruneTrain has pruned
+    weight (Net2WiderNet); `noise` on the copies breaks the symmetry. Deeper: new blocks at the end of a
+    stage begin as the identity, with a last gamma of 0 (Net2DeeperNet, for residual networks). What PruneTrain has pruned
     since the last growth is not grown again.
 
     Raises:

@@ -23,12 +23,12 @@ class PruneTrain(Strategy):
     """Adds a group lasso over channels to the loss and rebuilds the network without its dead channels every few epochs.
 
     Its strength comes from the lasso penalty ratio `lpr` on the first batch with the initial weights and stays
-    (section 4.1). Channels are removed by channel union (section 4.2): those that are dead for all producers and all
+    (LPR). Channels are removed by channel union: those that are dead for all producers and all
     consumers of their axis; a branch whose last convolution is dead is removed whole. Weights, statistics and
     momentum are sliced.
 
     Two departures: `prox` replaces the subgradient by a proximal step scaled by 1 / (1 - momentum), which reaches exact
-    zeros several times earlier in short runs; and the threshold compares magnitudes (the published code compares
+    zeros where the subgradient only oscillates around them; and the threshold compares magnitudes (the published code compares
     signed weights).
 
     Raises:
@@ -42,7 +42,7 @@ class PruneTrain(Strategy):
     round_to: int = 1  # channels; widths are multiples of it, and a reconfiguration that changes none is left out
     stop: float = 1.0  # share of the run after which nothing is penalised any more
     grace: int = 2  # epochs in which channels born by growth are not penalised
-    adapt_batch: bool = False  # the batch grows as the activations shrink, the learning rate alike (section 4.3)
+    adapt_batch: bool = False  # the batch grows as the activations shrink, the learning rate alike
     strength: float = learned(0.0)  # lambda
     active: bool = learned(True)  # in this segment
     exempt: Exempt | None = learned(None)  # channels in their grace epochs
