@@ -18,8 +18,8 @@ class Net2Net(Strategy):
 
     Wider: new channels copy old ones at random, the same map for all tensors of a stage, and their consumers share the
     weight (Net2WiderNet); `noise` on the copies breaks the symmetry. Deeper: new blocks at the end of a
-    stage begin as the identity, with a last gamma of 0 (Net2DeeperNet, for residual networks). What PruneTrain has pruned
-    since the last growth is not grown again.
+    stage begin as the identity, with a last gamma of 0 (Net2DeeperNet, for residual networks). What PruneTrain has
+    pruned since the last growth is not grown again.
 
     Raises:
         ValueError: a parameter outside its range.

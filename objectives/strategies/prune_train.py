@@ -28,8 +28,8 @@ class PruneTrain(Strategy):
     momentum are sliced.
 
     Two departures: `prox` replaces the subgradient by a proximal step scaled by 1 / (1 - momentum), which reaches exact
-    zeros where the subgradient only oscillates around them; and the threshold compares magnitudes (the published code compares
-    signed weights).
+    zeros where the subgradient only oscillates around them; and the threshold compares magnitudes (the published code
+    compares signed weights).
 
     Raises:
         ValueError: a parameter outside its range.
