@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Literal, cast, get_args
+
+StemKind = Literal["conv", "haar"]
+TransitionKind = Literal["projection", "pool"]
 
 
 def stage_axis(stage: int) -> str:
@@ -27,22 +30,28 @@ class Stage:
 
 @dataclass(frozen=True)
 class Architecture:
-    """A CIFAR-style ResNet of basic blocks (He et al. 2016, section 4.2) with projection shortcuts.
+    """A CIFAR-style ResNet of basic blocks (He et al. 2016, section 4.2).
 
-    The stem and the first stage share an axis. Each later stage halves the image and begins with a transition block.
+    The stem and the first stage share an axis. Each later stage halves the image and begins with a transition block:
+    with `projection`, a basic block of stride 2 beside a 1x1 projection; with `pool`, a 3x3 convolution and a 2x2
+    max-pooling in the place of that projection, as in ResNet-9 (Page 2018), where the branch is left out (interior 0).
 
     Raises:
-        ValueError: no stage, a width below 1, or a later stage without its transition block.
+        ValueError: no stage, a width below 1, a later stage without its transition block, or an unknown kind.
     """
 
     in_channels: int
     n_classes: int
     stages: tuple[Stage, ...]
     stem_stride: int = 1  # 2 quarters all later work: for small studies on a CPU
+    stem: StemKind = "conv"  # haar: a wavelet transform halves the image first and loses nothing
+    transition: TransitionKind = "projection"
 
     def __post_init__(self) -> None:
         if not self.stages:
             raise ValueError("an architecture needs at least one stage")
+        if self.stem not in get_args(StemKind) or self.transition not in get_args(TransitionKind):
+            raise ValueError(f"unknown stem {self.stem!r} or transition {self.transition!r}")
         for number, stage in enumerate(self.stages):
             if stage.width < 1 or any(width < 0 for width in stage.interiors):
                 raise ValueError(f"stage {number} has a width below 1 or an interior below 0: {stage}")
@@ -63,13 +72,16 @@ class Architecture:
 
     def activations(self, size: int) -> int:
         """Values per image of `size` pixels a side that convolutions put out: what a training step must remember."""
-        side = -(-size // self.stem_stride)
+        side = -(-size // (2 if self.stem == "haar" else 1))
+        side = -(-side // self.stem_stride)
         total = self.stages[0].width * side**2
         for number, stage in enumerate(self.stages):
             for block, interior in enumerate(stage.interiors):
-                transition = number > 0 and block == 0
-                side = -(-side // 2) if transition else side
-                total += (interior + stage.width * (transition + (interior > 0))) * side**2
+                shortcut = 0
+                if number > 0 and block == 0:
+                    before, side = side, -(-side // 2)
+                    shortcut = stage.width * (side**2 if self.transition == "projection" else before**2)
+                total += shortcut + (interior + stage.width * (interior > 0)) * side**2
         return total
 
     def to_json(self) -> dict[str, object]:
@@ -78,6 +90,8 @@ class Architecture:
             "in_channels": self.in_channels,
             "n_classes": self.n_classes,
             "stem_stride": self.stem_stride,
+            "stem": self.stem,
+            "transition": self.transition,
             "stages": [{"width": stage.width, "interiors": list(stage.interiors)} for stage in self.stages],
         }
 
@@ -94,6 +108,8 @@ class Architecture:
                 in_channels=int(cast("int", plain["in_channels"])),
                 n_classes=int(cast("int", plain["n_classes"])),
                 stem_stride=int(cast("int", plain["stem_stride"])),
+                stem=cast("StemKind", plain.get("stem", "conv")),
+                transition=cast("TransitionKind", plain.get("transition", "projection")),
                 stages=tuple(Stage(int(s["width"]), tuple(int(w) for w in s["interiors"])) for s in stages),
             )
         except (KeyError, TypeError) as error:
@@ -105,13 +121,16 @@ class Family:
     """Networks that differ in depth and in a multiplier of their widths only."""
 
     widths: tuple[int, ...]  # channels per stage at multiplier 1
-    baseline_depth: int  # blocks per stage of BASELINE
+    baseline_depth: int  # of BASELINE
+    blocks: tuple[int, ...] = (1, 1, 1)  # per stage at depth 1
+    transition: TransitionKind = "projection"
 
 
 FAMILIES: dict[str, Family] = {
-    "small": Family((16, 32), 1),  # for images of about 8x8
+    "small": Family((16, 32), 1, (1, 1)),  # for images of about 8x8
     "thin": Family((16, 32, 64), 3),  # depth 1 to 9: ResNet-8 to ResNet-56 (He et al. 2016)
     "wide": Family((64, 128, 256), 1),
+    "fast": Family((64, 128, 256, 512), 1, (0, 1, 0, 1), "pool"),  # depth 1: ResNet-9 (Page 2018); few kernels a step
 }
 
 WIDTH_STEP = (
@@ -127,13 +146,17 @@ def rounded(channels: float) -> int:
 def build(
     family: str, *, depth: int, width: float, in_channels: int, n_classes: int, stem_stride: int = 1
 ) -> Architecture:
-    """The family's architecture with `depth` blocks per stage and widths times `width`, rounded to multiples of 8.
+    """The family's architecture, its blocks per stage times `depth` and its widths times `width`, in multiples of 8.
 
     Raises:
         ValueError: an unknown family.
     """
     if family not in FAMILIES:
         raise ValueError(f"unknown family {family!r}: choose one of {', '.join(FAMILIES)}")
-    widths = [rounded(channels * width) for channels in FAMILIES[family].widths]
-    stages = tuple(Stage(channels, (channels,) * depth) for channels in widths)
-    return Architecture(in_channels, n_classes, stages, stem_stride)
+    known = FAMILIES[family]
+    stages = []
+    for number, (channels, n_blocks) in enumerate(zip(known.widths, known.blocks, strict=True)):
+        stage_width = rounded(channels * width)
+        pooled = (0,) if known.transition == "pool" and number > 0 else ()
+        stages.append(Stage(stage_width, pooled + (stage_width,) * (depth * n_blocks)))
+    return Architecture(in_channels, n_classes, tuple(stages), stem_stride, transition=known.transition)

@@ -1,9 +1,18 @@
-"""How the steps of a segment are run. `Eager` runs them one kernel at a time."""
+"""How the steps of a segment are run: `Eager`, `Compiled`, `CudaGraph`, and `Auto`, which measures what pays.
+
+All do the same work. What an executor needs before it is fast, compilation or capture, happens while the clock runs.
+"""
 
 from __future__ import annotations
 
+import os
+import shutil
+import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import median
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +22,8 @@ from objectives.formats import LossScaler, NumberFormat
 from objectives.resnet import Convolution
 from objectives.state import Step, Trainee
 from objectives.strategies.base import Strategy
+
+CAPTURE_WARM_UP = 3  # steps on a side stream before a capture, as CUDA graphs ask for
 
 
 @dataclass(frozen=True)
@@ -25,14 +36,45 @@ class Segment:
     scaler: LossScaler | None  # where the number format asks for one
     label_smoothing: float
 
+    def is_same(self, other: Segment) -> bool:
+        """Whether steps prepared for the other segment train this one: nothing that they hold was replaced."""
+        mine, theirs = ((*s.strategies, s.trainee, s.number_format, s.scaler) for s in (self, other))
+        identical = len(mine) == len(theirs) and all(one is two for one, two in zip(mine, theirs, strict=True))
+        return identical and self.label_smoothing == other.label_smoothing
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network lies."""
+        return next(self.trainee.model.parameters()).device
+
+
+class Executor(Protocol):
+    """Runs the steps of one segment."""
+
+    @property
+    def segment(self) -> Segment:
+        """What is trained."""
+
+    @property
+    def notes(self) -> list[str]:
+        """What happened that a reader of the trial should know; the reader empties it."""
+
+    def step(self, x: Tensor, y: Tensor) -> Step:
+        """Trains on one batch (x: [batch, channels, height, width], y: [batch]); the loss stays on the device.
+
+        The network is in training mode. What is returned is valid until the next step.
+        """
+
 
 class Eager:
     """Runs the steps of one segment as ordinary PyTorch calls. Nothing in a step waits for the device."""
 
     def __init__(self, segment: Segment) -> None:
-        self._segment = segment
+        self.segment = segment
+        self.notes: list[str] = []
+        self.forward: Callable[[Tensor], Tensor] = segment.trainee.model
         model = segment.trainee.model
-        self._device = next(model.parameters()).device
+        self._device = segment.device
         self._always = torch.ones((), device=self._device)
         # A forward pass that overflows in fp16 poisons the running statistics: a skipped step restores them.
         self._statistics = [b for b in model.buffers() if b.is_floating_point()] if segment.scaler else []
@@ -41,13 +83,12 @@ class Eager:
         model.train()
 
     def step(self, x: Tensor, y: Tensor) -> Step:
-        """Trains on one batch (x: [batch, channels, height, width], y: [batch]); the loss stays on the device."""
-        segment = self._segment
+        segment = self.segment
         for strategy in segment.strategies:
             x, y = strategy.batch(x, y)
         kept = [statistic.clone() for statistic in self._statistics]
         with segment.number_format.context(self._device):
-            logits = segment.trainee.model(x)
+            logits = self.forward(x)
         loss = F.cross_entropy(logits.float(), y, label_smoothing=segment.label_smoothing)
         total = loss
         for strategy in segment.strategies:
@@ -63,7 +104,7 @@ class Eager:
 
     def _optimise(self, total: Tensor) -> Tensor:
         """Steps the optimizer down the gradient of `total`; scalar 1, or 0 when loss scaling skipped the step."""
-        optimizer, scaler = self._segment.trainee.optimizer, self._segment.scaler
+        optimizer, scaler = self.segment.trainee.optimizer, self.segment.scaler
         if scaler is None:
             total.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -78,6 +119,244 @@ class Eager:
         return taken
 
 
+class Compiled(Eager):
+    """Eager, but for the network's forward and backward pass, which torch.compile makes into fewer kernels.
+
+    Its first step compiles. Caches of earlier compilations are off: the seconds of a trial must not depend on which
+    trials ran before it.
+    """
+
+    def __init__(self, segment: Segment, backend: str = "inductor") -> None:
+        super().__init__(segment)
+        torch._dynamo.reset()  # else it falls back to eager after eight networks, and keeps the old ones alive
+        if backend == "inductor":
+            import torch._inductor.config as inductor
+
+            inductor.force_disable_caches = True
+            inductor.compile_threads = 1  # else a pool of processes outlives the worker
+            warnings.filterwarnings("ignore", "dynamo_pgo force disabled")  # as was asked
+        self.forward = torch.compile(segment.trainee.model, dynamic=False, backend=backend)
+
+
+Shape = tuple[int, ...]  # of a batch: [batch, channels, height, width]
+
+
+class CudaGraph:
+    """Captures a whole step, optimizer included, as one CUDA graph and replays it: one launch instead of hundreds.
+
+    The learning rate must be a tensor. Warm-up and capture leave no trace in what is trained.
+
+    Raises:
+        RuntimeError: the step cannot be captured.
+    """
+
+    def __init__(self, segment: Segment, shape: Shape) -> None:
+        self.segment = segment
+        self.notes: list[str] = []
+        eager, memory = Eager(segment), Memory(segment)
+        self._x = torch.randn(shape, device=segment.device).contiguous(memory_format=torch.channels_last)
+        self._y = torch.zeros(shape[0], dtype=torch.int64, device=segment.device)
+        side = torch.cuda.Stream(segment.device)  # type: ignore[no-untyped-call]
+        side.wait_stream(torch.cuda.current_stream(segment.device))
+        with torch.cuda.stream(side):
+            for _ in range(CAPTURE_WARM_UP):
+                eager.step(self._x, self._y)
+        torch.cuda.current_stream(segment.device).wait_stream(side)
+        memory.restore()
+        self._graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(self._graph):
+                self._done = eager.step(self._x, self._y)
+        finally:
+            memory.restore()
+
+    def step(self, x: Tensor, y: Tensor) -> Step:
+        self._x.copy_(x)
+        self._y.copy_(y)
+        self._graph.replay()
+        return self._done
+
+
+class Memory:
+    """Everything that a step changes, as it was; `restore` brings it back in place."""
+
+    def __init__(self, segment: Segment) -> None:
+        trainee, self._device, self._scaler = segment.trainee, segment.device, segment.scaler
+        tensors = list(trainee.model.state_dict().values())
+        tensors += [tensor for shadow in trainee.shadows.values() for tensor in shadow.tensors.values()]
+        states = trainee.optimizer.state.values()
+        tensors += [value for state in states for value in state.values() if isinstance(value, Tensor)]
+        tensors += [v for strategy in segment.strategies for v in vars(strategy).values() if isinstance(v, Tensor)]
+        self._kept = [(tensor, tensor.detach().clone()) for tensor in tensors]
+        self._scale = None if self._scaler is None else self._scaler.state_dict()
+        self._random = torch.cuda.get_rng_state(self._device) if self._device.type == "cuda" else torch.get_rng_state()
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        for tensor, before in self._kept:
+            tensor.copy_(before)
+        if self._scaler is not None and self._scale is not None:
+            self._scaler.load_state_dict(self._scale)
+        if self._device.type == "cuda":
+            torch.cuda.set_rng_state(self._random, self._device)
+        else:
+            torch.set_rng_state(self._random)
+
+
+def unusable(name: str, segment: Segment) -> str | None:
+    """Why an executor cannot run a segment, or None where it can."""
+    if name == "cuda_graph" and segment.device.type != "cuda":
+        return "CUDA graphs need an NVIDIA GPU"
+    if name == "cuda_graph" and (held := [type(s).__name__ for s in segment.strategies if not s.capturable]):
+        return f"{held[0]} decides on the host"
+    if name == "compile" and shutil.which(os.environ.get("CXX", "g++")) is None:
+        return "torch.compile needs a C++ compiler (g++, or the one that CXX names)"
+    return None
+
+
+def prepared(name: str, segment: Segment, shape: Shape) -> Executor:
+    """The executor of that name for batches of `shape`; an eager one with a note where it cannot be had."""
+    reason = unusable(name, segment)
+    if reason is None:
+        try:
+            match name:
+                case "compile":
+                    return Compiled(segment)
+                case "cuda_graph":
+                    return CudaGraph(segment, shape)
+                case _:
+                    return Eager(segment)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:  # a step that cannot be captured
+            reason = str(error).splitlines()[0]
+    eager = Eager(segment)
+    eager.notes.append(f"{name} not used: {reason}")
+    return eager
+
+
+@dataclass(frozen=True)
+class Experience:
+    """What an executor costs and brings."""
+
+    setup_seconds: float
+    speedup: float  # of a step, over eager
+
+
+# Before anything was measured: a capture costs little and launches dominate small networks; a compilation costs 14 to
+# 34 s on one core for 1.13 to 1.24 (measured on a CPU, ResNet-8).
+EXPECTED = {"cuda_graph": Experience(0.5, 1.5), "compile": Experience(30.0, 1.2)}
+MEASURED_STEPS = 5
+
+
+class Auto:
+    """Starts eager, measures its steps, and changes to the device's fast executor where that pays by break-even.
+
+    It pays when what the steps left are expected to gain takes longer than the set-up: steps_left * (t_eager - t_fast)
+    > setup. A segment is expected to last as long again as it has lasted, and at least to the end of its epoch. An
+    executor that measures slower than eager is given up at once. `experience` is read and brought up to date: half of
+    what was expected, half of what was measured.
+    """
+
+    def __init__(
+        self,
+        segment: Segment,
+        fast: str,
+        prepare: Callable[[], Executor],
+        experience: dict[str, Experience],
+        now: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.segment = segment
+        self.notes: list[str] = []
+        self._fast, self._prepare, self._experience, self._now = fast, prepare, experience, now
+        self._running: Executor = Eager(segment)
+        self._seconds: list[float] = []  # of the first steps of what runs now
+        self._eager_seconds = self._setup_seconds = 0.0
+        self._may_try = True
+        self._n_done = self._n_expected = 0  # steps
+
+    def expect(self, n_left: int, *, at_least: int) -> None:
+        """Takes in how many steps the run has left, and how many of them surely belong to this segment."""
+        self._n_expected = self._n_done + min(n_left, max(at_least, self._n_done))
+
+    def step(self, x: Tensor, y: Tensor) -> Step:
+        self._n_done += 1
+        if len(self._seconds) < MEASURED_STEPS:
+            done, seconds = self._timed(lambda: self._running.step(x, y))
+            self._seconds.append(seconds)
+            if len(self._seconds) == MEASURED_STEPS:
+                self._judge()
+            return done
+        if self._may_try and self._pays():
+            self._may_try, self._seconds = False, []
+            done, seconds = self._timed(lambda: self._changed(x, y))
+            self._setup_seconds = seconds - self._eager_seconds
+            return done
+        return self._running.step(x, y)
+
+    def _pays(self) -> bool:
+        expected = self._experience[self._fast]
+        gain = self._eager_seconds * (1 - 1 / expected.speedup)
+        return (self._n_expected - self._n_done) * gain > expected.setup_seconds
+
+    def _changed(self, x: Tensor, y: Tensor) -> Step:
+        """The first step of the fast executor, set-up included."""
+        self._running = self._prepare()
+        self.notes += self._running.notes
+        return self._running.step(x, y)
+
+    def _judge(self) -> None:
+        """Keeps what was measured of the running executor, and the executor if it is faster than eager."""
+        seconds = median(self._seconds)
+        if self._may_try or not self._eager_seconds:
+            self._eager_seconds = seconds
+            return
+        before, speedup = self._experience[self._fast], self._eager_seconds / seconds
+        self._experience[self._fast] = Experience(
+            (before.setup_seconds + self._setup_seconds) / 2, (before.speedup + speedup) / 2
+        )
+        found = f"{self._fast} set up in {self._setup_seconds:.2g} s, steps x{speedup:.2f} as fast"
+        if speedup <= 1:
+            self._running = Eager(self.segment)
+            found += ": given up"
+        self.notes.append(found)
+
+    def _timed(self, work: Callable[[], Step]) -> tuple[Step, float]:
+        """What the work returns, and its seconds with the device idle at both ends."""
+        _synchronise(self.segment.device)
+        start = self._now()
+        done = work()
+        _synchronise(self.segment.device)
+        return done, self._now() - start
+
+
+class Executors:
+    """The executors of a run, one after the other. The one in use goes on for as long as it serves."""
+
+    def __init__(self, name: str, experience: dict[str, Experience]) -> None:
+        self._name, self._experience = name, experience
+        self._running: tuple[Executor, Shape] | None = None
+
+    def of(self, segment: Segment, shape: Shape) -> Executor:
+        """The executor for batches of `shape` in a segment."""
+        if self._running is not None:
+            executor, its_shape = self._running
+            if its_shape == shape and executor.segment.is_same(segment):
+                return executor
+        self._running = None  # a captured graph pins an old network: drop it before the next one needs memory
+        executor = self._new(segment, shape)
+        self._running = executor, shape
+        return executor
+
+    def _new(self, segment: Segment, shape: Shape) -> Executor:
+        if self._name != "auto":
+            return prepared(self._name, segment, shape)
+        fast = "cuda_graph" if segment.device.type == "cuda" else "compile"
+        if unusable(fast, segment):
+            return Eager(segment)
+        return Auto(segment, fast, lambda: prepared(fast, segment, shape), self._experience)
+
+
 def _wrapped(layer: Convolution, strategies: tuple[Strategy, ...]) -> Callable[[Tensor], Tensor] | None:
     """The layer's training computation with every strategy that wraps it, or None where none does."""
 
@@ -88,3 +367,8 @@ def _wrapped(layer: Convolution, strategies: tuple[Strategy, ...]) -> Callable[[
     for strategy in strategies:
         compute = strategy.convolution(layer, compute)
     return None if compute is plain else compute
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

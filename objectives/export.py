@@ -34,6 +34,7 @@ class ExportedModel:
     mean: tuple[float, ...]  # per channel, of pixel values in [0, 1]
     std: tuple[float, ...]
     classes: tuple[str, ...]
+    mirrored: bool  # logits are the sum over an image and its mirror image
     about: Mapping[str, object]  # model.json as written: pipeline, study, trial, seconds, accuracy, versions
 
     @torch.no_grad()
@@ -49,8 +50,9 @@ class ExportedModel:
                 f"this model takes [n, {self.channels}, {self.size}, {self.size}] uint8"
             )
         mean, std = (torch.tensor(values, device=x.device).view(1, -1, 1, 1) for values in (self.mean, self.std))
-        probabilities: Tensor = self.network((x.float() / 255 - mean) / std).softmax(1)
-        return probabilities
+        x = (x.float() / 255 - mean) / std
+        logits: Tensor = self.network(x) + self.network(x.flip(3)) if self.mirrored else self.network(x)
+        return logits.softmax(1)
 
 
 def export(trained: Trained, dataset: Dataset, folder: Path, about: Mapping[str, object]) -> None:
@@ -64,6 +66,7 @@ def export(trained: Trained, dataset: Dataset, folder: Path, about: Mapping[str,
         "architecture": trained.model.architecture.to_json(),
         "input": {"size": dataset.size, "channels": dataset.channels, "mean": dataset.mean, "std": dataset.std},
         "classes": dataset.classes,
+        "test_time_flip": trained.mirrored,
         "pipeline": trained.pipeline.to_json(),
         "train_seconds": trained.report.train_seconds,
         "accuracy": trained.report.accuracy,
@@ -111,6 +114,7 @@ def load_model(folder: str | Path) -> ExportedModel:
         tuple(images["mean"]),
         tuple(images["std"]),
         tuple(about["classes"]),
+        about.get("test_time_flip", False),
         about,
     )
 

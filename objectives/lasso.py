@@ -75,8 +75,8 @@ class _Penalty(torch.autograd.Function):
 
 
 def penalty(model: ResNet, scale: float, exempt: Exempt) -> Tensor:
-    """`scale` times the sum of the norms of all groups but those exempt, differentiable."""
-    groups = grouped(model)
+    """`scale` times the sum of the norms of all groups but those exempt and frozen ones, differentiable."""
+    groups = _trained(model)
     result: Tensor = _Penalty.apply(groups, scale, exempt, *(g.weight for g in groups))  # type: ignore[no-untyped-call]
     return result
 
@@ -86,16 +86,16 @@ def shrink_(model: ResNet, amount: Tensor, exempt: Exempt) -> None:
     """The proximal step: every group's norm falls by `amount` (scalar tensor), to zero at most; rows, then columns.
 
     In place, one pass over each weight: the norms of the columns after the rows have shrunk follow from the same
-    squares.
+    squares. Frozen weights stay as they are.
     """
-    for group in grouped(model):
+    for group in _trained(model):
         squared = squares(group.weight)
         scale: Tensor | None = None
         if group.out_axis is not None:
-            rows = _kept(squared.sum(1), amount, exempt.get(group.out_axis))
+            rows = shrink_factor(squared.sum(1), amount, exempt.get(group.out_axis))
             squared, scale = squared * rows.square()[:, None], rows[:, None]
         if group.in_axis is not None:
-            columns = _kept(squared.sum(0), amount, exempt.get(group.in_axis))[None, :]
+            columns = shrink_factor(squared.sum(0), amount, exempt.get(group.in_axis))[None, :]
             scale = columns if scale is None else scale * columns
         assert scale is not None
         group.weight.mul_(_spread(scale, group.weight))
@@ -118,6 +118,11 @@ def dense_channels(model: ResNet, threshold: float) -> dict[str, Tensor]:
     return dense
 
 
+def _trained(model: ResNet) -> list[Grouped]:
+    """Every weight that has groups and is not frozen."""
+    return [group for group in grouped(model) if group.weight.requires_grad]
+
+
 def _norms(squared: Tensor, group: Grouped, exempt: Exempt) -> tuple[Tensor, Tensor]:
     """(sum of the norms of a weight's groups, [out, in] sum of the inverse norms that each entry is divided by)."""
     total = squared.new_zeros(())
@@ -132,7 +137,7 @@ def _norms(squared: Tensor, group: Grouped, exempt: Exempt) -> tuple[Tensor, Ten
     return total, inverse
 
 
-def _kept(squared_norms: Tensor, amount: Tensor, exempt: Tensor | None) -> Tensor:
+def shrink_factor(squared_norms: Tensor, amount: Tensor, exempt: Tensor | None) -> Tensor:
     """The factor that shrinks each group by `amount`, in [0, 1]."""
     factor = (1 - amount / squared_norms.clamp_min(torch.finfo(squared_norms.dtype).tiny).sqrt()).clamp_min_(0)
     return factor if exempt is None else factor.masked_fill(exempt, 1.0)

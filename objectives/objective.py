@@ -14,7 +14,7 @@ from objectives.allocator import keep_freed_memory
 from objectives.augment import Batches, Normalisation
 from objectives.clock import TIMING_VERSION, describe
 from objectives.data import Dataset, load
-from objectives.errors import DeviceError
+from objectives.errors import DataError, DeviceError
 from objectives.executors import Eager, Segment
 from objectives.export import export
 from objectives.formats import FORMATS, LossScaler, unavailable
@@ -41,6 +41,11 @@ class TrainingObjective:
         self._device = _open(device)
         torch.set_num_threads(threads)
         self._dataset: Dataset = load(task.data, self._device)
+        if task.test_time_flip and not self._dataset.flip:
+            raise DataError(
+                f"test_time_flip = true, but a mirror image of {self._dataset.name} may have another label: "
+                "leave it out, or set flip = true under [data]"
+            )
         self._trained: Trained | None = None
 
     def facts(self) -> dict[str, object]:

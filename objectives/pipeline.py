@@ -18,6 +18,7 @@ from objectives.strategies.base import Strategy
 NumberFormatName = Literal["fp32", "tf32", "bf16", "fp16"]
 LrRule = Literal["none", "sqrt", "linear"]
 ScheduleName = Literal["one_cycle", "cosine", "step"]
+ExecutorName = Literal["auto", "eager", "cuda_graph", "compile"]
 
 LR_REFERENCE_BATCH = 256  # samples; `Pipeline.lr` is stated for this batch size
 
@@ -44,15 +45,18 @@ class Pipeline:
     label_smoothing: float = 0.0  # probability mass spread over all classes
     crop: bool = True  # random shift by up to an eighth of the image, zero-padded
     flip: bool = True  # random horizontal flip
+    alternating_flip: bool = False  # a flip at random in the first epoch, then every other time (Jordan 2024)
     cutout: float = 0.0  # side of the square that is blanked, as a share of the image (DeVries & Taylor 2017)
     depth: int = 1  # residual blocks per stage
     width: float = 1.0  # multiplier of the family's stage widths
+    executor: ExecutorName = "eager"  # how steps are run; see objectives.executors
     strategies: tuple[Strategy, ...] = ()
 
     def __post_init__(self) -> None:
         _check_choice("number_format", self.number_format, get_args(NumberFormatName))
         _check_choice("lr_rule", self.lr_rule, get_args(LrRule))
         _check_choice("schedule", self.schedule, get_args(ScheduleName))
+        _check_choice("executor", self.executor, get_args(ExecutorName))
         for name, low, high in _RANGES:
             _check_range(name, getattr(self, name), low, high)
         for strategy, other in permutations(self.strategies, 2):
@@ -75,11 +79,13 @@ class Pipeline:
             f"lr {self.lr:.3g}{rule}",
             f"depth {self.depth}" + (f" width x{self.width:g}" if self.width != 1 else ""),
         ]
-        augmentations = ["crop"] * self.crop + ["flip"] * self.flip + [f"cutout {self.cutout:.0%}"] * (self.cutout > 0)
+        flip = "alternating flip" if self.alternating_flip else "flip"
+        augmentations = ["crop"] * self.crop + [flip] * self.flip + [f"cutout {self.cutout:.0%}"] * (self.cutout > 0)
         parts.append(" ".join(augmentations) or "no augmentation")
         if self.label_smoothing >= 0.005:
             parts.append(f"smoothing {self.label_smoothing:.2f}")
-        return ", ".join([*parts, *(strategy.describe() for strategy in self.strategies)])
+        parts += [strategy.describe() for strategy in self.strategies]
+        return ", ".join(parts if self.executor == "eager" else [*parts, self.executor.replace("_", " ")])
 
     def to_json(self) -> dict[str, object]:
         """This pipeline as plain JSON data; `from_json` is the inverse."""

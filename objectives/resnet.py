@@ -61,27 +61,61 @@ class Block(nn.Module):
     dead branch left behind, relu(x + offset).
     """
 
-    def __init__(self, n_in: int, interior: int, n_out: int, stride: int, ghost: int, *, transition: bool) -> None:
+    def __init__(
+        self,
+        n_in: int,
+        interior: int,
+        n_out: int,
+        stride: int,
+        ghost: int,
+        *,
+        transition: bool,
+        pools: bool = False,
+    ) -> None:
         super().__init__()
         self.has_branch = interior > 0
+        self.pools = pools  # the shortcut is a 3x3 convolution and a max-pooling
         if self.has_branch:
             self.conv1 = Convolution(n_in, interior, 3, stride)
             self.bn1 = GhostBatchNorm(interior, ghost)
             self.conv2 = Convolution(interior, n_out, 3)
             self.bn2 = GhostBatchNorm(n_out, ghost)
         self.offset = None if self.has_branch or transition else nn.Parameter(torch.zeros(n_out))
-        self.shortcut = (
-            nn.Sequential(Convolution(n_in, n_out, 1, stride), GhostBatchNorm(n_out, ghost)) if transition else None
-        )
+        self.shortcut: nn.Sequential | None = None
+        if transition:
+            convolution = Convolution(n_in, n_out, 3) if pools else Convolution(n_in, n_out, 1, stride)
+            self.shortcut = nn.Sequential(convolution, GhostBatchNorm(n_out, ghost))
 
     def forward(self, x: Tensor) -> Tensor:
-        out = x if self.shortcut is None else self.shortcut(x)
+        out = x if self.shortcut is None else self._shortcut(x)
         if self.has_branch:
             branch: Tensor = self.bn2(self.conv2(F.relu_(self.bn1(self.conv1(x)))))
             out = branch.add_(out)
         elif self.offset is not None:
             out = out + self.offset.view(1, -1, 1, 1)
         return F.relu_(out)
+
+    def _shortcut(self, x: Tensor) -> Tensor:
+        convolution, norm = cast("nn.Sequential", self.shortcut)
+        out: Tensor = convolution(x)
+        if self.pools:
+            out = F.max_pool2d(out, 2, ceil_mode=True)
+        result: Tensor = norm(out)
+        return result
+
+
+def haar(x: Tensor) -> Tensor:
+    """The Haar wavelet transform, [batch, channels, height, width] to [batch, 4 channels, height / 2, width / 2].
+
+    Orthonormal, so nothing is lost; images with an odd side are padded by their border.
+    """
+    height, width = x.shape[2:]
+    if height % 2 or width % 2:
+        x = F.pad(x, (0, width % 2, 0, height % 2), mode="replicate")
+    top, bottom = x[:, :, ::2], x[:, :, 1::2]
+    high, low = top - bottom, top + bottom
+    parts = [sign * half[..., 1::2] + half[..., ::2] for half in (low, high) for sign in (1, -1)]
+    return torch.cat(parts, 1).mul_(0.5).contiguous(memory_format=torch.channels_last)
 
 
 class ResNet(nn.Module):
@@ -95,16 +129,19 @@ class ResNet(nn.Module):
         self.architecture = architecture
         self.ghost = ghost  # samples per ghost batch while training; 0: the whole batch
         width = architecture.stages[0].width
-        self.stem = nn.Sequential(
-            Convolution(architecture.in_channels, width, 3, architecture.stem_stride), GhostBatchNorm(width, ghost)
-        )
+        n_in = architecture.in_channels * (4 if architecture.stem == "haar" else 1)
+        self.stem = nn.Sequential(Convolution(n_in, width, 3, architecture.stem_stride), GhostBatchNorm(width, ghost))
+        pools = architecture.transition == "pool"
         self.stages = nn.ModuleList()
         for number, stage in enumerate(architecture.stages):
             blocks = nn.ModuleList()
             for position, interior in enumerate(stage.interiors):
                 transition = number > 0 and position == 0
                 stride = 2 if transition else 1
-                blocks.append(Block(width, interior, stage.width, stride, ghost, transition=transition))
+                block = Block(
+                    width, interior, stage.width, stride, ghost, transition=transition, pools=pools and transition
+                )
+                blocks.append(block)
                 width = stage.width
             self.stages.append(blocks)
         self.head = nn.Linear(width, architecture.n_classes)
@@ -112,7 +149,7 @@ class ResNet(nn.Module):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.relu_(self.stem(x))
+        x = F.relu_(self.stem(haar(x) if self.architecture.stem == "haar" else x))
         for blocks in self.stages:
             for block in cast("nn.ModuleList", blocks):
                 x = block(x)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from objectives.architecture import Architecture
+    from objectives.augment import Normalisation
     from objectives.data import Images
     from objectives.resnet import ResNet
     from objectives.strategies.base import Strategy
@@ -61,12 +62,15 @@ class Schedule:
     epochs: int
     restart: float | None = None  # epoch from which the share falls linearly to 0 instead, after growth
     restart_share: float = 1.0
+    held: bool = False  # stays at its peak once it is there
 
     def __call__(self, epoch: float) -> float:
         """The share in (0, 1] at `epoch`, a real number in [0, epochs)."""
         if self.restart is not None and epoch >= self.restart:
             return self.restart_share * (self.epochs - epoch) / (self.epochs - self.restart)
         fraction = epoch / self.epochs
+        if self.held:
+            fraction = min(fraction, 0.25 if self.name == "one_cycle" else 0.0)
         match self.name:
             case "step":  # PruneTrain's milestones 93 and 150 of 182 epochs, as fractions
                 return 1.0 if fraction < 0.51 else 0.1 if fraction < 0.82 else 0.01
@@ -84,9 +88,11 @@ class TrainState:
     pipeline: Pipeline  # the settings in force now; starts as sampled
     schedule: Schedule  # replaced to re-warm or rewind
     data: Images  # the training images in use
+    normalise: Normalisation  # maps their pixels to what the network takes
     full: Architecture  # what the settings ask for; a strategy may start with less
     ends: int  # epoch at which the run ends; pipeline.epochs keeps fractions meaningful
     epoch: int = 0  # epochs finished
+    loss: float = math.nan  # mean training loss of the last of them; `history` has it from the next boundary on
     history: tuple[Report, ...] = ()
     events: tuple[str, ...] = ()  # since the last report, in words
 

@@ -58,6 +58,7 @@ class Task:
     data: DataSpec
     family: str  # a key of architecture.FAMILIES
     stem_stride: int = 1
+    test_time_flip: bool = False  # accuracies are those of an image and its mirror image taken together
 
     def to_json(self) -> dict[str, object]:
         """This task as plain JSON data; `from_json` is the inverse."""

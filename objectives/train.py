@@ -12,13 +12,14 @@ from math import isfinite, nan
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from objectives import architecture, flops
 from objectives.architecture import Architecture
 from objectives.augment import Augmentation, Batches, Normalisation
 from objectives.clock import Clock, peak_memory, reset_peak_memory
 from objectives.data import Dataset, Images
-from objectives.executors import Eager, Segment
+from objectives.executors import EXPECTED, Auto, Eager, Executor, Executors, Experience, Segment
 from objectives.formats import FORMATS, LossScaler, NumberFormat
 from objectives.pipeline import Pipeline, Report
 from objectives.resnet import ResNet
@@ -27,6 +28,7 @@ from objectives.task import Seeds, Task
 
 WARM_UP_STEPS = 3
 EVALUATION_BATCH = 1000  # images
+EXPERIENCE: dict[str, Experience] = dict(EXPECTED)  # with executors, in this process
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Trained:
     model: ResNet  # as deployed, in evaluation mode
     pipeline: Pipeline
     report: Report
+    mirrored: bool  # its accuracy is that of an image and its mirror image taken together
 
 
 def train(pipeline: Pipeline, task: Task, dataset: Dataset, seeds: Seeds) -> Generator[Report, None, Trained]:
@@ -49,15 +52,14 @@ def train(pipeline: Pipeline, task: Task, dataset: Dataset, seeds: Seeds) -> Gen
     device = dataset.train.x.device
     number_format = FORMATS[pipeline.number_format]
     number_format.set_float32_products()
-    normalise = Normalisation(dataset, device)
+    state = starting_state(pipeline, task, dataset, seeds)
     batches = Batches(
         dataset.train,
         pipeline.batch_size,
         augmentation(pipeline, dataset),
-        normalise,
+        state.normalise,
         (seeds.order, seeds.augmentation),
     )
-    state = starting_state(pipeline, task, dataset, seeds)
     clock = Clock(device)
     with clock.span("warm_up"):
         warm_up(state, batches, number_format)
@@ -68,27 +70,28 @@ def train(pipeline: Pipeline, task: Task, dataset: Dataset, seeds: Seeds) -> Gen
     spent_flops, n_skipped = 0, 0
     with clock.span("calibration"):
         state = begun(state, *next(batches.epoch(0)))
+        batches = batches.over(state.data, state.pipeline.batch_size)
+    executors = Executors(pipeline.executor, EXPERIENCE)
     while state.epoch < state.ends:
         with clock.span("steps"):
             state = bound(state)
-            executor = Eager(_segment(state, number_format, scaler))
+            executor = executors.of(_segment(state, number_format, scaler), batches.shape)
             epoch = run_epoch(executor, batches, state)
-        spent_flops += epoch.n_images * flops.count(state.trainee.model.architecture, epoch.size)[1]
+        spent_flops += epoch.n_images * flops.count(*_work(state, epoch.size))[1]
         n_skipped += epoch.n_skipped
-        state = replace(state, epoch=state.epoch + 1)
-        with clock.span("evaluation"):
-            result = evaluated(state, dataset, normalise, number_format)
+        state = replace(state, epoch=state.epoch + 1, loss=epoch.loss, events=(*state.events, *executor.notes))
+        executor.notes.clear()
+        result = evaluated(state, task, dataset, clock, number_format)
         if state.epoch < state.ends:
             with clock.span("boundary"):
                 state = after_boundary(state)
                 batches = batches.over(state.data, state.pipeline.batch_size)
             if state.epoch >= state.ends:  # the boundary ended the run, perhaps with another model
-                with clock.span("evaluation"):
-                    result = evaluated(state, dataset, normalise, number_format)
+                result = evaluated(state, task, dataset, clock, number_format)
         report = _report(state, epoch, result, dataset.size, clock, spent_flops, n_skipped)
         state = replace(state, history=(*state.history, report), events=())
         yield report
-    return Trained(result.model, pipeline, report)
+    return Trained(result.model, pipeline, report, task.test_time_flip)
 
 
 def full_architecture(pipeline: Pipeline, task: Task, in_channels: int, n_classes: int) -> Architecture:
@@ -115,7 +118,8 @@ def starting_state(pipeline: Pipeline, task: Task, dataset: Dataset, seeds: Seed
         model = ResNet(start, pipeline.ghost_batch).to(device)
     optimizer = torch.optim.SGD(
         model.parameters(),
-        lr=pipeline.peak_lr,
+        # on a GPU a tensor, so that a captured step sees it change
+        lr=torch.tensor(pipeline.peak_lr, device=device) if device.type == "cuda" else pipeline.peak_lr,
         momentum=pipeline.momentum,
         nesterov=pipeline.momentum > 0,
         weight_decay=pipeline.weight_decay,
@@ -129,6 +133,7 @@ def starting_state(pipeline: Pipeline, task: Task, dataset: Dataset, seeds: Seed
         pipeline=pipeline,
         schedule=Schedule(pipeline.schedule, pipeline.epochs),
         data=dataset.train,
+        normalise=Normalisation(dataset, device),
         full=full,
         ends=pipeline.epochs,
     )
@@ -139,6 +144,7 @@ def augmentation(pipeline: Pipeline, dataset: Dataset) -> Augmentation:
     return Augmentation(
         padding=dataset.size // 8 if pipeline.crop else 0,
         flip=pipeline.flip and dataset.flip,
+        alternating=pipeline.alternating_flip,
         cutout=round(pipeline.cutout * dataset.size),
     )
 
@@ -209,21 +215,26 @@ class Evaluation:
     balanced_accuracy: float
 
 
-def evaluated(state: TrainState, dataset: Dataset, normalise: Normalisation, number_format: NumberFormat) -> Evaluation:
-    """The network that the state deploys, with its accuracies."""
-    model = deployed(state)
-    return Evaluation(model, *evaluate(model, dataset.val, normalise, number_format))
+def evaluated(state: TrainState, task: Task, dataset: Dataset, clock: Clock, number_format: NumberFormat) -> Evaluation:
+    """The network that the state deploys, with its accuracies. The last deployment of a run is charged: it is used."""
+    with clock.span("boundary" if state.epoch >= state.ends else "evaluation"):
+        model = deployed(state)
+    with clock.span("evaluation"):
+        accuracies = evaluate(model, dataset.val, state.normalise, number_format, mirrored=task.test_time_flip)
+    return Evaluation(model, *accuracies)
 
 
-def run_epoch(executor: Eager, batches: Batches, state: TrainState) -> Epoch:
+def run_epoch(executor: Executor, batches: Batches, state: TrainState) -> Epoch:
     """Runs the steps of one epoch. The device is asked for numbers once, at the end."""
     device = state.data.x.device
     total, n_taken = torch.zeros((), device=device), torch.zeros((), device=device)
     size = 0
+    state.trainee.model.train()
+    if isinstance(executor, Auto):
+        executor.expect(batches.n_steps * (state.ends - state.epoch), at_least=batches.n_steps)
     for number, (x, y) in enumerate(batches.epoch(state.epoch)):
         share = state.schedule(state.epoch + (number + 0.5) / batches.n_steps)
-        for group in state.trainee.optimizer.param_groups:
-            group["lr"] = state.pipeline.peak_lr * share
+        set_lr(state.trainee.optimizer, state.pipeline.peak_lr * share)
         step = executor.step(x, y)
         total += torch.where(step.taken > 0, step.loss, 0.0)
         n_taken += step.taken
@@ -234,20 +245,42 @@ def run_epoch(executor: Eager, batches: Batches, state: TrainState) -> Epoch:
     return Epoch(loss, taken > 0 and not isfinite(loss), batches.n_steps - taken, n_images, size)
 
 
+def set_lr(optimizer: Optimizer, lr: float) -> None:
+    """Sets the learning rate of every parameter group: `lr` times the group's own `lr_factor`, 1 where it has none."""
+    for group in optimizer.param_groups:
+        value = lr * group.get("lr_factor", 1.0)
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(value)
+        else:
+            group["lr"] = value
+
+
 @torch.no_grad()
 def evaluate(
-    model: ResNet, images: Images, normalise: Normalisation, number_format: NumberFormat
+    model: ResNet, images: Images, normalise: Normalisation, number_format: NumberFormat, *, mirrored: bool = False
 ) -> tuple[float, float]:
-    """(accuracy, balanced accuracy) of a model in evaluation mode, computed in the number format of its training."""
+    """(accuracy, balanced accuracy) of a model in evaluation mode, computed in the number format of its training.
+
+    With `mirrored` the logits of each image and of its mirror image are summed: test-time augmentation.
+    """
     right = []
     for start in range(0, len(images.y), EVALUATION_BATCH):
         x, y = (tensor[start : start + EVALUATION_BATCH] for tensor in (images.x, images.y))
+        x = normalise(x)
         with number_format.context(images.x.device):
-            right.append(model(normalise(x)).argmax(1) == y)
+            logits = model(x) + model(x.flip(3)) if mirrored else model(x)
+        right.append(logits.argmax(1) == y)
     correct = torch.cat(right).double()
     per_class = torch.bincount(images.y).double()
     recalls = torch.bincount(images.y, correct)[per_class > 0] / per_class[per_class > 0]
     return float(correct.mean()), float(recalls.mean())
+
+
+def _work(state: TrainState, size: int) -> tuple[Architecture, int, frozenset[str]]:
+    """What `flops.count` asks for: the network in training, the side of its images, the parameters that are frozen."""
+    model = state.trainee.model
+    frozen = frozenset(name for name, parameter in model.named_parameters() if not parameter.requires_grad)
+    return model.architecture, size, frozen
 
 
 def _segment(state: TrainState, number_format: NumberFormat, scaler: LossScaler | None) -> Segment:
@@ -265,7 +298,7 @@ def _report(
         train_seconds=clock.charged,
         accuracy=result.accuracy,
         balanced_accuracy=result.balanced_accuracy,
-        settled=epoch.size == size and all(strategy.settled(state) for strategy in state.pipeline.strategies),
+        settled=all(strategy.settled(state) for strategy in state.pipeline.strategies),
         loss=epoch.loss,
         diverged=epoch.diverged,
         process_seconds=clock.process_seconds,

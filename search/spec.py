@@ -21,6 +21,7 @@ from spaces.restricted import Restrictions, check, suggestion
 STUDIES = Path("studies")  # where a study's name is looked up, relative to the working directory
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
+Executor = Literal["auto", "eager", "cuda_graph", "compile"]
 Seconds = Annotated[float, Field(gt=0, le=3e7)]
 
 
@@ -56,7 +57,7 @@ class DataSection(_Section):
 class NetworkSection(_Section):
     """`[network]`: which networks are trained."""
 
-    family: Literal["small", "thin", "wide"]
+    family: Literal["small", "thin", "wide", "fast"]
     stem_stride: Literal[1, 2] = 1  # 2 quarters the work: for small studies on a CPU
 
 
@@ -68,10 +69,11 @@ class SpaceSection(_Section):
     batch_size: tuple[Annotated[int, Field(ge=1, le=65536)], Annotated[int, Field(ge=1, le=65536)]] = (64, 512)
     depth: tuple[Annotated[int, Field(ge=1, le=9)], Annotated[int, Field(ge=1, le=9)]] = (1, 3)
     width: tuple[Annotated[float, Field(ge=0.25, le=8)], Annotated[float, Field(ge=0.25, le=8)]] = (0.5, 2.0)
+    executors: Annotated[tuple[Executor, ...], Field(min_length=1)] = ("auto", "eager")  # how steps may be run
     fix: dict[str, bool | int | float | str] = {}  # parameter = its only value
     exclude: dict[str, bool | int | float | str | list[bool | int | float | str]] = {}  # parameter = values left out
 
-    @field_validator("epochs", "batch_size", "depth", "width", mode="before")
+    @field_validator("epochs", "batch_size", "depth", "width", "executors", mode="before")
     @classmethod
     def _pair(cls, value: object) -> object:
         return tuple(value) if isinstance(value, list) else value  # TOML has no tuples
@@ -113,6 +115,7 @@ class StudySpec(_Section):
     kind: Literal["pareto"] = "pareto"
     description: Annotated[str, Field(max_length=500)] = ""
     metric: Literal["plain", "balanced"] = "plain"  # which accuracy is maximised; the other one is recorded beside it
+    test_time_flip: bool = False  # accuracies are those of an image and its mirror image taken together
     storage: str | None = None  # SQLAlchemy URL; absent: the command line, OPTUNA_STORAGE, sqlite:///studies/optuna.db
     data: DataSection
     network: NetworkSection
@@ -123,7 +126,7 @@ class StudySpec(_Section):
     def task(self) -> Task:
         """What every trial of this study has in common."""
         data = DataSpec(**self.data.model_dump(), seed=self.search.seed)
-        return Task(data, self.network.family, self.network.stem_stride)
+        return Task(data, self.network.family, self.network.stem_stride, self.test_time_flip)
 
     @property
     def restrictions(self) -> Restrictions:
@@ -137,7 +140,15 @@ class StudySpec(_Section):
         """What a space is given: this file, and what is known once device and data are open."""
         space = self.space
         return Given(
-            self.network.family, number_formats, space.epochs, space.batch_size, space.depth, space.width, flip
+            self.network.family,
+            number_formats,
+            space.epochs,
+            space.batch_size,
+            space.depth,
+            space.width,
+            flip,
+            self.data.name,
+            space.executors,
         )
 
 

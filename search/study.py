@@ -259,6 +259,7 @@ def identity(spec: StudySpec, given: Given, facts: Mapping[str, Any]) -> dict[st
         "family": spec.network.family,
         "stem_stride": spec.network.stem_stride,
         "metric": spec.metric,
+        "test_time_flip": spec.test_time_flip,
         "seed": spec.search.seed,
         "device": facts["device"],
         "workers": 1,

@@ -1,23 +1,51 @@
-"""The whole space of acceleration pipelines on one page. Conditions are `if`s; dotted names are groups."""
+"""The space of acceleration pipelines on one page. Conditions are `if`s; dotted names are groups.
+
+`INGREDIENTS` are those of the default space; the space `everything` offers all.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from math import log2
 from typing import cast
 
-from objectives.pipeline import LrRule, NumberFormatName, Pipeline, ScheduleName
+from objectives.pipeline import ExecutorName, LrRule, NumberFormatName, Pipeline, ScheduleName
 from objectives.strategies.base import Strategy
+from objectives.strategies.bias_learning_rate import BiasLearningRate
+from objectives.strategies.data_fraction import DataFraction
 from objectives.strategies.ema import Ema
+from objectives.strategies.freeze import Freeze
+from objectives.strategies.haar_stem import HaarStem
+from objectives.strategies.identity_init import IdentityInit
+from objectives.strategies.lookahead import Lookahead
+from objectives.strategies.muon import Muon
 from objectives.strategies.net2net import Net2Net
+from objectives.strategies.plateau import Plateau
 from objectives.strategies.progressive_resolution import ProgressiveResolution
 from objectives.strategies.prune_train import PruneTrain
+from objectives.strategies.swa import Swa
+from objectives.strategies.whitening import Whitening
 from spaces.base import BASELINE, Given, Parameters, Trial, baseline
+from spaces.ladders import LADDERS
+
+Ingredients = Mapping[str, tuple[type[Strategy], Callable[[Trial, Given], Strategy]]]  # by the name of its switch
 
 
 def sample(trial: Trial, given: Given) -> Pipeline:
-    """A pipeline: settings first, then at most one instance of each strategy, in the order in which they apply."""
+    """A pipeline with at most one instance of each strategy that pays on its own (benchmarks/ingredients.md)."""
+    return pipeline(trial, given, INGREDIENTS)
+
+
+def pipeline(trial: Trial, given: Given, ingredients: Ingredients) -> Pipeline:
+    """A pipeline: settings, then the strategies that the ingredients choose, in the order in which they apply."""
     batch_size = 2 ** trial.suggest_int("batch.log2_size", *_log2(given.batch_size))
-    strategies = (net2net(trial), prune_train(trial), progressive_resolution(trial), ema(trial))
+    depth = trial.suggest_int("depth", *given.depth)
+    strategies: tuple[Strategy, ...] = ()
+    for switch, (kind, chosen) in ingredients.items():
+        refused = any(isinstance(s, kind.excludes) or issubclass(kind, s.excludes) for s in strategies)
+        if not refused and trial.suggest_categorical(switch, (False, True)):
+            strategies += (chosen(trial, given),)
+    flip = given.flip and bool(trial.suggest_categorical("augment.flip", (True, False)))
     return Pipeline(
         number_format=cast("NumberFormatName", trial.suggest_categorical("number_format", given.number_formats)),
         batch_size=batch_size,
@@ -30,16 +58,25 @@ def sample(trial: Trial, given: Given) -> Pipeline:
         schedule=cast("ScheduleName", trial.suggest_categorical("schedule", ("one_cycle", "cosine", "step"))),
         label_smoothing=trial.suggest_float("label_smoothing", 0.0, 0.2),
         crop=bool(trial.suggest_categorical("augment.crop", (True, False))),
-        flip=given.flip and bool(trial.suggest_categorical("augment.flip", (True, False))),
+        flip=flip,
+        alternating_flip=flip and bool(trial.suggest_categorical("augment.alternating_flip", (False, True))),
         cutout=float(trial.suggest_categorical("augment.cutout", (0.0, 0.25, 0.5))),
-        depth=trial.suggest_int("depth", *given.depth),
+        depth=depth,
         width=trial.suggest_float("width", *given.width, step=0.25),
-        strategies=tuple(strategy for strategy in strategies if strategy is not None),
+        executor=cast("ExecutorName", trial.suggest_categorical("executor", given.executors)),
+        strategies=strategies,
     )
 
 
 def anchors(given: Given) -> dict[str, Parameters]:
-    """BASELINE, its twins in bf16 and with progressive resolution, a long one-cycle run, and that pruned and grown."""
+    """Known pipelines, BASELINE foremost."""
+    return known(given, INGREDIENTS)
+
+
+def known(given: Given, ingredients: Ingredients) -> dict[str, Parameters]:
+    """BASELINE, its twins in bf16 and with progressive resolution, a long one-cycle run, that pruned and grown, and the
+    rungs of the data set's ladder.
+    """
     reference = baseline(given)
     parameters: Parameters = {
         "number_format": reference.number_format,
@@ -54,18 +91,17 @@ def anchors(given: Given) -> dict[str, Parameters]:
         "label_smoothing": reference.label_smoothing,
         "augment.crop": reference.crop,
         "augment.flip": reference.flip,
+        "augment.alternating_flip": reference.alternating_flip,
         "augment.cutout": reference.cutout,
         "depth": reference.depth,
         "width": reference.width,
-        "resolution": False,
-        "ema": False,
-        "grow": False,
-        "prune": False,
+        "executor": reference.executor,
     }
-    known = {BASELINE: parameters}
+    parameters |= dict.fromkeys(ingredients, False)
+    found = {BASELINE: parameters}
     if "bf16" in given.number_formats:
-        known["BASELINE in bf16"] = parameters | {"number_format": "bf16"}
-    known["progressive resolution"] = parameters | {
+        found["BASELINE in bf16"] = parameters | {"number_format": "bf16"}
+    found["progressive resolution"] = parameters | {
         "resolution": True,
         "resolution.start": 0.5,
         "resolution.until": 0.5,
@@ -80,10 +116,24 @@ def anchors(given: Given) -> dict[str, Parameters]:
         "label_smoothing": 0.1,
         "augment.crop": False,
     }
-    known["long one-cycle"] = long
-    known["PruneTrain"] = long | {"prune": True, "prune.lpr": 0.35, "prune.interval": 2, "prune.round_to": 8}
-    known["Net2Net"] = long | {"grow": True, "grow.start_width": 0.5, "grow.at": 0.3, "grow.rewarm": False}
-    return known
+    found["long one-cycle"] = long
+    found["PruneTrain"] = long | {
+        "prune": True,
+        "prune.lpr": 0.35,
+        "prune.interval": 2,
+        "prune.round_to": 8,
+        "prune.adapt_batch": False,
+    }
+    found["Net2Net"] = long | {
+        "grow": True,
+        "grow.start_width": 0.5,
+        "grow.start_depth": 1.0,
+        "grow.at": 0.3,
+        "grow.steps": 1,
+        "grow.noise": 1e-2,
+        "grow.rewarm": False,
+    }
+    return found | {name: parameters | rung for name, rung in LADDERS.get(given.data, {}).items()}
 
 
 def ghost_batch(trial: Trial, batch_size: int) -> int:
@@ -93,35 +143,34 @@ def ghost_batch(trial: Trial, batch_size: int) -> int:
     return int(trial.suggest_categorical("batch.ghost", (0, 32, 64)))
 
 
-def net2net(trial: Trial) -> Strategy | None:
-    """Starts narrow and grows once."""
-    if not trial.suggest_categorical("grow", (False, True)):
-        return None
+def net2net(trial: Trial, given: Given) -> Strategy:
+    """Starts narrow, and shallow where there are several blocks, and grows in one step or two."""
     at = trial.suggest_float("grow.at", 0.1, 0.6)
+    steps = trial.suggest_int("grow.steps", 1, 2)
     rewarms = trial.suggest_categorical("grow.rewarm", (False, True))
     return Net2Net(
         start_width=trial.suggest_float("grow.start_width", 0.25, 0.75),
+        start_depth=trial.suggest_float("grow.start_depth", 0.3, 1.0) if given.depth[1] > 1 else 1.0,
         at=at,
-        until=at,
+        until=at if steps == 1 else trial.suggest_float("grow.until", 0.6, 0.8),
+        steps=steps,
+        noise=trial.suggest_float("grow.noise", 1e-3, 1e-1, log=True),
         lr_after=trial.suggest_float("grow.lr_after", 0.1, 1.0) if rewarms else 0.0,
     )
 
 
-def prune_train(trial: Trial) -> Strategy | None:
+def prune_train(trial: Trial, given: Given) -> Strategy:
     """Channels that a group lasso kills are removed."""
-    if not trial.suggest_categorical("prune", (False, True)):
-        return None
     return PruneTrain(
         lpr=trial.suggest_float("prune.lpr", 0.1, 0.6),
         interval=trial.suggest_int("prune.interval", 1, 5),
         round_to=int(trial.suggest_categorical("prune.round_to", (1, 8))),
+        adapt_batch=bool(trial.suggest_categorical("prune.adapt_batch", (False, True))),
     )
 
 
-def progressive_resolution(trial: Trial) -> Strategy | None:
+def progressive_resolution(trial: Trial, given: Given) -> Strategy:
     """Smaller images in early epochs."""
-    if not trial.suggest_categorical("resolution", (False, True)):
-        return None
     return ProgressiveResolution(
         start=trial.suggest_float("resolution.start", 0.4, 0.9),
         until=trial.suggest_float("resolution.until", 0.2, 0.8),
@@ -129,11 +178,87 @@ def progressive_resolution(trial: Trial) -> Strategy | None:
     )
 
 
-def ema(trial: Trial) -> Strategy | None:
+def data_fraction(trial: Trial, given: Given) -> Strategy:
+    """Fewer images in early epochs."""
+    return DataFraction(
+        start=trial.suggest_float("data.start", 0.2, 0.9),
+        until=trial.suggest_float("data.until", 0.2, 1.0),
+        steps=trial.suggest_int("data.steps", 1, 3),
+    )
+
+
+def haar_stem(trial: Trial, given: Given) -> Strategy:
+    """The image as wavelets of half its size."""
+    return HaarStem()
+
+
+def identity_init(trial: Trial, given: Given) -> Strategy:
+    """Convolutions that start as the identity."""
+    return IdentityInit(share=trial.suggest_float("identity.share", 0.2, 1.0))
+
+
+def whitening(trial: Trial, given: Given) -> Strategy:
+    """A stem that whitens patches."""
+    return Whitening(frozen=float(trial.suggest_categorical("whiten.frozen", (0.0, 1.0))))
+
+
+def muon(trial: Trial, given: Given) -> Strategy:
+    """Orthogonalised momentum for convolutions."""
+    return Muon(
+        lr=trial.suggest_float("muon.lr", 0.02, 1.0, log=True), momentum=trial.suggest_float("muon.momentum", 0.5, 0.95)
+    )
+
+
+def bias_learning_rate(trial: Trial, given: Given) -> Strategy:
+    """Biases that learn faster."""
+    return BiasLearningRate(factor=trial.suggest_float("bias.factor", 2.0, 64.0, log=True))
+
+
+def freeze(trial: Trial, given: Given) -> Strategy:
+    """Early stages that stop training first."""
+    return Freeze(start=trial.suggest_float("freeze.start", 0.3, 0.9))
+
+
+def plateau(trial: Trial, given: Given) -> Strategy:
+    """An end where the loss stalls."""
+    return Plateau(gain=trial.suggest_float("plateau.gain", 0.005, 0.2, log=True))
+
+
+def ema(trial: Trial, given: Given) -> Strategy:
     """Averaged weights."""
-    if not trial.suggest_categorical("ema", (False, True)):
-        return None
     return Ema(horizon=trial.suggest_float("ema.horizon", 0.1, 3.0, log=True))
+
+
+def swa(trial: Trial, given: Given) -> Strategy:
+    """Weights averaged over the last epochs."""
+    return Swa(start=trial.suggest_float("swa.start", 0.5, 0.9), lr=trial.suggest_float("swa.lr", 0.05, 0.5, log=True))
+
+
+def lookahead(trial: Trial, given: Given) -> Strategy:
+    """Slow weights that fast ones return to."""
+    return Lookahead(
+        interval=trial.suggest_int("lookahead.interval", 3, 10), pull=trial.suggest_float("lookahead.pull", 0.3, 0.9)
+    )
+
+
+EVERYTHING: Ingredients = {
+    "haar": (HaarStem, haar_stem),
+    "grow": (Net2Net, net2net),
+    "identity": (IdentityInit, identity_init),
+    "whiten": (Whitening, whitening),
+    "prune": (PruneTrain, prune_train),
+    "muon": (Muon, muon),
+    "bias": (BiasLearningRate, bias_learning_rate),
+    "freeze": (Freeze, freeze),
+    "resolution": (ProgressiveResolution, progressive_resolution),
+    "data": (DataFraction, data_fraction),
+    "plateau": (Plateau, plateau),
+    "lookahead": (Lookahead, lookahead),
+    "ema": (Ema, ema),
+    "swa": (Swa, swa),
+}
+PAYING = ("grow", "prune", "muon", "resolution", "data", "ema")  # benchmarks/ingredients.md
+INGREDIENTS: Ingredients = {switch: EVERYTHING[switch] for switch in PAYING}
 
 
 def _log2(bounds: tuple[int, int]) -> tuple[int, int]:

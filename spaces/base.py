@@ -26,6 +26,8 @@ class Given:
     depth: tuple[int, int]  # blocks per stage, fewest and most
     width: tuple[float, float]  # multiplier of the family's widths, least and most
     flip: bool  # whether a horizontal flip keeps the label
+    data: str = ""  # name of the data set: known-good pipelines belong to one
+    executors: tuple[str, ...] = ("auto", "eager")  # how steps may be run
 
 
 class Trial(Protocol):

@@ -31,7 +31,7 @@ def learned(default: T) -> T:
 class Strategy:
     """One acceleration method with its parameters."""
 
-    cycle: ClassVar[int | None] = 1  # distinct steps that repeat; None: decides on the host, never captured in a graph
+    capturable: ClassVar[bool] = True  # its part of a step decides nothing on the host, so a graph may replay it
     excludes: ClassVar[tuple[type[Strategy], ...]] = ()  # strategies that it cannot run with
 
     def describe(self) -> str:

@@ -57,16 +57,19 @@ class Net2Net(Strategy):
         return self._after(0, architecture)
 
     def between_epochs(self, state: TrainState) -> TrainState:
-        n_before, n_now = (self._n_growths(epoch / state.pipeline.epochs) for epoch in (state.epoch - 1, state.epoch))
+        n_before, n_now = (self._n_growths(epoch, state) for epoch in (state.epoch - 1, state.epoch))
         for growth in range(n_before + 1, n_now + 1):
             state = self._grown(state, growth)
         return state
 
     def settled(self, state: TrainState) -> bool:
-        return self._after(self._n_growths((state.epoch - 1) / state.pipeline.epochs), state.full) == state.full
+        return self._after(self._n_growths(state.epoch - 1, state), state.full) == state.full
 
-    def _n_growths(self, fraction: float) -> int:
-        """Growths that are due at a fraction of the run."""
+    def _n_growths(self, epoch: int, state: TrainState) -> int:
+        """Growths that are due after `epoch` epochs: at the last boundary of the schedule, all of them."""
+        if 0 < epoch == state.pipeline.epochs - 1:
+            return self.steps
+        fraction = epoch / state.pipeline.epochs
         gap = (self.until - self.at) / max(1, self.steps - 1)
         return sum(fraction >= self.at + gap * growth - 1e-9 for growth in range(self.steps))
 
@@ -141,7 +144,7 @@ def _deeper(trainee: Trainee, before: Architecture, after: Architecture, epoch: 
 
     for s, (planned, wanted) in enumerate(zip(before.stages, after.stages, strict=True)):
         have = trainee.model.architecture.stages[s].interiors
-        if len(have) != len(planned.interiors) or 0 in have:
+        if [channels > 0 for channels in have] != [channels > 0 for channels in planned.interiors]:
             continue  # PruneTrain has dropped some
         for position in range(len(have), len(wanted.interiors)):
             trainee = surgery.insert_block(trainee, s, position, wanted.interiors[position], epoch)

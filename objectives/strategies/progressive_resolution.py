@@ -45,6 +45,10 @@ class ProgressiveResolution(Strategy):
         after = self._size_at(state.fraction, full) or full
         return state if before == after else state.with_event(f"images {before} -> {after} pixels")
 
+    def settled(self, state: TrainState) -> bool:
+        full = int(state.data.x.shape[-1])
+        return self._size_at((state.epoch - 1) / state.pipeline.epochs, full) is None
+
     def bound(self, state: TrainState) -> Strategy:
         full = int(state.data.x.shape[-1])
         size = self._size_at(state.fraction, full)

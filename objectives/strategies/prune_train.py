@@ -10,12 +10,13 @@ from objectives.strategies.base import Strategy, learned
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from objectives.architecture import Architecture
+    from objectives.flat_lasso import FlatGroups
     from objectives.lasso import Exempt
     from objectives.state import Step, Trainee, TrainState
 
 MAX_BATCH_GROWTH = 2.0  # per reconfiguration
 MAX_BATCH = 4096  # samples
+MAX_LR = 100.0  # the largest that a pipeline may have
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,13 @@ class PruneTrain(Strategy):
     round_to: int = 1  # channels; widths are multiples of it, and a reconfiguration that changes none is left out
     stop: float = 1.0  # share of the run after which nothing is penalised any more
     grace: int = 2  # epochs in which channels born by growth are not penalised
-    adapt_batch: bool = False  # the batch grows as the activations shrink, the learning rate alike
+    adapt_batch: bool = False  # the batch fills the memory that the full network's activations would, lr alike
     strength: float = learned(0.0)  # lambda
     active: bool = learned(True)  # in this segment
     exempt: Exempt | None = learned(None)  # channels in their grace epochs
+    flat: FlatGroups | None = learned(None)  # on a GPU: the groups of this segment's network as one vector
+    has_pruned: bool = learned(False)
+    sampled_batch: int = learned(0)  # samples
 
     def __post_init__(self) -> None:
         if not 0 <= self.lpr < 1 or self.interval < 1 or self.round_to < 1 or self.grace < 0:
@@ -55,7 +59,8 @@ class PruneTrain(Strategy):
 
     def describe(self) -> str:
         rounded = f" round {self.round_to}" if self.round_to > 1 else ""
-        return f"PruneTrain {self.mode} LPR {self.lpr:.2f} every {self.interval} epochs{rounded}"
+        interval = "every epoch" if self.interval == 1 else f"every {self.interval} epochs"
+        return f"PruneTrain {self.mode} LPR {self.lpr:.2f} {interval}{rounded}"
 
     def begin(self, state: TrainState, x: Tensor, y: Tensor) -> TrainState:
         if self.lpr == 0:
@@ -71,7 +76,10 @@ class PruneTrain(Strategy):
         with torch.no_grad():
             loss = float(cross_entropy(deepcopy(model).train()(x).float(), y))
         strength = lasso.strength(self.lpr, loss, float(lasso.value(model)))
-        state = state.with_strategy(self, self.having_learned(strength=strength))
+        state = state.with_strategy(
+            self,
+            self.having_learned(strength=strength, sampled_batch=min(state.pipeline.batch_size, len(state.data.y))),
+        )
         state = state.with_event(f"lambda {strength:.3g} from LPR {self.lpr:g}")
         shrink, smallest = 2 * self._expected_shrink(state, strength), _smallest_norm(state.trainee)
         if shrink < smallest:
@@ -84,15 +92,18 @@ class PruneTrain(Strategy):
     def bound(self, state: TrainState) -> Strategy:
         active = self.lpr > 0 and state.fraction < self.stop
         exempt = self._young(state) if active else None
-        if active == self.active and exempt is None and self.exempt is None:
+        flat = self._flattened(state, exempt) if active else None
+        if active == self.active and exempt is None and self.exempt is None and flat is self.flat:
             return self
-        return self.having_learned(active=active, exempt=exempt)
+        return self.having_learned(active=active, exempt=exempt, flat=flat)
 
     def penalty(self, trainee: Trainee) -> Tensor | None:
         if self.mode != "subgrad" or not self.active or self.strength == 0:
             return None
         from objectives import lasso
 
+        if self.flat is not None:
+            return self.flat.penalty(self.strength)
         return lasso.penalty(trainee.model, self.strength, self.exempt or {})
 
     def after_step(self, trainee: Trainee, step: Step) -> None:
@@ -102,11 +113,31 @@ class PruneTrain(Strategy):
 
         group = trainee.optimizer.param_groups[0]
         amount = step.taken * (group["lr"] * self.strength / (1 - group["momentum"]))
-        lasso.shrink_(trainee.model, amount, self.exempt or {})
+        if self.flat is not None:
+            self.flat.shrink_(amount)
+        else:
+            lasso.shrink_(trainee.model, amount, self.exempt or {})
 
     def between_epochs(self, state: TrainState) -> TrainState:
-        due = state.epoch % self.interval == 0 or state.epoch == state.ends - 1
-        return self._reconfigured(state) if due and self.strength > 0 else state
+        is_last = state.epoch == state.ends - 1
+        if self.strength == 0 or not (is_last or state.epoch % self.interval == 0):
+            return state
+        reconfigured = self._reconfigured(state)
+        if reconfigured is not state:
+            reconfigured = reconfigured.with_strategy(self, self.having_learned(has_pruned=True))
+        elif is_last and not self.has_pruned:
+            reconfigured = state.with_event("PruneTrain removed nothing")
+        return self._with_batch(reconfigured) if self.adapt_batch else reconfigured
+
+    def _flattened(self, state: TrainState, exempt: Exempt | None) -> FlatGroups | None:
+        """The groups as one vector where kernel launches dominate, on a GPU; those at hand while they still hold."""
+        model = state.trainee.model
+        if next(model.parameters()).device.type != "cuda":
+            return None
+        from objectives.flat_lasso import FlatGroups
+
+        holds = self.flat is not None and self.flat.model is model and exempt is None and self.exempt is None
+        return self.flat if holds else FlatGroups(model, exempt or {})
 
     def _young(self, state: TrainState) -> Exempt | None:
         """The channels that growth added less than `grace` epochs ago, by axis; None when there are none."""
@@ -130,10 +161,9 @@ class PruneTrain(Strategy):
             trainee = surgery.reindex(trainee, index, state.epoch)
         if trainee is state.trainee:
             return state
-        state = replace(state, trainee=trainee)
-        if self.adapt_batch:
-            state = self._with_batch(state, before)
-        return state.with_event(f"pruned {before.describe()} to {trainee.model.architecture.describe()}")
+        return replace(state, trainee=trainee).with_event(
+            f"pruned {before.describe()} to {trainee.model.architecture.describe()}"
+        )
 
     def _branch_is_dead(self, trainee: Trainee, stage: int, block: int) -> bool:
         weight = trainee.model.get_parameter(f"stages.{stage}.{block}.conv2.weight")
@@ -147,18 +177,22 @@ class PruneTrain(Strategy):
             return None
         return dense.byte().argsort(descending=True, stable=True)[:n_kept].sort().values
 
-    def _with_batch(self, state: TrainState, before: Architecture) -> TrainState:
-        """The state with a batch whose activations fill the memory that those before the reconfiguration did."""
-        now = state.trainee.model.architecture
+    def _with_batch(self, state: TrainState) -> TrainState:
+        """The state with the batch whose activations fill what those of the full network did at the sampled batch.
+
+        In multiples of 32, never below the sampled batch, at most doubled at once. The peak learning rate scales alike.
+        """
         size, pipeline = int(state.data.x.shape[-1]), state.pipeline
-        growth = min(MAX_BATCH_GROWTH, before.activations(size) / now.activations(size))
-        batch = min(MAX_BATCH, len(state.data.y), int(pipeline.batch_size * growth) // 32 * 32)
-        if batch <= pipeline.batch_size:
+        before, now = min(pipeline.batch_size, len(state.data.y)), state.trainee.model.architecture
+        room = self.sampled_batch * state.full.activations(size) / now.activations(size)
+        batch = int(min(room, MAX_BATCH_GROWTH * before)) // 32 * 32
+        batch = max(self.sampled_batch, min(MAX_BATCH, len(state.data.y), batch))
+        if batch == before:
             return state
-        factor = batch / pipeline.batch_size
-        rescaled = replace(pipeline, batch_size=batch)
-        rescaled = replace(rescaled, lr=pipeline.lr * factor * pipeline.peak_lr / rescaled.peak_lr)
-        return replace(state, pipeline=rescaled).with_event(f"batch {pipeline.batch_size} to {batch}")
+        peak = pipeline.peak_lr * batch / before
+        scaled = replace(pipeline, batch_size=batch, lr=1.0)
+        scaled = replace(scaled, lr=min(MAX_LR, peak / scaled.peak_lr))
+        return replace(state, pipeline=scaled).with_event(f"batch {before} to {batch}")
 
     def _expected_shrink(self, state: TrainState, strength: float) -> float:
         """kappa: how much the norm of a group in one weight shrinks over the whole run."""

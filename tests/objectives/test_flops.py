@@ -14,6 +14,9 @@ ARCHITECTURES = {
     "small, stem stride 2": build("small", depth=2, width=0.5, in_channels=1, n_classes=10, stem_stride=2),
     "ResNet-20": build("thin", depth=3, width=1.0, in_channels=3, n_classes=100),
     "wide": build("wide", depth=1, width=0.25, in_channels=3, n_classes=10),
+    "fast": build("fast", depth=2, width=0.25, in_channels=3, n_classes=10),
+    "Haar stem": Architecture(3, 10, (Stage(5, ()), Stage(7, (2, 9))), stem="haar"),
+    "pool with a branch": Architecture(1, 10, (Stage(5, (3,)), Stage(7, (2, 9))), stem_stride=2, transition="pool"),
     "pruned": Architecture(3, 10, (Stage(5, (1, 3)), Stage(7, (2, 9)), Stage(11, (13,)))),
     "pruned to shortcuts": Architecture(1, 3, (Stage(3, ()), Stage(5, (0,)), Stage(7, (0, 2))), stem_stride=2),
 }
@@ -21,14 +24,16 @@ ARCHITECTURES = {
 
 def formula(architecture: Architecture, size: int) -> tuple[int, int]:
     """Multiply-adds times 2 of (the forward pass, the stem's convolution alone), per image."""
-    side, width = ceil(size / architecture.stem_stride), architecture.stages[0].width
-    stem = 2 * 9 * architecture.in_channels * width * side**2
+    halved = 2 if architecture.stem == "haar" else 1
+    side, width = ceil(ceil(size / halved) / architecture.stem_stride), architecture.stages[0].width
+    stem = 2 * 9 * architecture.in_channels * halved**2 * width * side**2
     total = stem
     for number, stage in enumerate(architecture.stages):
         for position, interior in enumerate(stage.interiors):
             if number > 0 and position == 0:
-                side = ceil(side / 2)
-                total += 2 * width * stage.width * side**2
+                before, side = side, ceil(side / 2)
+                taps = side**2 if architecture.transition == "projection" else 9 * before**2
+                total += 2 * width * stage.width * taps
             total += 2 * 9 * (width * interior + interior * stage.width) * side**2
             width = stage.width
     return total + 2 * width * architecture.n_classes, stem

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from objectives.architecture import FAMILIES, Architecture, Stage, build
-from objectives.resnet import Block, Convolution, GhostBatchNorm, ResNet
+from objectives.resnet import Block, Convolution, GhostBatchNorm, ResNet, haar
 
 
 def stages(*, first: bool) -> st.SearchStrategy[Stage]:
@@ -30,6 +30,8 @@ architectures = st.builds(
     n_classes=st.integers(2, 5),
     stages=st.tuples(stages(first=True), st.lists(stages(first=False), max_size=2)).map(lambda p: (p[0], *p[1])),
     stem_stride=st.integers(1, 2),
+    stem=st.sampled_from(["conv", "haar"]),
+    transition=st.sampled_from(["projection", "pool"]),
 )
 
 
@@ -89,10 +91,12 @@ def test_data_that_describe_no_architecture_are_refused(missing: str) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_widths_are_multiples_of_eight_nearest_to_the_multiplier(family: str, width: float) -> None:
     built = build(family, depth=2, width=width, in_channels=3, n_classes=10)
-    for stage, full in zip(built.stages, FAMILIES[family].widths, strict=True):
+    known = FAMILIES[family]
+    for number, (stage, full, n_blocks) in enumerate(zip(built.stages, known.widths, known.blocks, strict=True)):
         assert stage.width % 8 == 0
         assert stage.width == 8 or abs(stage.width - full * width) <= 4
-        assert stage.interiors == (stage.width,) * 2
+        pooled = (0,) if known.transition == "pool" and number > 0 else ()
+        assert stage.interiors == pooled + (stage.width,) * 2 * n_blocks
 
 
 def test_an_unknown_family_is_refused_with_the_choices() -> None:
@@ -118,7 +122,7 @@ def test_images_become_logits_and_every_stage_but_the_first_halves_them(
     assert x.shape == (2, architecture.stages[0].width, side, side)
     for number, (stage, blocks) in enumerate(zip(architecture.stages, model.stages, strict=True)):
         assert isinstance(blocks, nn.ModuleList)
-        assert len(blocks) == depth
+        assert len(blocks) == len(stage.interiors)
         side = ceil(side / 2) if number else side
         for block in blocks:
             x = block(x)
@@ -354,3 +358,48 @@ def test_evaluation_uses_the_running_statistics_alone() -> None:
 def test_a_ghost_is_never_too_small_to_be_normalised() -> None:
     """33 samples of one pixel in ghosts of 32: a ghost of a single value has no variance."""
     assert GhostBatchNorm(4, 32)(torch.randn(33, 4, 1, 1)).isfinite().all()
+
+
+# --- Haar stem, fast family -------------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 3), st.integers(1, 4), st.integers(1, 4))
+def test_the_haar_transform_loses_nothing_and_keeps_lengths(channels: int, height: int, width: int) -> None:
+    x = torch.randn(2, channels, 2 * height, 2 * width, dtype=torch.float64)
+    out = haar(x)
+    assert out.shape == (2, 4 * channels, height, width)
+    torch.testing.assert_close(out.square().sum(), x.square().sum())
+    low, horizontal, vertical, diagonal = out.chunk(4, 1)
+    corner = (low - horizontal - vertical + diagonal) / 2
+    torch.testing.assert_close(low / 2, F.avg_pool2d(x, 2))
+    assert any(
+        torch.allclose((low + a * horizontal + b * vertical + a * b * diagonal) / 2, x[:, :, ::2, ::2])
+        for a in (1, -1)
+        for b in (1, -1)
+    ), corner.shape
+
+
+def test_an_odd_side_is_padded_by_its_border() -> None:
+    x = torch.randn(1, 1, 3, 5)
+    assert torch.equal(haar(x), haar(F.pad(x, (0, 1, 0, 1), mode="replicate")))
+
+
+def test_resnet_9_has_its_published_layers() -> None:
+    """Page 2018: prep 64, 128 with a residual block, 256, 512 with a residual block: 8 convolutions and a head."""
+    architecture = build("fast", depth=1, width=1.0, in_channels=3, n_classes=10)
+    model = ResNet(architecture)
+    assert architecture.describe() == "64[]-128[0 128]-256[0]-512[0 512]"
+    channels = [convolution.weight.shape[:2] for convolution in model.convolutions()]
+    assert channels == [(64, 3), (128, 64), (128, 128), (128, 128), (256, 128), (512, 256), (512, 512), (512, 512)]
+    assert all(convolution.weight.shape[2:] == (3, 3) for convolution in model.convolutions())
+    assert sum(p.numel() for p in model.parameters()) == pytest.approx(6.57e6, rel=0.01)
+
+
+def test_a_pooled_transition_computes_its_formula() -> None:
+    block = Block(4, 0, 6, 2, ghost=0, transition=True, pools=True).double().eval()
+    randomise(block)
+    convolution, norm = block.shortcut  # type: ignore[misc]
+    x = torch.randn(2, 4, 5, 5, dtype=torch.float64)
+    padded = F.pad(F.conv2d(x, convolution.weight, padding=1), (0, 1, 0, 1), value=-1e9)
+    expected = F.relu(norm(F.max_pool2d(padded, 2)))
+    torch.testing.assert_close(block(x), expected)

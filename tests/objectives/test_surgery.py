@@ -48,6 +48,8 @@ architectures = st.builds(
     n_classes=st.integers(2, 4),
     stages=st.tuples(stages(first=True), st.lists(stages(first=False), max_size=2)).map(lambda p: (p[0], *p[1])),
     stem_stride=st.integers(1, 2),
+    stem=st.sampled_from(["conv", "haar"]),
+    transition=st.sampled_from(["projection", "pool"]),
 )
 seeds = st.integers(0, 10_000)
 SMALL = Architecture(3, 4, (Stage(5, (6, 4)), Stage(7, (3, 0, 4))))

@@ -12,8 +12,9 @@ from optuna.trial import FixedTrial
 
 from objectives.pipeline import Pipeline
 from objectives.strategies import STRATEGIES
-from spaces import SPACES, acceleration
+from spaces import SPACES, acceleration, everything
 from spaces.base import BASELINE, Given, Space, Value, baseline
+from spaces.ladders import LADDERS
 from spaces.restricted import Restrictions, check, sample, usable_anchors, walk
 
 GIVEN = Given("thin", ("fp32", "bf16"), (2, 6), (32, 256), (1, 3), (0.5, 2.0), flip=True)
@@ -50,9 +51,23 @@ def test_every_anchor_lies_in_the_space(name: str) -> None:
         assert trial.params.items() <= parameters.items()
 
 
-def test_the_space_offers_every_strategy() -> None:
-    offered = {type(s).__name__ for p in random_pipelines(acceleration, GIVEN, FREE, 200) for s in p.strategies}
-    assert offered == set(STRATEGIES)
+def test_one_space_offers_every_strategy_and_the_default_one_those_that_pay() -> None:
+    def offered(space: Space) -> set[str]:
+        return {type(s).__name__ for p in random_pipelines(space, GIVEN, FREE, 200) for s in p.strategies}
+
+    assert offered(everything) == set(STRATEGIES)
+    assert offered(acceleration) == {acceleration.EVERYTHING[switch][0].__name__ for switch in acceleration.PAYING}
+
+
+@pytest.mark.parametrize("name", LADDERS)
+def test_a_ladder_lies_in_the_space_of_its_data(name: str) -> None:
+    given = replace(GIVEN, data=name, epochs=(1, 60), batch_size=(16, 1024), depth=(1, 3), flip=name != "digits")
+    asked = walk(acceleration, given, FREE)
+    for anchor, rung in LADDERS[name].items():
+        parameters = acceleration.anchors(given)[anchor]
+        pipeline = acceleration.sample(FixedTrial(parameters), given)
+        assert pipeline != baseline(given)
+        assert set(rung) <= set(asked), anchor
 
 
 def test_the_space_keeps_to_what_it_is_given() -> None:

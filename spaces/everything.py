@@ -1,0 +1,17 @@
+"""Every strategy that there is, whether or not it pays on its own: for those who compare methods."""
+
+from __future__ import annotations
+
+from objectives.pipeline import Pipeline
+from spaces import acceleration
+from spaces.base import Given, Parameters, Trial
+
+
+def sample(trial: Trial, given: Given) -> Pipeline:
+    """A pipeline with at most one instance of each strategy."""
+    return acceleration.pipeline(trial, given, acceleration.EVERYTHING)
+
+
+def anchors(given: Given) -> dict[str, Parameters]:
+    """Those of the default space."""
+    return acceleration.known(given, acceleration.EVERYTHING)

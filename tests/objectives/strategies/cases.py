@@ -1,0 +1,207 @@
+"""One list of every strategy with small parameters, and what the tests of strategies share.
+
+A new strategy gets a row in `CASES`, which puts it under every law of `test_laws.py`, and a test file of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from objectives.data import Dataset
+from objectives.executors import Eager, Segment
+from objectives.formats import FORMATS, LossScaler
+from objectives.pipeline import Pipeline, Report
+from objectives.resnet import ResNet
+from objectives.state import Trainee, TrainState
+from objectives.strategies.base import Strategy
+from objectives.strategies.bias_learning_rate import BiasLearningRate
+from objectives.strategies.data_fraction import DataFraction
+from objectives.strategies.ema import Ema
+from objectives.strategies.freeze import Freeze
+from objectives.strategies.haar_stem import HaarStem
+from objectives.strategies.identity_init import IdentityInit
+from objectives.strategies.lookahead import Lookahead
+from objectives.strategies.muon import Muon
+from objectives.strategies.net2net import Net2Net
+from objectives.strategies.plateau import Plateau
+from objectives.strategies.progressive_resolution import ProgressiveResolution
+from objectives.strategies.prune_train import PruneTrain
+from objectives.strategies.swa import Swa
+from objectives.strategies.whitening import Whitening
+from objectives.task import DataSpec, Seeds, Task
+from objectives.train import Trained, begun, bound, starting_state, train
+
+TASK = Task(DataSpec("digits"), "small", stem_stride=2)
+SEEDS = Seeds(1, 2, 3)
+PLAIN = Pipeline(batch_size=50, epochs=4, lr=0.2, schedule="one_cycle", crop=False, flip=False, width=0.5)
+
+Surgery = Literal["pruning", "widening"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A strategy as the laws need it."""
+
+    active: Strategy  # acts within `PLAIN`
+    neutral: Strategy  # must not act at all
+    events: tuple[str, ...]  # patterns: what `active` reports at the boundaries of `PLAIN`, in order
+    learns: bool  # has learned something once it is bound to its first segment
+    commutes: tuple[Surgery, ...] = ("pruning", "widening")  # with what its step commutes; say why where one is missing
+
+
+CASES = {
+    "Net2Net": Case(
+        Net2Net(start_width=0.5, start_depth=0.5, at=0.3, until=0.3),
+        Net2Net(start_width=1.0, start_depth=1.0),
+        events=(r"grown 8\[8\]-8\[8\] to 8\[8\]-16\[16\]",),
+        learns=False,
+    ),
+    "PruneTrain": Case(
+        PruneTrain(lpr=0.6, interval=3, threshold=0.1),
+        PruneTrain(lpr=0.0),
+        events=(r"lambda .* from LPR 0.6", r"pruned .* to .*"),
+        learns=True,
+    ),
+    "Ema": Case(Ema(horizon=0.5), Ema(horizon=0.0), events=(), learns=True),
+    "ProgressiveResolution": Case(
+        ProgressiveResolution(start=0.5, until=0.5, steps=1),
+        ProgressiveResolution(start=1.0, until=0.5, steps=1),
+        events=("images 4 -> 8 pixels",),
+        learns=True,
+    ),
+    "BiasLearningRate": Case(BiasLearningRate(factor=8.0), BiasLearningRate(factor=1.0), events=(), learns=False),
+    "DataFraction": Case(
+        DataFraction(start=0.5, until=0.5, steps=2),
+        DataFraction(start=1.0),
+        events=("250 of 500 images", "375 of 500 images", "500 of 500 images"),
+        learns=True,
+    ),
+    "Freeze": Case(Freeze(start=0.5), Freeze(start=1.0), events=("frozen: stem", "frozen: stage 0"), learns=False),
+    "HaarStem": Case(HaarStem(), HaarStem(levels=0), events=(), learns=False),
+    "Plateau": Case(
+        Plateau(gain=0.9),
+        Plateau(gain=0.0),
+        events=(r"loss .*, best before .*: cools down to epoch 3",),
+        learns=False,
+    ),
+    "IdentityInit": Case(IdentityInit(), IdentityInit(share=0.0), events=(), learns=False),
+    "Lookahead": Case(Lookahead(interval=4, pull=0.8), Lookahead(pull=1.0), events=(), learns=False),
+    "Muon": Case(Muon(), Muon(lr=0.0), events=(), learns=False),
+    "Swa": Case(Swa(start=0.5, lr=0.2, images=200), Swa(start=1.0), events=("averaging since epoch 2",), learns=False),
+    "Whitening": Case(
+        Whitening(frozen=0.5), Whitening(share=0.0), events=("the stem trains from here on",), learns=False
+    ),
+}
+
+
+class NothingIsRead(TorchDispatchMode):
+    """A context in which no tensor's value may decide anything on the host: on a GPU that would wait for the device."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        assert "_local_scalar_dense" not in str(func), "a value of a tensor was read"
+        return func(*args, **(kwargs or {}))
+
+
+def using(*strategies: Strategy, **settings: object) -> Pipeline:
+    return replace(PLAIN, strategies=strategies, **settings)  # type: ignore[arg-type]
+
+
+def finish(pipeline: Pipeline, dataset: Dataset) -> tuple[list[Report], Trained]:
+    """All reports of a training, and its result."""
+    reports, training = [], train(pipeline, TASK, dataset, SEEDS)
+    while True:
+        try:
+            reports.append(next(training))
+        except StopIteration as end:
+            return reports, end.value
+
+
+def same_weights(one: ResNet, other: ResNet) -> bool:
+    left, right = one.state_dict(), other.state_dict()
+    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+
+
+def untimed(report: Report) -> Report:
+    """A report without what differs from run to run."""
+    return replace(
+        report, train_seconds=0.0, process_seconds=0.0, boundary_seconds=0.0, eval_seconds=0.0, peak_memory=0
+    )
+
+
+def first_batch(dataset: Dataset) -> tuple[Tensor, Tensor]:
+    return dataset.train.x[:50].float() / 128 - 1, dataset.train.y[:50]
+
+
+def begin(pipeline: Pipeline, dataset: Dataset) -> TrainState:
+    """The state in which the first step is taken."""
+    return bound(begun(starting_state(pipeline, TASK, dataset, SEEDS), *first_batch(dataset)))
+
+
+def begin_in_double(pipeline: Pipeline, dataset: Dataset) -> TrainState:
+    """`begin` in double precision: where an equality is claimed."""
+    state = starting_state(pipeline, TASK, dataset, SEEDS)
+    state.trainee.model.double()
+    for kept in state.trainee.optimizer.state.values():
+        kept.update({key: value.double() for key, value in kept.items()})
+    x, y = first_batch(dataset)
+    return bound(begun(state, x.double(), y))
+
+
+def executor(state: TrainState, scaler: LossScaler | None = None) -> Eager:
+    """Runs the steps of the segment that begins with a bound state."""
+    number_format = FORMATS[state.pipeline.number_format]
+    return Eager(Segment(state.trainee, state.pipeline.strategies, number_format, scaler, 0.0))
+
+
+def stepped(state: TrainState, dataset: Dataset, n_steps: int = 1) -> TrainState:
+    """A bound state after steps on the first batch, in the precision of its model. In place."""
+    x, y = first_batch(dataset)
+    running = executor(state)
+    torch.manual_seed(0)  # for strategies that draw
+    for _ in range(n_steps):
+        running.step(x.to(state.trainee.model.head.weight.dtype), y)
+    return state
+
+
+def contents(trainee: Trainee) -> dict[str, Tensor]:
+    """A copy of everything that a step may change, by `kind name`."""
+    tensors = {f"model {name}": tensor for name, tensor in trainee.model.state_dict().items()}
+    for name, parameter in trainee.model.named_parameters():
+        tensors |= {f"{key} {name}": value for key, value in trainee.optimizer.state[parameter].items()}
+    for key, shadow in trainee.shadows.items():
+        tensors |= {f"{key} {name}": tensor for name, tensor in shadow.tensors.items()}
+    return {name: tensor.clone() for name, tensor in tensors.items()}
+
+
+def subset(trainee: Trainee) -> dict[str, Tensor]:
+    """A random choice of some channels of every axis, at least one of each."""
+    sizes = trainee.model.architecture.axis_sizes()
+    return {axis: torch.randperm(n)[: int(torch.randint(1, n + 1, ()))].sort().values for axis, n in sizes.items()}
+
+
+def repeats(trainee: Trainee) -> dict[str, Tensor]:
+    """Every channel of every axis, then a few of them once more."""
+    sizes = trainee.model.architecture.axis_sizes()
+    return {axis: torch.cat([torch.arange(n), torch.randint(n, (3,))]) for axis, n in sizes.items()}
+
+
+def killed(trainee: Trainee, keep: Mapping[str, Tensor]) -> Trainee:
+    """The trainee whose channels outside `keep` are dead for good. In place.
+
+    All that produces or reads them is zero, and so are its momentum and its averages: no gradient brings them back.
+    """
+    axes = trainee.model.axes()
+    for name, parameter in trainee.model.named_parameters():
+        averages = [s.tensors[name] for s in trainee.shadows.values() if s.travel == "weight" and name in s.tensors]
+        for tensor in (parameter.detach(), *trainee.optimizer.state[parameter].values(), *averages):
+            for dim, axis in enumerate(axes[name]):
+                if axis in keep:
+                    dead = torch.ones(tensor.shape[dim], dtype=torch.bool).index_fill_(0, keep[axis], False)
+                    tensor.index_fill_(dim, dead.nonzero().flatten(), 0.0)
+    return trainee

@@ -1,0 +1,294 @@
+"""The laws that every strategy obeys, over the one list of all of them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from itertools import permutations
+
+import pytest
+import torch
+from torch import Tensor
+
+from objectives.architecture import Architecture
+from objectives.data import Dataset
+from objectives.formats import LossScaler
+from objectives.pipeline import Pipeline, Report
+from objectives.resnet import ResNet
+from objectives.state import Trainee, TrainState
+from objectives.strategies import STRATEGIES
+from objectives.strategies.base import Strategy
+from objectives.strategies.ema import Ema
+from objectives.surgery import drop_block, insert_block, reindex
+from objectives.train import bound, deployed
+from tests.objectives.strategies.cases import (
+    CASES,
+    PLAIN,
+    Case,
+    Surgery,
+    begin,
+    begin_in_double,
+    contents,
+    executor,
+    finish,
+    first_batch,
+    killed,
+    repeats,
+    same_weights,
+    stepped,
+    subset,
+    untimed,
+    using,
+)
+
+each_strategy = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+
+
+def test_every_strategy_has_a_case_with_parameters_of_its_own() -> None:
+    assert set(CASES) == set(STRATEGIES)
+    for name, case in CASES.items():
+        assert type(case.active) is type(case.neutral) is STRATEGIES[name]
+
+
+@each_strategy
+def test_it_trains(case: Case, digits: Dataset) -> None:
+    reports, _ = finish(using(case.active), digits)
+    assert reports[-1].epoch == reports[-1].epochs
+    assert reports[-1].accuracy >= 0.6
+    assert not any(report.diverged for report in reports)
+
+
+@each_strategy
+def test_it_is_reproducible_under_a_seed(case: Case, digits: Dataset) -> None:
+    (reports, trained), (others, other) = (finish(using(case.active, crop=True), digits) for _ in range(2))
+    assert list(map(untimed, reports)) == list(map(untimed, others))
+    assert same_weights(trained.model, other.model)
+
+
+@each_strategy
+@pytest.mark.parametrize("number_format", ["fp32", "bf16"])
+def test_at_neutral_parameters_it_leaves_the_run_untouched(case: Case, number_format: str, digits: Dataset) -> None:
+    reports, trained = finish(using(case.neutral, number_format=number_format), digits)
+    others, other = finish(using(number_format=number_format), digits)
+    assert list(map(untimed, reports)) == list(map(untimed, others))
+    assert same_weights(trained.model, other.model)
+
+
+@each_strategy
+def test_at_active_parameters_it_changes_the_run_and_reports_what_it_did(case: Case, digits: Dataset) -> None:
+    reports, trained = finish(using(case.active), digits)
+    events = [event for report in reports for event in report.events]
+    assert len(events) == len(case.events)
+    assert all(re.fullmatch(pattern, event) for pattern, event in zip(case.events, events, strict=True))
+    assert reports[-1].events == ()  # nothing follows the last epoch
+    assert not same_weights(trained.model, finish(PLAIN, digits)[1].model)
+
+
+@each_strategy
+def test_it_survives_json_without_what_it_learned(case: Case, digits: Dataset) -> None:
+    pipeline = using(case.active)
+    assert Pipeline.from_json(json.loads(json.dumps(pipeline.to_json()))) == pipeline
+    (learned,) = begin(pipeline, digits).pipeline.strategies
+    assert (learned is not case.active) == case.learns
+    assert learned == case.active
+    assert (hash(learned), repr(learned), learned.to_json()) == (
+        hash(case.active),
+        repr(case.active),
+        case.active.to_json(),
+    )
+    assert repr(case.active) in repr(pipeline)
+
+
+@each_strategy
+def test_it_survives_the_process_boundary(case: Case, digits: Dataset) -> None:
+    pipeline = Pipeline.from_json(json.loads(json.dumps(using(case.active).to_json())))
+    reports, trained = finish(pipeline, digits)
+    received = [Report.from_json(json.loads(json.dumps(report.to_json()))) for report in reports]
+    assert received == reports
+    expected, direct = finish(using(case.active), digits)
+    assert list(map(untimed, received)) == list(map(untimed, expected))
+    assert same_weights(trained.model, direct.model)
+    assert trained.pipeline.to_json() == using(case.active).to_json()
+
+
+@each_strategy
+def test_it_is_prepared_once_for_a_segment(case: Case, digits: Dataset) -> None:
+    """A strategy that becomes another one makes an executor capture its step again."""
+    for strategy in (case.active, case.neutral):
+        state = begin(using(strategy), digits)
+        assert bound(state).pipeline.strategies[0] is state.pipeline.strategies[0]
+
+
+@each_strategy
+@pytest.mark.parametrize("n_taken_before", [0, 2])
+def test_a_step_skipped_by_loss_scaling_changes_nothing(case: Case, n_taken_before: int, digits: Dataset) -> None:
+    state = begin(using(case.active, number_format="fp16"), digits)
+    running = executor(state, LossScaler("cpu", 2.0**12))
+    x, y = first_batch(digits)
+    for _ in range(n_taken_before):
+        assert running.step(x, y).taken == 1
+    before = contents(state.trainee)
+    assert running.step(x * 1e6, y).taken == 0
+    after = contents(state.trainee)
+    assert after.keys() == before.keys()
+    assert [name for name in before if not torch.equal(before[name], after[name])] == []
+
+
+@each_strategy
+def test_a_run_teaches_nothing_to_the_strategy_that_was_sampled(case: Case, digits: Dataset) -> None:
+    before = vars(case.active).copy()
+    finish(using(case.active), digits)
+    assert vars(case.active) == before
+
+
+@pytest.mark.parametrize("names", list(permutations(CASES, 2)), ids=" then ".join)
+def test_any_two_strategies_train_together_or_refuse_each_other(names: tuple[str, str], digits: Dataset) -> None:
+    one, other = (CASES[name].active for name in names)
+    if isinstance(one, other.excludes) or isinstance(other, one.excludes):
+        with pytest.raises(ValueError, match="cannot run with"):
+            using(one, other)
+        return
+    reports, _ = finish(using(one, other), digits)
+    assert reports[-1].accuracy >= 0.5
+
+
+# --- surgery ----------------------------------------------------------------------------------------------------------
+
+
+def pruned_and_widened(trainee: Trainee) -> Trainee:
+    """Every other axis loses channels at random, the others gain copies."""
+    fewer, more = subset(trainee), repeats(trainee)
+    return reindex(trainee, {axis: (fewer, more)[n % 2][axis] for n, axis in enumerate(fewer)}, epoch=1)
+
+
+def deepened(trainee: Trainee) -> Trainee:
+    return insert_block(trainee, 0, len(trainee.model.architecture.stages[0].interiors), 5, epoch=1)
+
+
+def without_a_branch(trainee: Trainee) -> Trainee:
+    stages = enumerate(trainee.model.architecture.stages)
+    stage, block = next((s, b) for s, stage in stages for b, interior in enumerate(stage.interiors) if interior)
+    return drop_block(trainee, stage, block)
+
+
+SURGERIES = {
+    "prune and widen": pruned_and_widened,
+    "insert a block": deepened,
+    "drop a branch": without_a_branch,
+}
+each_surgery = pytest.mark.parametrize("surgery", SURGERIES.values(), ids=SURGERIES.keys())
+
+
+@each_surgery
+@each_strategy
+def test_a_training_goes_on_after_surgery(case: Case, surgery: Callable[[Trainee], Trainee], digits: Dataset) -> None:
+    torch.manual_seed(4)
+    state = stepped(begin(using(case.active), digits), digits, 3)
+    before = contents(state.trainee)
+    operated = surgery(state.trainee)
+    state = stepped(bound(replace(state, trainee=operated, epoch=1)), digits, 3)
+    after, shapes = contents(state.trainee), {name: t.shape for name, t in operated.model.state_dict().items()}
+    assert {kind_and_name.split(" ")[0] for kind_and_name in after} == {name.split(" ")[0] for name in before}
+    for kind_and_name, tensor in after.items():
+        assert tensor.shape in (shapes[kind_and_name.split(" ")[1]], ()), kind_and_name
+        assert tensor.isfinite().all(), kind_and_name
+    assert state.trainee is operated
+    network = deployed(state)
+    assert network.architecture == operated.model.architecture
+    assert network(first_batch(digits)[0]).isfinite().all()
+
+
+@dataclass(frozen=True)
+class Operate(Strategy):
+    """All surgeries, one at each boundary, whatever the others do."""
+
+    def between_epochs(self, state: TrainState) -> TrainState:
+        surgery = list(SURGERIES.values())[state.epoch - 1]
+        return replace(state, trainee=surgery(state.trainee))
+
+
+@each_strategy
+def test_it_trains_while_another_strategy_operates(case: Case, digits: Dataset) -> None:
+    for strategies in ((case.active, Operate()), (Operate(), case.active)):
+        reports, trained = finish(using(*strategies), digits)
+        assert reports[-1].accuracy >= 0.4
+        assert not any(report.diverged for report in reports)
+        rebuilt = ResNet(Architecture.from_json(trained.model.architecture.to_json()))
+        rebuilt.load_state_dict(trained.model.state_dict())
+
+
+def commuting(surgery: Surgery) -> pytest.MarkDecorator:
+    cases = {name: case for name, case in CASES.items() if surgery in case.commutes}
+    return pytest.mark.parametrize("case", cases.values(), ids=cases.keys())
+
+
+@commuting("pruning")
+def test_a_step_commutes_with_pruning_dead_channels(case: Case, digits: Dataset) -> None:
+    torch.manual_seed(5)
+    state = stepped(begin_in_double(using(case.active), digits), digits, 3)
+    keep = subset(state.trainee)
+    killed(state.trainee, keep)
+    pruned = bound(replace(state, trainee=reindex(state.trainee, keep)))
+    assert pruned.trainee.model.architecture != state.trainee.model.architecture
+    stepped(pruned, digits, 2)
+    stepped(state, digits, 2)
+    assert_close(contents(pruned.trainee), contents(reindex(state.trainee, keep)))
+
+
+@commuting("widening")
+def test_a_step_that_moves_no_weight_commutes_with_widening(case: Case, digits: Dataset) -> None:
+    """Momentum, statistics and averages travel as they would have grown.
+
+    Weights do not: producers that share a gradient take half of its step each, and consumers that share a weight take
+    the whole step each. Weight decay is left out, since it pulls at a weight and not at a gradient.
+    """
+    torch.manual_seed(6)
+    state = stepped(begin_in_double(using(case.active, lr=0.0, weight_decay=0.0), digits), digits, 3)
+    index = repeats(state.trainee)
+    wide = stepped(bound(replace(state, trainee=reindex(state.trainee, index))), digits)
+    stepped(state, digits)
+    assert_close(contents(wide.trainee), contents(reindex(state.trainee, index)))
+
+
+@commuting("widening")
+def test_a_step_commutes_with_widening_in_all_that_holds_no_copies(case: Case, digits: Dataset) -> None:
+    """And in the momentum and the statistics of all the rest. See above for what does not commute."""
+    torch.manual_seed(7)
+    start = stepped(begin_in_double(using(case.active, weight_decay=0.0), digits), digits, 3)
+    for axis, channels in repeats(start.trainee).items():
+        state, index = replace(start, trainee=deepcopy(start.trainee)), {axis: channels}
+        wide = stepped(bound(replace(state, trainee=reindex(state.trainee, index))), digits)
+        stepped(bound(state), digits)
+        held, expected = contents(wide.trainee), contents(reindex(state.trainee, index))
+        labels, parameters = wide.trainee.model.axes(), dict(wide.trainee.model.named_parameters())
+        kinds = ("model", *wide.trainee.shadows)
+        moved = [
+            f"{kind} {name}"
+            for kind in kinds
+            for name in parameters
+            if axis in labels[name] and f"{kind} {name}" in held
+        ]
+        assert moved
+        assert len(moved) < len(held) / 2
+        for name in moved:
+            del held[name], expected[name]
+        assert_close(held, expected)
+
+
+def assert_close(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """In double precision, but for the logits, which enter the loss in single precision."""
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-10)
+
+
+# --- what is learned --------------------------------------------------------------------------------------------------
+
+
+def test_a_strategy_learns_only_what_it_declares() -> None:
+    learned = Ema(2.0).having_learned(rate=0.5)
+    assert (learned.horizon, learned.rate) == (2.0, 0.5)
+    assert (learned.having_learned().rate, Ema(2.0).rate) == (0.5, 0.0)
+    with pytest.raises(TypeError, match="Ema learns no horizon"):
+        Ema(2.0).having_learned(horizon=1.0)
