@@ -11,7 +11,7 @@ import pytest
 
 from objectives.pipeline import Pipeline, Report
 from objectives.task import Seeds
-from search import spec, storage, study
+from search import opening, spec, storage
 from search.study import Study
 
 TOML = """
@@ -65,7 +65,7 @@ def new_study(tmp_path: Path, study_file: Path) -> Callable[..., Study]:
         _, read = spec.read(str(study_file))
         changed = read.model_copy(update={"search": read.search.model_copy(update=search)})
         database = storage.open_storage(f"sqlite:///{tmp_path}/studies.db")
-        return study.created(name, changed, database, FACTS, FORMATS, tmp_path / "artifacts" / name)
+        return opening.created(name, changed, database, FACTS, FORMATS)
 
     return make
 
@@ -98,6 +98,9 @@ class Scripted:
     def export(self, folder: Path, about: Mapping[str, object]) -> None:
         folder.mkdir(parents=True)
         self.exported.append(folder)
+
+    def halt(self) -> None:
+        pass
 
     def close(self) -> None:
         pass
