@@ -28,8 +28,7 @@ from search import records, storage
 from search.errors import DeviceFault, StorageError, UsageError
 from search.front import Outcome, best_within, front
 from search.objective import Objective, TrialFault, preparation
-from search.opening import IDENTITY, opened
-from search.spec import StudySpec
+from search.opening import IDENTITY, stored
 from search.study import REFERENCE, Study
 from search.trial import accuracy_of
 from search.worker import WorkerProcess
@@ -151,23 +150,6 @@ def totals(study: Study, replays: Sequence[Replay]) -> list[str]:
     return said
 
 
-def read_only(name: str, url: str) -> Study:
-    """The study of that name, as it was stored.
-
-    Raises:
-        StorageError, UsageError: there is none.
-    """
-    database = storage.open_storage(url, create=False)
-    try:
-        found = optuna.load_study(study_name=name, storage=database.optuna)
-    except KeyError as error:
-        raise UsageError(f"there is no study {name!r} in {storage.shown(url)}: choose another with --study") from error
-    if IDENTITY not in found.user_attrs:
-        raise UsageError(f"study {name!r} is not one of ours, or was never finished: choose another with --study")
-    spec = StudySpec.model_validate(found.user_attrs["spec"])
-    return opened(name, spec, found, database)
-
-
 def check_same(name: str, identity: dict[str, Any], facts: dict[str, Any]) -> None:
     """Refuses another device or other data than those of the study.
 
@@ -184,7 +166,7 @@ def check_same(name: str, identity: dict[str, Any], facts: dict[str, Any]) -> No
 def run(options: argparse.Namespace, command: str) -> None:
     """Replays the study that the command line names and prints the tables."""
     url = storage.url(options.storage, None)
-    study = read_only(options.study, url)
+    study = stored(options.study, storage.open_storage(url, create=False))
     stopped = [trial for trial in study.trials() if records.reason(trial) in EARLY]
     identity = study.optuna.user_attrs[IDENTITY]
     getting_ready = preparation(study.spec.task, options.device, identity["device"]["threads"])

@@ -47,6 +47,16 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     sync_folder(folder.parent)
 
 
+def damaged(folder: Path) -> list[str]:
+    """Names of files that are missing, or are not what `write_folder` wrote; all well: none."""
+    try:
+        lines = [line.split("  ", 1) for line in (folder / SUMS).read_text().splitlines()]
+        sums = {name: digest for digest, name in lines}
+    except (OSError, ValueError):
+        return [SUMS]
+    return [name for name, digest in sums.items() if _digest(folder / name) != digest]
+
+
 def sync_folder(folder: Path) -> None:
     """Makes the names in a folder durable: a rename is safe only once its folder is."""
     opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -54,6 +64,14 @@ def sync_folder(folder: Path) -> None:
         os.fsync(opened)
     finally:
         os.close(opened)
+
+
+def _digest(path: Path) -> str | None:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
 
 
 def _write(path: Path, content: bytes) -> None:

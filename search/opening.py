@@ -14,7 +14,7 @@ from search.storage import Database
 from search.study import Study, experimental
 from spaces import SPACES
 from spaces.base import Given
-from spaces.restricted import check, walk
+from spaces.restricted import check, suggestion, walk
 
 IDENTITY, FORMATS, FLOOR = "identity", "number_formats", "floor"
 MIN_FLOOR = 0.2  # accuracy
@@ -47,6 +47,24 @@ def opened(name: str, spec: StudySpec, found: optuna.Study, database: Database) 
     asked = {"name": spec.data.name, "n_train": spec.data.n_train or stored["data"]["n_train"]}
     _check_same(name, stored, identity(spec, given, stored | {"data": stored["data"] | asked}))
     return Study(name, spec, found, database, given, found.user_attrs[FLOOR])
+
+
+def stored(name: str, database: Database) -> Study:
+    """The study of that name as it is in the database, whatever its file says now: to read it, to mend it.
+
+    Raises:
+        UsageError: there is none, or it is not ours.
+    """
+    try:
+        found = optuna.load_study(study_name=name, storage=database.optuna)
+    except KeyError as error:
+        known = [summary.study_name for summary in optuna.get_all_study_summaries(database.optuna)]
+        hint = suggestion(name, known) if known else ""
+        raise UsageError(f"there is no study {name!r} in {database.shown}{hint}") from error
+    if IDENTITY not in found.user_attrs:
+        raise UsageError(f"study {name!r} is not one of ours, or was never finished: choose another")
+    spec = StudySpec.model_validate(found.user_attrs["spec"])
+    return opened(name, spec, found, database)
 
 
 def resumed(

@@ -195,7 +195,7 @@ class Study:
             for path, result in results.kept(self.artifacts / "untold"):
                 self._tell(result)
                 path.unlink()
-            lost = [trial for trial in self.trials() if trial.state == TrialState.RUNNING and self._is_lost(trial)]
+            lost = [trial for trial in self.trials() if trial.state == TrialState.RUNNING and self.is_lost(trial)]
             for trial in lost:
                 if self._n_losses(trial) < MAX_RETRIES:
                     self.retry(trial)
@@ -230,7 +230,7 @@ class Study:
         """The folder of a trial's exported model; it exists for trials on the front."""
         return self.artifacts / f"trial-{trial_number:05d}"
 
-    def _is_lost(self, trial: FrozenTrial) -> bool:
+    def is_lost(self, trial: FrozenTrial) -> bool:
         """Whether the process that ran a trial is gone for certain, or silent on another host for too long."""
         owner = trial.user_attrs.get(records.OWNER)
         if owner is None:  # killed between asking and signing: both happen in one `exclusive`, and we have it

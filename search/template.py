@@ -12,6 +12,7 @@ import gc
 import json
 import os
 import signal
+import sys
 import traceback
 from collections.abc import Mapping
 from contextlib import suppress
@@ -24,6 +25,8 @@ from objectives.pipeline import Pipeline
 from objectives.task import Seeds
 from search.objective import Objective, Opening, Preparation
 
+INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+COMMAND = "trains-"  # and the number of the parent: what /proc/PID/comm says
 _PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -48,9 +51,11 @@ class Channel:
 
 def serve(connection: Connection, preparation: Preparation) -> None:
     """Runs in the template: forks a worker when its owner wants something, and says how each one ended."""
-    for interruption in (signal.SIGINT, signal.SIGTERM):  # they reach the whole group: the owner of the study decides
+    for interruption in INTERRUPTIONS:  # they reach the whole group: the owner of the study decides
         signal.signal(interruption, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTIONS)
     die_with_parent()
+    _sign()
     channel = Channel(connection)
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the owner is gone, or wants no more
         try:
@@ -74,6 +79,7 @@ def _work(channel: Channel, opening: Opening, message: Message | None) -> NoRetu
     """Runs in a worker: answers messages, the first one given, until its owner leaves or something fails."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # from the watchdog
     die_with_parent()
+    _sign()
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("500")  # short of memory, the kernel takes the worker first
     try:
@@ -115,16 +121,16 @@ def _handle(objective: Objective, message: Message, channel: Channel) -> Message
 
 def fault(error: Exception) -> Message:
     """What went wrong, as a message: its kind, and one line about it."""
-    import torch
-
     kinds: dict[type[Exception], str] = {
         DataError: "data",
         DeviceError: "device",
         DeviceLost: "device_lost",
-        torch.OutOfMemoryError: "out_of_memory",
-        torch.AcceleratorError: "device_lost",
         MemoryError: "out_of_memory",
     }
+    if "torch" in sys.modules:
+        import torch
+
+        kinds |= {torch.OutOfMemoryError: "out_of_memory", torch.AcceleratorError: "device_lost"}
     kind = next((kind for cls, kind in kinds.items() if isinstance(error, cls)), "crash")
     if "can't allocate memory" in str(error):  # what the CPU allocator says
         kind = "out_of_memory"
@@ -135,6 +141,27 @@ def fault(error: Exception) -> Message:
         said = f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
         return {"error": kind, "message": said.replace("\n", " ")}
     return {"error": kind, "message": str(error).partition("\n")[0] or type(error).__name__}
+
+
+def _sign() -> None:
+    """Gives the process a name that says whose it is: should it outlive its parent, it can be recognised."""
+    Path("/proc/self/comm").write_text(f"{COMMAND}{os.getppid()}")
+
+
+def strays() -> list[int]:
+    """Templates and workers on this host, of this user, whose parent is gone: the kernel should have ended them."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            name, stat = (folder / "comm").read_text().strip(), (folder / "stat").read_text()
+            parent = stat.rpartition(")")[2].split()[1]
+            if (
+                name.startswith(COMMAND)
+                and name.removeprefix(COMMAND) != parent
+                and folder.stat().st_uid == os.getuid()
+            ):
+                found.append(int(folder.name))
+    return found
 
 
 def die_with_parent() -> None:

@@ -19,8 +19,8 @@ class Watchdog:
     takes 30 times as long an epoch as the smallest. Before its first report it may take as long as the slowest so far.
     """
 
-    least: float = LEAST  # seconds
-    unknown: float = UNKNOWN
+    least: float = field(default_factory=lambda: LEAST)  # seconds
+    unknown: float = field(default_factory=lambda: UNKNOWN)  # seconds
     _slowest: deque[float] = field(default_factory=lambda: deque(maxlen=100))  # seconds, one per training
 
     def patience(self, silences: list[float]) -> float:

@@ -24,7 +24,7 @@ from objectives.pipeline import Pipeline, Report
 from objectives.task import Seeds
 from search.errors import StorageError
 from search.objective import Halted, Preparation, TrialFault
-from search.template import Message, serve
+from search.template import INTERRUPTIONS, Message, serve
 from search.watchdog import Watchdog
 
 TICK = 0.5  # seconds between two looks at the clock while a worker is silent
@@ -100,7 +100,11 @@ class WorkerProcess:
             target=serve, args=(theirs, self._preparation), daemon=True, name="frontrunner-template"
         )
         self._worker_pid: int | None = None
-        self._template.start()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTIONS)  # inherited: until the template ignores them
+        try:
+            self._template.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
 
     def _replace(self) -> None:

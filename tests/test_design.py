@@ -58,7 +58,8 @@ HEAVY = {"torch", "torchvision", "sklearn", "plotly", "optuna_dashboard", "jinja
         "import search.run; search.run.main(['--help'])",
         "import search.run; search.run.main(['--study', 'no_such_study'])",
         "import search.run; search.run.main(['--study', 'digits_pareto', '--data', 'nonsense'])",
-        "import search.session, search.summary, search.figures, spaces, objectives.pipeline",
+        "import search.doctor, search.studies, search.dashboard; search.studies.main(['list'])",
+        "import search.session, search.crew, search.summary, search.figures, spaces, objectives.pipeline",
     ],
 )
 def test_the_process_that_owns_a_study_stays_light(code: str) -> None:

@@ -14,6 +14,8 @@ from objectives.task import Seeds
 from search import opening, spec, storage
 from search.study import Study
 
+from .place import Place
+
 TOML = """
 [data]
 name = "digits"
@@ -55,6 +57,16 @@ def study_file(tmp_path: Path) -> Path:
     path = tmp_path / "tiny.toml"
     path.write_text(TOML)
     return path
+
+
+@pytest.fixture
+def place(tmp_path: Path, study_file: Path) -> Place:
+    """A working directory with one study, `tiny`, and a script in which nothing happens."""
+    (tmp_path / "studies").mkdir()
+    study_file.rename(tmp_path / "studies" / "tiny.toml")
+    made = Place(tmp_path)
+    made.script()
+    return made
 
 
 @pytest.fixture
