@@ -45,7 +45,8 @@ def run(options: argparse.Namespace, training: Training) -> None:
     database = storage.open_storage(storage.url(options.storage, spec.storage))
     if (warning := storage.on_network_file_system(database.url)) is not None:
         display.say(f"warning: {warning}")
-    found = opening.find(name, database)
+    with database.exclusive(name):  # another run may be creating it
+        found = opening.find(name, database)
     done = records.n_counted(found.get_trials(deepcopy=False)) if found is not None else 0
     n_trials = done + options.add if options.add else options.n_trials or spec.search.n_trials
     if found is not None and done >= n_trials:

@@ -6,7 +6,7 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +15,8 @@ from typing import TypeVar
 import optuna
 import sqlalchemy
 from optuna.storages import RDBStorage
+from optuna.storages._rdb import models
+from optuna.storages._rdb.storage import _create_scoped_session
 from sqlalchemy.exc import SQLAlchemyError
 
 from search.errors import StorageError
@@ -50,6 +52,14 @@ class Database:
         """The same for every run that uses this database on this host, wherever it was started."""
         path = sqlite_path(self.url)
         return self.shown if path is None else str(path.resolve())
+
+    def write(self, trial_id: int, attributes: Mapping[str, object]) -> None:
+        """Sets user attributes of a trial, all or none: one commit instead of one each, which cost 2 to 5 ms."""
+        with _create_scoped_session(self.optuna.scoped_session, True) as session:
+            for name, value in attributes.items():
+                self.optuna._set_trial_attr_without_commit(
+                    session, models.TrialUserAttributeModel, trial_id, name, value
+                )
 
     @contextmanager
     def exclusive(self, study_name: str) -> Iterator[None]:

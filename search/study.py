@@ -77,8 +77,8 @@ class Study:
             trial = self.optuna.ask()
             trial.set_user_attr(records.OWNER, this_process().to_json())
             pipeline = self.pipeline(trial)
-            trial.set_user_attr(records.PIPELINE, pipeline.to_json())
-            trial.set_user_attr(records.WORDS, pipeline.describe())
+            words = {records.PIPELINE: pipeline.to_json(), records.WORDS: pipeline.describe()}
+            self.database.write(trial._trial_id, words)
         return trial
 
     def claim(self, n_trials: int) -> OptunaTrial | None:
@@ -151,8 +151,7 @@ class Study:
                 if trial.values != (list(result.values) if result.values else None):
                     self.optuna.set_user_attr(f"{LATE}_{result.trial}", result.to_json())
                 return
-            for name, value in result.attributes.items():
-                self._storage.set_trial_user_attr(trial._trial_id, name, value)
+            self.database.write(trial._trial_id, result.attributes)
             if result.violation is not None:  # in the one form that Optuna and its dashboard both read
                 self._storage.set_trial_system_attr(trial._trial_id, "constraints", [result.violation])
             if result.values is not None:

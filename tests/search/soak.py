@@ -125,21 +125,22 @@ class Soak:
         self._n_kills = 0
         with self.place.started(*WORDS, "--n-trials", str(self._n_trials)) as process:
             assert process.stderr is not None
-            if meanwhile is not None:
-                Thread(target=meanwhile, args=(process.pid,), daemon=True).start()
             line = ""
             for line in process.stderr:
                 assert "Traceback" not in line, line + process.stderr.read()
                 if found := FINISHED.match(line):
                     self._acknowledged[int(found[1])] = (found[2], found[3])
                 if line.startswith("trial "):
+                    if meanwhile is not None:  # there is something to disturb now
+                        Thread(target=meanwhile, args=(process.pid,), daemon=True).start()
+                        meanwhile = None
                     self._pids |= set(descendants(process.pid))
             process.wait()
             assert process.returncode in (0, 5, 130, -signal.SIGKILL), f"{process.returncode}: {line}"
             return process.returncode
 
     def _lock_the_database(self, pid: int) -> None:
-        time.sleep(3 + self._draw.random())
+        time.sleep(self._draw.random())
         with suppress(sqlite3.Error):
             connection = sqlite3.connect(self.place.database, timeout=30, isolation_level=None)
             connection.execute("BEGIN EXCLUSIVE")
@@ -147,13 +148,12 @@ class Soak:
             connection.close()
 
     def _interrupt(self, pid: int) -> None:
-        time.sleep(4 + self._draw.random())
+        time.sleep(1 + self._draw.random())
         with suppress(ProcessLookupError):
             os.killpg(pid, signal.SIGINT)
 
     def _kill(self, pid: int, most: int) -> None:
         """Kills workers and templates, in the end the program, at random moments."""
-        time.sleep(1.5)
         for _ in range(min(most, self._draw.randrange(1, 12)) - 1):
             time.sleep(self._draw.random() * 0.6)
             children = descendants(pid)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import socket
+import sqlite3
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -214,6 +215,18 @@ def test_a_trial_of_a_living_process_or_of_another_host_is_left_alone(new_study:
     made.ask()
     made.ask().set_user_attr(records.OWNER, DEAD | {"host": "elsewhere"})
     assert made.recover() == []
+
+
+def test_a_trial_of_another_host_is_lost_once_its_heartbeats_have_stopped(new_study: Callable[..., Study]) -> None:
+    made = new_study()
+    for _ in range(2):
+        asked = made.ask()
+        asked.set_user_attr(records.OWNER, DEAD | {"host": "elsewhere"})
+        made.heartbeat([asked._trial_id])
+    assert made.recover() == []
+    with sqlite3.connect(storage.sqlite_path(made.database.url)) as database:
+        database.execute("UPDATE trial_heartbeats SET heartbeat = datetime('now', '-1 hour') WHERE trial_id = 1")
+    assert made.recover() == [0]
 
 
 def test_a_trial_that_takes_the_program_down_each_time_is_given_up_and_counted(new_study: Callable[..., Study]) -> None:
