@@ -134,8 +134,9 @@ def fault(error: Exception) -> Message:
     kind = next((kind for cls, kind in kinds.items() if isinstance(error, cls)), "crash")
     if "can't allocate memory" in str(error):  # what the CPU allocator says
         kind = "out_of_memory"
-    if isinstance(error, OSError) and error.errno in _NO_SPACE:
-        return {"error": "no_space", "message": str(error.filename or "")}
+    if isinstance(error, OSError) and error.filename is not None:  # files that are read are a DataError
+        kind = "no_space" if error.errno in _NO_SPACE else "unwritable"
+        return {"error": kind, "message": f"{error.filename} ({error.strerror})"}
     if kind == "crash":
         where = traceback.extract_tb(error.__traceback__)[-1]
         said = f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"

@@ -129,8 +129,8 @@ def _finish(study: Study, trial: optuna.Trial, reports: list[Report], objective:
             about = {"study": study.name, "trial": trial.number, "val_accuracy": accuracy, "metric": study.spec.metric}
             try:
                 objective.export(study.artifact(trial.number), about)
-            except TrialFault as fault:  # the training is sound: it must not be told as a crash
-                raise StorageError(f"trial {trial.number} cannot be exported to {study.artifacts}: {fault}") from fault
+            except OSError as error:
+                raise StorageError(f"{error.filename} cannot be written ({error.strerror}): make room there") from error
         study.tell(result)
         for left in {p.trial for p in before} - {p.trial for p in after}:
             shutil.rmtree(study.artifact(left), ignore_errors=True)

@@ -227,5 +227,7 @@ def _raise(answer: Message) -> NoReturn:
             raise DeviceLost(message)
         case "no_space":
             raise StorageError(f"no space on {message}: make room, then the same command goes on")
+        case "unwritable":
+            raise StorageError(f"{message} cannot be written: mend that, then the same command goes on")
         case reason:
             raise TrialFault(reason, message)

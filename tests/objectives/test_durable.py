@@ -64,7 +64,7 @@ def test_a_disk_that_is_full_leaves_the_old_content_and_nothing_else(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match=f"No space left on device: '{tmp_path}"):
         write(tmp_path / "it", b"new")
     assert content(tmp_path / "it") == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["it"]

@@ -34,7 +34,7 @@ class Place:
     def database(self) -> Path:
         return self.folder / "studies" / "optuna.db"
 
-    def script(self, faults: Mapping[int, str] | None = None, **settings: object) -> None:
+    def script(self, faults: Mapping[int | str, str] | None = None, **settings: object) -> None:
         """Says what will happen to the trainings to come; they are counted anew."""
         for counter in self.folder.glob("*.count"):
             counter.unlink()

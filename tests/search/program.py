@@ -94,6 +94,8 @@ class ScriptedObjective:
             yield report(epoch, pipeline.epochs, seconds, accuracy)
 
     def export(self, folder: Path, about: Mapping[str, object]) -> None:
+        if self.script.faults.get("export") == str(count("exports")):
+            os.kill(os.getpid(), signal.SIGKILL)
         write_folder(folder, {"model.json": json.dumps(about).encode(), "weights": b"w" * 100_000})
 
     def close(self) -> None:

@@ -77,6 +77,21 @@ def test_seconds_of_a_trial_that_was_interrupted_are_those_of_one_training(place
     assert whole == pytest.approx([whole[0]] * 3, rel=1e-3)
 
 
+def test_a_worker_that_dies_while_it_exports_has_its_trial_tried_again(place: Place) -> None:
+    place.script({"export": "0"})
+    assert place.run(*STUDY).code == 0
+    assert place.reasons() == ["crash", *["complete"] * 7]
+    check_whole(place.trials(), 7)
+
+
+def test_a_place_that_cannot_be_written_is_said_in_one_line(place: Place) -> None:
+    (place.folder / "studies" / "artifacts").write_text("a file where a folder should be")
+    done = place.run(*STUDY)
+    assert done.code == 4, done.err
+    assert "artifacts" in done.err
+    assert "cannot be written" in done.err
+
+
 def test_three_crashes_in_a_row_end_the_run_with_advice(place: Place) -> None:
     place.script({0: "SIGSEGV", 1: "SIGSEGV", 2: "SIGSEGV"})
     done = place.run(*STUDY)
