@@ -96,7 +96,7 @@ def ratios(worker: Objective, here: Objective, n: int) -> list[float]:
     """train_seconds in the worker divided by those in this process, per pair."""
     draw, found = random.Random(0), []
     for number in range(n + 1):
-        pipeline = Pipeline(batch_size=64, epochs=12, number_format="bf16" if number % 2 else "fp32")
+        pipeline = Pipeline(batch_size=64, epochs=6, number_format="bf16" if number % 2 else "fp32")
         pair = [("worker", worker), ("here", here)]
         draw.shuffle(pair)
         seconds = {name: list(each.reports(pipeline, Seeds.of(0, number)))[-1].train_seconds for name, each in pair}

@@ -146,14 +146,15 @@ class Study:
 
     def _tell(self, result: Result) -> None:
         with self.exclusive():
-            trial = self.trials()[result.trial]
+            trial_id = self._storage.get_trial_id_from_study_id_trial_number(self.optuna._study_id, result.trial)
+            trial = self._storage.get_trial(trial_id)
             if trial.state.is_finished():  # given up while its owner was suspended, and perhaps tried again
                 if trial.values != (list(result.values) if result.values else None):
                     self.optuna.set_user_attr(f"{LATE}_{result.trial}", result.to_json())
                 return
-            self.database.write(trial._trial_id, result.attributes)
+            self.database.write(trial_id, result.attributes)
             if result.violation is not None:  # in the one form that Optuna and its dashboard both read
-                self._storage.set_trial_system_attr(trial._trial_id, "constraints", [result.violation])
+                self._storage.set_trial_system_attr(trial_id, "constraints", [result.violation])
             if result.values is not None:
                 self.optuna.tell(result.trial, list(result.values))
             else:
