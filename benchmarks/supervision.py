@@ -17,7 +17,7 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from datetime import date
 from pathlib import Path
@@ -77,35 +77,37 @@ class Timed:
         self.export_seconds = time.perf_counter() - began
 
 
-def overheads(worker: Objective, n: int) -> tuple[list[float], list[float]]:
-    """Seconds per trial outside its training, and those of the question to the sampler."""
+def overheads(worker: Objective, n: int) -> tuple[list[float], list[float], list[float]]:
+    """Per trial: seconds outside the training, CPU seconds of this process, seconds of the question to the sampler."""
     with tempfile.TemporaryDirectory() as folder:
         study = _study(Path(folder), worker)
-        timed, outside, asking = Timed(worker), [], []
+        timed, outside, computing, asking = Timed(worker), [], [], []
         for _ in range(n):
             began = time.perf_counter()
             asked = study.ask()
             asking.append(time.perf_counter() - began)
-            began = time.perf_counter()
+            began, computed = time.perf_counter(), time.process_time()
             trial.run(study, asked, timed, Display(), math.inf)
             outside.append(time.perf_counter() - began - timed.seconds)
-        return outside, asking
+            computing.append(time.process_time() - computed)
+        return outside, computing, asking
 
 
-def ratios(worker: Objective, here: Objective, n: int) -> list[float]:
-    """train_seconds in the worker divided by those in this process, per pair."""
+def ratios(worker: Objective, here: Objective, n: int) -> list[tuple[float, float]]:
+    """(train_seconds, CPU seconds) in the worker divided by those in this process, per pair."""
     draw, found = random.Random(0), []
     for number in range(n + 1):
         pipeline = Pipeline(batch_size=64, epochs=6, number_format="bf16" if number % 2 else "fp32")
         pair = [("worker", worker), ("here", here)]
         draw.shuffle(pair)
-        seconds = {name: list(each.reports(pipeline, Seeds.of(0, number)))[-1].train_seconds for name, each in pair}
+        last = {name: list(each.reports(pipeline, Seeds.of(0, number)))[-1] for name, each in pair}
         if number:  # the first one warms both up
-            found.append(seconds["worker"] / seconds["here"])
+            there, own = last["worker"], last["here"]
+            found.append((there.train_seconds / own.train_seconds, there.process_seconds / own.process_seconds))
     return found
 
 
-def interval(values: list[float]) -> tuple[float, float, float]:
+def interval(values: Sequence[float]) -> tuple[float, float, float]:
     """Geometric mean and its 95 % interval."""
     logs = [math.log(value) for value in values]
     half = T_95 * stdev(logs) / math.sqrt(len(logs))
@@ -122,15 +124,17 @@ def main() -> int:
     print(f"{date.today()}, {platform.processor() or platform.machine()}, torch {torch.__version__}, ", end="")
     print(f"{len(os.sched_getaffinity(0))} core(s), load {os.getloadavg()[0]:.1f}")
     with closing(WorkerProcess(preparation(TASK, "cpu"))) as worker:
-        outside, asking = overheads(worker, options.trials)
+        outside, computing, asking = overheads(worker, options.trials)
+        found = [1000 * each for each in (median(outside), max(outside), median(computing), median(asking))]
         print(
-            f"outside training: median {1000 * median(outside):.1f} ms, worst {1000 * max(outside):.1f} ms a trial",
+            "outside training: median {:.1f} ms, worst {:.1f} ms, {:.1f} ms of it CPU time here; ".format(*found),
             end="",
         )
-        print(f" ({len(outside)} trials; asking, not included: median {1000 * median(asking):.1f} ms)")
-        found = ratios(worker, TrainingObjective(TASK, "cpu"), options.pairs)
-    middle, low, high = interval(found)
-    print(f"train_seconds, worker / in process: {middle:.4f}, 95 % [{low:.4f}, {high:.4f}] ({len(found)} pairs)")
+        print(f"asking: median {found[3]:.1f} ms ({len(outside)} trials)")
+        pairs = ratios(worker, TrainingObjective(TASK, "cpu"), options.pairs)
+    for name, each in zip(("train_seconds", "CPU seconds"), zip(*pairs, strict=True), strict=True):
+        middle, low, high = interval(each)
+        print(f"{name}, worker / in process: {middle:.4f}, 95 % [{low:.4f}, {high:.4f}] ({len(pairs)} pairs)")
     return 0
 
 

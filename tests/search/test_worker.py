@@ -112,7 +112,7 @@ def _on_a_gpu() -> None:
 
 
 def test_a_worker_that_is_silent_for_too_long_is_ended_as_hung_even_when_it_is_stopped() -> None:
-    with working(watchdog=Watchdog(least=1, unknown=30)) as hanging:
+    with working(watchdog=Watchdog(least=5, unknown=60)) as hanging:
         hanging.facts()
         reports = hanging.reports(PIPELINE, SEEDS)
         next(reports)
@@ -122,7 +122,7 @@ def test_a_worker_that_is_silent_for_too_long_is_ended_as_hung_even_when_it_is_s
         assert fault.value.reason == "hang"
         began = time.monotonic()
         assert len(list(hanging.reports(PIPELINE, SEEDS))) == 3
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 30
 
 
 def test_a_halted_worker_lets_go_of_whoever_waits_for_it() -> None:
