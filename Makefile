@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STUDY ?= digits_pareto
+SEED ?= 0
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint soak soak-long bench clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed  ## the main job on the embedded data set: a Pareto front in half a minute after set-up
@@ -17,6 +18,12 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+soak: $(VENV)/.installed-dev  ## a scripted study through one fault of each kind: a minute
+	$(BIN)/python -m tests.search.soak --seed $(SEED)
+
+soak-long: $(VENV)/.installed-dev  ## 200 random kills: some minutes
+	$(BIN)/python -m tests.search.soak --seed $(SEED) --kills 200
 
 bench: $(VENV)/.installed  ## speed of the training loop; minutes on an idle machine
 	$(BIN)/python -m benchmarks.training

@@ -76,16 +76,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("networks", nargs="*", choices=[*NETWORKS, []], help="thin, fast (default: both)")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--n-train", type=int, default=8_000)
+    parser.add_argument("--data", default="fashion_mnist", help="a data set, or folder:PATH")
+    parser.add_argument("--stem-stride", type=int, default=2)
+    parser.add_argument("--only", nargs="+", default=None, help="ingredients, by name (default: all)")
     options = parser.parse_args(words)
     torch.set_num_threads(1)
     keep_freed_memory()
     print(conditions(CPU, f"python -m benchmarks.ingredients {shlex.join(words)}".rstrip()))
-    data = DataSpec("fashion_mnist", n_train=options.n_train)
+    data = DataSpec(options.data, n_train=options.n_train)
     dataset = load(data, CPU)
     for network in options.networks or NETWORKS:
         plain = NETWORKS[network]
-        print(f"\n{network}: {plain.describe()}; {options.n_train} images, stem stride 2\n", flush=True)
-        comparison(cases(plain), Task(data, network, stem_stride=2), dataset, options.seeds)
+        print(
+            f"\n{network}: {plain.describe()}; {options.n_train} images, stem stride {options.stem_stride}\n",
+            flush=True,
+        )
+        chosen = {n: p for n, p in cases(plain).items() if options.only is None or n in ("plain", *options.only)}
+        comparison(chosen, Task(data, network, options.stem_stride), dataset, options.seeds)
     return 0
 
 

@@ -27,10 +27,11 @@ from objectives.pipeline import Report
 from search import records, storage
 from search.errors import DeviceFault, StorageError, UsageError
 from search.front import Outcome, best_within, front
-from search.spec import StudySpec
-from search.study import IDENTITY, REFERENCE, Study, opened
+from search.objective import Objective, TrialFault, preparation
+from search.opening import IDENTITY, stored
+from search.study import REFERENCE, Study
 from search.trial import accuracy_of
-from search.worker import Objective, TrialFault, WorkerProcess
+from search.worker import WorkerProcess
 
 EARLY = ("dominated", "below_floor")  # what early stopping decides; a diverged training ends in any case
 
@@ -149,25 +150,6 @@ def totals(study: Study, replays: Sequence[Replay]) -> list[str]:
     return said
 
 
-def read_only(name: str, url: str) -> Study:
-    """The study of that name, as it was stored.
-
-    Raises:
-        StorageError, UsageError: there is none.
-    """
-    path = storage._sqlite_path(url)
-    if path is not None and not path.is_file():
-        raise StorageError(f"there is no database {path}: give its URL with --storage")
-    try:
-        found = optuna.load_study(study_name=name, storage=storage.open_storage(url))
-    except KeyError as error:
-        raise UsageError(f"there is no study {name!r} in {storage.shown(url)}: choose another with --study") from error
-    if IDENTITY not in found.user_attrs:
-        raise UsageError(f"study {name!r} is not one of ours, or was never finished: choose another with --study")
-    spec = StudySpec.model_validate(found.user_attrs["spec"])
-    return opened(name, spec, found, storage.folder(url) / "artifacts" / name)
-
-
 def check_same(name: str, identity: dict[str, Any], facts: dict[str, Any]) -> None:
     """Refuses another device or other data than those of the study.
 
@@ -184,10 +166,11 @@ def check_same(name: str, identity: dict[str, Any], facts: dict[str, Any]) -> No
 def run(options: argparse.Namespace, command: str) -> None:
     """Replays the study that the command line names and prints the tables."""
     url = storage.url(options.storage, None)
-    study = read_only(options.study, url)
+    study = stored(options.study, storage.open_storage(url, create=False))
     stopped = [trial for trial in study.trials() if records.reason(trial) in EARLY]
     identity = study.optuna.user_attrs[IDENTITY]
-    with closing(WorkerProcess(study.spec.task, options.device, identity["device"]["threads"])) as objective:
+    getting_ready = preparation(study.spec.task, options.device, identity["device"]["threads"])
+    with closing(WorkerProcess(getting_ready)) as objective:
         check_same(study.name, identity, objective.facts())
         device, counts = identity["device"], records.counts(study.trials())
         print(f"{date.today()}, {device['model']}, torch {device['torch']}, {device['threads']} thread(s)\n")

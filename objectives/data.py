@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,10 @@ class Images:
 
     x: torch.Tensor  # [n, channels, size, size] uint8, memory format channels_last
     y: torch.Tensor  # [n] int64
+
+    def on(self, device: torch.device) -> Images:
+        """The same images on a device."""
+        return Images(self.x.to(device), self.y.to(device))
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,10 @@ class Dataset:
         """Number of classes."""
         return len(self.classes)
 
+    def on(self, device: torch.device) -> Dataset:
+        """The same images on a device."""
+        return replace(self, train=self.train.on(device), val=self.val.on(device))
+
 
 def load(spec: DataSpec, device: torch.device) -> Dataset:
     """The data that `spec` describes, decoded, split and on `device`.
@@ -77,8 +85,8 @@ def load(spec: DataSpec, device: torch.device) -> Dataset:
     return Dataset(
         name=spec.name,
         classes=found.classes,
-        train=Images(images[0].x.to(device), images[0].y.to(device)),
-        val=Images(images[1].x.to(device), images[1].y.to(device)),
+        train=images[0].on(device),
+        val=images[1].on(device),
         mean=mean,
         std=std,
         flip=found.flip if spec.flip is None else spec.flip,

@@ -7,3 +7,7 @@ class DataError(Exception):
 
 class DeviceError(Exception):
     """The device asked for cannot be used."""
+
+
+class DeviceLost(Exception):
+    """The device failed under a training that is not to blame for it."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -17,11 +15,12 @@ from torch import Tensor
 
 from objectives.architecture import Architecture
 from objectives.data import Dataset
+from objectives.durable import SUMS, write_folder
 from objectives.resnet import ResNet
 from objectives.train import Trained
 
 FORMAT = 1  # of the folder; raised when a reader of the old one could not read the new one
-WEIGHTS, DESCRIPTION, SUMS = "weights.safetensors", "model.json", "SHA256SUMS"
+WEIGHTS, DESCRIPTION = "weights.safetensors", "model.json"
 
 
 @dataclass(frozen=True)
@@ -74,21 +73,11 @@ def export(trained: Trained, dataset: Dataset, folder: Path, about: Mapping[str,
         "versions": {"frontrunner": version("frontrunner"), "torch": torch.__version__},
     }
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in trained.model.state_dict().items()}
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        files = {
-            WEIGHTS: safetensors.torch.save(weights),
-            DESCRIPTION: json.dumps(description, indent=1, ensure_ascii=False).encode(),
-        }
-        sums = "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in files.items())
-        for name, content in {**files, SUMS: sums.encode()}.items():
-            _write_durably(partial / name, content)
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    files = {
+        WEIGHTS: safetensors.torch.save(weights),
+        DESCRIPTION: json.dumps(description, indent=1, ensure_ascii=False).encode(),
+    }
+    write_folder(folder, files)
 
 
 def load_model(folder: str | Path) -> ExportedModel:
@@ -133,10 +122,3 @@ def _verified(folder: Path) -> dict[str, bytes]:
                 f"{folder / name} is damaged: its SHA-256 is not the one in {SUMS}; export the trial again"
             )
     return content
-
-
-def _write_durably(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())

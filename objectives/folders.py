@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from objectives.durable import sync_folder
 from objectives.errors import DataError
 from objectives.sources import Bytes, Labelled, cache_home, printable, some
 
@@ -297,6 +298,7 @@ def _keep(file: Path, write: Callable[[Path], object]) -> None:
             with fresh.open("rb") as stream:
                 os.fsync(stream.fileno())
             fresh.replace(file)
+            sync_folder(file.parent)
     except Exception as error:  # safetensors has its own exception for a full disk
         message = f"cannot write {file} ({error}): images are decoded at every start; set XDG_CACHE_HOME elsewhere"
         warnings.warn(printable(message), stacklevel=2)

@@ -27,6 +27,16 @@ PROBE_STEPS = 5
 PROBE_SECONDS = 0.5  # per format: a step in fp16 takes long on a CPU
 
 
+def on_host(task: Task, threads: int = 1) -> Dataset:
+    """The data of a task in host memory, and this process made ready to train on them with so many threads.
+
+    No device is opened: a process that is forked afterwards may do so.
+    """
+    keep_freed_memory()
+    torch.set_num_threads(threads)
+    return load(task.data, torch.device("cpu"))
+
+
 class TrainingObjective:
     """Trains pipelines on one task and one device.
 
@@ -35,12 +45,11 @@ class TrainingObjective:
         DeviceError: the device cannot be used.
     """
 
-    def __init__(self, task: Task, device: str, threads: int = 1) -> None:
-        keep_freed_memory()
+    def __init__(self, task: Task, device: str, threads: int = 1, dataset: Dataset | None = None) -> None:
+        """`dataset`: the task's, where it is loaded already."""
         self._task = task
         self._device = _open(device)
-        torch.set_num_threads(threads)
-        self._dataset: Dataset = load(task.data, self._device)
+        self._dataset = (dataset or on_host(task, threads)).on(self._device)
         if task.test_time_flip and not self._dataset.flip:
             raise DataError(
                 f"test_time_flip = true, but a mirror image of {self._dataset.name} may have another label: "

@@ -10,8 +10,10 @@ from __future__ import annotations
 import importlib
 import sys
 from types import ModuleType
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 _declared: list[torch.library.Library] = []  # torch forgets a declaration when its Library is collected
 
@@ -28,6 +30,8 @@ def import_torchvision(submodule: str) -> ModuleType:
     except RuntimeError as error:
         if "torchvision::" not in str(error) or _declared:
             raise
+    import torch
+
     for half_imported in [module for module in sys.modules if module.partition(".")[0] == "torchvision"]:
         del sys.modules[half_imported]
     library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]

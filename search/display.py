@@ -9,7 +9,7 @@ from typing import Self
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
 from objectives.pipeline import Pipeline, Report
@@ -37,11 +37,11 @@ class Display:
     def trial_started(self, number: int, anchor: str | None, pipeline: Pipeline) -> None:
         """A trial begins to train."""
 
-    def epoch_finished(self, report: Report, accuracy: float) -> None:
-        """The trial at hand finished an epoch."""
+    def epoch_finished(self, number: int, report: Report, accuracy: float) -> None:
+        """A trial finished an epoch."""
 
     def trial_finished(self, number: int, reason: str, message: str) -> None:
-        """The trial at hand ended."""
+        """A trial ended."""
 
 
 @dataclass
@@ -82,9 +82,9 @@ class PlainDisplay(Display):
     def trial_started(self, number: int, anchor: str | None, pipeline: Pipeline) -> None:
         self.say(trial_title(number, anchor, pipeline))
 
-    def epoch_finished(self, report: Report, accuracy: float) -> None:
+    def epoch_finished(self, number: int, report: Report, accuracy: float) -> None:
         if self._every_epoch:
-            self.say("  " + epoch_line(report, accuracy))
+            self.say(f"  trial {number}: {epoch_line(report, accuracy)}")
 
     def trial_finished(self, number: int, reason: str, message: str) -> None:
         self.say(f"  {outcome_line(number, reason, message)}")
@@ -93,15 +93,17 @@ class PlainDisplay(Display):
 
 
 class LiveDisplay(Display):
-    """A display that is redrawn in place: the trial at hand below the trials that ended."""
+    """A display that is redrawn in place: the trials at hand below the trials that ended."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._trials = Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), console=console)
-        self._epochs = Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), console=console)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        self._trials = Progress(*columns, console=console)
+        self._epochs = Progress(*columns, TextColumn("{task.fields[now]}"), console=console)
         self._study_bar = self._trials.add_task("trials", total=None, visible=False)
-        self._epoch_bar = self._epochs.add_task("epochs", total=None, visible=False)
-        self._title, self._now, self._below = Text(""), Text(""), Text("starting the worker ...", style="dim")
+        self._bars: dict[int, TaskID] = {}  # of the trials at hand, by number
+        self._titles: dict[int, str] = {}
+        self._below = Text("starting the worker ...", style="dim")
         self._standing: _Standing | None = None
         self._live = Live(self._frame(), console=console, refresh_per_second=8, transient=True)
 
@@ -124,18 +126,17 @@ class LiveDisplay(Display):
         self._live.update(self._frame())
 
     def trial_started(self, number: int, anchor: str | None, pipeline: Pipeline) -> None:
-        self._title = Text(trial_title(number, anchor, pipeline), style="bold")
-        self._now = Text("")
-        self._epochs.update(self._epoch_bar, total=pipeline.epochs, completed=0, visible=True)
+        self._titles[number] = trial_title(number, anchor, pipeline)
+        self._bars[number] = self._epochs.add_task(f"trial {number}", total=pipeline.epochs, now="")
         self._live.update(self._frame())
 
-    def epoch_finished(self, report: Report, accuracy: float) -> None:
-        self._epochs.update(self._epoch_bar, completed=report.epoch, total=report.epochs)
-        self._now = Text(epoch_line(report, accuracy))
-        self._live.update(self._frame())
+    def epoch_finished(self, number: int, report: Report, accuracy: float) -> None:
+        now = f"{report.train_seconds:.2f} s  {accuracy:.2%}  {'; '.join(report.events)}"
+        self._epochs.update(self._bars[number], completed=report.epoch, total=report.epochs, now=now)
 
     def trial_finished(self, number: int, reason: str, message: str) -> None:
-        line = f"{outcome_line(number, reason, message)}  {self._title.plain.partition(': ')[2]}"
+        self._epochs.remove_task(self._bars.pop(number))
+        line = f"{outcome_line(number, reason, message)}  {self._titles.pop(number).partition(': ')[2]}"
         self._console.print(Text(line, style="" if reason == "complete" else "dim", overflow="ellipsis"), no_wrap=True)
         if self._standing is not None:
             self._trials.update(self._study_bar, completed=records.n_counted(self._standing.study.trials()))
@@ -143,7 +144,8 @@ class LiveDisplay(Display):
         self._live.update(self._frame())
 
     def _frame(self) -> Group:
-        return Group(self._title, self._epochs, self._now, self._trials, self._below)
+        titles = [Text(title, style="bold") for title in self._titles.values()]
+        return Group(*titles, self._epochs, self._trials, self._below)
 
 
 def trial_title(number: int, anchor: str | None, pipeline: Pipeline) -> str:

@@ -9,5 +9,9 @@ class StorageError(Exception):
     """The database cannot be used, or somebody else holds what is needed."""
 
 
+class Untold(StorageError):
+    """The database does not take a result; where there was space, it is kept in a file until it does."""
+
+
 class DeviceFault(Exception):
     """The device, or the worker on it, fails again and again."""

@@ -46,6 +46,28 @@ def curve_json(reports: Sequence[Report], accuracies: Sequence[float]) -> list[l
     ]
 
 
+def explanation(reports: Sequence[Report], accuracies: Sequence[float]) -> dict[str, object]:
+    """What explains the result of a training: the user attributes of its trial."""
+    last = reports[-1]
+    attributes: dict[str, object] = {
+        CURVE: curve_json(reports, accuracies),
+        "accuracy": last.accuracy,
+        "balanced_accuracy": last.balanced_accuracy,
+        "train_flops": last.train_flops,
+        "inference_flops": last.inference_flops,
+        "full_flops": last.full_flops,
+        "n_parameters": last.n_parameters,
+        "peak_memory_bytes": last.peak_memory,
+        "process_seconds": round(last.process_seconds, 4),
+        "eval_seconds": round(last.eval_seconds, 4),
+    }
+    if happened := events(reports):
+        attributes["events"] = happened
+    if last.skipped_steps:
+        attributes["skipped_steps"] = last.skipped_steps
+    return attributes
+
+
 def events(reports: Sequence[Report]) -> list[str]:
     """What strategies did between epochs, with the epoch and the seconds that the whole boundary cost."""
     lines, before = [], 0.0

@@ -6,11 +6,17 @@ The same command continues a study that was interrupted, and says so when it is 
 from __future__ import annotations
 
 import argparse
+import errno
+import os
 import signal
 import sys
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from search.objective import Training
 
 OK, USAGE, DATA, STORAGE, DEVICE, INTERRUPTED = 0, 2, 3, 4, 5, 130
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -28,7 +34,13 @@ def parser() -> argparse.ArgumentParser:
         "--devices",
         default="auto",
         metavar="DEVICE",
-        help="cpu, cuda, cuda:1 (default: a GPU if there is one)",
+        help="cpu, cpu:2 (two workers), cuda, cuda:1, 0,1 (default: a GPU if there is one)",
+    )
+    p.add_argument(
+        "--workers",
+        type=_count,
+        metavar="N",
+        help="workers of the study on this host, in all its runs (default: those of this run)",
     )
     total = p.add_mutually_exclusive_group()
     total.add_argument("--n-trials", type=_count, metavar="N", help="the study's total, anchors included")
@@ -46,30 +58,36 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Runs a study; the exit code: 0 done, 2 usage, 3 data, 4 storage, 5 device, 130 interrupted."""
+def main(arguments: list[str] | None = None, training: Training | None = None) -> int:
+    """Runs a study; the exit code: 0 done, 2 usage, 3 data, 4 storage, 5 device, 130 interrupted.
+
+    `training` is what the study trains with; networks on a device unless another is given.
+    """
     words = sys.argv[1:] if arguments is None else arguments
     options = parser().parse_args(words)
     options.words = words
-    signal.signal(signal.SIGTERM, _interrupt)
-
-    from optuna.exceptions import StorageInternalError
-    from sqlalchemy.exc import SQLAlchemyError
+    for interruption in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(interruption, _interrupt)
 
     from objectives.errors import DataError, DeviceError
-    from search import session
+    from search import session, storage
     from search.errors import DeviceFault, StorageError, UsageError
+    from search.objective import preparation
 
     codes = {UsageError: USAGE, DataError: DATA, StorageError: STORAGE, DeviceError: DEVICE, DeviceFault: DEVICE}
     try:
-        session.run(options)
-    except (StorageInternalError, SQLAlchemyError) as error:
-        cause = str(error.__cause__ or error).partition("\n")[0]
-        print(f"error: the database failed ({cause}): the same command goes on once it works again", file=sys.stderr)
+        session.run(options, training or preparation)
+    except storage.FAILURES as error:
+        print(f"error: {storage.failure(error, storage.url(options.storage, None))}", file=sys.stderr)
+        return STORAGE
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise
+        print(f"error: no space on {error.filename}: make room, then the same command goes on", file=sys.stderr)
         return STORAGE
     except tuple(codes) as error:
         print(f"error: {error}", file=sys.stderr)
-        return codes[type(error)]
+        return next(code for kind, code in codes.items() if isinstance(error, kind))
     except KeyboardInterrupt:
         return INTERRUPTED
     return OK
@@ -92,6 +110,9 @@ def _seconds(text: str) -> float:
 
 
 def _interrupt(number: int, frame: object) -> NoReturn:
+    """The first signal ends the run in order, a second one at once: the workers die with it."""
+    for interruption in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(interruption, lambda *_: os._exit(INTERRUPTED))
     raise KeyboardInterrupt
 
 

@@ -1,17 +1,15 @@
-"""`Study`: an Optuna study with its spec, created or resumed, and never confused with another one."""
+"""`Study`: an Optuna study with its spec, open for trials. `search.opening` creates and resumes it."""
 
 from __future__ import annotations
 
-import os
+import copy
 import shutil
-import socket
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import optuna
@@ -22,18 +20,22 @@ from optuna.trial import Trial as OptunaTrial
 
 from objectives.pipeline import Pipeline
 from objectives.task import Seeds
-from search import records
-from search.errors import StorageError, UsageError
+from search import records, results, storage
+from search.errors import Untold
 from search.front import Outcome, Reference, hypervolume, normalised_hypervolume
+from search.owner import Owner, this_process
+from search.results import Result
 from search.spec import StudySpec
+from search.storage import Database
 from spaces import SPACES
 from spaces.base import BASELINE, Given, Trial
-from spaces.restricted import check, sample, usable_anchors, walk
+from spaces.restricted import sample, usable_anchors
 
-IDENTITY, FORMATS, REFERENCE, FLOOR = "identity", "number_formats", "reference", "floor"
-MIN_FLOOR = 0.2  # accuracy
+REFERENCE = "reference"
+LATE = "late_result"  # study attribute, with the number of the trial: told after it had been given up
 WORSE_THAN_BASELINE = 10  # times the seconds of the baseline: the reference of the hypervolume
-MAX_RETRIES = 3  # of a trial whose worker was lost with the whole program
+MAX_RETRIES = 3  # of a trial whose worker was lost with the whole program, or whose device was lost
+LEASE_SECONDS = 180  # without a heartbeat, a trial of another host is lost
 
 
 @dataclass(frozen=True)
@@ -43,11 +45,16 @@ class Study:
     name: str
     spec: StudySpec
     optuna: optuna.Study
+    database: Database
     given: Given
     floor: float  # accuracy below which a result counts for nothing
-    artifacts: Path  # folder of this study's exported models
 
-    @cached_property
+    @property
+    def artifacts(self) -> Path:
+        """The folder of this study's exported models."""
+        return storage.artifacts(self.database.url, self.name)
+
+    @property
     def _storage(self) -> RDBStorage:
         return self.optuna._storage  # type: ignore[return-value]
 
@@ -55,11 +62,31 @@ class Study:
         """All trials, by number."""
         return self.optuna.get_trials(deepcopy=False)
 
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Keeps other threads and processes from asking and telling meanwhile."""
+        with self.database.exclusive(self.name):
+            yield
+
     def ask(self) -> OptunaTrial:
-        """The next trial: one from the queue (anchors, what was interrupted), or a new one, signed by this process."""
-        trial = self.optuna.ask()
-        trial.set_user_attr(records.OWNER, _this_process())
+        """The next trial, signed by this process: one from the queue (anchors, what was interrupted), or a new one."""
+        with self.exclusive():
+            trials = self.trials()
+            n_waiting = sum(trial.state == TrialState.WAITING for trial in trials)
+            self.optuna.sampler = sampler(self.spec, len(trials), n_waiting)
+            trial = self.optuna.ask()
+            trial.set_user_attr(records.OWNER, this_process().to_json())
+            pipeline = self.pipeline(trial)
+            words = {records.PIPELINE: pipeline.to_json(), records.WORDS: pipeline.describe()}
+            self.database.write(trial._trial_id, words)
         return trial
+
+    def claim(self, n_trials: int) -> OptunaTrial | None:
+        """The next trial of a total of `n_trials`; None when nothing is missing but what is running now."""
+        with self.exclusive():
+            self.recover()
+            running = sum(trial.state == TrialState.RUNNING for trial in self.trials())
+            return self.ask() if self.n_left(n_trials) > running else None
 
     def pipeline(self, trial: OptunaTrial) -> Pipeline:
         """The pipeline that the trial chooses."""
@@ -102,9 +129,40 @@ class Study:
         """Trials that are missing from a total of `n_trials`."""
         return max(0, n_trials - records.n_counted(self.trials()))
 
+    def tell(self, result: Result) -> None:
+        """Writes how a trial ended. While another program holds the database, it is tried again.
+
+        Raises:
+            Untold: the database does not take it; the result lies in a file, and the next run tells it.
+        """
+        try:
+            storage.patiently(lambda: self._tell(result))
+        except storage.FAILURES as error:
+            message = storage.failure(error, self.database.url)
+            with suppress(OSError):
+                path = results.keep(self.artifacts / "untold", result)
+                message += f"; the result of trial {result.trial} is kept in {path} until then"
+            raise Untold(message) from error
+
+    def _tell(self, result: Result) -> None:
+        with self.exclusive():
+            trial_id = self._storage.get_trial_id_from_study_id_trial_number(self.optuna._study_id, result.trial)
+            trial = self._storage.get_trial(trial_id)
+            if trial.state.is_finished():  # given up while its owner was suspended, and perhaps tried again
+                if trial.values != (list(result.values) if result.values else None):
+                    self.optuna.set_user_attr(f"{LATE}_{result.trial}", result.to_json())
+                return
+            self.database.write(trial_id, result.attributes)
+            if result.violation is not None:  # in the one form that Optuna and its dashboard both read
+                self._storage.set_trial_system_attr(trial_id, "constraints", [result.violation])
+            if result.values is not None:
+                self.optuna.tell(result.trial, list(result.values))
+            else:
+                self.optuna.tell(result.trial, state=TrialState[result.state])
+
     def requeue(self, trial: OptunaTrial) -> None:
         """Puts a trial that was interrupted back into the queue, with its number and its parameters."""
-        with suppress(optuna.exceptions.UpdateFinishedTrialError):  # told at the very moment of the interruption
+        with suppress(optuna.exceptions.UpdateFinishedTrialError), self.exclusive():  # told, or given up, meanwhile
             for name in (records.REASON, records.MESSAGE, records.WOULD_STOP):
                 if name in trial.user_attrs:
                     self._storage.set_trial_user_attr(trial._trial_id, name, None)
@@ -123,14 +181,22 @@ class Study:
         queued = trial.system_attrs.get("fixed_params", {})  # all of an anchor's, also those not yet asked for
         self.optuna.enqueue_trial({**queued, **trial.params}, user_attrs=attributes)
 
+    def heartbeat(self, trial_ids: Iterable[int]) -> None:
+        """Says that trials still run: for other hosts, which cannot look at this one's processes."""
+        for trial_id in trial_ids:
+            self._storage.record_heartbeat(trial_id)
+
     def recover(self) -> list[int]:
-        """Fails the trials whose process is gone and queues each again; their numbers.
+        """Tells kept results, then fails the trials whose process is gone and queues each again; their numbers.
 
         The new trial is queued before the old one is failed: killed in between, the next start finishes the job.
         """
-        recovered = []
-        for trial in self.trials():
-            if trial.state == TrialState.RUNNING and _is_dead(trial.user_attrs.get(records.OWNER)):
+        with self.exclusive():
+            for path, result in results.kept(self.artifacts / "untold"):
+                self._tell(result)
+                path.unlink()
+            lost = [trial for trial in self.trials() if trial.state == TrialState.RUNNING and self.is_lost(trial)]
+            for trial in lost:
                 if self._n_losses(trial) < MAX_RETRIES:
                     self.retry(trial)
                     reason = records.LOST
@@ -138,26 +204,46 @@ class Study:
                     reason = "crash"  # it takes the program down each time
                 self._storage.set_trial_user_attr(trial._trial_id, records.REASON, reason)
                 self._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
-                recovered.append(trial.number)
-        return recovered
+        return [trial.number for trial in lost]
 
     def enqueue_anchors(self) -> None:
         """Queues every anchor that the study does not have yet."""
-        have = {trial.user_attrs.get(records.ANCHOR) for trial in self.trials()}
-        for name, parameters in usable_anchors(SPACES[self.spec.space.name], self.given, self.spec.restrictions):
-            if name not in have:
-                self.optuna.enqueue_trial(parameters, user_attrs={records.ANCHOR: name})
+        with self.exclusive():
+            have = {trial.user_attrs.get(records.ANCHOR) for trial in self.trials()}
+            for name, parameters in usable_anchors(SPACES[self.spec.space.name], self.given, self.spec.restrictions):
+                if name not in have:
+                    self.optuna.enqueue_trial(parameters, user_attrs={records.ANCHOR: name})
+
+    def strays(self) -> list[Path]:
+        """Exported models of trials that are not on the front, and what an interrupted export left."""
+        kept = {self.artifact(point.trial).name for point in self.front()}
+        folders = [*self.artifacts.glob("trial-*"), *self.artifacts.glob(".trial-*.partial")]
+        return [folder for folder in folders if folder.name not in kept and folder.is_dir()]
 
     def collect(self) -> None:
-        """Removes exported models of trials that are not on the front, and what an interrupted export left."""
-        kept = {self.artifact(point.trial).name for point in self.front()}
-        for folder in [*self.artifacts.glob("trial-*"), *self.artifacts.glob(".trial-*.partial")]:
-            if folder.name not in kept and folder.is_dir():
-                shutil.rmtree(folder)
+        """Removes what is no longer needed."""
+        with self.exclusive():  # an export of another process is on the front once it is told
+            for folder in self.strays():
+                shutil.rmtree(folder, ignore_errors=True)
 
     def artifact(self, trial_number: int) -> Path:
         """The folder of a trial's exported model; it exists for trials on the front."""
         return self.artifacts / f"trial-{trial_number:05d}"
+
+    def is_lost(self, trial: FrozenTrial) -> bool:
+        """Whether the process that ran a trial is gone for certain, or silent on another host for too long."""
+        owner = trial.user_attrs.get(records.OWNER)
+        if owner is None:  # killed between asking and signing: both happen in one `exclusive`, and we have it
+            return True
+        fate = Owner.from_json(owner).fate
+        return fate == "dead" or (fate == "unknown" and trial._trial_id in self._silent())
+
+    def _silent(self) -> list[int]:
+        """Ids of running trials whose last heartbeat is older than the lease, both by the database's clock."""
+        judge = copy.copy(self.database.optuna)
+        judge.heartbeat_interval = LEASE_SECONDS // 2  # set on the storage itself, every `ask` would warn
+        judge.grace_period = LEASE_SECONDS
+        return judge._get_stale_trial_ids(self.optuna._study_id)
 
     def _n_losses(self, trial: FrozenTrial) -> int:
         """How often this trial was tried before."""
@@ -168,119 +254,20 @@ class Study:
         return losses
 
 
-def find(name: str, storage: RDBStorage) -> optuna.Study | None:
-    """The study of that name in the storage, or None. One whose creation was interrupted is removed."""
-    try:
-        found = optuna.load_study(study_name=name, storage=storage)
-    except KeyError:
-        return None
-    if IDENTITY in found.user_attrs:
-        return found
-    ours = [direction.name for direction in found.directions] == ["MINIMIZE", "MAXIMIZE"]
-    if not ours or found.get_trials(deepcopy=False):
-        raise StorageError(f"study {name!r} in this storage was not made by frontrunner: choose another name with --as")
-    optuna.delete_study(study_name=name, storage=storage)
-    return None
+def sampler(spec: StudySpec, n_trials: int, n_waiting: int) -> BaseSampler:
+    """The sampler for one question, asked when the study has so many trials.
 
-
-def opened(name: str, spec: StudySpec, found: optuna.Study, artifacts: Path) -> Study:
-    """A stored study, without a look at device and data: to read it.
-
-    Raises:
-        UsageError: the spec asks for another one: the difference and the way out.
+    The storage keeps no sampler state. Its seed derives from what the storage holds: a resumed study would otherwise
+    repeat the draws of the run before, and runs that start at once would draw alike.
     """
-    stored = found.user_attrs[IDENTITY]
-    usable = tuple(n for n, reason in found.user_attrs[FORMATS].items() if reason is None)
-    given = spec.given(usable, stored["data"]["flip"])
-    asked = {"name": spec.data.name, "n_train": spec.data.n_train or stored["data"]["n_train"]}
-    _check_same(name, stored, identity(spec, given, stored | {"data": stored["data"] | asked}))
-    return Study(name, spec, found, given, found.user_attrs[FLOOR], artifacts)
-
-
-def resumed(name: str, spec: StudySpec, found: optuna.Study, facts: Mapping[str, Any], artifacts: Path) -> Study:
-    """A stored study, open for more trials.
-
-    Raises:
-        UsageError: it was made of something else: the difference and the way out.
-    """
-    study = opened(name, spec, found, artifacts)
-    now = identity(spec, study.given, facts)
-    _check_same(name, found.user_attrs[IDENTITY], now)
-    found.sampler = sampler(spec, len(study.trials()))
-    return study
-
-
-def created(
-    name: str,
-    spec: StudySpec,
-    storage: RDBStorage,
-    facts: Mapping[str, Any],
-    number_formats: Mapping[str, str | None],
-    artifacts: Path,
-) -> Study:
-    """A new study in the storage.
-
-    Raises:
-        StorageError: another process has just created it.
-        UsageError: its restrictions cannot be followed on this device or with these data.
-    """
-    usable = tuple(format_name for format_name, reason in number_formats.items() if reason is None)
-    given = spec.given(usable, facts["data"]["flip"])
-    try:
-        check(SPACES[spec.space.name], given, spec.restrictions)
-    except ValueError as error:
-        raise UsageError(f"study {name!r} on this device and data: {error}") from error
-    floor = spec.search.floor
-    if floor is None:
-        floor = max(MIN_FLOOR, 2 / facts["data"]["n_classes"])
-    try:
-        study = optuna.create_study(
-            study_name=name, storage=storage, directions=["minimize", "maximize"], sampler=sampler(spec, 0)
-        )
-    except optuna.exceptions.DuplicatedStudyError as error:
-        raise StorageError(f"study {name!r} has just been created by another process: run the command again") from error
-    with _experimental():
-        study.set_metric_names(list(records.METRICS))
-    study.set_user_attr(FORMATS, dict(number_formats))
-    study.set_user_attr(FLOOR, floor)
-    study.set_user_attr("spec", spec.model_dump(mode="json"))
-    study.set_user_attr(IDENTITY, identity(spec, given, facts))  # last: a study without it was never finished
-    return Study(name, spec, study, given, floor, artifacts)
-
-
-def identity(spec: StudySpec, given: Given, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """What must not change within a study: seconds of two devices, accuracies of two data sets, share no front."""
-    return {
-        "kind": spec.kind,
-        "space": walk(SPACES[spec.space.name], given, spec.restrictions) | {"name": [spec.space.name]},
-        "fixed": dict(spec.space.fix),
-        "excluded": {name: sorted(map(str, values)) for name, values in spec.restrictions.exclude.items()},
-        "data": facts["data"],
-        "family": spec.network.family,
-        "stem_stride": spec.network.stem_stride,
-        "metric": spec.metric,
-        "test_time_flip": spec.test_time_flip,
-        "seed": spec.search.seed,
-        "device": facts["device"],
-        "workers": 1,
-        "timing_version": facts["timing_version"],
-    }
-
-
-def sampler(spec: StudySpec, n_trials: int) -> BaseSampler:
-    """The sampler of a run that finds `n_trials` trials in the storage.
-
-    The storage keeps no sampler state: its seed derives from the number of trials, or a resumed study would repeat the
-    draws of the run before.
-    """
-    seed = int(np.random.SeedSequence((spec.search.seed, n_trials)).generate_state(1)[0])
+    seed = int(np.random.SeedSequence((spec.search.seed, n_trials, n_waiting)).generate_state(1)[0])
     match spec.search.sampler:
         case "random":
             return RandomSampler(seed=seed)
         case "nsga2":
             return NSGAIISampler(population_size=16, seed=seed)
         case "tpe":
-            with _experimental():
+            with experimental():
                 return TPESampler(multivariate=True, group=True, constant_liar=True, seed=seed)
 
 
@@ -290,60 +277,8 @@ def learns_from_pruned(spec: StudySpec) -> bool:
 
 
 @contextmanager
-def _experimental() -> Iterator[None]:
+def experimental() -> Iterator[None]:
     """Silences Optuna's warnings about features of it that we use on purpose; constraints.txt pins their behaviour."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         yield
-
-
-def _check_same(name: str, stored: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    if differences := _differences(stored, now):
-        raise UsageError(
-            f"study {name!r} does not match what was asked: {'; '.join(differences)}: "
-            f"start a new study with --as NAME, or restore what it was"
-        )
-
-
-def _differences(stored: Any, now: Any, where: str = "") -> list[str]:
-    """Where two JSON values differ, in words."""
-    if isinstance(stored, dict) and isinstance(now, dict):
-        found = []
-        for key in sorted({*stored, *now}):
-            found += _differences(stored.get(key), now.get(key), f"{where}.{key}" if where else str(key))
-        return found
-    if records.same_json(stored, now):
-        return []
-    return [f"{where} was {_short(stored)}, is {_short(now)}"]
-
-
-def _short(value: Any) -> str:
-    text = "absent" if value is None else repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
-def _this_process() -> dict[str, object]:
-    """Who runs a trial: enough to tell later whether that process still lives."""
-    return {"host": socket.gethostname(), "boot": _boot_id(), "pid": os.getpid(), "started": _start_time(os.getpid())}
-
-
-def _is_dead(owner: Mapping[str, Any] | None) -> bool:
-    """Whether the process that ran a trial is gone for certain. One on another host is not judged."""
-    if owner is None:  # killed between asking for the trial and signing it; the study's lock says nobody else runs it
-        return True
-    if owner["host"] != socket.gethostname():
-        return False
-    return bool(owner["boot"] != _boot_id() or owner["started"] != _start_time(owner["pid"]))
-
-
-def _boot_id() -> str:
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-
-
-def _start_time(pid: int) -> int | None:
-    """Clock ticks after boot at which the process started (field 22 of /proc/PID/stat); None when there is none."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] == "Z" else int(fields[19])

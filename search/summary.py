@@ -9,11 +9,12 @@ from optuna.trial import FrozenTrial
 from rich import box
 from rich.table import Table
 
-from search import records
-from search.study import IDENTITY, Study
+from search import disk, records
+from search.opening import IDENTITY
+from search.study import Study
 
 
-def as_json(study: Study, storage_url: str) -> dict[str, object]:
+def as_json(study: Study) -> dict[str, object]:
     """The result as plain data."""
     trials, front = study.trials(), study.front()
     volume, reference, baseline = study.hypervolume(front), study.reference(), study.baseline()
@@ -26,7 +27,7 @@ def as_json(study: Study, storage_url: str) -> dict[str, object]:
         "hypervolume_share": volume[1] if volume else None,
         "reference": asdict(reference) if reference else None,
         "identity": study.optuna.user_attrs[IDENTITY],
-        "storage": storage_url,
+        "storage": study.database.shown,
     }
 
 
@@ -45,7 +46,7 @@ def table(study: Study) -> Table:
     return shown
 
 
-def lines(study: Study, storage_url: str) -> list[str]:
+def lines(study: Study) -> list[str]:
     """What belongs below the table: what its columns mean, how the trials ended, where everything is."""
     counts = records.counts(study.trials())
     reasons = ", ".join(
@@ -62,9 +63,9 @@ def lines(study: Study, storage_url: str) -> list[str]:
         said.append(f"hypervolume {volume[1]:.3f} (1: the box down to the fastest anchor, up to 100 %)")
     return [
         *said,
-        f"models      {study.artifacts}",
-        f"database    {storage_url}",
-        f"dashboard   optuna-dashboard {storage_url}",
+        f"models      {study.artifacts} ({disk.words(disk.folder_bytes(study.artifacts))})",
+        f"database    {study.database.shown} ({disk.words(disk.database_bytes(study.database.url))})",
+        f"dashboard   python -m search.dashboard --study {study.name}",
     ]
 
 

@@ -1,4 +1,4 @@
-"""One trial: sample, train, record, stop. Start reading here."""
+"""One trial: train, record, stop. Start reading here."""
 
 from __future__ import annotations
 
@@ -9,25 +9,26 @@ from contextlib import closing
 from typing import Protocol
 
 import optuna
-from optuna.trial import TrialState
 
-from objectives.errors import DataError, DeviceError
+from objectives.errors import DataError, DeviceError, DeviceLost
 from objectives.pipeline import Pipeline, Report
 from search import records
-from search.errors import StorageError
+from search.errors import StorageError, Untold
 from search.front import Outcome, front
+from search.objective import Halted, Objective, TrialFault
 from search.pruner import STOPPING, Point
-from search.study import Study, learns_from_pruned
-from search.worker import Objective, TrialFault
+from search.results import Result
+from search.study import MAX_RETRIES, Study, learns_from_pruned
 
 VIOLATED = 1e-3  # constraint of a stopped trial above the floor, for samplers that must be told a value
+DEVICE_FAULTS = "device_faults"  # user attribute: how often the device was lost under the trial
 
 
 class Watcher(Protocol):
     """Whoever is shown a trial while it runs."""
 
     def trial_started(self, number: int, anchor: str | None, pipeline: Pipeline) -> None: ...
-    def epoch_finished(self, report: Report, accuracy: float) -> None: ...
+    def epoch_finished(self, number: int, report: Report, accuracy: float) -> None: ...
     def trial_finished(self, number: int, reason: str, message: str) -> None: ...
 
 
@@ -35,32 +36,38 @@ class OutOfTime(Exception):
     """The invocation's time is up; the trial in flight is back in the queue."""
 
 
-def run(study: Study, objective: Objective, watcher: Watcher, deadline: float) -> tuple[int, str]:
-    """Runs the next trial of the study to its end and returns its number and why it ended.
+def run(study: Study, trial: optuna.Trial, objective: Objective, watcher: Watcher, deadline: float) -> tuple[int, str]:
+    """Runs a trial that was asked for to its end and returns its number and why it ended.
 
     `deadline` is a time of `time.monotonic()`. Interrupted in any way, the trial goes back to the queue.
 
     Raises:
         OutOfTime: the deadline passed.
-        StorageError: the network cannot be exported.
+        Halted: the objective was told to stop.
+        DeviceLost: the device failed.
+        StorageError: the network cannot be exported, or the result cannot be told.
     """
-    trial = study.ask()
     try:
         pipeline = study.pipeline(trial)
-        trial.set_user_attr(records.PIPELINE, pipeline.to_json())
-        trial.set_user_attr(records.WORDS, pipeline.describe())
         watcher.trial_started(trial.number, trial.user_attrs.get(records.ANCHOR), pipeline)
         try:
             reports, reason = _train(study, trial, pipeline, objective, watcher, deadline)
-            message = _record(study, trial, reports, reason)
+            message = f"{accuracy_of(study, reports[-1]):.2%} after {reports[-1].train_seconds:.2f} s"
             if reason is None:
-                _finish(study, trial, reports[-1], objective)
+                _finish(study, trial, reports, objective)
             else:
-                _stop(study, trial, reports[-1], reason)
+                study.tell(_stopped(study, trial, reports, reason))
         except TrialFault as fault:
             reason, message = fault.reason, str(fault)
             _fail(study, trial, fault)
-    except (KeyboardInterrupt, OutOfTime, DataError, DeviceError, StorageError):
+        except DeviceLost as lost:
+            if not _out_of_patience(trial):
+                raise
+            reason, message = "crash", f"the device failed under each of {MAX_RETRIES + 1} tries: {lost}"
+            _fail(study, trial, TrialFault("crash", message))
+    except Untold:
+        raise  # it has a result: the trial stays as it is until that is told
+    except (KeyboardInterrupt, OutOfTime, Halted, DataError, DeviceError, DeviceLost, StorageError):
         study.requeue(trial)
         raise
     watcher.trial_finished(trial.number, reason or "complete", message)
@@ -86,7 +93,7 @@ def _train(
     with closing(objective.reports(pipeline, study.seeds(trial))) as running:
         for report in running:
             reports.append(report)
-            watcher.epoch_finished(report, accuracy_of(study, report))
+            watcher.epoch_finished(trial.number, report, accuracy_of(study, report))
             if report.diverged or not _is_plausible(report):
                 return reports, "diverged"
             points.append(
@@ -103,72 +110,56 @@ def _train(
     return reports, None
 
 
-def _record(study: Study, trial: optuna.Trial, reports: list[Report], reason: str | None) -> str:
-    """Writes what explains the result; the same in words."""
-    last = reports[-1]
-    attributes: dict[str, object] = {
-        records.CURVE: records.curve_json(reports, [accuracy_of(study, r) for r in reports]),
-        "accuracy": last.accuracy,
-        "balanced_accuracy": last.balanced_accuracy,
-        "train_flops": last.train_flops,
-        "inference_flops": last.inference_flops,
-        "full_flops": last.full_flops,
-        "n_parameters": last.n_parameters,
-        "peak_memory_bytes": last.peak_memory,
-        "process_seconds": round(last.process_seconds, 4),
-        "eval_seconds": round(last.eval_seconds, 4),
-    }
-    if events := records.events(reports):
-        attributes["events"] = events
-    if last.skipped_steps:
-        attributes["skipped_steps"] = last.skipped_steps
-    if reason is not None:
-        attributes[records.REASON] = reason
-    for name, value in attributes.items():
-        trial.set_user_attr(name, value)
-    return f"{accuracy_of(study, last):.2%} after {last.train_seconds:.2f} s"
-
-
-def _finish(study: Study, trial: optuna.Trial, last: Report, objective: Objective) -> None:
+def _finish(study: Study, trial: optuna.Trial, reports: list[Report], objective: Objective) -> None:
     """Tells the result of a training that ran to its end; its network is exported when it enters the front."""
+    last = reports[-1]
     accuracy = accuracy_of(study, last)
-    _constrain(study, trial, study.floor - accuracy)
-    before = records.outcomes(study.trials(), study.floor)
+    result = Result(
+        trial.number,
+        "COMPLETE",
+        (last.train_seconds, accuracy),
+        records.explanation(reports, [accuracy_of(study, report) for report in reports]),
+        violation=study.floor - accuracy,
+    )
     point = Outcome(trial.number, last.train_seconds, accuracy)
-    after = front([*before, point]) if accuracy >= study.floor else front(before)
-    if point in after:
-        about = {"study": study.name, "trial": trial.number, "val_accuracy": accuracy, "metric": study.spec.metric}
-        try:
-            objective.export(study.artifact(trial.number), about)
-        except TrialFault as fault:  # the training is sound: it must not be told as a crash
-            raise StorageError(f"trial {trial.number} cannot be exported to {study.artifacts}: {fault}") from fault
-    study.optuna.tell(trial, [last.train_seconds, accuracy], skip_if_finished=True)
-    for left in {p.trial for p in before} - {p.trial for p in after}:
-        shutil.rmtree(study.artifact(left), ignore_errors=True)
+    with study.exclusive():  # the front must not change between the export and the result
+        before = records.outcomes(study.trials(), study.floor)
+        after = front([*before, point]) if accuracy >= study.floor else front(before)
+        if point in after:
+            about = {"study": study.name, "trial": trial.number, "val_accuracy": accuracy, "metric": study.spec.metric}
+            try:
+                objective.export(study.artifact(trial.number), about)
+            except OSError as error:
+                raise StorageError(f"{error.filename} cannot be written ({error.strerror}): make room there") from error
+        study.tell(result)
+        for left in {p.trial for p in before} - {p.trial for p in after}:
+            shutil.rmtree(study.artifact(left), ignore_errors=True)
 
 
-def _stop(study: Study, trial: optuna.Trial, last: Report, reason: str) -> None:
-    """Tells a training that was stopped early."""
+def _stopped(study: Study, trial: optuna.Trial, reports: list[Report], reason: str) -> Result:
+    """The result of a training that was stopped early."""
+    last, accuracies = reports[-1], [accuracy_of(study, report) for report in reports]
+    attributes = records.explanation(reports, accuracies) | {records.REASON: reason}
     if learns_from_pruned(study.spec) or not _is_plausible(last):
-        study.optuna.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
-        return
-    accuracy = accuracy_of(study, last)
-    _constrain(study, trial, max(study.floor - accuracy, VIOLATED))
-    study.optuna.tell(trial, [last.train_seconds, accuracy], skip_if_finished=True)
+        return Result(trial.number, "PRUNED", attributes=attributes)
+    violation = max(study.floor - accuracies[-1], VIOLATED)
+    return Result(trial.number, "COMPLETE", (last.train_seconds, accuracies[-1]), attributes, violation)
 
 
 def _fail(study: Study, trial: optuna.Trial, fault: TrialFault) -> None:
     """Tells a training that ended by a fault. A crash is tried once more: it may have been the machine's."""
-    trial.set_user_attr(records.REASON, fault.reason)
-    trial.set_user_attr(records.MESSAGE, str(fault)[:500])
-    study.optuna.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
-    if fault.reason == "crash" and records.RETRY_OF not in trial.user_attrs:
-        study.retry(study.trials()[trial.number])
+    attributes = {records.REASON: fault.reason, records.MESSAGE: str(fault)[:500]}
+    with study.exclusive():  # killed in between, the trial would not be tried again
+        study.tell(Result(trial.number, "FAIL", attributes=attributes))
+        if fault.reason == "crash" and records.RETRY_OF not in trial.user_attrs:
+            study.retry(study.trials()[trial.number])
 
 
-def _constrain(study: Study, trial: optuna.Trial, violation: float) -> None:
-    """Marks a trial as feasible (at most 0) or not, in the one form that Optuna and its dashboard both read."""
-    trial.storage.set_trial_system_attr(trial._trial_id, "constraints", [violation])
+def _out_of_patience(trial: optuna.Trial) -> bool:
+    """Counts that the device was lost under the trial once more; whether that was once too often."""
+    n_faults = trial.user_attrs.get(DEVICE_FAULTS, 0) + 1
+    trial.set_user_attr(DEVICE_FAULTS, n_faults)
+    return bool(n_faults > MAX_RETRIES)
 
 
 def _is_plausible(report: Report) -> bool:

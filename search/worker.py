@@ -1,7 +1,7 @@
 """A worker process that trains, seen from the process that owns the study as an iterator of reports.
 
 Everything that crosses the boundary is JSON. The owner answers each report with `continue` or `stop`, so a training
-never runs ahead of the decisions about it.
+never runs ahead of the decisions about it. `search.template` is the other side.
 """
 
 from __future__ import annotations
@@ -10,204 +10,224 @@ import json
 import multiprocessing
 import os
 import signal
-import traceback
-from collections.abc import Generator, Iterator, Mapping
+import threading
+import time
+from collections.abc import Generator, Mapping
 from contextlib import suppress
-from multiprocessing.connection import Connection, wait
+from math import inf
+from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import NoReturn
 
-from objectives.errors import DataError, DeviceError
+from objectives.errors import DataError, DeviceError, DeviceLost
 from objectives.pipeline import Pipeline, Report
-from objectives.task import Seeds, Task
+from objectives.task import Seeds
+from search.errors import StorageError
+from search.objective import Halted, Preparation, TrialFault
+from search.template import INTERRUPTIONS, Message, serve
+from search.watchdog import Watchdog
 
-_PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
-
-FaultReason = Literal["out_of_memory", "crash"]
-
-
-class TrialFault(Exception):
-    """A training that ended by a fault of its own. The objective that raised it is fit for the next training."""
-
-    def __init__(self, reason: FaultReason, message: str) -> None:
-        super().__init__(message)
-        self.reason: FaultReason = reason
-
-
-class Objective(Protocol):
-    """What a trial needs of whatever trains: a `WorkerProcess`, or a `TrainingObjective` in this process."""
-
-    def facts(self) -> dict[str, object]:
-        """What seconds and accuracies depend on: device, data, split."""
-
-    def number_formats(self) -> dict[str, str | None]:
-        """Every number format, with the reason why it is of no use, or None."""
-
-    def reports(self, pipeline: Pipeline, seeds: Seeds) -> Generator[Report]:
-        """Trains and yields a report per epoch. Raises TrialFault."""
-
-    def export(self, folder: Path, about: Mapping[str, object]) -> None:
-        """Writes the network of the last training, which ran to its end."""
-
-    def close(self) -> None:
-        """Frees what is held."""
+TICK = 0.5  # seconds between two looks at the clock while a worker is silent
+GRACE = 2.0  # seconds from TERM to KILL
+END = 10.0  # seconds for a process to be gone: a GPU context takes a while
+EXPORT = 600.0  # seconds for a network to reach the disk, or for number formats to be timed
+ENDED = (TrialFault, DeviceLost, DataError, DeviceError, StorageError, Halted)
 
 
 class WorkerProcess:
-    """An `Objective` in a process of its own, which is replaced when it dies.
+    """A `Remote` objective in a process of its own, which is replaced when it dies or fails.
 
-    The process starts at once and gets ready in the background; the first call waits for it.
-
-    Raises:
-        DataError, DeviceError: from the first call, when the worker cannot be set up.
+    The process starts at once and gets ready in the background; the first call waits for it. It dies with the thread
+    that called this.
     """
 
-    def __init__(self, task: Task, device: str, threads: int = 1) -> None:
-        self._arguments = (task.to_json(), device, threads)
+    def __init__(self, preparation: Preparation, watchdog: Watchdog | None = None) -> None:
+        self._preparation, self._watchdog = preparation, watchdog or Watchdog()
+        self._halted = threading.Event()
+        self._n_commands = 0
+        self._worker: int | None = None  # a pidfd: a number may belong to somebody else by the time of a signal
         self._start()
 
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The processes of this objective: the template, and the worker where there is one."""
+        return tuple(pid for pid in (self._template.pid, self._worker_pid) if pid is not None)
+
     def facts(self) -> dict[str, object]:
-        answer: dict[str, object] = self._ask({"do": "facts"})["facts"]
+        answer: dict[str, object] = self._command("facts")["facts"]  # a folder of images may take long to decode
         return answer
 
     def number_formats(self) -> dict[str, str | None]:
-        answer: dict[str, str | None] = self._ask({"do": "number_formats"})["number_formats"]
+        answer: dict[str, str | None] = self._command("number_formats", patience=EXPORT)["number_formats"]
         return answer
 
     def reports(self, pipeline: Pipeline, seeds: Seeds) -> Generator[Report]:
-        if not self._process.is_alive():  # died between two trials: the next one gets a fresh process
-            self._replace()
-        answer = self._ask(
-            {"do": "train", "pipeline": pipeline.to_json(), "seeds": [seeds.init, seeds.order, seeds.augmentation]}
-        )
+        settings = {"pipeline": pipeline.to_json(), "seeds": [seeds.init, seeds.order, seeds.augmentation]}
+        silences: list[float] = []
+        asked = time.monotonic()
+        answer = self._command("train", patience=self._watchdog.patience(silences), **settings)
         while "report" in answer:
+            silences.append(time.monotonic() - asked)
             try:
                 yield Report.from_json(answer["report"])
             except GeneratorExit:
-                with suppress(TrialFault):  # it died on the way: what ended the training stays the reason
-                    self._ask({"do": "stop"})
+                with suppress(*ENDED):  # it died on the way: what ended the training stays the reason
+                    self._ask({"do": "stop"}, EXPORT)
                 raise
-            answer = self._ask({"do": "continue"})
+            asked = time.monotonic()
+            answer = self._ask({"do": "continue"}, self._watchdog.patience(silences))
+        self._watchdog.learn(silences)
 
     def export(self, folder: Path, about: Mapping[str, object]) -> None:
-        self._ask({"do": "export", "folder": str(folder), "about": dict(about)})
+        self._command("export", patience=EXPORT, folder=str(folder), about=dict(about))
+
+    def halt(self) -> None:
+        self._halted.set()
+        self._signal(signal.SIGKILL)
 
     def close(self) -> None:
-        """Ends the process; a training in flight is abandoned."""
+        """Ends the processes; a training in flight is abandoned."""
+        self._signal(signal.SIGKILL)
         self._connection.close()
-        self._process.kill()
-        self._process.join()
+        self._template.kill()
+        self._template.join()
+        self._forget_worker()
 
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
-        self._process = context.Process(
-            target=_serve, args=(theirs, *self._arguments), daemon=True, name="frontrunner-worker"
+        self._template = context.Process(
+            target=serve, args=(theirs, self._preparation), daemon=True, name="frontrunner-template"
         )
-        self._process.start()
+        self._worker_pid: int | None = None
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTIONS)  # inherited: until the template ignores them
+        try:
+            self._template.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
 
     def _replace(self) -> None:
         self.close()
         self._start()
 
-    def _ask(self, message: Mapping[str, object]) -> dict[str, Any]:
-        """The worker's answer to a message.
+    def _command(self, what: str, patience: float = inf, **words: object) -> Message:
+        """The worker's answer to a command of its own."""
+        self._n_commands += 1
+        return self._ask({"do": what, **words}, patience)
+
+    def _ask(self, message: Mapping[str, object], patience: float) -> Message:
+        """The worker's answer to a message that belongs to the last command.
 
         Raises:
-            TrialFault: the training failed or the process died; a fresh process is under way.
+            TrialFault, DeviceLost: the training failed or the process died; a fresh one takes its place.
+            DataError, DeviceError: the worker cannot be set up.
+            StorageError: it has no space to write to.
+            Halted: `halt` was called.
         """
         try:
-            self._connection.send_bytes(json.dumps(message).encode())
-            wait([self._connection, self._process.sentinel])
-            answer: dict[str, Any] = json.loads(self._connection.recv_bytes())
-        except (EOFError, OSError):
-            self._process.join(5)
-            code = self._process.exitcode
+            while self._connection.poll():  # a worker that died between two trainings
+                self._received()
+            self._connection.send_bytes(json.dumps({**message, "id": self._n_commands}).encode())
+            answer = self._answer(patience)
+        except (EOFError, OSError, ValueError):  # the template died, or somebody died while writing
+            self._template.join(END)
+            code = self._template.exitcode
             self._replace()
-            raise TrialFault("crash", f"the worker process died ({_cause(code)})") from None
-        match answer.get("error"):
-            case None:
-                return answer
-            case "data":
-                raise DataError(answer["message"])
-            case "device":
-                raise DeviceError(answer["message"])
-            case reason:
-                self._replace()  # its memory, its device context may be damaged
-                raise TrialFault(reason, answer["message"])
+            self._check_halted(code)
+            raise TrialFault("crash", f"the worker process died ({cause(code)})") from None
+        if answer is None:
+            self._end_hung_worker()
+            raise TrialFault("hang", f"no report for {patience:.0f} s: the worker was ended")
+        if "died" in answer:
+            self._check_halted(answer["died"])
+            raise TrialFault("crash", f"the worker process died ({cause(answer['died'])})")
+        if "error" in answer:
+            self._await_end(END)
+            _raise(answer)
+        return answer
+
+    def _check_halted(self, exit_code: int | None) -> None:
+        """Raises Halted where a worker died of an interruption; TERM may have reached it before it reaches us."""
+        if self._halted.wait(1 if exit_code == -signal.SIGTERM else 0):
+            raise Halted
+
+    def _answer(self, patience: float) -> Message | None:
+        """The next message about the last command, or that the worker died; None when patience has run out.
+
+        Only time in which this process was awake counts: after a suspension both sides have slept.
+        """
+        silence = 0.0
+        while not self._halted.is_set():
+            before = time.monotonic()
+            if wait([self._connection, self._template.sentinel], timeout=min(TICK, patience)):
+                message = self._received()
+                if message.get("id") == self._n_commands or "died" in message:
+                    return message
+            silence += min(time.monotonic() - before, 2 * TICK)
+            if silence > patience:
+                return None
+        raise Halted
+
+    def _received(self) -> Message:
+        message: Message = json.loads(self._connection.recv_bytes())
+        if "worker" in message:
+            self._forget_worker()
+            with suppress(OSError):
+                self._worker, self._worker_pid = os.pidfd_open(message["worker"]), message["worker"]
+        elif "died" in message:
+            self._forget_worker()
+        return message
+
+    def _forget_worker(self) -> None:
+        descriptor, self._worker, self._worker_pid = self._worker, None, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def _end_hung_worker(self) -> None:
+        self._signal(signal.SIGTERM)
+        if not self._await_end(GRACE):
+            self._signal(signal.SIGKILL)
+            if not self._await_end(END):
+                self._replace()  # it is stuck in a driver: a fresh template has nothing to do with it
+
+    def _await_end(self, seconds: float) -> bool:
+        """Whether the worker was gone within the time."""
+        deadline = time.monotonic() + seconds
+        with suppress(EOFError, OSError, ValueError):
+            while self._connection.poll(max(0.0, deadline - time.monotonic())):
+                if "died" in self._received():
+                    return True
+        return False
+
+    def _signal(self, number: signal.Signals) -> None:
+        if (worker := self._worker) is not None:
+            with suppress(OSError):  # it is gone
+                signal.pidfd_send_signal(worker, number)
 
 
-def _cause(exit_code: int | None) -> str:
+def cause(exit_code: int | None) -> str:
+    """Why a process ended, in words."""
+    if exit_code == -signal.SIGKILL:
+        return "signal SIGKILL: from outside, or from the kernel for want of memory"
     if exit_code is not None and exit_code < 0:
         return f"signal {signal.Signals(-exit_code).name}"
     return f"exit code {exit_code}"
 
 
-def _serve(connection: Connection, task: Mapping[str, object], device: str, threads: int) -> None:
-    """Runs in the worker process: answers messages until the other end closes or a training fails."""
-    for interruption in (signal.SIGINT, signal.SIGTERM):  # they reach the whole group: the owner of the study decides
-        signal.signal(interruption, signal.SIG_IGN)
-    _die_with_parent()
-    os.environ["OMP_NUM_THREADS"] = str(threads)  # before torch loads its thread pools
-    try:
-        from objectives.objective import TrainingObjective
-
-        objective = TrainingObjective(Task.from_json(task), device, threads)
-        while True:
-            message = json.loads(connection.recv_bytes())
-            for answer in _answers(objective, message, connection):
-                connection.send_bytes(json.dumps(answer).encode())
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        return  # the owner of the study is gone, or wants no more
-    except Exception as error:  # everything is told: the owner decides what a fault means
-        with suppress(OSError):
-            connection.send_bytes(json.dumps(_fault(error)).encode())
-
-
-def _answers(objective: Objective, message: Mapping[str, Any], connection: Connection) -> Iterator[dict[str, object]]:
-    match message["do"]:
-        case "facts":
-            yield {"facts": objective.facts()}
-        case "number_formats":
-            yield {"number_formats": objective.number_formats()}
-        case "export":
-            objective.export(Path(message["folder"]), message["about"])
-            yield {"exported": message["folder"]}
-        case "train":
-            for report in objective.reports(Pipeline.from_json(message["pipeline"]), Seeds(*message["seeds"])):
-                yield {"report": report.to_json()}
-                if json.loads(connection.recv_bytes())["do"] == "stop":
-                    break
-            yield {"ended": True}
-
-
-def _fault(error: Exception) -> dict[str, object]:
-    import torch
-
-    kinds: dict[type[Exception], str] = {
-        DataError: "data",
-        DeviceError: "device",
-        torch.OutOfMemoryError: "out_of_memory",
-    }
-    kind = next((kind for cls, kind in kinds.items() if isinstance(error, cls)), "crash")
-    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):  # what the CPU allocator says
-        kind = "out_of_memory"
-    if kind == "crash":
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        return {
-            "error": kind,
-            "message": f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})",
-        }
-    message = str(error).partition("\n")[0]
-    return {"error": kind, "message": message or type(error).__name__}
-
-
-def _die_with_parent() -> None:
-    """Asks the kernel to kill this process when the one that started it dies, however it dies (Linux)."""
-    import ctypes
-
-    parent = os.getppid()
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died in between
-        os._exit(1)
+def _raise(answer: Message) -> NoReturn:
+    """Raises what the worker told."""
+    message = answer["message"]
+    match answer["error"]:
+        case "data":
+            raise DataError(message)
+        case "device":
+            raise DeviceError(message)
+        case "device_lost":
+            raise DeviceLost(message)
+        case "no_space":
+            raise StorageError(f"no space on {message}: make room, then the same command goes on")
+        case "unwritable":
+            raise StorageError(f"{message} cannot be written: mend that, then the same command goes on")
+        case reason:
+            raise TrialFault(reason, message)

@@ -41,6 +41,11 @@ def test_no_file_is_too_long(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= 400
 
 
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(REPOSITORY)))
+def test_durations_come_from_clocks_that_do_not_jump(path: Path) -> None:
+    assert "time.time(" not in path.read_text(), "use time.monotonic or time.perf_counter"
+
+
 def loaded_by(code: str) -> set[str]:
     script = f"import sys\ntry:\n    {code}\nexcept SystemExit: pass\nprint(*sys.modules, file=sys.stderr)"
     done = subprocess.run(
@@ -58,7 +63,8 @@ HEAVY = {"torch", "torchvision", "sklearn", "plotly", "optuna_dashboard", "jinja
         "import search.run; search.run.main(['--help'])",
         "import search.run; search.run.main(['--study', 'no_such_study'])",
         "import search.run; search.run.main(['--study', 'digits_pareto', '--data', 'nonsense'])",
-        "import search.session, search.summary, search.figures, spaces, objectives.pipeline",
+        "import search.doctor, search.studies, search.dashboard; search.studies.main(['list'])",
+        "import search.session, search.crew, search.summary, search.figures, spaces, objectives.pipeline",
     ],
 )
 def test_the_process_that_owns_a_study_stays_light(code: str) -> None:

@@ -11,8 +11,10 @@ import pytest
 
 from objectives.pipeline import Pipeline, Report
 from objectives.task import Seeds
-from search import spec, storage, study
+from search import opening, spec, storage
 from search.study import Study
+
+from .place import Place
 
 TOML = """
 [data]
@@ -58,6 +60,16 @@ def study_file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def place(tmp_path: Path, study_file: Path) -> Place:
+    """A working directory with one study, `tiny`, and a script in which nothing happens."""
+    (tmp_path / "studies").mkdir()
+    study_file.rename(tmp_path / "studies" / "tiny.toml")
+    made = Place(tmp_path)
+    made.script()
+    return made
+
+
+@pytest.fixture
 def new_study(tmp_path: Path, study_file: Path) -> Callable[..., Study]:
     """Makes studies in one database from the small study file, with changes to its `[search]` section."""
 
@@ -65,7 +77,7 @@ def new_study(tmp_path: Path, study_file: Path) -> Callable[..., Study]:
         _, read = spec.read(str(study_file))
         changed = read.model_copy(update={"search": read.search.model_copy(update=search)})
         database = storage.open_storage(f"sqlite:///{tmp_path}/studies.db")
-        return study.created(name, changed, database, FACTS, FORMATS, tmp_path / "artifacts" / name)
+        return opening.created(name, changed, database, FACTS, FORMATS)
 
     return make
 
@@ -98,6 +110,9 @@ class Scripted:
     def export(self, folder: Path, about: Mapping[str, object]) -> None:
         folder.mkdir(parents=True)
         self.exported.append(folder)
+
+    def halt(self) -> None:
+        pass
 
     def close(self) -> None:
         pass

@@ -26,7 +26,7 @@ COMMAND = [sys.executable, "-W", "error", "-m", "search.run"]
 def run(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """The finished command."""
     return subprocess.run(
-        [*COMMAND, *arguments], cwd=cwd, env=_environment(environment), capture_output=True, text=True, timeout=120
+        [*COMMAND, *arguments], cwd=cwd, env=_environment(cwd, environment), capture_output=True, text=True, timeout=120
     )
 
 
@@ -36,7 +36,7 @@ def started(*arguments: str, cwd: Path) -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen(
         [*COMMAND, *arguments],
         cwd=cwd,
-        env=_environment({}),
+        env=_environment(cwd, {}),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -45,9 +45,13 @@ def started(*arguments: str, cwd: Path) -> Iterator[subprocess.Popen[str]]:
         yield process
 
 
-def _environment(more: dict[str, str]) -> dict[str, str]:
+def _environment(cwd: Path, more: dict[str, str]) -> dict[str, str]:
     path = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
-    return {k: v for k, v in os.environ.items() if k != "OPTUNA_STORAGE"} | {"PYTHONPATH": path} | more
+    return (
+        {k: v for k, v in os.environ.items() if k != "OPTUNA_STORAGE"}
+        | {"PYTHONPATH": path, "FRONTRUNNER_RUN_DIR": str(cwd / "run")}
+        | more
+    )
 
 
 def wait_for(process: subprocess.Popen[str], text: str) -> None:
@@ -96,7 +100,7 @@ def test_a_study_runs_to_its_front_and_the_same_command_trains_nothing_more(plac
     assert done.returncode == 0, done.stderr
     assert "Pareto front" in done.stdout
     assert "BASELINE" in done.stdout
-    assert "optuna-dashboard sqlite:///studies/optuna.db" in done.stdout
+    assert "python -m search.dashboard --study tiny" in done.stdout
     trials = stored(place)
     assert [t.state.is_finished() for t in trials] == [True] * 7
 

@@ -34,7 +34,7 @@ def test_every_study_that_is_shipped_is_valid(path: Path) -> None:
         ("n_trials = 7", "n_trials = 7\nfloor = nan", "search.floor"),
         ("name = 'digits'", "name = 'digit'", "unknown data set 'digit'; did you mean 'digits'?"),
         ("name = 'digits'", "name = 'folder:'", "unknown data set 'folder:'"),
-        ("family = 'small'", "family = 'tiny'", "network.family: Input should be 'small', 'thin' or 'wide'"),
+        ("family = 'small'", "family = 'tiny'", "network.family: Input should be 'small', 'thin', 'wide' or 'fast'"),
         ("n_train = 200", "n_train = 1", "n_train is 1"),
         ("n_train = 200", "n_train = 200\nsize = 3000", "size is 3000"),
         ("n_train = 200", "n_train = 200\nchannels = 4", "channels is 4"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
+import socket
+import sqlite3
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from search import records, spec, storage, study, trial
+from search import opening, records, spec, storage, study, trial
 from search.display import Display
 from search.errors import StorageError, UsageError
 from search.study import Study
@@ -21,7 +23,7 @@ from spaces.base import BASELINE, baseline
 from .conftest import FACTS, FORMATS, TOML, Scripted
 
 GOOD = [(1.0, 0.6), (2.0, 0.8)]
-DEAD = {"host": study.socket.gethostname(), "boot": "another boot", "pid": 1, "started": 0}
+DEAD = {"host": socket.gethostname(), "boot": "another boot", "pid": 1, "started": 0}
 
 
 def test_the_anchors_are_the_first_trials_and_are_queued_once(new_study: Callable[..., Study]) -> None:
@@ -30,7 +32,7 @@ def test_the_anchors_are_the_first_trials_and_are_queued_once(new_study: Callabl
     made.enqueue_anchors()
     objective = Scripted([GOOD] * 6)
     for _ in objective.trainings:
-        trial.run(made, objective, Display(), math.inf)
+        trial.run(made, made.ask(), objective, Display(), math.inf)
     anchors = [t.user_attrs[records.ANCHOR] for t in made.trials()]
     assert anchors == [
         BASELINE,
@@ -57,9 +59,9 @@ def test_the_reference_is_fixed_when_the_baseline_has_run(new_study: Callable[..
     assert made.hypervolume() is None
     objective = Scripted([GOOD] * 4)
     for _ in range(4):
-        trial.run(made, objective, Display(), math.inf)
+        trial.run(made, made.ask(), objective, Display(), math.inf)
     assert made.reference() == study.Reference(20.0, 0.2)
-    again = study.resumed("tiny", made.spec, study.find("tiny", made._storage), FACTS, made.artifacts)
+    again = opening.resumed("tiny", made.spec, opening.find("tiny", made.database), made.database, FACTS)
     assert again.reference() == made.reference()
 
 
@@ -95,7 +97,7 @@ def test_a_study_refuses_another_device_or_other_data(
 ) -> None:
     made = new_study()
     with pytest.raises(UsageError, match="--as NAME") as refused:
-        study.resumed("tiny", made.spec, made.optuna, facts, made.artifacts)
+        opening.resumed("tiny", made.spec, made.optuna, made.database, facts)
     assert said in str(refused.value)
     assert "\n" not in str(refused.value)
 
@@ -121,7 +123,7 @@ def test_a_study_refuses_a_changed_space(
     study_file.write_text(text.replace(old, new))
     _, now = spec.read(str(study_file))
     with pytest.raises(UsageError) as refused:
-        study.resumed("tiny", now, made.optuna, FACTS, made.artifacts)
+        opening.resumed("tiny", now, made.optuna, made.database, FACTS)
     assert said in str(refused.value)
 
 
@@ -131,17 +133,17 @@ def test_budget_sampler_and_stopping_may_change(new_study: Callable[..., Study])
         update={"n_trials": 9, "sampler": "random", "stopping": "none", "timeout": 3.0}
     )
     now = made.spec.model_copy(update={"search": search, "description": "other words"})
-    assert study.resumed("tiny", now, made.optuna, FACTS, made.artifacts).n_left(9) == 9
+    assert opening.resumed("tiny", now, made.optuna, made.database, FACTS).n_left(9) == 9
 
 
 def test_a_resumed_study_draws_new_pipelines(new_study: Callable[..., Study]) -> None:
     made = new_study(sampler="random")
     objective = Scripted([GOOD] * 12)
     for _ in range(6):
-        trial.run(made, objective, Display(), math.inf)
-    again = study.resumed("tiny", made.spec, study.find("tiny", made._storage), FACTS, made.artifacts)
+        trial.run(made, made.ask(), objective, Display(), math.inf)
+    again = opening.resumed("tiny", made.spec, opening.find("tiny", made.database), made.database, FACTS)
     for _ in range(6):
-        trial.run(again, objective, Display(), math.inf)
+        trial.run(again, again.ask(), objective, Display(), math.inf)
     assert len({str(pipeline) for pipeline in objective.trained}) == 12
 
 
@@ -179,16 +181,16 @@ def test_a_reason_of_an_interrupted_try_is_forgotten(new_study: Callable[..., St
     interrupted = made.ask()
     interrupted.set_user_attr(records.REASON, "dominated")  # interrupted between the record and the verdict
     made.requeue(interrupted)
-    assert trial.run(made, Scripted([GOOD]), Display(), math.inf) == (0, "complete")
+    assert trial.run(made, made.ask(), Scripted([GOOD]), Display(), math.inf) == (0, "complete")
     assert [point.trial for point in made.front()] == [0]
 
 
 def test_a_complete_study_is_shown_only_for_what_it_is(new_study: Callable[..., Study]) -> None:
     made = new_study()
-    assert study.opened("tiny", made.spec, made.optuna, made.artifacts).floor == made.floor
+    assert opening.opened("tiny", made.spec, made.optuna, made.database).floor == made.floor
     other = made.spec.model_copy(update={"data": made.spec.data.model_copy(update={"name": "cifar10"})})
     with pytest.raises(UsageError, match=r"data\.name was 'digits', is 'cifar10'"):
-        study.opened("tiny", other, made.optuna, made.artifacts)
+        opening.opened("tiny", other, made.optuna, made.database)
 
 
 def test_restrictions_that_a_device_cannot_follow_are_refused(
@@ -215,6 +217,18 @@ def test_a_trial_of_a_living_process_or_of_another_host_is_left_alone(new_study:
     assert made.recover() == []
 
 
+def test_a_trial_of_another_host_is_lost_once_its_heartbeats_have_stopped(new_study: Callable[..., Study]) -> None:
+    made = new_study()
+    for _ in range(2):
+        asked = made.ask()
+        asked.set_user_attr(records.OWNER, DEAD | {"host": "elsewhere"})
+        made.heartbeat([asked._trial_id])
+    assert made.recover() == []
+    with sqlite3.connect(storage.sqlite_path(made.database.url)) as database:
+        database.execute("UPDATE trial_heartbeats SET heartbeat = datetime('now', '-1 hour') WHERE trial_id = 1")
+    assert made.recover() == [0]
+
+
 def test_a_trial_that_takes_the_program_down_each_time_is_given_up_and_counted(new_study: Callable[..., Study]) -> None:
     made = new_study()
     for _ in range(study.MAX_RETRIES + 1):
@@ -226,7 +240,7 @@ def test_a_trial_that_takes_the_program_down_each_time_is_given_up_and_counted(n
 
 def test_collecting_removes_networks_that_no_front_names(new_study: Callable[..., Study]) -> None:
     made = new_study()
-    trial.run(made, Scripted([GOOD]), Display(), math.inf)
+    trial.run(made, made.ask(), Scripted([GOOD]), Display(), math.inf)
     for stray in ("trial-00007", ".trial-00008.123.partial"):
         (made.artifacts / stray).mkdir()
     made.collect()
@@ -235,19 +249,19 @@ def test_collecting_removes_networks_that_no_front_names(new_study: Callable[...
 
 def test_a_study_whose_creation_was_interrupted_is_made_anew(new_study: Callable[..., Study], tmp_path: Path) -> None:
     database = storage.open_storage(f"sqlite:///{tmp_path}/studies.db")
-    optuna.create_study(study_name="tiny", storage=database, directions=["minimize", "maximize"])
-    assert study.find("tiny", database) is None
+    optuna.create_study(study_name="tiny", storage=database.optuna, directions=["minimize", "maximize"])
+    assert opening.find("tiny", database) is None
     assert new_study().trials() == []
 
 
 def test_a_study_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
     database = storage.open_storage(f"sqlite:///{tmp_path}/studies.db")
-    optuna.create_study(study_name="tiny", storage=database).ask()
+    optuna.create_study(study_name="tiny", storage=database.optuna).ask()
     with pytest.raises(StorageError, match="choose another name with --as"):
-        study.find("tiny", database)
+        opening.find("tiny", database)
 
 
 def test_two_creations_at_once_leave_one_study(new_study: Callable[..., Study]) -> None:
     made = new_study()
     with pytest.raises(StorageError, match="run the command again"):
-        study.created("tiny", made.spec, made._storage, FACTS, FORMATS, made.artifacts)
+        opening.created("tiny", made.spec, made.database, FACTS, FORMATS)

@@ -12,8 +12,8 @@ from objectives.pipeline import Pipeline, Report
 from objectives.task import Seeds
 from search import records, trial
 from search.display import Display
+from search.objective import TrialFault
 from search.study import Study
-from search.worker import TrialFault
 
 from .conftest import Scripted, report
 
@@ -27,7 +27,7 @@ def steady(seconds: float, last: float) -> list[tuple[float, float]]:
 
 
 def run_all(study: Study, objective: Scripted) -> list[str]:
-    return [trial.run(study, objective, Display(), NEVER)[1] for _ in objective.trainings]
+    return [trial.run(study, study.ask(), objective, Display(), NEVER)[1] for _ in objective.trainings]
 
 
 def test_a_finished_training_is_a_point_with_its_curve_and_its_network(new_study: Callable[..., Study]) -> None:
@@ -100,7 +100,7 @@ def test_an_impossible_report_ends_the_trial_as_diverged(what: str, new_study: C
             raise AssertionError("the training went on")
 
     study = new_study()
-    assert trial.run(study, Broken([]), Display(), NEVER)[1] == "diverged"
+    assert trial.run(study, study.ask(), Broken([]), Display(), NEVER)[1] == "diverged"
     assert study.trials()[0].state == TrialState.PRUNED
     assert study.front() == ()
 
@@ -131,9 +131,9 @@ def test_an_interrupted_trial_goes_back_to_the_queue_as_it_was(new_study: Callab
     study = new_study()
     objective = Scripted([KeyboardInterrupt(), GOOD])
     with pytest.raises(KeyboardInterrupt):
-        trial.run(study, objective, Display(), NEVER)
+        trial.run(study, study.ask(), objective, Display(), NEVER)
     assert [t.state for t in study.trials()] == [TrialState.WAITING]
-    assert trial.run(study, objective, Display(), NEVER) == (0, "complete")
+    assert trial.run(study, study.ask(), objective, Display(), NEVER) == (0, "complete")
     assert objective.trained[0] == objective.trained[1]
     assert len(study.trials()) == 1
 
@@ -141,7 +141,7 @@ def test_an_interrupted_trial_goes_back_to_the_queue_as_it_was(new_study: Callab
 def test_a_trial_that_is_overtaken_by_the_deadline_goes_back_to_the_queue(new_study: Callable[..., Study]) -> None:
     study = new_study()
     with pytest.raises(trial.OutOfTime):
-        trial.run(study, Scripted([GOOD]), Display(), deadline=0.0)
+        trial.run(study, study.ask(), Scripted([GOOD]), Display(), deadline=0.0)
     assert [t.state for t in study.trials()] == [TrialState.WAITING]
     assert records.n_counted(study.trials()) == 0
 
@@ -160,6 +160,6 @@ def test_the_balanced_accuracy_is_maximised_where_the_study_says_so(new_study: C
         def reports(self, pipeline: Pipeline, seeds: Seeds) -> Generator[Report]:
             yield report(1, 1, 1.0, 0.9, balanced_accuracy=0.4)
 
-    trial.run(study, Unbalanced([]), Display(), NEVER)
+    trial.run(study, study.ask(), Unbalanced([]), Display(), NEVER)
     assert study.trials()[0].values == [1.0, 0.4]
     assert study.trials()[0].user_attrs["accuracy"] == 0.9

@@ -6,9 +6,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,10 @@ from objectives.pipeline import Pipeline, Report
 from objectives.strategies.ema import Ema
 from objectives.strategies.progressive_resolution import ProgressiveResolution
 from objectives.task import DataSpec, Seeds, Task
-from search.worker import TrialFault, WorkerProcess, _fault
+from search.objective import Halted, TrialFault, preparation
+from search.template import fault as as_message
+from search.watchdog import Watchdog
+from search.worker import WorkerProcess
 
 TASK = Task(DataSpec("digits", n_train=200), "small")
 PIPELINE = Pipeline(batch_size=32, epochs=3, strategies=(ProgressiveResolution(start=0.5), Ema(horizon=0.5)))
@@ -29,9 +33,15 @@ SEEDS = Seeds.of(0, 0)
 UNSEEDED = Seeds(2**70, 0, 0)  # more than a generator takes
 
 
+def working(
+    task: Task = TASK, device: str = "cpu", watchdog: Watchdog | None = None
+) -> AbstractContextManager[WorkerProcess]:
+    return closing(WorkerProcess(preparation(task, device), watchdog))
+
+
 @pytest.fixture(scope="module")
 def worker() -> Iterator[WorkerProcess]:
-    with closing(WorkerProcess(TASK, "cpu")) as process:
+    with working() as process:
         yield process
 
 
@@ -68,21 +78,21 @@ def test_the_worker_waits_for_the_decision_about_each_report(worker: WorkerProce
 
 
 def test_a_worker_that_is_killed_is_a_crash_and_is_replaced(tmp_path: Path) -> None:
-    with closing(WorkerProcess(TASK, "cpu")) as worker:
+    with working() as worker:
         reports = worker.reports(PIPELINE, SEEDS)
         next(reports)
-        os.kill(worker._process.pid or 0, signal.SIGKILL)
+        os.kill(worker.pids[-1], signal.SIGKILL)
         with pytest.raises(TrialFault, match="SIGKILL") as fault:
             list(reports)
         assert fault.value.reason == "crash"
         assert len(list(worker.reports(PIPELINE, SEEDS))) == 3
-        os.kill(worker._process.pid or 0, signal.SIGKILL)  # between two trials
-        worker._process.join()
+        os.kill(worker.pids[-1], signal.SIGKILL)  # between two trials
+        time.sleep(0.2)
         assert len(list(worker.reports(PIPELINE, SEEDS))) == 3
 
 
 def test_a_training_that_raises_is_a_crash_with_its_message() -> None:
-    with closing(WorkerProcess(TASK, "cpu")) as worker:
+    with working() as worker:
         with pytest.raises(TrialFault, match="ValueError: Overflow"):
             list(worker.reports(Pipeline(batch_size=1, epochs=1), UNSEEDED))
         assert len(list(worker.reports(PIPELINE, SEEDS))) == 3
@@ -92,7 +102,7 @@ def test_a_training_that_raises_is_a_crash_with_its_message() -> None:
 def test_out_of_memory_is_told_as_such(demand: Callable[[], object]) -> None:
     with pytest.raises((RuntimeError, MemoryError)) as raised:
         demand()
-    fault = _fault(raised.value)
+    fault = as_message(raised.value)
     assert fault["error"] == "out_of_memory"
     assert "\n" not in str(fault["message"])
 
@@ -101,26 +111,64 @@ def _on_a_gpu() -> None:
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 90 GiB.\nSee documentation ...")
 
 
+def test_a_worker_that_is_silent_for_too_long_is_ended_as_hung_even_when_it_is_stopped() -> None:
+    with working(watchdog=Watchdog(least=5, unknown=60)) as hanging:
+        hanging.facts()
+        reports = hanging.reports(PIPELINE, SEEDS)
+        next(reports)
+        os.kill(hanging.pids[-1], signal.SIGSTOP)
+        with pytest.raises(TrialFault, match="no report for") as fault:
+            list(reports)
+        assert fault.value.reason == "hang"
+        began = time.monotonic()
+        assert len(list(hanging.reports(PIPELINE, SEEDS))) == 3
+        assert time.monotonic() - began < 30
+
+
+def test_a_halted_worker_lets_go_of_whoever_waits_for_it() -> None:
+    with working() as halted:
+        reports = halted.reports(PIPELINE, SEEDS)
+        next(reports)
+        os.kill(halted.pids[-1], signal.SIGSTOP)
+        threading.Timer(0.3, halted.halt).start()
+        with pytest.raises(Halted):
+            list(reports)
+
+
+def test_a_watchdog_waits_longer_for_slower_trainings() -> None:
+    watchdog = Watchdog(least=60, unknown=3600)
+    assert watchdog.patience([]) == 3600
+    assert watchdog.patience([1.0]) == 60
+    assert watchdog.patience([100.0, 20.0, 30.0]) == 150
+    watchdog.learn([100.0, 20.0])
+    watchdog.learn([1.0])
+    assert watchdog.patience([]) == 500
+
+
 def test_what_a_user_can_mend_is_told_as_such() -> None:
     missing = Task(DataSpec("folder:/nowhere/at/all"), "small")
-    with closing(WorkerProcess(missing, "cpu")) as worker, pytest.raises(DataError, match="/nowhere/at/all"):
+    with (
+        closing(WorkerProcess(preparation(missing, "cpu"))) as worker,
+        pytest.raises(DataError, match="/nowhere/at/all"),
+    ):
         worker.facts()
-    with closing(WorkerProcess(TASK, "cuda:99")) as worker, pytest.raises(DeviceError, match="cuda:99"):
+    with closing(WorkerProcess(preparation(TASK, "cuda:99"))) as worker, pytest.raises(DeviceError, match="cuda:99"):
         worker.facts()
 
 
 def test_a_worker_dies_with_its_parent() -> None:
     script = (
         "from tests.search.test_worker import *\n"
-        "worker = WorkerProcess(TASK, 'cpu'); worker.facts(); print(worker._process.pid, flush=True); time.sleep(60)"
+        "worker = WorkerProcess(preparation(TASK, 'cpu')); worker.facts()\n"
+        "print(*worker.pids, flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
-        child = Path(f"/proc/{int(parent.stdout.readline())}")
-        assert child.exists()
+        children = [Path(f"/proc/{pid}") for pid in parent.stdout.readline().split()]
+        assert [child.exists() for child in children] == [True, True]
         parent.kill()
     for _ in range(100):
-        if not child.exists():
+        if not any(child.exists() for child in children):
             return
         time.sleep(0.05)
-    raise AssertionError("the worker outlived its parent")
+    raise AssertionError("a worker outlived its parent")

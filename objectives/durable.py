@@ -1,0 +1,85 @@
+"""Files that are there whole or not at all, also after a power cut. Imports the standard library only."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+SUMS = "SHA256SUMS"  # in every folder written here, as `sha256sum --check` reads it
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Writes a file by way of a temporary one beside it: a reader sees the old content or the new one.
+
+    Raises:
+        OSError: the disk is full or cannot be written; nothing is left of the new content.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        _write(partial, content)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Writes a folder of files with their checksums; replaces an older one of that name.
+
+    Raises:
+        OSError: the disk is full or cannot be written; nothing is left of the new folder.
+    """
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        sums = "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in files.items())
+        for name, content in {**files, SUMS: sums.encode()}.items():
+            _write(partial / name, content)
+        sync_folder(partial)
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    sync_folder(folder.parent)
+
+
+def damaged(folder: Path) -> list[str]:
+    """Names of files that are missing, or are not what `write_folder` wrote; all well: none."""
+    try:
+        lines = [line.split("  ", 1) for line in (folder / SUMS).read_text().splitlines()]
+        sums = {name: digest for digest, name in lines}
+    except (OSError, ValueError):
+        return [SUMS]
+    return [name for name, digest in sums.items() if _digest(folder / name) != digest]
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes the names in a folder durable: a rename is safe only once its folder is."""
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+def _digest(path: Path) -> str | None:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        with path.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        error.filename = str(path)  # a failed write does not say of what
+        raise

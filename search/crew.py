@@ -1,0 +1,173 @@
+"""A crew: one thread per device runs trials of one study until there are enough. Asks and tells are made in turn.
+
+The threads only wait for processes that train. Signals reach the main thread, never one that writes to the database.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Protocol
+
+import optuna
+
+from objectives.errors import DeviceError, DeviceLost
+from objectives.pipeline import Pipeline, Report
+from search import figures, records, storage, trial
+from search.errors import DeviceFault
+from search.objective import Halted, Objective, Remote, TrialFault
+from search.study import Study
+
+FIGURES_EVERY = 10  # trials: each figure is sent to every open dashboard again
+CRASHES_IN_A_ROW = 3  # end a run: what crashes every trial is not the trials' fault
+PROBES = 2  # of a device that was lost
+PAUSE = 0.5  # seconds between two looks at trials that run elsewhere, and between two probes
+HEARTBEAT = 30.0  # seconds
+
+
+class Audience(trial.Watcher, Protocol):
+    """Whoever is shown all trials, and what belongs to none."""
+
+    def say(self, line: str) -> None: ...
+
+
+@dataclass
+class _InTurn:
+    """Shows the trials of several threads to one audience that knows nothing of threads."""
+
+    audience: Audience
+    lock: threading.Lock
+
+    def trial_started(self, number: int, anchor: str | None, pipeline: Pipeline) -> None:
+        with self.lock:
+            self.audience.trial_started(number, anchor, pipeline)
+
+    def epoch_finished(self, number: int, report: Report, accuracy: float) -> None:
+        with self.lock:
+            self.audience.epoch_finished(number, report, accuracy)
+
+    def trial_finished(self, number: int, reason: str, message: str) -> None:
+        with self.lock:
+            self.audience.trial_finished(number, reason, message)
+
+    def say(self, line: str) -> None:
+        with self.lock:
+            self.audience.say(line)
+
+
+class Crew:
+    """Runs trials of a study until it has `n_trials`, or `deadline` (of `time.monotonic()`) passes."""
+
+    def __init__(self, study: Study, audience: Audience, n_trials: int, deadline: float) -> None:
+        self._study, self._n_trials, self._deadline = study, n_trials, deadline
+        self._audience = _InTurn(audience, threading.Lock())
+        self._ended = threading.Event()
+        self._returned: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()  # one per thread
+        self._failures: list[BaseException] = []
+        self._running: dict[int, int] = {}  # number of a trial at hand: its id in the storage
+        self._n_crashes = 0  # in a row
+
+    def work_here(self, objective: Objective) -> None:
+        """Runs the trials in this thread, which an interruption reaches in the midst of a training."""
+        self._work(objective)
+
+    def work(self, objectives: Sequence[Remote]) -> None:
+        """Runs the trials, as many at a time as there are objectives.
+
+        Raises:
+            KeyboardInterrupt: the trials in flight are back in the queue.
+            DeviceFault, StorageError, DataError, DeviceError: the study cannot go on; the same holds.
+        """
+        threads = [threading.Thread(target=self._work_or_fail, args=(each,), daemon=True) for each in objectives]
+        pulse = threading.Thread(target=self._beat, daemon=True)
+        for thread in (*threads, pulse):
+            thread.start()
+        try:
+            for _ in threads:  # not `join`: interrupted, it takes a thread for ended that is not (CPython 3.11)
+                if self._returned.get() is not None:
+                    break
+        finally:
+            self._ended.set()
+            for objective in objectives:
+                objective.halt()
+            for thread in threads:
+                thread.join()
+        if self._failures:
+            raise self._failures[0]
+
+    def _work_or_fail(self, objective: Objective) -> None:
+        failure = None
+        try:
+            with suppress(Halted):
+                self._work(objective)
+        except BaseException as error:
+            failure = error
+            self._failures.append(error)
+        self._returned.put(failure)
+
+    def _work(self, objective: Objective) -> None:
+        while (asked := self._next()) is not None:
+            self._running[asked.number] = asked._trial_id
+            try:
+                number, reason = trial.run(self._study, asked, objective, self._audience, self._deadline)
+            except trial.OutOfTime:
+                return
+            except DeviceLost as lost:
+                self._audience.say(f"  trial {asked.number} goes back to the queue: the device failed: {lost}")
+                self._probe(objective, lost)
+                continue
+            finally:
+                del self._running[asked.number]
+            self._after(number, reason)
+
+    def _next(self) -> optuna.Trial | None:
+        """The next trial to run; None when it is time to end. What runs elsewhere may come back and be missing."""
+        while time.monotonic() < self._deadline and not self._ended.is_set():
+            if not self._study.n_left(self._n_trials):
+                return None
+            if (asked := self._study.claim(self._n_trials)) is not None:
+                return asked
+            self._ended.wait(PAUSE)
+        return None
+
+    def _after(self, number: int, reason: str) -> None:
+        """What follows a trial: its note, the figures, and an end when every trial crashes.
+
+        Raises:
+            DeviceFault: several trials in a row crashed.
+        """
+        figures.note_trial(self._study, number)
+        if (number + 1) % FIGURES_EVERY == 0:
+            figures.save(self._study)
+        self._n_crashes = self._n_crashes + 1 if reason == "crash" else 0
+        if self._n_crashes == CRASHES_IN_A_ROW:
+            message = self._study.trials()[number].user_attrs.get(records.MESSAGE)
+            raise DeviceFault(
+                f"{self._n_crashes} trials in a row crashed, the last with: {message}; --in-process shows where"
+            )
+
+    def _probe(self, objective: Objective, lost: DeviceLost) -> None:
+        """Opens the device anew, in a fresh worker.
+
+        Raises:
+            DeviceFault: it does not answer.
+        """
+        for _ in range(PROBES):
+            with suppress(TrialFault, DeviceLost, DeviceError):
+                objective.facts()
+                return
+            self._ended.wait(PAUSE)
+        raise DeviceFault(
+            f"the device was lost ({lost}) and does not answer: once it does, the same command goes on; "
+            "a GPU may need a reset (nvidia-smi --gpu-reset) or a reboot"
+        ) from lost
+
+    def _beat(self) -> None:
+        """Records that the trials at hand still run."""
+        while not self._ended.wait(HEARTBEAT):
+            with suppress(*storage.FAILURES):  # the next one will do: a lease is several heartbeats long
+                self._study.heartbeat(list(self._running.values()))

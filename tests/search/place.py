@@ -1,0 +1,126 @@
+"""A working directory with a study, and the real program run in it with a scripted objective."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from search import records
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Place:
+    """The folder that commands run in."""
+
+    folder: Path
+
+    @property
+    def url(self) -> str:
+        return f"sqlite:///{self.folder}/studies/optuna.db"
+
+    @property
+    def database(self) -> Path:
+        return self.folder / "studies" / "optuna.db"
+
+    def script(self, faults: Mapping[int | str, str] | None = None, **settings: object) -> None:
+        """Says what will happen to the trainings to come; they are counted anew."""
+        for counter in self.folder.glob("*.count"):
+            counter.unlink()
+        plain = {"faults": {str(number): fault for number, fault in (faults or {}).items()}, **settings}
+        (self.folder / "script.json").write_text(json.dumps(plain))
+
+    def run(self, *words: str, module: str = "tests.search.program", **environment: str) -> Done:
+        """The command, run to its end."""
+        with self.started(*words, module=module, **environment) as process:
+            out, err = process.communicate(timeout=120)
+        assert "Traceback" not in err, err
+        return Done(process.returncode, out, err)
+
+    @contextmanager
+    def started(
+        self, *words: str, module: str = "tests.search.program", **environment: str
+    ) -> Iterator[subprocess.Popen[str]]:
+        """The command at work, in a process group of its own."""
+        command = [sys.executable, "-W", "error", "-m", module, *words]
+        path = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
+        ours = {
+            **{"PYTHONPATH": path, "FRONTRUNNER_RUN_DIR": str(self.folder / "run")},
+            **{"SCRIPT": str(self.folder / "script.json")},
+        }
+        with subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env={k: v for k, v in os.environ.items() if k != "OPTUNA_STORAGE"} | ours | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        ) as process:
+            try:
+                yield process
+            finally:
+                if process.poll() is None:
+                    process.kill()
+
+    def trials(self, name: str = "tiny") -> list[FrozenTrial]:
+        """What the database holds."""
+        return optuna.load_study(study_name=name, storage=self.url).get_trials()
+
+    def reasons(self) -> list[str]:
+        """Why each trial ended; `running` or `waiting` where it did not."""
+        return [records.reason(t) if t.state.is_finished() else t.state.name.lower() for t in self.trials()]
+
+
+@dataclass(frozen=True)
+class Done:
+    """A command that ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+def wait_for(process: subprocess.Popen[str], text: str) -> None:
+    """Reads what the process says until a line has the text."""
+    assert process.stderr is not None
+    said = []
+    for line in process.stderr:
+        said.append(line)
+        if text in line:
+            return
+    raise AssertionError(f"it ended without saying {text!r}: {''.join(said)}")
+
+
+def check_whole(trials: Sequence[FrozenTrial], n: int) -> None:
+    """What holds for every study that ended, whatever befell it."""
+    assert records.n_counted(trials) == n
+    assert not [t.number for t in trials if t.state in (TrialState.RUNNING, TrialState.WAITING)]
+    retried = {t.user_attrs.get(records.RETRY_OF) for t in trials}
+    counted = [t for t in trials if t.number not in retried and records.reason(t) != records.LOST]
+    seeds = [t.user_attrs.get(records.SEED_TRIAL, t.number) for t in counted]
+    assert len(set(seeds)) == len(seeds), "two trials have one seed"
+
+
+def is_gone(pid: int, seconds: float = 5.0) -> bool:
+    """Whether a process ends within the time."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                return True
+        except OSError:
+            return True
+        time.sleep(0.02)
+    return False

@@ -1,0 +1,171 @@
+"""The real program with a scripted objective: python -m tests.search.program --study NAME ...
+
+The objective trains nothing: its curves are known, its clock is virtual, and it fails as the file $SCRIPT says. All the
+rest is the program: command line, database, worker processes, signals, locks.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from objectives.durable import write_folder
+from objectives.errors import DeviceError, DeviceLost
+from objectives.pipeline import Pipeline, Report
+from objectives.task import Seeds, Task
+from search.objective import Opening, Preparation
+
+FACTS: dict[str, Any] = {
+    "device": {"model": "a scripted device", "driver": "none", "torch": "none", "threads": 1},
+    "timing_version": 1,
+    "data": {
+        **{"name": "digits", "content": "c", "split": "s", "size": 8, "channels": 1, "n_classes": 10},
+        **{"n_train": 200, "n_val": 50, "flip": False},
+    },
+    "skipped": [],
+}
+
+
+@dataclass(frozen=True)
+class Script:
+    """What happens in a run. Trainings are counted over all processes, from 0."""
+
+    faults: Mapping[str, str] = field(default_factory=dict)  # number of a training: what befalls it after its epoch 1
+    pause: float = 0.0  # real seconds per epoch
+    hang: float = 1.0  # seconds of silence that count as a hang
+    busy: float = 60.0  # seconds that a locked database is waited for, each time
+    tell: float = 300.0  # seconds until a result is kept in a file
+    lost: int = 0  # openings of the device that fail after it was lost
+    model: str = "a scripted device"
+
+    @classmethod
+    def read(cls) -> Script:
+        path = os.environ.get("SCRIPT")
+        return cls(**json.loads(Path(path).read_text())) if path else cls()
+
+
+def count(name: str) -> int:
+    """How often this was called before, in any process."""
+    folder = Path(os.environ.get("SCRIPT", "script.json")).parent
+    descriptor = os.open(folder / f"{name}.count", os.O_CREAT | os.O_APPEND | os.O_WRONLY)
+    try:
+        os.write(descriptor, b".")
+        return os.lseek(descriptor, 0, os.SEEK_CUR) - 1
+    finally:
+        os.close(descriptor)
+
+
+def curve(pipeline: Pipeline, seeds: Seeds) -> list[tuple[float, float]]:
+    """(seconds, accuracy) of every epoch: a function of the pipeline and the seed alone."""
+    per_epoch = pipeline.width * (1 + 32 / pipeline.batch_size) * (1 + seeds.init % 1000 / 1e6)
+    last = 0.8 + 0.05 * math.log2(1 + per_epoch * pipeline.epochs) - 0.1 * abs(math.log10(pipeline.lr) + 1)
+    return [
+        (per_epoch * epoch, min(0.99, max(0.3, last)) * (1 - 0.5**epoch) / (1 - 0.5**pipeline.epochs))
+        for epoch in range(1, pipeline.epochs + 1)
+    ]
+
+
+@dataclass
+class ScriptedObjective:
+    """Trains nothing, as the script says."""
+
+    script: Script
+
+    def facts(self) -> dict[str, object]:
+        return FACTS | {"device": FACTS["device"] | {"model": self.script.model}}
+
+    def number_formats(self) -> dict[str, str | None]:
+        return {"fp32": None, "tf32": "scripted", "bf16": None, "fp16": "scripted"}
+
+    def reports(self, pipeline: Pipeline, seeds: Seeds) -> Generator[Report]:
+        fault = self.script.faults.get(str(count("trainings")))
+        for epoch, (seconds, accuracy) in enumerate(curve(pipeline, seeds), start=1):
+            time.sleep(self.script.pause)
+            if epoch == 2 and fault is not None:
+                seconds = befall(fault, seconds)
+            yield report(epoch, pipeline.epochs, seconds, accuracy)
+
+    def export(self, folder: Path, about: Mapping[str, object]) -> None:
+        if self.script.faults.get("export") == str(count("exports")):
+            os.kill(os.getpid(), signal.SIGKILL)
+        write_folder(folder, {"model.json": json.dumps(about).encode(), "weights": b"w" * 100_000})
+
+    def close(self) -> None:
+        pass
+
+
+def befall(fault: str, seconds: float) -> float:
+    """What the script asks for; the seconds that the epoch reports."""
+    match fault:
+        case "out_of_memory":
+            raise MemoryError("of 80 GiB nothing is left")
+        case "device_lost":
+            raise DeviceLost("CUDA error: uncorrectable ECC error")
+        case "raise":
+            raise ValueError("a bug")
+        case "hang":
+            time.sleep(3600)
+        case "stop":
+            os.kill(os.getpid(), signal.SIGSTOP)
+        case "inf":
+            return math.inf
+        case "kill_program":
+            parent = os.getppid()  # the template; its parent owns the study
+            os.kill(int(Path(f"/proc/{parent}/stat").read_text().rpartition(")")[2].split()[1]), signal.SIGKILL)
+            time.sleep(3600)
+        case name:
+            os.kill(os.getpid(), signal.Signals[name])
+            time.sleep(3600)
+    return seconds
+
+
+def report(epoch: int, epochs: int, seconds: float, accuracy: float) -> Report:
+    return Report(
+        **{"epoch": epoch, "epochs": epochs, "train_seconds": seconds, "accuracy": accuracy, "settled": True},
+        **{"balanced_accuracy": accuracy, "loss": 1.0, "diverged": False, "process_seconds": seconds},
+        **{"boundary_seconds": 0.0, "eval_seconds": 0.1, "train_flops": 1e9, "inference_flops": 1e6},
+        **{"full_flops": 2e6, "n_parameters": 1000, "peak_memory": 2**20, "skipped_steps": 0},
+    )
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """A preparation that a template process can be handed."""
+
+    script: Script
+
+    def __call__(self) -> Opening:
+        return self.opening
+
+    def opening(self) -> ScriptedObjective:
+        if count("openings") in range(1, 1 + self.script.lost):
+            raise DeviceError("no CUDA GPUs are available")
+        return ScriptedObjective(self.script)
+
+
+def training(task: Task, device: str, threads: int) -> Preparation:
+    """The `Training` of this program."""
+    return Prepare(Script.read())
+
+
+def main() -> int:
+    """The real command line, with shorter waits."""
+    from search import run, storage, watchdog
+
+    script = Script.read()
+    watchdog.LEAST = watchdog.UNKNOWN = script.hang
+    storage.BUSY_SECONDS, storage.TELL_SECONDS = script.busy, script.tell
+    sys.modules["plotly"] = None  # type: ignore[assignment]  # figures take a second to load, and are not the point
+    return run.main(training=training)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
