@@ -257,7 +257,7 @@ EVERYTHING: Ingredients = {
     "ema": (Ema, ema),
     "swa": (Swa, swa),
 }
-PAYING = ("grow", "identity", "whiten", "prune", "freeze", "resolution", "data", "ema")  # benchmarks/ingredients.md
+PAYING = ("haar", "grow", "identity", "whiten", "prune", "freeze", "resolution")  # benchmarks/ingredients.md
 INGREDIENTS: Ingredients = {switch: EVERYTHING[switch] for switch in PAYING}
 
 

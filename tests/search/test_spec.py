@@ -43,11 +43,15 @@ def test_every_study_that_is_shipped_is_valid(path: Path) -> None:
         ("batch_size = [32, 64]", "batch_size = [32, 48]", "both must be powers of two"),
         ("epochs = [2, 4]", "epochs = [2, 4]\nname = 'acceleraton'", "did you mean 'acceleration'?"),
         ("epochs = [2, 4]", "epochs = [2, 4]\nname = '../evil'", "unknown space '../evil'"),
-        ("[search]", "[space.fix]\nemma = true\n[search]", "[space.fix] emma: no such parameter; did you mean 'ema'?"),
+        (
+            "[search]",
+            "[space.fix]\ngrw = true\n[search]",
+            "[space.fix] grw: no such parameter; did you mean 'grow'?",
+        ),
         ("[search]", "[space.fix]\nlr = 1000\n[search]", "[space.fix] lr = 1000: it must be one of 0.02 to 2"),
-        ("[search]", "[space.fix]\nema = 1\n[search]", "[space.fix] ema = 1: it must be one of false, true"),
+        ("[search]", "[space.fix]\nfreeze = 1\n[search]", "[space.fix] freeze = 1: it must be one of false, true"),
         ("[search]", "[space.exclude]\nlr = 0.1\n[search]", "[space.exclude] lr: only values of a choice"),
-        ("[search]", "[space.exclude]\nema = [true, false]\n[search]", "every value is excluded"),
+        ("[search]", "[space.exclude]\nfreeze = [true, false]\n[search]", "every value is excluded"),
         ("[search]", "[search", "not a readable TOML file"),
     ],
 )

@@ -7,7 +7,8 @@ import json
 import os
 import signal
 import sqlite3
-from pathlib import Path
+import subprocess
+import sys
 
 import pytest
 
@@ -97,18 +98,24 @@ def test_the_doctor_mends_lost_trials_and_stray_files(place: Place) -> None:
     assert place.reasons()[1] == "worker_lost"
 
 
-def test_the_doctor_ends_processes_that_train_for_nobody(whole: Place) -> None:
-    pid = os.fork()
-    if not pid:
-        Path("/proc/self/comm").write_text("trains-1")  # a process whose parent, it says, is another
-        signal.pause()
-    try:
-        assert f"{pid} trains for nobody" in whole.run(*STUDY, module=DOCTOR).out
-        assert whole.run(*STUDY, "--fix", module=DOCTOR).code == 0
-        assert is_gone(pid)
-    finally:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+SLEEPER = "import signal; open('/proc/self/comm', 'w').write('trains-1'); print(flush=True); signal.pause()"
+
+
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_the_doctor_ends_processes_of_this_run_directory_that_train_for_nobody(whole: Place, is_ours: bool) -> None:
+    """`trains-1`: a process whose parent, it says, is another."""
+    folder = whole.folder / ("run" if is_ours else "elsewhere")
+    environment = os.environ | {"FRONTRUNNER_RUN_DIR": str(folder)}
+    command = [sys.executable, "-c", SLEEPER]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as stray:
+        assert stray.stdout is not None
+        stray.stdout.readline()
+        try:
+            assert (f"{stray.pid} trains for nobody" in whole.run(*STUDY, module=DOCTOR).out) == is_ours
+            assert whole.run(*STUDY, "--fix", module=DOCTOR).code == 0
+            assert is_gone(stray.pid) == is_ours
+        finally:
+            stray.kill()
 
 
 def test_the_doctor_sees_damage_in_networks_database_and_clock(whole: Place) -> None:

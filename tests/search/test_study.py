@@ -106,7 +106,7 @@ def test_a_study_refuses_another_device_or_other_data(
     ("old", "new", "said"),
     [
         ("epochs = [2, 4]", "epochs = [2, 5]", "space.epochs"),
-        ("[search]", "[space.fix]\nema = true\n[search]", "space.ema"),
+        ("[search]", "[space.fix]\ngrow = true\n[search]", "space.grow"),
         ("[search]", "[space.exclude]\nschedule = 'step'\n[search]", "space.schedule"),
         ("depth = [1, 1]", "depth = [1, 1]\nname = 'number_formats'", "space.name"),
         ("[search]", "[space.exclude]\nschedule = ['step', 'cosine']\n[search]", "excluded.schedule"),

@@ -84,7 +84,7 @@ def test_the_space_keeps_to_what_it_is_given() -> None:
 RESTRICTIONS: list[tuple[dict[str, Value], dict[str, list[Value]]]] = [
     ({"number_format": "bf16"}, {}),
     ({"epochs": 3, "lr": 0.5}, {}),
-    ({}, {"ema": [True]}),
+    ({}, {"whiten": [True]}),
     ({"resolution": True}, {"schedule": ["step", "cosine"]}),
     ({"batch.ghost": 32}, {"augment.cutout": [0.0]}),
 ]
@@ -108,8 +108,8 @@ def test_restrictions_hold_in_every_sample_and_leave_the_rest_free(
             assert pipeline.number_format == "bf16"
         if "epochs" in fix:
             assert (pipeline.epochs, pipeline.lr) == (3, 0.5)
-        if "ema" in exclude:
-            assert "Ema" not in {type(s).__name__ for s in pipeline.strategies}
+        if "whiten" in exclude:
+            assert "Whitening" not in {type(s).__name__ for s in pipeline.strategies}
         if "resolution" in fix:
             assert "ProgressiveResolution" in {type(s).__name__ for s in pipeline.strategies}
             assert pipeline.schedule == "one_cycle"
