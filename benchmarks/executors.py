@@ -138,6 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.executors", description=__doc__.partition("\n")[0])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batches", type=int, nargs="+", default=[128])
+    parser.add_argument("--formats", nargs="+", default=None, help="number formats (default: all that are of use)")
     parser.add_argument("--size", type=int, default=32, help="side of the images, pixels")
     parser.add_argument("--stem-stride", type=int, default=None, help="default: 2 on a CPU, else 1")
     parser.add_argument(
@@ -156,7 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print("\n".join([*left_out, "", HEAD]), flush=True)
     for family, depth in FAMILIES:
         width = options.width or (0.25 if on_cpu and family != "thin" else 1.0)
-        for number_format in formats:
+        for number_format in options.formats or formats:
             for batch in options.batches:
                 stride = options.stem_stride or (2 if on_cpu else 1)
                 case = Case(family, depth, width, number_format, batch, options.size, stride, device)

@@ -1,8 +1,9 @@
-"""Both measurements that need a GPU, in one call of under ten minutes: python -m benchmarks.gpu DATA.
+"""The measurements that need a GPU, in one call of under ten minutes: python -m benchmarks.gpu DATA.
 
 DATA is a folder of images (with a subfolder `train`, or one subfolder per class), or a .tar.xz of one. First the
-training benchmark: both families, every number format. Then the study `cifar_pareto` on these images for what is left
-of the time. Needs no network. Everything is written to $OUT, or to ./bench-out, as soon as it is known.
+training benchmark: both families, every number format. Then the executors; seconds to fixed accuracies; and the study
+`cifar_pareto` on these images for what is left of the time. Needs no network. Everything is written to $OUT, or to
+./bench-out, as soon as it is known.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -30,6 +32,7 @@ from objectives.task import DataSpec
 
 ROOT = Path(__file__).resolve().parents[1]
 GRACE = 20.0  # seconds for a search to end once its time is up: the last epoch, the export, the tables
+PARTS = ("training", "executors", "accuracy", "search")
 N_PAIRS = 40  # at most, per row; what ends a row is its share of the seconds
 
 
@@ -75,6 +78,42 @@ def training_part(images: Path, device: torch.device, budget: float, small: bool
         if time.monotonic() > end:
             say("\nTime is up: the other parts are left out.")
             break
+
+
+def command_part(words: Sequence[str], seconds: float, say: Callable[[str], None]) -> None:
+    """Another benchmark of this package, as a command of its own, for at most so many seconds."""
+    command = [sys.executable, "-u", "-m", *words]
+    say(f"\n    python -m {shlex.join(words)}\n")
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        timer = threading.Timer(seconds, process.kill)
+        timer.start()
+        assert process.stdout is not None
+        for line in process.stdout:
+            say(line.rstrip())
+        timer.cancel()
+    if process.returncode:
+        say(f"\nEnded with exit code {process.returncode}, or its {seconds:.0f} s were up.")
+
+
+def executors_part(device: torch.device, seconds: float, small: bool, say: Callable[[str], None]) -> None:
+    """The executors on thin, wide and fast networks."""
+    words = ["benchmarks.executors", "--device", str(device), "--batches", *(["32"] if small else ["128", "512"])]
+    command_part([*words, *(["--rounds", "2", "--formats", "fp32"] if small else ["--rounds", "9"])], seconds, say)
+
+
+def accuracy_part(images: Path, device: torch.device, seconds: float, small: bool, say: Callable[[str], None]) -> None:
+    """Seconds to fixed accuracies, our ladder of the fast family beside BASELINE and a published recipe."""
+    words = [
+        "benchmarks.time_to_accuracy",
+        "--data",
+        f"folder:{images}",
+        "--ladder",
+        "cifar10",
+        "--device",
+        str(device),
+    ]
+    words += ["--family", "fast", "--cap", f"{seconds / 10:.0f}"]
+    command_part([*words, *(["--n-train", "500", "--seeds", "1"] if small else ["--seeds", "3"])], seconds, say)
 
 
 def search_part(
@@ -128,13 +167,15 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--device", default="cuda", help="default: cuda")
     p.add_argument("--training-seconds", type=float, default=90, help="for the training benchmark (default: 90)")
     p.add_argument("--total-seconds", type=float, default=560, help="for everything (default: 560)")
-    p.add_argument("--only", choices=("training", "search"), help="one part only")
+    p.add_argument("--executors-seconds", type=float, default=100, help="for the executors (default: 100)")
+    p.add_argument("--accuracy-seconds", type=float, default=150, help="for seconds to accuracies (default: 150)")
+    p.add_argument("--only", choices=PARTS, nargs="+", default=PARTS, help="some parts only")
     p.add_argument("--small", action="store_true", help="a few images: to try this script on a CPU")
     return p
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs both parts."""
+    """Runs the parts."""
     deadline = time.monotonic()
     options = parser().parse_args(arguments)
     deadline += options.total_seconds
@@ -154,9 +195,13 @@ def main(arguments: list[str] | None = None) -> int:
             for stream in (sys.stdout, page):
                 print(text, file=stream, flush=True)
 
-        if options.only != "search":
+        if "training" in options.only:
             training_part(images, device, options.training_seconds, options.small, say)
-        if options.only != "training":
+        if "executors" in options.only:
+            executors_part(device, options.executors_seconds, options.small, say)
+        if "accuracy" in options.only:
+            accuracy_part(images, device, options.accuracy_seconds, options.small, say)
+        if "search" in options.only:
             search_part(images, device, deadline, options.small, out, say)
     return 0
 
