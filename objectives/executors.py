@@ -243,9 +243,9 @@ class Experience:
     speedup: float  # of a step, over eager
 
 
-# Before anything was measured: a capture costs little and launches dominate small networks; a compilation costs 14 to
-# 34 s on one core for 1.13 to 1.24 (measured on a CPU, ResNet-8).
-EXPECTED = {"cuda_graph": Experience(0.5, 1.5), "compile": Experience(30.0, 1.2)}
+# Before anything was measured in a process. A capture is thought to cost little where launches dominate (not measured).
+# A compilation takes 18 to 25 s on one core and gains little there: x0.89 to x1.02 (benchmarks/executors.md).
+EXPECTED = {"cuda_graph": Experience(0.5, 1.5), "compile": Experience(22.0, 1.02)}
 MEASURED_STEPS = 5
 
 
