@@ -133,7 +133,7 @@ def known(given: Given, ingredients: Ingredients) -> dict[str, Parameters]:
         "grow.noise": 1e-2,
         "grow.rewarm": False,
     }
-    return found | {name: parameters | rung for name, rung in LADDERS.get(given.data, {}).items()}
+    return found | {name: parameters | rung.within(given) for name, rung in LADDERS.get(given.data, {}).items()}
 
 
 def ghost_batch(trial: Trial, batch_size: int) -> int:

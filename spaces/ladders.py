@@ -1,10 +1,58 @@
-"""Known-good pipelines by data set, from the fastest useful one to the most accurate: fronts of our own studies.
-
-A rung is what differs from BASELINE, as parameters of the space `acceleration`.
-"""
+"""Known-good pipelines by data set, from the fastest useful one to the most accurate: the best of our own runs."""
 
 from __future__ import annotations
 
-from spaces.base import Parameters
+from dataclasses import dataclass
 
-LADDERS: dict[str, dict[str, Parameters]] = {}
+from spaces.base import Given, Parameters
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A known-good pipeline for a study of any length."""
+
+    position: float  # of its epochs in the study's range, on a logarithmic scale: 0 the fewest, 1 the most
+    parameters: Parameters  # of the space `acceleration`: what differs from BASELINE
+
+    def within(self, given: Given) -> Parameters:
+        """The rung for a study, in a number format that its device has."""
+        fewest, most = given.epochs
+        epochs = round(fewest * (most / fewest) ** self.position)
+        known = self.parameters.get("number_format") in given.number_formats
+        return self.parameters | {"epochs": epochs} | ({} if known else {"number_format": "fp32"})
+
+
+_SHORT: Parameters = {
+    "schedule": "one_cycle",
+    "lr": 0.2,
+    "label_smoothing": 0.05,
+    "augment.crop": False,
+    "batch.log2_size": 6,
+    "number_format": "bf16",
+}
+_WHITENED: Parameters = _SHORT | {"whiten": True, "whiten.frozen": 1.0}
+_DIGITS: Parameters = _SHORT | {"batch.log2_size": 5, "number_format": "fp32"}
+
+LADDERS: dict[str, dict[str, Rung]] = {
+    "digits": {
+        "ladder, identity start": Rung(0.0, _DIGITS | {"identity": True, "identity.share": 1.0}),
+        "ladder, whitened": Rung(0.6, _DIGITS | {"whiten": True, "whiten.frozen": 1.0}),
+        "ladder, whitened and long": Rung(1.0, _DIGITS | {"whiten": True, "whiten.frozen": 1.0}),
+    },
+    "fashion_mnist": {
+        "ladder, narrow": Rung(0.0, _WHITENED | {"width": 0.5}),
+        "ladder, large batches": Rung(0.0, _WHITENED | {"batch.log2_size": 7, "lr": 0.4}),
+        "ladder, wider": Rung(1 / 3, _WHITENED | {"width": 1.5}),
+        "ladder, wider and longer": Rung(2 / 3, _WHITENED | {"width": 1.5}),
+        "ladder, widest": Rung(1.0, _WHITENED | {"width": 2.0}),
+    },
+    "cifar10": {
+        "ladder, wavelets": Rung(0.0, _WHITENED | {"haar": True}),
+        "ladder, longer wavelets": Rung(0.5, _WHITENED | {"haar": True}),
+        "ladder, small images first": Rung(
+            0.75,
+            _WHITENED | {"resolution": True, "resolution.start": 0.5, "resolution.until": 0.5, "resolution.steps": 2},
+        ),
+        "ladder, widest": Rung(1.0, _WHITENED | {"width": 2.0, "augment.crop": True}),
+    },
+}

@@ -67,7 +67,8 @@ def test_a_ladder_lies_in_the_space_of_its_data(name: str) -> None:
         parameters = acceleration.anchors(given)[anchor]
         pipeline = acceleration.sample(FixedTrial(parameters), given)
         assert pipeline != baseline(given)
-        assert set(rung) <= set(asked), anchor
+        assert set(rung.parameters) <= set(asked), anchor
+        assert 1 <= pipeline.epochs <= 60
 
 
 def test_the_space_keeps_to_what_it_is_given() -> None:
