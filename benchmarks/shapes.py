@@ -139,7 +139,7 @@ def costs() -> None:
     print(
         "\n| network | step, ms | lasso prox | flat prox | lasso subgradient | prune once | widen once | deepen once |"
     )
-    print("|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|")
     for family, depth in (("thin", 3), ("wide", 1)):
         architecture = build(family, depth=depth, width=1, in_channels=3, n_classes=10)
         trainee, step = _stepping(architecture, 32)

@@ -75,6 +75,7 @@ def page(number_format: str, width: float, flip: bool) -> Pipeline:
         flip=flip,
         cutout=0.25,
         width=width,
+        executor="auto",
         strategies=(Whitening(), BiasLearningRate(64.0), Ema(horizon=0.5)),
     )
 
@@ -86,10 +87,10 @@ def ladder(given: Given) -> list[Pipeline]:
 
 
 def results(
-    pipeline: Pipeline, task: Task, dataset: Dataset, n_seeds: int, until: float, cap: float
+    pipeline: Pipeline, task: Task, dataset: Dataset, n_seeds: int, until: float, cap: float, fewest: int
 ) -> Iterator[Result]:
     """The pipeline at more and more epochs until it reaches an accuracy, or the next would take over `cap` s."""
-    for epochs in EPOCHS:
+    for epochs in (n for n in EPOCHS if n >= fewest):
         result = repeated(replace(pipeline, epochs=epochs), task, dataset, n_seeds)
         yield result
         if result.accuracy >= until or result.median_seconds * (epochs + 1) / epochs > cap:
@@ -135,6 +136,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--family", default="thin", help="of BASELINE and the ladder")
     parser.add_argument("--epochs", type=int, default=8, help="of the highest rung (default: 8)")
+    parser.add_argument("--from-epochs", type=int, default=1, help="of BASELINE and the recipe, to begin with")
+    parser.add_argument("--rungs", type=int, default=None, help="of the ladder that are climbed (default: all)")
     parser.add_argument("--targets", type=float, nargs="+", default=None)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--cap", type=float, default=120.0, help="seconds: no longer run is begun")
@@ -158,15 +161,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(conditions(device, f"python -m benchmarks.time_to_accuracy {shlex.join(words)}".rstrip()))
     print(f"{len(dataset.train.y)} training images, {len(dataset.val.y)} validation images; stem stride {stride}\n")
     top = max(targets)
-    rungs = ladder(given) if "ours" in options.who else []
+    rungs = ladder(given)[: options.rungs] if "ours" in options.who else []
     ours = [repeated(pipeline, task, dataset, options.seeds) for pipeline in rungs]
     others: dict[str, list[Result]] = {}
     if "BASELINE" in options.who:
-        others["BASELINE"] = list(results(baseline(given), task, dataset, options.seeds, top, options.cap))
+        others["BASELINE"] = list(
+            results(baseline(given), task, dataset, options.seeds, top, options.cap, options.from_epochs)
+        )
     if "recipe" in options.who:
         recipe, fast = page(number_format, 0.25 if on_cpu else 1.0, dataset.flip), Task(data, "fast", stride)
         name = "Page 2018, a quarter of its width" if on_cpu else "Page 2018"
-        others[name] = list(results(recipe, fast, dataset, options.seeds, top, options.cap))
+        others[name] = list(results(recipe, fast, dataset, options.seeds, top, options.cap, options.from_epochs))
     print(f"\n{HEAD}\n|---|---|---|---|---|---|")
     for target in targets:
         best = fastest(ours, target)

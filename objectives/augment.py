@@ -18,7 +18,7 @@ class Augmentation:
 
     padding: int = 0  # pixels of zero padding from which a window of the image's size is cropped
     flip: bool = False  # horizontally, with probability 1/2
-    alternating: bool = False  # the flip is drawn once an image; every other epoch shows the other side (Jordan 2024)
+    alternating: bool = False  # the flip is drawn once for these images; every other epoch shows the other side
     cutout: int = 0  # pixels: side of the square that is set to the mean, centred anywhere (DeVries & Taylor 2017)
 
 

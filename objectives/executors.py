@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 import time
 import warnings
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from statistics import median
 from typing import Protocol
 
@@ -122,12 +125,13 @@ class Eager:
 class Compiled(Eager):
     """Eager, but for the network's forward and backward pass, which torch.compile makes into fewer kernels.
 
-    Its first step compiles. Caches of earlier compilations are off: the seconds of a trial must not depend on which
-    trials ran before it.
+    Its first step compiles; where that fails it goes on eagerly, with a note. Nothing that earlier compilations left on
+    the disk is used, so that the seconds of a trial do not depend on which trials ran before it.
     """
 
     def __init__(self, segment: Segment, backend: str = "inductor") -> None:
         super().__init__(segment)
+        self._compiles = True  # its next step
         torch._dynamo.reset()  # else it falls back to eager after eight networks, and keeps the old ones alive
         if backend == "inductor":
             import torch._inductor.config as inductor
@@ -135,7 +139,29 @@ class Compiled(Eager):
             inductor.force_disable_caches = True
             inductor.compile_threads = 1  # else a pool of processes outlives the worker
             warnings.filterwarnings("ignore", "dynamo_pgo force disabled")  # as was asked
+            folder = os.environ["TORCHINDUCTOR_CACHE_DIR"] = tempfile.mkdtemp(prefix="frontrunner-compiled-")
+            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         self.forward = torch.compile(segment.trainee.model, dynamic=False, backend=backend)
+
+    def step(self, x: Tensor, y: Tensor) -> Step:
+        compiles, self._compiles = self._compiles, False
+        try:
+            return super().step(x, y)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:  # no working compiler
+            if not compiles:
+                raise
+            self.notes.append(f"compile not used: {str(error).splitlines()[0]}")
+            self.forward = self.segment.trainee.model
+            self.segment.trainee.optimizer.zero_grad(set_to_none=True)
+            return super().step(x, y)
+
+    @staticmethod
+    def imported() -> None:
+        """Imports the compiler, which takes seconds, once in a process."""
+        import torch._dynamo
+        import torch._inductor.compile_fx  # noqa: F401
 
 
 Shape = tuple[int, ...]  # of a batch: [batch, channels, height, width]
@@ -209,6 +235,8 @@ def unusable(name: str, segment: Segment) -> str | None:
         return "CUDA graphs need an NVIDIA GPU"
     if name == "cuda_graph" and (held := [type(s).__name__ for s in segment.strategies if not s.capturable]):
         return f"{held[0]} decides on the host"
+    if name == "compile" and segment.device.type == "cuda" and find_spec("triton") is None:
+        return "torch.compile needs triton on a GPU"
     if name == "compile" and shutil.which(os.environ.get("CXX", "g++")) is None:
         return "torch.compile needs a C++ compiler (g++, or the one that CXX names)"
     return None
@@ -243,7 +271,7 @@ class Experience:
     speedup: float  # of a step, over eager
 
 
-# Before anything was measured in a process. A capture is thought to cost little where launches dominate (not measured).
+# Before anything was measured. A capture is thought to cost little where launches dominate (not measured).
 # A compilation takes 18 to 25 s on one core and gains little there: x0.89 to x1.02 (benchmarks/executors.md).
 EXPECTED = {"cuda_graph": Experience(0.5, 1.5), "compile": Experience(22.0, 1.02)}
 MEASURED_STEPS = 5
@@ -255,7 +283,7 @@ class Auto:
     It pays when what the steps left are expected to gain takes longer than the set-up: steps_left * (t_eager - t_fast)
     > setup. A segment is expected to last as long again as it has lasted, and at least to the end of its epoch. An
     executor that measures slower than eager is given up at once. `experience` is read and brought up to date: half of
-    what was expected, half of what was measured.
+    what was expected, half of what was measured. It is that of one run: the next trial expects what this one did.
     """
 
     def __init__(
@@ -273,6 +301,7 @@ class Auto:
         self._seconds: list[float] = []  # of the first steps of what runs now
         self._eager_seconds = self._setup_seconds = 0.0
         self._may_try = True
+        self._has_changed = False
         self._n_done = self._n_expected = 0  # steps
 
     def expect(self, n_left: int, *, at_least: int) -> None:
@@ -300,15 +329,23 @@ class Auto:
         return (self._n_expected - self._n_done) * gain > expected.setup_seconds
 
     def _changed(self, x: Tensor, y: Tensor) -> Step:
-        """The first step of the fast executor, set-up included."""
-        self._running = self._prepare()
+        """The first step of the fast executor, set-up included; of the eager one, with a note, where that fails."""
+        try:
+            self._running = self._prepare()
+            done = self._running.step(x, y)
+        except torch.OutOfMemoryError:  # what it needs beside the network; eager steps have just fitted
+            torch.cuda.empty_cache()
+            self._running = Eager(self.segment)
+            self._running.notes.append(f"{self._fast} not used: out of memory")
+            done = self._running.step(x, y)
         self.notes += self._running.notes
-        return self._running.step(x, y)
+        self._has_changed = not self._running.notes
+        return done
 
     def _judge(self) -> None:
         """Keeps what was measured of the running executor, and the executor if it is faster than eager."""
         seconds = median(self._seconds)
-        if self._may_try or not self._eager_seconds:
+        if not self._has_changed:
             self._eager_seconds = seconds
             return
         before, speedup = self._experience[self._fast], self._eager_seconds / seconds
@@ -335,18 +372,15 @@ class Executors:
 
     def __init__(self, name: str, experience: dict[str, Experience]) -> None:
         self._name, self._experience = name, experience
-        self._running: tuple[Executor, Shape] | None = None
+        self._running: Executor | None = None
+        self._shape: Shape = ()
 
     def of(self, segment: Segment, shape: Shape) -> Executor:
         """The executor for batches of `shape` in a segment."""
-        if self._running is not None:
-            executor, its_shape = self._running
-            if its_shape == shape and executor.segment.is_same(segment):
-                return executor
-        self._running = None  # a captured graph pins an old network: drop it before the next one needs memory
-        executor = self._new(segment, shape)
-        self._running = executor, shape
-        return executor
+        if self._running is None or self._shape != shape or not self._running.segment.is_same(segment):
+            self._running = None  # a captured graph pins an old network: drop it before the next one needs memory
+            self._running, self._shape = self._new(segment, shape), shape
+        return self._running
 
     def _new(self, segment: Segment, shape: Shape) -> Executor:
         if self._name != "auto":

@@ -19,7 +19,7 @@ from objectives.durable import SUMS, write_folder
 from objectives.resnet import ResNet
 from objectives.train import Trained
 
-FORMAT = 1  # of the folder; raised when a reader of the old one could not read the new one
+FORMAT = 2  # of the folder; raised when a reader of the old one could not read the new one
 WEIGHTS, DESCRIPTION = "weights.safetensors", "model.json"
 
 
@@ -89,7 +89,7 @@ def load_model(folder: str | Path) -> ExportedModel:
     folder = Path(folder)
     content = _verified(folder)
     about = json.loads(content[DESCRIPTION])
-    if about.get("format") != FORMAT:
+    if about.get("format") not in range(1, FORMAT + 1):
         raise ValueError(
             f"{folder}: export format {about.get('format')!r}, this version reads {FORMAT}: update frontrunner"
         )

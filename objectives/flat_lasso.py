@@ -1,7 +1,8 @@
 """The group lasso of `objectives.lasso` over one flat vector: a fixed number of kernels, however many layers there are.
 
-On a GPU thin networks are bound by kernel launches, so this form is used there; on a CPU the analytic form per layer is
-faster (benchmarks/shapes.md).
+Thin networks on a GPU are bound by kernel launches, so this form is used there; whether it is the faster one was not
+measured yet, and its sums there are not reproducible to the last bit. On a CPU the analytic form per layer is faster
+(benchmarks/shapes.md).
 """
 
 from __future__ import annotations

@@ -44,8 +44,8 @@ def squares(weight: Tensor) -> Tensor:
 
 
 def value(model: ResNet) -> Tensor:
-    """Sum of the norms of all groups, a scalar; the gradient is not recorded."""
-    return torch.stack([_norms(squares(g.weight), g, {})[0] for g in grouped(model)]).sum()
+    """Sum of the norms of all groups but frozen ones, a scalar; the gradient is not recorded."""
+    return torch.stack([_norms(squares(g.weight), g, {})[0] for g in _trained(model)]).sum()
 
 
 def strength(ratio: float, loss: float, penalty: float) -> float:

@@ -124,7 +124,7 @@ class Report:
     process_seconds: float  # CPU time of the process within train_seconds
     boundary_seconds: float  # within train_seconds: surgery and whatever else strategies do between epochs
     eval_seconds: float  # evaluation so far; not charged
-    train_flops: float  # spent so far; 1 multiply-add = 2 FLOPs
+    train_flops: float  # of the network, spent so far; 1 multiply-add = 2 FLOPs. Not what strategies compute beside it
     inference_flops: float  # of the deployed network, per image
     full_flops: float  # of an inference by the network that the pipeline's settings ask for, before any surgery
     n_parameters: int  # of the deployed network

@@ -19,7 +19,7 @@ from objectives.architecture import Architecture
 from objectives.augment import Augmentation, Batches, Normalisation
 from objectives.clock import Clock, peak_memory, reset_peak_memory
 from objectives.data import Dataset, Images
-from objectives.executors import EXPECTED, Auto, Eager, Executor, Executors, Experience, Segment
+from objectives.executors import EXPECTED, Auto, Compiled, Eager, Executor, Executors, Segment
 from objectives.formats import FORMATS, LossScaler, NumberFormat
 from objectives.pipeline import Pipeline, Report
 from objectives.resnet import ResNet
@@ -28,7 +28,6 @@ from objectives.task import Seeds, Task
 
 WARM_UP_STEPS = 3
 EVALUATION_BATCH = 1000  # images
-EXPERIENCE: dict[str, Experience] = dict(EXPECTED)  # with executors, in this process
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ def train(pipeline: Pipeline, task: Task, dataset: Dataset, seeds: Seeds) -> Gen
     with clock.span("calibration"):
         state = begun(state, *next(batches.epoch(0)))
         batches = batches.over(state.data, state.pipeline.batch_size)
-    executors = Executors(pipeline.executor, EXPERIENCE)
+    executors = Executors(pipeline.executor, dict(EXPECTED))
     while state.epoch < state.ends:
         with clock.span("steps"):
             state = bound(state)
@@ -81,6 +80,7 @@ def train(pipeline: Pipeline, task: Task, dataset: Dataset, seeds: Seeds) -> Gen
         n_skipped += epoch.n_skipped
         state = replace(state, epoch=state.epoch + 1, loss=epoch.loss, events=(*state.events, *executor.notes))
         executor.notes.clear()
+        del executor  # a boundary may replace the network that it pins
         result = evaluated(state, task, dataset, clock, number_format)
         if state.epoch < state.ends:
             with clock.span("boundary"):
@@ -164,6 +164,8 @@ def warm_up(state: TrainState, batches: Batches, number_format: NumberFormat) ->
         executor = Eager(_segment(state, number_format, LossScaler(device.type) if number_format.scaled else None))
         for _ in range(WARM_UP_STEPS):
             executor.step(x.clone(), y)
+    if state.pipeline.executor == "compile":
+        Compiled.imported()
 
 
 def begun(state: TrainState, x: Tensor, y: Tensor) -> TrainState:

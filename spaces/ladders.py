@@ -18,8 +18,8 @@ class Rung:
         """The rung for a study, in a number format that its device has."""
         fewest, most = given.epochs
         epochs = round(fewest * (most / fewest) ** self.position)
-        known = self.parameters.get("number_format") in given.number_formats
-        return self.parameters | {"epochs": epochs} | ({} if known else {"number_format": "fp32"})
+        found = self.parameters | {"epochs": epochs, "executor": given.executors[0]}
+        return found if found["number_format"] in given.number_formats else found | {"number_format": "fp32"}
 
 
 _SHORT: Parameters = {

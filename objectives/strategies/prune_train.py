@@ -183,10 +183,12 @@ class PruneTrain(Strategy):
         In multiples of 32, never below the sampled batch, at most doubled at once. The peak learning rate scales alike.
         """
         size, pipeline = int(state.data.x.shape[-1]), state.pipeline
-        before, now = min(pipeline.batch_size, len(state.data.y)), state.trainee.model.architecture
-        room = self.sampled_batch * state.full.activations(size) / now.activations(size)
+        n_images, now = len(state.data.y), state.trainee.model.architecture
+        before, sampled = min(pipeline.batch_size, n_images), min(self.sampled_batch, n_images)
+        full = replace(state.full, stem=now.stem, stem_stride=now.stem_stride)
+        room = sampled * full.activations(size) / now.activations(size)
         batch = int(min(room, MAX_BATCH_GROWTH * before)) // 32 * 32
-        batch = max(self.sampled_batch, min(MAX_BATCH, len(state.data.y), batch))
+        batch = max(sampled, min(MAX_BATCH, n_images, batch))
         if batch == before:
             return state
         peak = pipeline.peak_lr * batch / before

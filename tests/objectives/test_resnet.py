@@ -369,14 +369,14 @@ def test_the_haar_transform_loses_nothing_and_keeps_lengths(channels: int, heigh
     out = haar(x)
     assert out.shape == (2, 4 * channels, height, width)
     torch.testing.assert_close(out.square().sum(), x.square().sum())
-    low, horizontal, vertical, diagonal = out.chunk(4, 1)
-    corner = (low - horizontal - vertical + diagonal) / 2
+    low, across, down, both = out.chunk(4, 1)
     torch.testing.assert_close(low / 2, F.avg_pool2d(x, 2))
-    assert any(
-        torch.allclose((low + a * horizontal + b * vertical + a * b * diagonal) / 2, x[:, :, ::2, ::2])
-        for a in (1, -1)
-        for b in (1, -1)
-    ), corner.shape
+    rebuilt = torch.empty_like(x)
+    for row, vertical in ((0, 1), (1, -1)):
+        for column, horizontal in ((0, 1), (1, -1)):
+            part = low - horizontal * across * -1 - vertical * down * -1 + vertical * horizontal * both
+            rebuilt[:, :, row::2, column::2] = part / 2
+    torch.testing.assert_close(rebuilt, x)
 
 
 def test_an_odd_side_is_padded_by_its_border() -> None:
