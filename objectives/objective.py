@@ -137,9 +137,9 @@ def _open(device: str) -> torch.device:
         opened = torch.device(device)
         if opened.type not in ("cpu", "cuda"):
             raise DeviceError(f"device {device!r} is not supported: choose cpu or cuda")
+        torch.zeros(1, device=opened)
         if opened.type == "cuda":
             torch.cuda.set_device(opened)  # graphs are captured and spans are timed on the current device
-        torch.zeros(1, device=opened)
     except (RuntimeError, AssertionError) as error:
         cause = str(error).splitlines()[0]
         raise DeviceError(f"device {device!r} cannot be used ({cause}): choose another with --device") from error

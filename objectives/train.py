@@ -17,9 +17,10 @@ from torch.optim import Optimizer
 from objectives import architecture, flops
 from objectives.architecture import Architecture
 from objectives.augment import Augmentation, Batches, Normalisation
+from objectives.auto import EXPECTED, Auto, Executors
 from objectives.clock import Clock, peak_memory, reset_peak_memory
 from objectives.data import Dataset, Images
-from objectives.executors import EXPECTED, Auto, Compiled, Eager, Executor, Executors, Segment
+from objectives.executors import Compiled, Eager, Executor, Segment
 from objectives.formats import FORMATS, LossScaler, NumberFormat
 from objectives.pipeline import Pipeline, Report
 from objectives.resnet import ResNet

@@ -29,6 +29,7 @@ from search.spec import StudySpec
 from search.storage import Database
 from spaces import SPACES
 from spaces.base import BASELINE, Given, Trial
+from spaces.ladders import LADDERS
 from spaces.restricted import sample, usable_anchors
 
 REFERENCE = "reference"
@@ -207,11 +208,13 @@ class Study:
         return [trial.number for trial in lost]
 
     def enqueue_anchors(self) -> None:
-        """Queues every anchor that the study does not have yet."""
+        """Queues the anchors that the study lacks; a ladder only where half of the trials are left to search."""
+        anchors = usable_anchors(SPACES[self.spec.space.name], self.given, self.spec.restrictions)
+        left_out = LADDERS.get(self.given.data, {}) if 2 * len(anchors) > self.spec.search.n_trials else {}
         with self.exclusive():
             have = {trial.user_attrs.get(records.ANCHOR) for trial in self.trials()}
-            for name, parameters in usable_anchors(SPACES[self.spec.space.name], self.given, self.spec.restrictions):
-                if name not in have:
+            for name, parameters in anchors:
+                if name not in have and name not in left_out:
                     self.optuna.enqueue_trial(parameters, user_attrs={records.ANCHOR: name})
 
     def strays(self) -> list[Path]:

@@ -13,19 +13,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from objectives.architecture import Architecture, Stage
+from objectives.auto import MEASURED_STEPS, Auto, Executors, Experience
 from objectives.data import Dataset, Images
-from objectives.executors import (
-    MEASURED_STEPS,
-    Auto,
-    Compiled,
-    CudaGraph,
-    Eager,
-    Executor,
-    Executors,
-    Experience,
-    Memory,
-    Segment,
-)
+from objectives.executors import Compiled, CudaGraph, Eager, Executor, Memory, Segment
 from objectives.formats import FORMATS
 from objectives.resnet import ResNet
 from objectives.state import Trainee, TrainState
