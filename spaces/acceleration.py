@@ -77,27 +77,7 @@ def known(given: Given, ingredients: Ingredients) -> dict[str, Parameters]:
     """BASELINE, its twins in bf16 and with progressive resolution, a long one-cycle run, that pruned and grown, and the
     rungs of the data set's ladder.
     """
-    reference = baseline(given)
-    parameters: Parameters = {
-        "number_format": reference.number_format,
-        "batch.log2_size": round(log2(reference.batch_size)),
-        "batch.lr_rule": reference.lr_rule,
-        "batch.ghost": reference.ghost_batch,
-        "lr": reference.lr,
-        "momentum": reference.momentum,
-        "weight_decay": reference.weight_decay,
-        "epochs": reference.epochs,
-        "schedule": reference.schedule,
-        "label_smoothing": reference.label_smoothing,
-        "augment.crop": reference.crop,
-        "augment.flip": reference.flip,
-        "augment.alternating_flip": reference.alternating_flip,
-        "augment.cutout": reference.cutout,
-        "depth": reference.depth,
-        "width": reference.width,
-        "executor": reference.executor,
-    }
-    parameters |= dict.fromkeys(ingredients, False)
+    parameters = _baseline_parameters(given, ingredients)
     found = {BASELINE: parameters}
     if "bf16" in given.number_formats:
         found["BASELINE in bf16"] = parameters | {"number_format": "bf16"}
@@ -108,7 +88,7 @@ def known(given: Given, ingredients: Ingredients) -> dict[str, Parameters]:
         "resolution.steps": 2,
     }
     long = parameters | {
-        "number_format": "bf16" if "bf16" in given.number_formats else reference.number_format,
+        "number_format": "bf16" if "bf16" in given.number_formats else "fp32",
         "batch.log2_size": 6,
         "lr": 0.4,
         "epochs": given.epochs[1],
@@ -134,6 +114,31 @@ def known(given: Given, ingredients: Ingredients) -> dict[str, Parameters]:
         "grow.rewarm": False,
     }
     return found | {name: parameters | rung.within(given) for name, rung in LADDERS.get(given.data, {}).items()}
+
+
+def _baseline_parameters(given: Given, ingredients: Ingredients) -> Parameters:
+    """BASELINE as parameters of this space, every ingredient switched off."""
+    reference = baseline(given)
+    parameters: Parameters = {
+        "number_format": reference.number_format,
+        "batch.log2_size": round(log2(reference.batch_size)),
+        "batch.lr_rule": reference.lr_rule,
+        "batch.ghost": reference.ghost_batch,
+        "lr": reference.lr,
+        "momentum": reference.momentum,
+        "weight_decay": reference.weight_decay,
+        "epochs": reference.epochs,
+        "schedule": reference.schedule,
+        "label_smoothing": reference.label_smoothing,
+        "augment.crop": reference.crop,
+        "augment.flip": reference.flip,
+        "augment.alternating_flip": reference.alternating_flip,
+        "augment.cutout": reference.cutout,
+        "depth": reference.depth,
+        "width": reference.width,
+        "executor": reference.executor,
+    }
+    return parameters | dict.fromkeys(ingredients, False)
 
 
 def ghost_batch(trial: Trial, batch_size: int) -> int:

@@ -42,7 +42,8 @@ class Whitening(Strategy):
 
     def describe(self) -> str:
         width = "" if self.share == 1 else f" of {self.share:.0%} of its outputs"
-        trained = f"frozen until {self.frozen:.0%} of the run" if self.frozen > 0 else "trained"
+        until = "" if self.frozen == 1 else f" until {self.frozen:.0%} of the run"
+        trained = f"frozen{until}" if self.frozen > 0 else "trained"
         return f"whitening stem{width}, {trained}"
 
     def begin(self, state: TrainState, x: Tensor, y: Tensor) -> TrainState:
