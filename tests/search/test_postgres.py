@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 import signal
 import time
 from collections.abc import Iterator
@@ -132,3 +134,26 @@ def test_the_way_to_go_on_is_said_without_the_password(shared: Place) -> None:
         assert "to go on: python -m search.run --study tiny -v " in err
         assert "postgresql://u:***@" in err
         assert PASSWORD not in out + err
+
+
+def test_doctor_studies_and_dashboard_work_with_a_server(shared: Place) -> None:
+    assert shared.run(*STUDY, "-q").code == 0
+    examined = shared.run(*STUDY, module="search.doctor")
+    assert examined.code == 0, examined.out + examined.err
+    assert "7 trials read and numbered without a gap; page checksums off" in examined.out
+    listed = shared.run("list", module="search.studies")
+    assert "tiny" in listed.out
+    with shared.started(*STUDY, "--port", "0", module="search.dashboard") as process:
+        assert process.stdout is not None
+        address = process.stdout.readline().split()[0].removeprefix("http://")
+        connection = http.client.HTTPConnection(address.partition("/")[0], timeout=30)
+        connection.request("GET", f"/api/studies/{address.rsplit('/', 1)[1]}?after=0")
+        answer = connection.getresponse()
+        assert (answer.status, len(json.loads(answer.read())["trials"])) == (200, 7)
+        connection.close()
+        process.send_signal(signal.SIGINT)
+        said = "".join(process.communicate(timeout=30))
+    renamed = shared.run("rename", "tiny", "other", module="search.studies")
+    assert renamed.code == 0, renamed.err
+    assert shared.run("delete", "other", "--yes", module="search.studies").code == 0
+    assert PASSWORD not in said + examined.out + listed.out
