@@ -29,14 +29,9 @@ PASSING = (
     *("Connection refused", "No such file or directory", "is starting up", "shutting down", "in recovery mode"),
     *("not yet accepting connections", "terminating connection", "server closed the connection", "SSL SYSCALL"),
     *("too many clients", "connection slots are reserved", "connection is lost", "connection is closed"),
-    *(
-        "connection timeout expired",
-        "timeout expired",
-        "Connection reset",
-        "Network is unreachable",
-        "No route to host",
-    ),
+    *("timeout expired", "Connection reset", "Network is unreachable", "No route to host"),
     *("Broken pipe", "deadlock detected", "could not serialize", "connection already closed"),
+    "Can't reconnect until invalid transaction",  # Optuna reads once more within a transaction that was lost
 )
 
 
