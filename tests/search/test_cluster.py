@@ -6,7 +6,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -53,7 +54,9 @@ class Nodes:
             **{"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL},
             **{"text": True, "env": os.environ | ours, "cwd": place.folder},
         )
-        self.address = f"ray://{self._said()}"
+        address = self._said()
+        assert address, "the cluster did not start: Ray gives each of its processes 30 s, which a busy machine may need"
+        self.address = f"ray://{address}"
 
     def kill(self) -> None:
         """SIGKILL to the raylet of a node."""
@@ -108,6 +111,14 @@ def workers(place: Place) -> list[int]:
     return found
 
 
+def eventually(claim: Callable[[], bool], seconds: float = 30.0) -> bool:
+    """Whether the claim comes true within the time."""
+    deadline = time.monotonic() + seconds
+    while not claim() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return claim()
+
+
 def run_on(nodes: Nodes, name: str, *words: str) -> tuple[str, ...]:
     """The words of a run of a study of that name on the cluster."""
     return ("--study", "tiny", "--as", name, "--cluster", nodes.address, "-v", *words)
@@ -127,6 +138,35 @@ def test_a_node_that_is_killed_loses_one_trial_and_the_study_ends_whole(place: P
     assert len([t for t in trials if records.RETRY_OF in t.user_attrs]) == 1
     assert json.loads(out)["trials"]["complete"] == 9  # and Ray printed nothing beside it
     assert not [pid for pid in workers(place) if not is_gone(pid)]
+
+
+def test_a_worker_moves_to_a_new_node_when_its_own_is_lost(place: Place, nodes: Nodes) -> None:
+    place.script(pause=0.3)
+    with place.started(*run_on(nodes, "moved", "--n-trials", "1000")) as process:
+        wait_for(process, "trial 1: epoch 1 of")
+        before = set(workers(place))
+        nodes.kill()
+        wait_for(process, "its worker was lost")
+        nodes.add()
+        assert eventually(lambda: len(set(workers(place)) - before) == 2)  # a template and its worker
+        wait_for(process, "epoch 1 of")
+        process.terminate()
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    reasons = place.reasons("moved")
+    assert reasons.count(records.LOST) == 1
+    assert "running" not in reasons
+
+
+def test_faults_of_a_training_are_told_as_those_of_a_worker_on_this_host(place: Place, nodes: Nodes) -> None:
+    place.script({0: "SIGSEGV", 1: "out_of_memory", 3: "hang", 5: "device_lost", 6: "inf"}, hang=2)
+    done = place.run(*run_on(nodes, "faults", "--n-trials", "10"))
+    assert done.code == 0, done.err
+    check_whole(place.trials("faults"), 10)
+    reasons = place.reasons("faults")
+    assert sorted(r for r in reasons if r != "complete") == ["crash", "diverged", "hang", "out_of_memory"]
+    kept = {path.name for path in (place.folder / "studies" / "artifacts" / "faults").iterdir()}
+    assert kept == {f"trial-{point.trial:05d}" for point in records.pareto_front(place.trials("faults"), 0.2)}
 
 
 @pytest.mark.parametrize(
