@@ -180,3 +180,20 @@ def test_batches_over_the_same_are_themselves_and_over_others_keep_order_and_aug
     other = Images(dataset.train.x.flip(0), dataset.train.y)
     assert torch.equal(epoch(source.over(other, 5), 2)[1], epoch(source, 2)[1])
     assert not torch.equal(epoch(source.over(other, 5), 2)[0], epoch(source, 2)[0])
+
+
+def test_an_alternating_flip_shows_every_image_from_each_side_in_turn() -> None:
+    dataset = numbered(40)
+    source = batches(dataset, 8, Augmentation(flip=True, alternating=True))
+    sides = []
+    for number in range(4):
+        x, y = epoch(source, number)
+        original = Normalisation(dataset, CPU)(dataset.train.x[y])
+        is_mirrored = torch.tensor([torch.equal(one, other.flip(2)) for one, other in zip(x, original, strict=True)])
+        is_plain = torch.tensor([torch.equal(one, other) for one, other in zip(x, original, strict=True)])
+        assert torch.equal(is_mirrored, ~is_plain)
+        sides.append(is_mirrored[y.argsort()])
+    assert 5 < int(sides[0].sum()) < 35  # at random in the first epoch
+    assert torch.equal(sides[1], ~sides[0])
+    assert torch.equal(sides[2], sides[0])
+    assert torch.equal(sides[3], ~sides[0])

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from objectives.data import load
 from objectives.errors import DataError, DeviceError
 from objectives.export import load_model
 from objectives.formats import FORMATS
@@ -127,3 +128,24 @@ def test_unknown_data_are_refused() -> None:
 
 def test_auto_is_a_device_that_works() -> None:
     assert len(list(TrainingObjective(TASK, "auto").reports(PIPELINE, SEEDS))) == 2
+
+
+def test_test_time_flips_are_refused_where_a_mirror_image_may_have_another_label() -> None:
+    with pytest.raises(DataError, match="test_time_flip = true, but a mirror image of digits may have another label"):
+        TrainingObjective(replace(TASK, test_time_flip=True), "cpu")
+
+
+def test_with_test_time_flips_accuracy_and_export_take_both_sides_of_an_image(tmp_path: Path) -> None:
+    data = replace(TASK.data, flip=True)
+    one, both = (TrainingObjective(replace(TASK, data=data, test_time_flip=flips), "cpu") for flips in (False, True))
+    plain, mirrored = (list(objective.reports(PIPELINE, SEEDS)) for objective in (one, both))
+    assert [report.loss for report in mirrored] == [report.loss for report in plain]  # training is not touched
+    both.export(tmp_path / "model", {})
+    one.export(tmp_path / "plain", {})
+    model, same = load_model(tmp_path / "model"), load_model(tmp_path / "plain")
+    assert (model.mirrored, same.mirrored) == (True, False)
+    x = load(data, torch.device("cpu")).val
+    expected = model.probabilities(x.x)
+    torch.testing.assert_close(expected, model.probabilities(x.x.flip(3)))
+    assert float((expected.argmax(1) == x.y).double().mean()) == mirrored[-1].accuracy
+    assert not torch.allclose(expected, same.probabilities(x.x))

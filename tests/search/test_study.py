@@ -26,6 +26,16 @@ GOOD = [(1.0, 0.6), (2.0, 0.8)]
 DEAD = {"host": socket.gethostname(), "boot": "another boot", "pid": 1, "started": 0}
 
 
+@pytest.mark.parametrize(("n_trials", "n_rungs"), [(17, 0), (18, 3)])
+def test_a_ladder_is_queued_where_half_of_the_trials_are_left_to_search(
+    n_trials: int, n_rungs: int, new_study: Callable[..., Study]
+) -> None:
+    made = new_study(n_trials=n_trials)
+    made.enqueue_anchors()
+    queued = [t.user_attrs[records.ANCHOR] for t in made.trials()]
+    assert [name.startswith("ladder") for name in queued] == [False] * 6 + [True] * n_rungs
+
+
 def test_the_anchors_are_the_first_trials_and_are_queued_once(new_study: Callable[..., Study]) -> None:
     made = new_study()
     made.enqueue_anchors()
