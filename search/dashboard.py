@@ -13,13 +13,18 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
+import optuna
+from optuna.storages import RDBStorage
+
 from search import opening, storage
 from search.command import exit_code
 from search.errors import UsageError
+from search.study import Study
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -62,6 +67,17 @@ def copy(source: Path, target: Path) -> None:
         database.backup(snapshot)
 
 
+def copy_from_server(study: Study, target: Path) -> None:
+    """Copies a study of a database server into an SQLite file."""
+    with tempfile.TemporaryDirectory(prefix="frontrunner-dashboard-") as folder:
+        fresh = RDBStorage(f"sqlite:///{folder}/copy.db")
+        try:
+            optuna.copy_study(from_study_name=study.name, from_storage=study.database.optuna, to_storage=fresh)
+        finally:
+            fresh.engine.dispose()
+        copy(Path(folder) / "copy.db", target)
+
+
 class _Server(socketserver.ThreadingMixIn, WSGIServer):
     daemon_threads = True
 
@@ -73,8 +89,7 @@ class _Silent(WSGIRequestHandler):
 
 def _serve(name: str, url: str, port: int) -> int:
     path = storage.sqlite_path(url)
-    if path is None:
-        raise UsageError("only SQLite databases can be shown: for a server run optuna-dashboard yourself")
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = opening.stored(name, storage.open_storage(url, create=False))
     try:
         from optuna_dashboard import wsgi
@@ -82,17 +97,19 @@ def _serve(name: str, url: str, port: int) -> int:
         raise UsageError("optuna-dashboard is not installed: pip install optuna-dashboard") from error
     with tempfile.TemporaryDirectory(prefix="frontrunner-dashboard-") as folder:
         snapshot = Path(folder) / "copy.db"
-        copy(path, snapshot)
+        renew = partial(copy, path, snapshot) if path is not None else partial(copy_from_server, study, snapshot)
+        renew()
+        study_id = study.optuna._study_id if path is not None else 1  # the only one of its copy
         application = read_only(wsgi(f"sqlite:///{snapshot}"))
         try:
             server = make_server(LOOPBACK, port, application, _Server, _Silent)
         except (OSError, OverflowError) as error:
             raise UsageError(f"port {port} cannot be used ({error}): choose another with --port") from error
         with server:
-            at = f"http://{LOOPBACK}:{server.server_port}/dashboard/studies/{study.optuna._study_id}"
+            at = f"http://{LOOPBACK}:{server.server_port}/dashboard/studies/{study_id}"
             print(f"{at}  (a read-only copy, renewed every {REFRESH:.0f} s; Ctrl-C ends it)", flush=True)
             ended = threading.Event()
-            threading.Thread(target=_renew, args=(lambda: copy(path, snapshot), ended), daemon=True).start()
+            threading.Thread(target=_renew, args=(renew, ended), daemon=True).start()
             try:
                 server.serve_forever()
             finally:
@@ -104,8 +121,8 @@ def _renew(again: Callable[[], None], ended: threading.Event) -> None:
     while not ended.wait(REFRESH):
         try:
             again()
-        except sqlite3.Error as error:
-            print(f"the copy could not be renewed: {error}", file=sys.stderr)
+        except (sqlite3.Error, *storage.FAILURES) as error:
+            print(f"the copy could not be renewed: {type(error).__name__}", file=sys.stderr)
 
 
 def _refused(status: str, why: str, start_response: StartResponse) -> Iterable[bytes]:

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 
+import sqlalchemy
 from optuna.trial import TrialState
 
 from objectives import durable
-from search import devices, disk, opening, records, results, storage, template
+from search import devices, disk, opening, records, results, server, storage, template
 from search.command import exit_code
 from search.errors import StorageError
 from search.owner import Owner
@@ -57,6 +58,8 @@ def findings(name: str, url: str) -> Iterator[Finding]:
     """
     yield from _integrity(url)
     study = opening.stored(name, storage.open_storage(url, create=False))
+    if storage.sqlite_path(url) is None:
+        yield from _server(study)
     yield from _leases(study)
     yield from _files(study)
     yield from _locks()
@@ -100,6 +103,26 @@ def _integrity(url: str) -> Iterator[Finding]:
         yield Finding("database", f"{path}: whole, {disk.words(disk.database_bytes(url))}")
     if (warning := storage.on_network_file_system(url)) is not None:
         yield Finding("database", warning, trouble=True)
+
+
+def _server(study: Study) -> Iterator[Finding]:
+    """What a client can tell of a server: that it answers, and that the study's trials can be read and are all there.
+
+    Damaged pages are the server's to find: with checksums it does, without them nobody does.
+    """
+    numbers = [trial.number for trial in study.trials()]
+    where = study.database.shown
+    if numbers != list(range(len(numbers))):
+        what = f"{where}: the numbers of the trials have gaps or come twice: restore a backup"
+        yield Finding("database", what, trouble=True)
+        return
+    checked = "page checksums not known"
+    if study.database.optuna.engine.name == server.BACKEND:
+        with study.database.optuna.engine.connect() as connection:
+            checksums = connection.execute(sqlalchemy.text("SHOW data_checksums")).scalar()
+            n_bytes = connection.execute(sqlalchemy.text("SELECT pg_database_size(current_database())")).scalar()
+        checked = f"page checksums {checksums}, {disk.words(n_bytes)}"
+    yield Finding("database", f"{where}: answers, {len(numbers)} trials read and numbered without a gap; {checked}")
 
 
 def _leases(study: Study) -> Iterator[Finding]:

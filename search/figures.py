@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import optuna
 from optuna.trial import FrozenTrial
 
-from search import records
+from search import records, storage
 from search.study import Study
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def note_trial(study: Study, number: int) -> None:
     from optuna_dashboard import save_note
 
     ended = study.trials()[number]
-    save_note(optuna.Trial(study.optuna, ended._trial_id), note(ended))
+    storage.patiently(lambda: save_note(optuna.Trial(study.optuna, ended._trial_id), note(ended)))
 
 
 def note(trial: FrozenTrial) -> str:
@@ -74,8 +74,9 @@ def save(study: Study) -> None:
     from optuna_dashboard import save_plotly_graph_object
 
     trials = study.trials()
-    save_plotly_graph_object(study.optuna, learning_curves(trials, study), graph_object_id="learning-curves")
-    save_plotly_graph_object(study.optuna, hypervolume_history(trials, study), graph_object_id="hypervolume")
+    drawn = {"learning-curves": learning_curves(trials, study), "hypervolume": hypervolume_history(trials, study)}
+    for name, figure in drawn.items():
+        storage.patiently(partial(save_plotly_graph_object, study.optuna, figure, graph_object_id=name))
 
 
 def learning_curves(trials: Sequence[FrozenTrial], study: Study) -> go.Figure:

@@ -174,8 +174,15 @@ def _display(options: argparse.Namespace) -> Display:
 
 def _again(options: argparse.Namespace, n_trials: int) -> str:
     """The command that goes on: the same one, but `--add` counts from where the study stood before."""
-    words = list(options.words)
+    words = [_without_password(word) for word in options.words]
     if options.add:
         at = next(i for i, word in enumerate(words) if word.startswith("--add"))
         words[at : at + (1 if "=" in words[at] else 2)] = ["--n-trials", str(n_trials)]
     return f"python -m search.run {shlex.join(words)}"
+
+
+def _without_password(word: str) -> str:
+    """A word of the command line as it may be printed: a URL with a password says *** instead."""
+    flag, _, value = word.partition("=") if word.startswith("--storage=") else ("", "", word)
+    shown = storage.shown(value) if "://" in value else value
+    return f"{flag}={shown}" if flag else shown

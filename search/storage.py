@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -19,6 +20,7 @@ from optuna.storages._rdb import models
 from optuna.storages._rdb.storage import _create_scoped_session
 from sqlalchemy.exc import SQLAlchemyError
 
+from search import server
 from search.errors import StorageError
 from search.locks import Held, locked
 from search.owner import this_process
@@ -41,6 +43,7 @@ class Database:
     url: str
     optuna: RDBStorage
     _mine: threading.local = field(default_factory=threading.local, repr=False, compare=False)
+    _turn: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     @property
     def shown(self) -> str:
@@ -65,25 +68,65 @@ class Database:
     def exclusive(self, study_name: str) -> Iterator[None]:
         """Lets one thread of one process ask or tell at a time, so that counts are exact and no draw is made twice.
 
-        A thread that has it already may take it again. For a database server, of this host only.
+        A thread that has it already may take it again. Among all hosts where
+        the database is PostgreSQL's, of this one otherwise.
 
         Raises:
             StorageError: another process does not let go.
         """
-        if getattr(self._mine, study_name, False):
-            yield
-            return
-        path = folder(self.url) / f"study-{study_name}.lock"
+        is_server = sqlalchemy.make_url(self.url).get_backend_name() == server.BACKEND
+        alone = self._alone_on_server if is_server else self._alone_in_file
         try:
-            with locked(path, this_process().to_json(), LOCK_SECONDS):
-                setattr(self._mine, study_name, True)
-                try:
-                    yield
-                finally:
-                    setattr(self._mine, study_name, False)
+            with alone(study_name):
+                yield
         except Held as error:
             pid = error.holder.get("pid", "?")
             raise StorageError(f"process {pid} has kept study {study_name!r} locked: look what it does") from error
+
+    def has(self, study_name: str) -> bool:
+        """Whether this thread has the study to itself."""
+        return getattr(self._mine, study_name, None) is not None
+
+    @contextmanager
+    def _alone_in_file(self, study_name: str) -> Iterator[None]:
+        if self.has(study_name):
+            yield
+            return
+        path = folder(self.url) / f"study-{study_name}.lock"
+        with locked(path, this_process().to_json(), LOCK_SECONDS), self._marked(study_name, path):
+            yield
+
+    @contextmanager
+    def _alone_on_server(self, study_name: str) -> Iterator[None]:
+        """One connection has the lock and does all that this thread wants meanwhile; it counts when it fails."""
+        if self.has(study_name):
+            getattr(self._mine, study_name).take(LOCK_SECONDS)  # lost, if a server that went away came back
+            yield
+            return
+        if not self._turn.acquire(timeout=LOCK_SECONDS):  # of the threads here, one waits with a connection
+            raise Held(this_process().to_json())
+        try:
+            with patiently(self.optuna.engine.connect) as connection:
+                lock = server.Lock(connection, study_name)
+                patiently(lambda: lock.take(LOCK_SECONDS))
+                session = self.optuna.scoped_session()
+                session.bind = connection
+                try:
+                    with self._marked(study_name, lock):
+                        yield
+                finally:
+                    session.bind = self.optuna.engine
+                    lock.close()
+        finally:
+            self._turn.release()
+
+    @contextmanager
+    def _marked(self, study_name: str, held: object) -> Iterator[None]:
+        setattr(self._mine, study_name, held)
+        try:
+            yield
+        finally:
+            setattr(self._mine, study_name, None)
 
 
 def url(flag: str | None, from_spec: str | None) -> str:
@@ -94,7 +137,10 @@ def url(flag: str | None, from_spec: str | None) -> str:
 def shown(storage_url: str) -> str:
     """The URL as it may be printed: without a password."""
     try:
-        return sqlalchemy.make_url(storage_url).render_as_string(hide_password=True)
+        parsed = sqlalchemy.make_url(storage_url)
+        if "password" in parsed.query:  # libpq reads it there as well
+            parsed = parsed.update_query_dict({"password": "***"})
+        return parsed.render_as_string(hide_password=True)
     except SQLAlchemyError:
         return "(not a URL)"
 
@@ -124,7 +170,7 @@ def open_storage(storage_url: str, *, create: bool = True) -> Database:
         raise StorageError(f"there is no database {path}: name another with --storage")
     try:
         if path is None:
-            return Database(storage_url, RDBStorage(storage_url))
+            return _on_server(storage_url)
         # Two processes that create one file at the same moment: without the lock one of them dies in 4 of 6 starts.
         with locked(path.with_name(path.name + ".lock"), this_process().to_json(), LOCK_SECONDS):
             storage = RDBStorage(storage_url, engine_kwargs={"connect_args": {"timeout": BUSY_SECONDS}})
@@ -137,10 +183,29 @@ def open_storage(storage_url: str, *, create: bool = True) -> Database:
         raise StorageError(failure(error, storage_url)) from error
 
 
+def _on_server(storage_url: str) -> Database:
+    """The database of a server; of several processes that find it empty, one makes the tables."""
+    parsed = server.with_driver(sqlalchemy.make_url(storage_url))
+    storage_url = parsed.render_as_string(hide_password=False)
+    if parsed.get_backend_name() != server.BACKEND:
+        return Database(storage_url, RDBStorage(storage_url))
+    options = server.engine_options(parsed)
+    engine = sqlalchemy.create_engine(parsed, connect_args=options["connect_args"])
+    try:
+        with engine.connect() as connection, closing(server.Lock(connection, server.EVERYTHING)) as lock:
+            lock.take(LOCK_SECONDS)
+            storage = RDBStorage(storage_url, engine_kwargs=options)
+    finally:
+        engine.dispose()
+    atexit.register(storage.engine.dispose)  # the server is told of an end in order, and so is Python
+    server.wait_to_connect(storage.engine, lambda connect, error: patiently(connect, BUSY_SECONDS, (error,)))
+    return Database(storage_url, storage)
+
+
 def failure(error: BaseException, storage_url: str) -> str:
     """What a failure of the database means, and the way out, in one line without a password."""
     lines = str(error.__cause__ or error).splitlines()
-    said = (lines[0] if lines else type(error).__name__).replace(storage_url, shown(storage_url))
+    said = _without_password(lines[0] if lines else type(error).__name__, storage_url)
     path = sqlite_path(storage_url)
     place = shown(storage_url) if path is None else str(path)
     if "disk is full" in said or "No space left" in said or "disk I/O error" in said:
@@ -148,6 +213,8 @@ def failure(error: BaseException, storage_url: str) -> str:
     if "not a database" in said or "malformed" in said:
         way_out = "restore a copy of it, move it away, or choose another with --storage"
         return f"{place} is no database, or a damaged one ({said}): {way_out}"
+    if path is None and is_busy(error):
+        return f"the server of {place} does not answer ({said}): start it, then the same command goes on"
     if is_busy(error):
         return (
             f"{place} has been locked by another program for {BUSY_SECONDS:g} s: end it, then the same command goes on"
@@ -156,23 +223,36 @@ def failure(error: BaseException, storage_url: str) -> str:
 
 
 def is_busy(error: BaseException) -> bool:
-    """Whether a failure of the database means that another program holds it: it may pass."""
+    """Whether a failure of the database may pass: another program holds it, or its server is away."""
     said = f"{error} {error.__cause__}"
-    return "database is locked" in said or "database table is locked" in said
+    return "database is locked" in said or "database table is locked" in said or server.is_passing(error)
 
 
-def patiently(action: Callable[[], T], seconds: float | None = None) -> T:
-    """What the action returns, tried again while the database is held by another program.
+def _without_password(text: str, storage_url: str) -> str:
+    try:
+        parsed = sqlalchemy.make_url(storage_url)
+    except SQLAlchemyError:
+        return text.replace(storage_url, shown(storage_url))
+    text = text.replace(storage_url, shown(storage_url))
+    for password in filter(None, (parsed.password, parsed.query.get("password"))):
+        text = text.replace(str(password), "***")
+    return text
+
+
+def patiently(
+    action: Callable[[], T], seconds: float | None = None, failures: tuple[type[Exception], ...] = FAILURES
+) -> T:
+    """What the action returns, tried again while the database is held by another program, or its server is away.
 
     Raises:
-        StorageInternalError, SQLAlchemyError: it still fails after so many seconds, or for another reason.
+        One of `failures`: it still fails after so many seconds, or for another reason.
     """
     deadline = time.monotonic() + (TELL_SECONDS if seconds is None else seconds)
     pause = 0.1
     while True:
         try:
             return action()
-        except FAILURES as error:
+        except failures as error:
             if not is_busy(error) or time.monotonic() > deadline:
                 raise
         time.sleep(pause)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import optuna
 import sqlalchemy
+from optuna.trial import TrialState
 from rich.console import Console
 from rich.table import Table
 
@@ -175,6 +176,11 @@ def _idle(database: Database, name: str) -> Iterator[None]:
     with database.exclusive(name):
         for who in _runs(database, name).values():
             raise StorageError(f"study {name!r} is being run by process {who.get('pid')}: end it first")
+        study = opening.stored(name, database)
+        for trial in study.trials():  # of a database server: also what other hosts run
+            if trial.state == TrialState.RUNNING and not study.is_lost(trial):
+                who = trial.user_attrs[records.OWNER]
+                raise StorageError(f"study {name!r} is being run by {who['pid']} on {who['host']}: end it first")
         yield
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import copy
 import shutil
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import TypeVar, cast
 
 import numpy as np
 import optuna
@@ -38,6 +38,8 @@ WORSE_THAN_BASELINE = 10  # times the seconds of the baseline: the reference of 
 MAX_RETRIES = 3  # of a trial whose worker was lost with the whole program, or whose device was lost
 LEASE_SECONDS = 180  # without a heartbeat, a trial of another host is lost
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class Study:
@@ -61,7 +63,14 @@ class Study:
 
     def trials(self) -> list[FrozenTrial]:
         """All trials, by number."""
-        return self.optuna.get_trials(deepcopy=False)
+        return self._patiently(lambda: self.optuna.get_trials(deepcopy=False))
+
+    def _patiently(self, action: Callable[[], T]) -> T:
+        """What the action returns; while the database is away it is tried again.
+
+        Not within `exclusive`: others may have come in between, so that who has taken the study tries the whole again.
+        """
+        return action() if self.database.has(self.name) else storage.patiently(action)
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -76,14 +85,21 @@ class Study:
             n_waiting = sum(trial.state == TrialState.WAITING for trial in trials)
             self.optuna.sampler = sampler(self.spec, len(trials), n_waiting)
             trial = self.optuna.ask()
-            trial.set_user_attr(records.OWNER, this_process().to_json())
-            pipeline = self.pipeline(trial)
-            words = {records.PIPELINE: pipeline.to_json(), records.WORDS: pipeline.describe()}
-            self.database.write(trial._trial_id, words)
+            try:
+                trial.set_user_attr(records.OWNER, this_process().to_json())
+                pipeline = self.pipeline(trial)
+                words = {records.PIPELINE: pipeline.to_json(), records.WORDS: pipeline.describe()}
+                self.database.write(trial._trial_id, words)
+            except storage.FAILURES:  # signed by a process that lives, it would never be found lost
+                self.requeue(trial)
+                raise
         return trial
 
     def claim(self, n_trials: int) -> OptunaTrial | None:
         """The next trial of a total of `n_trials`; None when nothing is missing but what is running now."""
+        return self._patiently(lambda: self._claim(n_trials))
+
+    def _claim(self, n_trials: int) -> OptunaTrial | None:
         with self.exclusive():
             self.recover()
             running = sum(trial.state == TrialState.RUNNING for trial in self.trials())
@@ -91,12 +107,18 @@ class Study:
 
     def pipeline(self, trial: OptunaTrial) -> Pipeline:
         """The pipeline that the trial chooses."""
-        anchor = trial.user_attrs.get(records.ANCHOR)
-        return sample(SPACES[self.spec.space.name], cast("Trial", trial), self.given, self.spec.restrictions, anchor)
+
+        def sampled() -> Pipeline:
+            anchor = trial.user_attrs.get(records.ANCHOR)
+            space = SPACES[self.spec.space.name]
+            return sample(space, cast("Trial", trial), self.given, self.spec.restrictions, anchor)
+
+        return self._patiently(sampled)
 
     def seeds(self, trial: OptunaTrial) -> Seeds:
         """The seeds of a trial; a retry has those of the trial that it repeats."""
-        return Seeds.of(self.spec.search.seed, trial.user_attrs.get(records.SEED_TRIAL, trial.number))
+        attributes = self._patiently(lambda: trial.user_attrs)
+        return Seeds.of(self.spec.search.seed, attributes.get(records.SEED_TRIAL, trial.number))
 
     def front(self) -> tuple[Outcome, ...]:
         """The Pareto front so far, by rising seconds."""
@@ -108,10 +130,10 @@ class Study:
 
     def reference(self) -> Reference | None:
         """The worst corner of the hypervolume: fixed when BASELINE has run, None before."""
-        stored = self.optuna.user_attrs.get(REFERENCE)
+        stored = self._patiently(lambda: self.optuna.user_attrs).get(REFERENCE)
         if stored is None and (run := self.baseline()) is not None:
             stored = [WORSE_THAN_BASELINE * run.values[0], self.floor]
-            self.optuna.set_user_attr(REFERENCE, stored)
+            self._patiently(lambda: self.optuna.set_user_attr(REFERENCE, stored))
         return Reference(*stored) if stored is not None else None
 
     def hypervolume(self, outcomes: Sequence[Outcome] | None = None) -> tuple[float, float] | None:
@@ -139,11 +161,15 @@ class Study:
         try:
             storage.patiently(lambda: self._tell(result))
         except storage.FAILURES as error:
-            message = storage.failure(error, self.database.url)
-            with suppress(OSError):
-                path = results.keep(self.artifacts / "untold", result)
-                message += f"; the result of trial {result.trial} is kept in {path} until then"
-            raise Untold(message) from error
+            raise self.put_aside(result, error) from error
+
+    def put_aside(self, result: Result, why: Exception) -> Untold:
+        """Keeps a result that the database does not take in a file, for the next run to tell; what is said of it."""
+        message = storage.failure(why, self.database.url)
+        with suppress(OSError):
+            path = results.keep(self.artifacts / "untold", result)
+            message += f"; the result of trial {result.trial} is kept in {path} until then"
+        return Untold(message)
 
     def _tell(self, result: Result) -> None:
         with self.exclusive():
@@ -163,11 +189,18 @@ class Study:
 
     def requeue(self, trial: OptunaTrial) -> None:
         """Puts a trial that was interrupted back into the queue, with its number and its parameters."""
-        with suppress(optuna.exceptions.UpdateFinishedTrialError), self.exclusive():  # told, or given up, meanwhile
-            for name in (records.REASON, records.MESSAGE, records.WOULD_STOP):
-                if name in trial.user_attrs:
-                    self._storage.set_trial_user_attr(trial._trial_id, name, None)
-            self._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+        ours = this_process().to_json()
+
+        def put_back() -> None:
+            with suppress(optuna.exceptions.UpdateFinishedTrialError), self.exclusive():  # told, or given up, meanwhile
+                if trial.user_attrs.get(records.OWNER, ours) != ours:  # put back before, and taken by another run
+                    return
+                for name in (records.REASON, records.MESSAGE, records.WOULD_STOP):
+                    if name in trial.user_attrs:
+                        self._storage.set_trial_user_attr(trial._trial_id, name, None)
+                self._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+
+        storage.patiently(put_back)
 
     def retry(self, trial: FrozenTrial) -> None:
         """Queues a failed trial once more, with the same parameters and seeds."""

@@ -6,13 +6,14 @@ import math
 import shutil
 import time
 from contextlib import closing
+from functools import partial
 from typing import Protocol
 
 import optuna
 
 from objectives.errors import DataError, DeviceError, DeviceLost
 from objectives.pipeline import Pipeline, Report
-from search import records
+from search import records, storage
 from search.errors import StorageError, Untold
 from search.front import Outcome, front
 from search.objective import Halted, Objective, TrialFault
@@ -49,7 +50,8 @@ def run(study: Study, trial: optuna.Trial, objective: Objective, watcher: Watche
     """
     try:
         pipeline = study.pipeline(trial)
-        watcher.trial_started(trial.number, trial.user_attrs.get(records.ANCHOR), pipeline)
+        attributes = storage.patiently(lambda: trial.user_attrs)
+        watcher.trial_started(trial.number, attributes.get(records.ANCHOR), pipeline)
         try:
             reports, reason = _train(study, trial, pipeline, objective, watcher, deadline)
             message = f"{accuracy_of(study, reports[-1]):.2%} after {reports[-1].train_seconds:.2f} s"
@@ -103,7 +105,8 @@ def _train(
             if reason is not None:
                 return reports, reason
             if shadow is not None and (verdict := shadow.decide(tuple(points), finished, archive, study.floor)):
-                trial.set_user_attr(records.WOULD_STOP, {"epoch": report.epoch, "reason": verdict})
+                seen = {"epoch": report.epoch, "reason": verdict}
+                storage.patiently(partial(trial.set_user_attr, records.WOULD_STOP, seen))
                 shadow = None
             if time.monotonic() > deadline and report.epoch < report.epochs:
                 raise OutOfTime
@@ -121,19 +124,34 @@ def _finish(study: Study, trial: optuna.Trial, reports: list[Report], objective:
         records.explanation(reports, [accuracy_of(study, report) for report in reports]),
         violation=study.floor - accuracy,
     )
-    point = Outcome(trial.number, last.train_seconds, accuracy)
+    try:
+        storage.patiently(lambda: _settle(study, result, objective))
+    except storage.FAILURES as error:  # whether it is on the front is seen when it is told; `collect` follows
+        _export(study, result, objective)
+        raise study.put_aside(result, error) from error
+
+
+def _settle(study: Study, result: Result, objective: Objective) -> None:
+    """Tells a finished result, with its network if it is on the front; networks that it dominates are removed."""
+    assert result.values is not None
+    point = Outcome(result.trial, *result.values)
     with study.exclusive():  # the front must not change between the export and the result
         before = records.outcomes(study.trials(), study.floor)
-        after = front([*before, point]) if accuracy >= study.floor else front(before)
+        after = front([*before, point]) if point.accuracy >= study.floor else front(before)
         if point in after:
-            about = {"study": study.name, "trial": trial.number, "val_accuracy": accuracy, "metric": study.spec.metric}
-            try:
-                objective.export(study.artifact(trial.number), about)
-            except OSError as error:
-                raise StorageError(f"{error.filename} cannot be written ({error.strerror}): make room there") from error
+            _export(study, result, objective)
         study.tell(result)
         for left in {p.trial for p in before} - {p.trial for p in after}:
             shutil.rmtree(study.artifact(left), ignore_errors=True)
+
+
+def _export(study: Study, result: Result, objective: Objective) -> None:
+    assert result.values is not None
+    about = {"study": study.name, "trial": result.trial, "val_accuracy": result.values[1], "metric": study.spec.metric}
+    try:
+        objective.export(study.artifact(result.trial), about)
+    except OSError as error:
+        raise StorageError(f"{error.filename} cannot be written ({error.strerror}): make room there") from error
 
 
 def _stopped(study: Study, trial: optuna.Trial, reports: list[Report], reason: str) -> Result:
@@ -149,16 +167,24 @@ def _stopped(study: Study, trial: optuna.Trial, reports: list[Report], reason: s
 def _fail(study: Study, trial: optuna.Trial, fault: TrialFault) -> None:
     """Tells a training that ended by a fault. A crash is tried once more: it may have been the machine's."""
     attributes = {records.REASON: fault.reason, records.MESSAGE: str(fault)[:500]}
-    with study.exclusive():  # killed in between, the trial would not be tried again
-        study.tell(Result(trial.number, "FAIL", attributes=attributes))
-        if fault.reason == "crash" and records.RETRY_OF not in trial.user_attrs:
-            study.retry(study.trials()[trial.number])
+    result = Result(trial.number, "FAIL", attributes=attributes)
+    if fault.reason != "crash":
+        study.tell(result)
+        return
+
+    def tell_and_retry() -> None:
+        with study.exclusive():  # killed in between, the trial would not be tried again
+            study.tell(result)
+            if records.RETRY_OF not in trial.user_attrs:
+                study.retry(study.trials()[trial.number])
+
+    storage.patiently(tell_and_retry)
 
 
 def _out_of_patience(trial: optuna.Trial) -> bool:
     """Counts that the device was lost under the trial once more; whether that was once too often."""
-    n_faults = trial.user_attrs.get(DEVICE_FAULTS, 0) + 1
-    trial.set_user_attr(DEVICE_FAULTS, n_faults)
+    n_faults = storage.patiently(lambda: trial.user_attrs).get(DEVICE_FAULTS, 0) + 1
+    storage.patiently(lambda: trial.set_user_attr(DEVICE_FAULTS, n_faults))
     return bool(n_faults > MAX_RETRIES)
 
 

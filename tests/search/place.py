@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
+from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from search import records
@@ -25,10 +26,11 @@ class Place:
     """The folder that commands run in."""
 
     folder: Path
+    server: str | None = None  # URL of a database that is used instead of an SQLite file
 
     @property
     def url(self) -> str:
-        return f"sqlite:///{self.folder}/studies/optuna.db"
+        return self.server or f"sqlite:///{self.folder}/studies/optuna.db"
 
     @property
     def database(self) -> Path:
@@ -58,6 +60,7 @@ class Place:
         ours = {
             **{"PYTHONPATH": path, "FRONTRUNNER_RUN_DIR": str(self.folder / "run")},
             **{"SCRIPT": str(self.folder / "script.json")},
+            **({"OPTUNA_STORAGE": self.server} if self.server else {}),
         }
         with subprocess.Popen(
             command,
@@ -76,7 +79,11 @@ class Place:
 
     def trials(self, name: str = "tiny") -> list[FrozenTrial]:
         """What the database holds."""
-        return optuna.load_study(study_name=name, storage=self.url).get_trials()
+        storage = RDBStorage(self.url)
+        try:
+            return optuna.load_study(study_name=name, storage=storage).get_trials()
+        finally:
+            storage.engine.dispose()
 
     def reasons(self) -> list[str]:
         """Why each trial ended; `running` or `waiting` where it did not."""

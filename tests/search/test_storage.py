@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import sqlalchemy
 import sqlalchemy.exc
 
-from search import disk, results, storage
+from search import disk, results, server, storage
+from search.errors import StorageError
 from search.results import Result
 from search.study import Study
 
@@ -76,3 +79,19 @@ def test_one_thread_may_take_a_study_for_itself_twice(new_study: Callable[..., S
 @pytest.mark.parametrize(("n", "said"), [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (2_500_000_000, "2.5 GB")])
 def test_bytes_are_said_as_people_say_them(n: int, said: str) -> None:
     assert disk.words(n) == said
+
+
+def test_a_url_of_postgresql_gets_the_installed_driver_or_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    url = sqlalchemy.make_url("postgresql://u:canary@h/x")
+    for installed in server.DRIVERS:
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name, here=installed: name == here or None)
+        assert server.with_driver(url).drivername == f"postgresql+{installed}"
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(StorageError, match=r"\[postgres\]") as said:
+        storage.open_storage("postgresql://u:canary@h/x")
+    assert "canary" not in str(said.value)
+
+
+def test_a_password_is_hidden_wherever_a_url_has_it() -> None:
+    for url in ("postgresql://u:canary@h/x", "postgresql://u@h/x?password=canary"):
+        assert "canary" not in storage.shown(url)
