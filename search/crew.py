@@ -8,7 +8,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
@@ -73,7 +73,7 @@ class Crew:
 
     def work_here(self, objective: Objective) -> None:
         """Runs the trials in this thread, which an interruption reaches in the midst of a training."""
-        self._work(objective)
+        self._work(objective, lambda: True)
 
     def work(self, objectives: Sequence[Remote]) -> None:
         """Runs the trials, as many at a time as there are objectives.
@@ -99,18 +99,18 @@ class Crew:
         if self._failures:
             raise self._failures[0]
 
-    def _work_or_fail(self, objective: Objective) -> None:
+    def _work_or_fail(self, objective: Remote) -> None:
         failure = None
         try:
             with suppress(Halted):
-                self._work(objective)
+                self._work(objective, objective.ready)
         except BaseException as error:
             failure = error
             self._failures.append(error)
         self._returned.put(failure)
 
-    def _work(self, objective: Objective) -> None:
-        while (asked := self._next()) is not None:
+    def _work(self, objective: Objective, is_ready: Callable[[], bool]) -> None:
+        while (asked := self._next(is_ready)) is not None:
             self._running[asked.number] = asked._trial_id
             try:
                 number, reason = trial.run(self._study, asked, objective, self._audience, self._deadline)
@@ -124,12 +124,15 @@ class Crew:
                 del self._running[asked.number]
             self._after(number, reason)
 
-    def _next(self) -> optuna.Trial | None:
-        """The next trial to run; None when it is time to end. What runs elsewhere may come back and be missing."""
+    def _next(self, is_ready: Callable[[], bool]) -> optuna.Trial | None:
+        """The next trial to run; None when it is time to end. What runs elsewhere may come back and be missing.
+
+        No trial is taken before there is a machine for it: others may have room.
+        """
         while time.monotonic() < self._deadline and not self._ended.is_set():
             if not self._study.n_left(self._n_trials):
                 return None
-            if (asked := self._study.claim(self._n_trials)) is not None:
+            if is_ready() and (asked := self._study.claim(self._n_trials)) is not None:
                 return asked
             self._ended.wait(PAUSE)
         return None

@@ -1,7 +1,7 @@
 """The seam between a study and whatever trains for it: `Objective`, and the ways in which a training can end badly.
 
 A process (`search.worker`), this process (`objectives.objective`) or a machine elsewhere are the same to a trial: an
-iterator of reports. Everything that crosses the seam is plain JSON data or a path.
+iterator of reports. Everything that crosses the seam is plain JSON data, a path, or the files of a network.
 """
 
 from __future__ import annotations
@@ -22,6 +22,10 @@ class TrialFault(Exception):
     def __init__(self, reason: FaultReason, message: str) -> None:
         super().__init__(message)
         self.reason: FaultReason = reason
+
+
+class WorkerLost(Exception):
+    """The machine was lost on which a training ran: nobody's fault. `Remote.ready` says when there is another."""
 
 
 class Halted(Exception):
@@ -47,6 +51,7 @@ class Objective(Protocol):
         Raises:
             TrialFault: the training failed.
             DeviceLost: the device failed under it; `facts` says whether there is one again.
+            WorkerLost: the machine of a `Remote` is gone.
         """
 
     def export(self, folder: Path, about: Mapping[str, object]) -> None:
@@ -61,6 +66,13 @@ class Remote(Objective, Protocol):
 
     def halt(self) -> None:
         """Abandons the training in flight: whoever waits for it gets `Halted`. Safe from any thread."""
+
+    def ready(self) -> bool:
+        """Whether there is a machine for it now; does not wait.
+
+        Raises:
+            UsageError: only for one unlike the one before.
+        """
 
 
 Opening = Callable[[], Objective]  # opens the device: in a fresh process, after every fault

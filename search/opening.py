@@ -17,6 +17,8 @@ from spaces.base import Given
 from spaces.restricted import check, suggestion, walk
 
 IDENTITY, FORMATS, FLOOR = "identity", "number_formats", "floor"
+MIXED = "mixed"  # what an identity says in place of a device model, where several are mixed on purpose
+CLUSTER = "of a cluster"  # ... and in place of workers per host: the cluster decides how many share one
 MIN_FLOOR = 0.2  # accuracy
 
 
@@ -68,7 +70,12 @@ def stored(name: str, database: Database) -> Study:
 
 
 def resumed(
-    name: str, spec: StudySpec, found: optuna.Study, database: Database, facts: Mapping[str, Any], workers: int = 1
+    name: str,
+    spec: StudySpec,
+    found: optuna.Study,
+    database: Database,
+    facts: Mapping[str, Any],
+    workers: int | str = 1,
 ) -> Study:
     """A stored study, open for more trials.
 
@@ -80,6 +87,11 @@ def resumed(
     return study
 
 
+def blurred(facts: Mapping[str, Any], mixed_devices: bool) -> Mapping[str, Any]:
+    """The facts as a study compares them: without the device's model and driver where several are mixed on purpose."""
+    return {**facts, "device": {**facts["device"], "model": MIXED, "driver": MIXED}} if mixed_devices else facts
+
+
 def check_alike(name: str, facts: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> None:
     """Seconds of two kinds of devices share no front, within one run either.
 
@@ -89,7 +101,8 @@ def check_alike(name: str, facts: Mapping[str, Any], others: Sequence[Mapping[st
     for other in others:
         if differences := _differences(facts, other):
             raise UsageError(
-                f"study {name!r} cannot use devices that differ: {'; '.join(differences)}: name equal ones"
+                f"study {name!r} cannot use devices that differ: {'; '.join(differences)}: name equal ones, "
+                "or begin a study with --mixed-devices"
             )
 
 
@@ -99,9 +112,9 @@ def created(
     database: Database,
     facts: Mapping[str, Any],
     number_formats: Mapping[str, str | None],
-    workers: int = 1,
+    workers: int | str = 1,
 ) -> Study:
-    """A new study in the database, for so many workers on a host.
+    """A new study in the database, for so many workers on a host, or CLUSTER.
 
     Raises:
         StorageError: another process has just created it.

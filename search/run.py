@@ -40,8 +40,14 @@ def parser() -> argparse.ArgumentParser:
         "--workers",
         type=_count,
         metavar="N",
-        help="workers of the study on this host, in all its runs (default: those of this run)",
+        help="workers of the study on this host, in all its runs (default: of this run); on a cluster: of this run",
     )
+    p.add_argument(
+        "--cluster",
+        metavar="RAY",
+        help="train on a Ray cluster, --workers of it: ray (on this machine), ray://HOST:PORT",
+    )
+    p.add_argument("--mixed-devices", action="store_true", help="mix the seconds of different device models")
     total = p.add_mutually_exclusive_group()
     total.add_argument("--n-trials", type=_count, metavar="N", help="the study's total, anchors included")
     total.add_argument("--add", type=_count, metavar="N", help="N trials more than the study has")

@@ -15,12 +15,11 @@ from typing import cast
 import optuna
 from rich.console import Console
 
-from search import devices, figures, opening, records, storage, summary
+from search import cluster, devices, figures, opening, records, storage, summary
 from search.crew import Crew
-from search.devices import Request
 from search.display import Display, LiveDisplay, PlainDisplay
-from search.errors import DeviceFault
-from search.objective import Objective, Training, TrialFault
+from search.errors import DeviceFault, UsageError
+from search.objective import Objective, Remote, Training, TrialFault, WorkerLost
 from search.spec import StudySpec, check_name, override, read
 from search.storage import Database
 from search.study import Study
@@ -40,7 +39,10 @@ def run(options: argparse.Namespace, training: Training) -> None:
     began = time.monotonic()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     name, spec = asked(options)
-    request = devices.requested(options.device, options.workers)
+    if options.cluster and options.in_process:
+        raise UsageError("--in-process trains in this process, --cluster elsewhere: choose one")
+    if not options.cluster:
+        devices.requested(options.device, options.workers)  # refused before a study is looked for
     display = _display(options)
     database = storage.open_storage(storage.url(options.storage, spec.storage))
     if (warning := storage.on_network_file_system(database.url)) is not None:
@@ -56,7 +58,7 @@ def run(options: argparse.Namespace, training: Training) -> None:
         timeout = options.timeout or spec.search.timeout
         deadline = began + timeout if timeout else inf
         try:
-            study = _train(options, name, spec, database, request, training, display, n_trials, deadline)
+            study = _train(options, name, spec, database, training, display, n_trials, deadline)
         except KeyboardInterrupt:
             display.say(f"interrupted; to go on: {_again(options, n_trials)}")
             raise
@@ -83,7 +85,6 @@ def _train(
     name: str,
     spec: StudySpec,
     database: Database,
-    request: Request,
     training: Training,
     display: Display,
     n_trials: int,
@@ -92,35 +93,58 @@ def _train(
     """The study, after its trials were run on devices that were held meanwhile."""
     with ExitStack() as held:
         held.enter_context(display)
-        slots = held.enter_context(devices.taken(request, name, database.place))
-        getting_ready = [training(spec.task, slot.device, 1) for slot in slots]
         if options.in_process:
-            here = held.enter_context(closing(getting_ready[0]()()))
-            study = _open(name, spec, database, [here], request.workers, display)
+            request = devices.requested(options.device, options.workers)
+            (slot, *_) = held.enter_context(devices.taken(request, name, database.place))
+            here = held.enter_context(closing(training(spec.task, slot.device, 1)()()))
+            study = _open(options, name, spec, database, [here], request.workers, display)
             display.study_started(study, n_trials)
             Crew(study, display, n_trials, deadline).work_here(here)
         else:
-            workers = [held.enter_context(closing(WorkerProcess(each))) for each in getting_ready]
-            study = _open(name, spec, database, workers, request.workers, display)
+            place = _on_cluster if options.cluster else _on_this_host
+            workers, n_per_host = place(options, name, spec, database, training, held)
+            study = _open(options, name, spec, database, workers, n_per_host, display)
             display.study_started(study, n_trials)
             Crew(study, display, n_trials, deadline).work(workers)
         figures.save(study)
         return study
 
 
+def _on_this_host(
+    options: argparse.Namespace, name: str, spec: StudySpec, database: Database, training: Training, held: ExitStack
+) -> tuple[list[Remote], int | str]:
+    """(a worker process per device that is free, workers of the study on a host)."""
+    request = devices.requested(options.device, options.workers)
+    slots = held.enter_context(devices.taken(request, name, database.place))
+    preparations = [training(spec.task, slot.device, 1) for slot in slots]
+    return [held.enter_context(closing(WorkerProcess(each))) for each in preparations], request.workers
+
+
+def _on_cluster(
+    options: argparse.Namespace, name: str, spec: StudySpec, database: Database, training: Training, held: ExitStack
+) -> tuple[list[Remote], int | str]:
+    """(workers on a cluster, which decides how many share a host)."""
+    held.enter_context(cluster.joined(options.cluster))
+    room = cluster.room(options.device, options.workers)
+    preparation = training(spec.task, room.device, 1)
+    made = [cluster.RayWorker(preparation, room, name, options.mixed_devices) for _ in range(room.n)]
+    return [held.enter_context(closing(each)) for each in made], opening.CLUSTER
+
+
 def _open(
+    options: argparse.Namespace,
     name: str,
     spec: StudySpec,
     database: Database,
     objectives: Sequence[Objective],
-    workers: int,
+    workers: int | str,
     display: Display,
 ) -> Study:
     """The study, created or resumed, with nothing left over from a run that died."""
     if not figures.installed():  # takes a second to find out, while the worker gets ready
         display.say("optuna-dashboard or plotly is not installed: notes and figures are left out")
     try:
-        facts, *others = [objective.facts() for objective in objectives]
+        facts, *others = [opening.blurred(each.facts(), options.mixed_devices) for each in objectives]
         opening.check_alike(name, facts, others)
         with database.exclusive(name):  # of two runs that start at once, one creates it
             found = opening.find(name, database)
@@ -134,6 +158,8 @@ def _open(
             study.enqueue_anchors()
     except TrialFault as fault:
         raise DeviceFault(f"the worker cannot start: {fault}") from fault
+    except WorkerLost as lost:
+        raise DeviceFault(f"a worker was lost before the study began: {lost}: run the command again") from lost
     _say_skipped(cast("list[str]", facts["skipped"]), display)
     for number in study.recover():
         figures.note_trial(study, number)

@@ -221,24 +221,31 @@ class Study:
             self._storage.record_heartbeat(trial_id)
 
     def recover(self) -> list[int]:
-        """Tells kept results, then fails the trials whose process is gone and queues each again; their numbers.
-
-        The new trial is queued before the old one is failed: killed in between, the next start finishes the job.
-        """
+        """Tells kept results, then fails the trials whose process is gone and queues each again; their numbers."""
         with self.exclusive():
             for path, result in results.kept(self.artifacts / "untold"):
                 self._tell(result)
                 path.unlink()
             lost = [trial for trial in self.trials() if trial.state == TrialState.RUNNING and self.is_lost(trial)]
             for trial in lost:
-                if self._n_losses(trial) < MAX_RETRIES:
-                    self.retry(trial)
-                    reason = records.LOST
-                else:
-                    reason = "crash"  # it takes the program down each time
-                self._storage.set_trial_user_attr(trial._trial_id, records.REASON, reason)
-                self._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+                self.lose(trial.number, "its process is gone")
         return [trial.number for trial in lost]
+
+    def lose(self, number: int, message: str) -> str:
+        """Fails a running trial whose worker is gone and queues it again; why it failed.
+
+        The new trial is queued before the old one is failed: killed in between, the next start finishes the job.
+        """
+        with self.exclusive():
+            trial = self.trials()[number]
+            reason = records.LOST if self._n_losses(trial) < MAX_RETRIES else "crash"  # it takes all down each time
+            with suppress(optuna.exceptions.UpdateFinishedTrialError):  # another host has given it up meanwhile
+                self._storage.set_trial_user_attr(trial._trial_id, records.REASON, reason)
+                self._storage.set_trial_user_attr(trial._trial_id, records.MESSAGE, message)
+                if reason == records.LOST:
+                    self.retry(trial)
+                self._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+        return reason
 
     def enqueue_anchors(self) -> None:
         """Queues the anchors that the study lacks; a ladder only where half of the trials are left to search."""

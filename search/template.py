@@ -23,8 +23,9 @@ from typing import Any, NoReturn
 from objectives.errors import DataError, DeviceError, DeviceLost
 from objectives.pipeline import Pipeline
 from objectives.task import Seeds
+from search.errors import StorageError
 from search.locks import RUN_DIRECTORY
-from search.objective import Objective, Opening, Preparation
+from search.objective import Objective, Opening, Preparation, TrialFault
 
 INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 COMMAND = "trains-"  # and the number of the parent: what /proc/PID/comm says
@@ -122,7 +123,10 @@ def _handle(objective: Objective, message: Message, channel: Channel) -> Message
 
 def fault(error: Exception) -> Message:
     """What went wrong, as a message: its kind, and one line about it."""
+    if isinstance(error, TrialFault):
+        return {"error": error.reason, "message": str(error)}
     kinds: dict[type[Exception], str] = {
+        StorageError: "storage",
         DataError: "data",
         DeviceError: "device",
         DeviceLost: "device_lost",

@@ -16,7 +16,7 @@ from objectives.pipeline import Pipeline, Report
 from search import records, storage
 from search.errors import StorageError, Untold
 from search.front import Outcome, front
-from search.objective import Halted, Objective, TrialFault
+from search.objective import Halted, Objective, TrialFault, WorkerLost
 from search.pruner import STOPPING, Point
 from search.results import Result
 from search.study import MAX_RETRIES, Study, learns_from_pruned
@@ -62,6 +62,9 @@ def run(study: Study, trial: optuna.Trial, objective: Objective, watcher: Watche
         except TrialFault as fault:
             reason, message = fault.reason, str(fault)
             _fail(study, trial, fault)
+        except WorkerLost as gone:
+            message = f"its worker was lost: {gone}"
+            reason = study.lose(trial.number, message)
         except DeviceLost as lost:
             if not _out_of_patience(trial):
                 raise

@@ -29,6 +29,10 @@ class Watchdog:
             return max(self.least, TIMES * median(silences))
         return max(self.least, TIMES * max(self._slowest)) if self._slowest else self.unknown
 
+    def fresh(self) -> Watchdog:
+        """One of the same limits that has learned nothing."""
+        return Watchdog(self.least, self.unknown)
+
     def learn(self, silences: list[float]) -> None:
         """Remembers a training that ended, by the seconds that each of its reports took."""
         if silences:

@@ -85,6 +85,9 @@ class WorkerProcess:
         self._halted.set()
         self._signal(signal.SIGKILL)
 
+    def ready(self) -> bool:
+        return True
+
     def close(self) -> None:
         """Ends the processes; a training in flight is abandoned."""
         self._signal(signal.SIGKILL)
@@ -144,7 +147,7 @@ class WorkerProcess:
             raise TrialFault("crash", f"the worker process died ({cause(answer['died'])})")
         if "error" in answer:
             self._await_end(END)
-            _raise(answer)
+            raise_told(answer)
         return answer
 
     def _check_halted(self, exit_code: int | None) -> None:
@@ -215,7 +218,7 @@ def cause(exit_code: int | None) -> str:
     return f"exit code {exit_code}"
 
 
-def _raise(answer: Message) -> NoReturn:
+def raise_told(answer: Message) -> NoReturn:
     """Raises what the worker told."""
     message = answer["message"]
     match answer["error"]:
@@ -225,6 +228,8 @@ def _raise(answer: Message) -> NoReturn:
             raise DeviceError(message)
         case "device_lost":
             raise DeviceLost(message)
+        case "storage":
+            raise StorageError(message)
         case "no_space":
             raise StorageError(f"no space on {message}: make room, then the same command goes on")
         case "unwritable":

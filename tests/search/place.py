@@ -85,9 +85,9 @@ class Place:
         finally:
             storage.engine.dispose()
 
-    def reasons(self) -> list[str]:
+    def reasons(self, name: str = "tiny") -> list[str]:
         """Why each trial ended; `running` or `waiting` where it did not."""
-        return [records.reason(t) if t.state.is_finished() else t.state.name.lower() for t in self.trials()]
+        return [records.reason(t) if t.state.is_finished() else t.state.name.lower() for t in self.trials(name)]
 
 
 @dataclass(frozen=True)

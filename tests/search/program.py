@@ -164,7 +164,9 @@ def main() -> int:
     watchdog.LEAST = watchdog.UNKNOWN = script.hang
     storage.BUSY_SECONDS, storage.TELL_SECONDS = script.busy, script.tell
     sys.modules["plotly"] = None  # type: ignore[assignment]  # figures take a second to load, and are not the point
-    return run.main(training=training)
+    from tests.search import program
+
+    return run.main(training=program.training)  # of a module that a node of a cluster can import
 
 
 if __name__ == "__main__":

@@ -1,0 +1,70 @@
+"""A worker process on a machine of a cluster, told what to do in JSON: what `search.cluster` makes an actor of."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from objectives.durable import SUMS
+from objectives.pipeline import Pipeline, Report
+from objectives.task import Seeds
+from search.objective import Preparation
+from search.template import Message, fault
+from search.watchdog import Watchdog
+from search.worker import ENDED, WorkerProcess
+
+
+class Station:
+    """A `WorkerProcess` that is used from another machine. Imports no Ray: any carrier of calls will do.
+
+    The worker is watched here, next to it: a crash or a hang is an answer like others, and the station stays.
+    """
+
+    def __init__(self, preparation: Preparation, watchdog: Watchdog) -> None:
+        self._worker = WorkerProcess(preparation, watchdog)
+        self._reports: Generator[Report] | None = None
+
+    def do(self, words: str) -> str:
+        """The answer to a message, both in JSON; a fault is an answer with `error`."""
+        try:
+            return json.dumps(self._answer(json.loads(words)))
+        except ENDED as error:
+            return json.dumps(fault(error))
+
+    def network(self, about: str) -> dict[str, bytes] | str:
+        """The files of the network of the last training, by name; a fault in JSON."""
+        with TemporaryDirectory(prefix="frontrunner-") as folder:
+            try:
+                self._worker.export(Path(folder) / "network", json.loads(about))
+            except ENDED as error:
+                return json.dumps(fault(error))
+            files = (Path(folder) / "network").iterdir()
+            return {file.name: file.read_bytes() for file in files if file.name != SUMS}
+
+    def _answer(self, message: Message) -> Message:
+        match message["do"]:
+            case "facts":
+                return {"facts": self._worker.facts()}
+            case "number_formats":
+                return {"number_formats": self._worker.number_formats()}
+            case "train":
+                self._stop()  # of a training whose owner was not able to say so
+                self._reports = self._worker.reports(Pipeline.from_json(message["pipeline"]), Seeds(*message["seeds"]))
+                return self._next()
+            case "continue":
+                return self._next()
+            case _:
+                self._stop()
+                return {"ended": True}
+
+    def _next(self) -> Message:
+        assert self._reports is not None
+        report = next(self._reports, None)
+        return {"ended": True} if report is None else {"report": report.to_json()}
+
+    def _stop(self) -> None:
+        if self._reports is not None:
+            self._reports.close()
+        self._reports = None
