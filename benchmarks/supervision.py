@@ -123,7 +123,7 @@ def main() -> int:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     print(f"{date.today()}, {platform.processor() or platform.machine()}, torch {torch.__version__}, ", end="")
     print(f"{len(os.sched_getaffinity(0))} core(s), load {os.getloadavg()[0]:.1f}")
-    with closing(WorkerProcess(preparation(TASK, "cpu"))) as worker:
+    with closing(WorkerProcess(preparation(TASK, "cpu"), fresh=True)) as worker:
         outside, computing, asking = overheads(worker, options.trials)
         found = [1000 * each for each in (median(outside), max(outside), median(computing), median(asking))]
         print(

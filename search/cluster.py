@@ -191,7 +191,8 @@ class RayWorker:
         import ray
 
         options = {**self._room.resources, "max_restarts": 0, "max_task_retries": 0, "scheduling_strategy": "SPREAD"}
-        actor = ray.remote(Station).options(**options).remote(self._preparation, self._watchdog.fresh())
+        fresh = self._room.device == "cpu"
+        actor = ray.remote(Station).options(**options).remote(self._preparation, self._watchdog.fresh(), fresh=fresh)
         return actor, actor.do.remote(json.dumps({"do": "facts"}))
 
     def _await_room(self) -> None:

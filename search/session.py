@@ -116,8 +116,8 @@ def _on_this_host(
     """(a worker process per device that is free, workers of the study on a host)."""
     request = devices.requested(options.device, options.workers)
     slots = held.enter_context(devices.taken(request, name, database.place))
-    preparations = [training(spec.task, slot.device, 1) for slot in slots]
-    return [held.enter_context(closing(WorkerProcess(each))) for each in preparations], request.workers
+    made = [WorkerProcess(training(spec.task, slot.device, 1), fresh=slot.device == "cpu") for slot in slots]
+    return [held.enter_context(closing(each)) for each in made], request.workers
 
 
 def _on_cluster(

@@ -22,8 +22,8 @@ class Station:
     The worker is watched here, next to it: a crash or a hang is an answer like others, and the station stays.
     """
 
-    def __init__(self, preparation: Preparation, watchdog: Watchdog) -> None:
-        self._worker = WorkerProcess(preparation, watchdog)
+    def __init__(self, preparation: Preparation, watchdog: Watchdog, *, fresh: bool) -> None:
+        self._worker = WorkerProcess(preparation, watchdog, fresh=fresh)
         self._reports: Generator[Report] | None = None
 
     def do(self, words: str) -> str:

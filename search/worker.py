@@ -41,8 +41,13 @@ class WorkerProcess:
     that called this.
     """
 
-    def __init__(self, preparation: Preparation, watchdog: Watchdog | None = None) -> None:
-        self._preparation, self._watchdog = preparation, watchdog or Watchdog()
+    def __init__(self, preparation: Preparation, watchdog: Watchdog | None = None, *, fresh: bool = False) -> None:
+        """`fresh`: each training gets a worker of its own, forked in milliseconds.
+
+        On a CPU networks of other widths leave the heap in pieces, and all later trainings of the process take a few
+        per cent longer (benchmarks/supervision.md). Opening a GPU takes seconds, and its memory is kept in blocks.
+        """
+        self._preparation, self._watchdog, self._fresh = preparation, watchdog or Watchdog(), fresh
         self._halted = threading.Event()
         self._n_commands = 0
         self._worker: int | None = None  # a pidfd: a number may belong to somebody else by the time of a signal
@@ -64,6 +69,8 @@ class WorkerProcess:
     def reports(self, pipeline: Pipeline, seeds: Seeds) -> Generator[Report]:
         settings = {"pipeline": pipeline.to_json(), "seeds": [seeds.init, seeds.order, seeds.augmentation]}
         silences: list[float] = []
+        if self._fresh:
+            self._end_worker()
         asked = time.monotonic()
         answer = self._command("train", patience=self._watchdog.patience(silences), **settings)
         while "report" in answer:
@@ -190,6 +197,11 @@ class WorkerProcess:
     def _end_hung_worker(self) -> None:
         self._signal(signal.SIGTERM)
         if not self._await_end(GRACE):
+            self._end_worker()
+
+    def _end_worker(self) -> None:
+        """Ends the worker, where there is one; the next message starts another."""
+        if self._worker is not None:
             self._signal(signal.SIGKILL)
             if not self._await_end(END):
                 self._replace()  # it is stuck in a driver: a fresh template has nothing to do with it

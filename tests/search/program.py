@@ -54,13 +54,16 @@ class Script:
 
 def count(name: str) -> int:
     """How often this was called before, in any process."""
-    folder = Path(os.environ.get("SCRIPT", "script.json")).parent
-    descriptor = os.open(folder / f"{name}.count", os.O_CREAT | os.O_APPEND | os.O_WRONLY)
+    descriptor = os.open(_folder() / f"{name}.count", os.O_CREAT | os.O_APPEND | os.O_WRONLY)
     try:
         os.write(descriptor, b".")
         return os.lseek(descriptor, 0, os.SEEK_CUR) - 1
     finally:
         os.close(descriptor)
+
+
+def _folder() -> Path:
+    return Path(os.environ.get("SCRIPT", "script.json")).parent
 
 
 def curve(pipeline: Pipeline, seeds: Seeds) -> list[tuple[float, float]]:
@@ -108,6 +111,7 @@ def befall(fault: str, seconds: float) -> float:
         case "out_of_memory":
             raise MemoryError("of 80 GiB nothing is left")
         case "device_lost":
+            count("lost")
             raise DeviceLost("CUDA error: uncorrectable ECC error")
         case "raise":
             raise ValueError("a bug")
@@ -146,7 +150,7 @@ class Prepare:
         return self.opening
 
     def opening(self) -> ScriptedObjective:
-        if count("openings") in range(1, 1 + self.script.lost):
+        if _folder().joinpath("lost.count").exists() and count("openings") < self.script.lost:
             raise DeviceError("no CUDA GPUs are available")
         return ScriptedObjective(self.script)
 

@@ -91,6 +91,20 @@ def test_a_worker_that_is_killed_is_a_crash_and_is_replaced(tmp_path: Path) -> N
         assert len(list(worker.reports(PIPELINE, SEEDS))) == 3
 
 
+def test_each_training_has_a_worker_of_its_own_where_that_is_asked_for() -> None:
+    with closing(WorkerProcess(preparation(TASK, "cpu"), fresh=True)) as worker:
+        seen = []
+        for _ in range(2):
+            assert len(list(worker.reports(PIPELINE, SEEDS))) == 3
+            seen.append(worker.pids)
+        os.kill(worker.pids[-1], signal.SIGKILL)  # between two trials: nothing is left to end
+        time.sleep(0.2)
+        assert len(list(worker.reports(PIPELINE, SEEDS))) == 3
+        seen.append(worker.pids)
+    assert len({template for template, _ in seen}) == 1
+    assert len({pid for _, pid in seen}) == 3
+
+
 def test_a_training_that_raises_is_a_crash_with_its_message() -> None:
     with working() as worker:
         with pytest.raises(TrialFault, match="ValueError: Overflow"):
