@@ -1,15 +1,17 @@
-"""What supervision costs: overhead per trial, and seconds in a worker against seconds in this process.
+"""What supervision costs: overhead per trial, and seconds in a worker against seconds without one.
 
-    taskset -c 0 python -m benchmarks.supervision
+    python -m benchmarks.supervision
 
-Overhead is wall time around the training with a warm worker: recording, deciding, telling, exporting, without the
-question to the sampler. The pairs train the same pipelines with the same seeds, once in a worker process and once here,
-in random order; a ratio of 1 says that a worker measures what a bare training does.
+Overhead is wall time around the training with a warm template: recording, deciding, telling, exporting, replacing the
+worker, without the question to the sampler. Then the same pipelines are trained with the same seeds, in random order,
+by a worker of a study, by a process that nobody watches, and by workers that have trained other networks before; a
+ratio of 1 says that a worker measures what a bare training does.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import os
 import platform
@@ -17,9 +19,10 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from datetime import date
+from functools import partial
 from pathlib import Path
 from statistics import mean, median, stdev
 
@@ -49,6 +52,8 @@ batch_size = [64, 128]
 n_trials = 1000
 stopping = "none"
 """
+PAIR_EPOCHS = 12  # two thirds of a second each
+KEPT = 3  # workers that were not replaced
 T_95 = 2.045  # Student's t, 29 degrees of freedom, two-sided 95 %
 
 
@@ -93,18 +98,36 @@ def overheads(worker: Objective, n: int) -> tuple[list[float], list[float], list
         return outside, computing, asking
 
 
-def ratios(worker: Objective, here: Objective, n: int) -> list[tuple[float, float]]:
-    """(train_seconds, CPU seconds) in the worker divided by those in this process, per pair."""
+class Bare:
+    """Trains in a fork of this process, as a worker is one of its template, but with nobody to answer to."""
+
+    def __init__(self, objective: TrainingObjective) -> None:
+        self._objective = objective
+
+    def last(self, pipeline: Pipeline, seeds: Seeds) -> Report:
+        """The last report of the training."""
+        ours, theirs = os.pipe()
+        child = os.fork()
+        if not child:
+            *_, last = self._objective.reports(pipeline, seeds)
+            os.write(theirs, json.dumps(last.to_json()).encode())
+            os._exit(0)
+        os.close(theirs)
+        with os.fdopen(ours, "rb") as pipe:
+            said = pipe.read()
+        os.waitpid(child, 0)
+        return Report.from_json(json.loads(said))
+
+
+def seconds(trained: Mapping[str, Callable[[Pipeline, Seeds], Report]], n: int) -> list[dict[str, Report]]:
+    """The last reports of the same trainings, each done in every one of the ways."""
     draw, found = random.Random(0), []
     for number in range(n + 1):
-        pipeline = Pipeline(batch_size=64, epochs=6, number_format="bf16" if number % 2 else "fp32")
-        pair = [("worker", worker), ("here", here)]
-        draw.shuffle(pair)
-        last = {name: list(each.reports(pipeline, Seeds.of(0, number)))[-1] for name, each in pair}
-        if number:  # the first one warms both up
-            there, own = last["worker"], last["here"]
-            found.append((there.train_seconds / own.train_seconds, there.process_seconds / own.process_seconds))
-    return found
+        pipeline = Pipeline(batch_size=64, epochs=PAIR_EPOCHS, number_format="bf16" if number % 2 else "fp32")
+        order = list(trained)
+        draw.shuffle(order)
+        found.append({name: trained[name](pipeline, Seeds.of(0, number)) for name in order})
+    return found[1:]  # the first ones warm all up
 
 
 def interval(values: Sequence[float]) -> tuple[float, float, float]:
@@ -115,27 +138,39 @@ def interval(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def main() -> int:
-    """Prints both results."""
+    """Prints all results."""
     p = argparse.ArgumentParser(prog="python -m benchmarks.supervision", description=(__doc__ or "").partition("\n")[0])
-    p.add_argument("--trials", type=int, default=40)
-    p.add_argument("--pairs", type=int, default=30)
+    p.add_argument("--trials", type=int, default=15)
+    p.add_argument("--rounds", type=int, default=30)
     options = p.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     print(f"{date.today()}, {platform.processor() or platform.machine()}, torch {torch.__version__}, ", end="")
-    print(f"{len(os.sched_getaffinity(0))} core(s), load {os.getloadavg()[0]:.1f}")
-    with closing(WorkerProcess(preparation(TASK, "cpu"), fresh=True)) as worker:
+    print(f"{len(os.sched_getaffinity(0))} core(s), load {os.getloadavg()[0]:.1f}", flush=True)
+    with ExitStack() as stack:
+        worker, *kept = [
+            stack.enter_context(closing(WorkerProcess(preparation(TASK, "cpu"), fresh=not number)))
+            for number in range(1 + KEPT)
+        ]
         outside, computing, asking = overheads(worker, options.trials)
         found = [1000 * each for each in (median(outside), max(outside), median(computing), median(asking))]
-        print(
-            "outside training: median {:.1f} ms, worst {:.1f} ms, {:.1f} ms of it CPU time here; ".format(*found),
-            end="",
-        )
-        print(f"asking: median {found[3]:.1f} ms ({len(outside)} trials)")
-        pairs = ratios(worker, TrainingObjective(TASK, "cpu"), options.pairs)
-    for name, each in zip(("train_seconds", "CPU seconds"), zip(*pairs, strict=True), strict=True):
-        middle, low, high = interval(each)
-        print(f"{name}, worker / in process: {middle:.4f}, 95 % [{low:.4f}, {high:.4f}] ({len(pairs)} pairs)")
+        print("outside training: median {:.1f} ms, worst {:.1f} ms, CPU time here {:.1f} ms; ".format(*found), end="")
+        print(f"asking: median {found[3]:.1f} ms ({len(outside)} trials)", flush=True)
+        for each in kept:
+            overheads(each, options.trials)
+        ways = {"worker": worker, **{f"kept {number}": each for number, each in enumerate(kept)}}
+        trained = {"bare": Bare(TrainingObjective(TASK, "cpu")).last, **{k: partial(_last, v) for k, v in ways.items()}}
+        rounds = seconds(trained, options.rounds)
+    for name in ways:
+        for what in ("train_seconds", "process_seconds"):
+            ratios = [getattr(reports[name], what) / getattr(reports["bare"], what) for reports in rounds]
+            middle, low, high = interval(ratios)
+            print(f"{what}, {name} / bare: {middle:.4f}, 95 % [{low:.4f}, {high:.4f}], median {median(ratios):.4f}")
     return 0
+
+
+def _last(objective: Objective, pipeline: Pipeline, seeds: Seeds) -> Report:
+    *_, last = objective.reports(pipeline, seeds)
+    return last
 
 
 def _study(folder: Path, worker: Objective) -> Study:

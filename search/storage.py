@@ -68,8 +68,8 @@ class Database:
     def exclusive(self, study_name: str) -> Iterator[None]:
         """Lets one thread of one process ask or tell at a time, so that counts are exact and no draw is made twice.
 
-        A thread that has it already may take it again. Among all hosts where
-        the database is PostgreSQL's, of this one otherwise.
+        A thread that has it already may take it again. The processes are those of all hosts where the database is a
+        PostgreSQL server's, those of this host otherwise.
 
         Raises:
             StorageError: another process does not let go.
