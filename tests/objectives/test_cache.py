@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,6 @@ import torch
 from .images import files_under, grey, load_folder, make_folder
 
 pytestmark = pytest.mark.usefixtures("cache")
-
 
 opened: list[str] | None = None  # files that Python opens, while a test listens
 
@@ -73,22 +72,37 @@ def test_each_size_is_cached_by_itself(tmp_path: Path) -> None:
     assert [load_folder(folder, size=size).size for size in (4, 8, 4, None)] == [4, 8, 4, 32]
 
 
-@pytest.mark.parametrize("damage", ["flip a bit", "cut", "empty", "text", "forge the index"])
-def test_a_damaged_cache_is_built_again(tmp_path: Path, cache: Path, damage: str) -> None:
+def flipped(content: bytes) -> bytes:
+    return content[:-5] + bytes([content[-5] ^ 1]) + content[-4:]
+
+
+@pytest.mark.parametrize("which", ["images", "images/index"])
+@pytest.mark.parametrize(
+    "damage", [flipped, lambda _: _[:-9], lambda _: b"", lambda _: b"x" * 64], ids=["flip", "truncate", "empty", "text"]
+)
+def test_a_damaged_cache_is_built_again(
+    tmp_path: Path, cache: Path, which: str, damage: Callable[[bytes], bytes]
+) -> None:
     folder = make_folder(tmp_path / "data", [5, 5])
     before = load_folder(folder)
-    (stored,) = (cache / "images").glob("*.safetensors")
-    (index,) = (cache / "images" / "index").iterdir()
-    whole = stored.read_bytes()
-    if damage == "forge the index":
-        index.write_bytes(b"\xff")
-    else:
-        flipped = whole[:-5] + bytes([whole[-5] ^ 1]) + whole[-4:]
-        stored.write_bytes({"flip a bit": flipped, "cut": whole[:-9], "empty": b"", "text": b"x" * 99}[damage])
-    after = load_folder(folder)
-    assert after.content_hash == before.content_hash
-    assert stored.read_bytes() == whole
-    assert len(index.read_text()) == 64
+    (kept,) = filter(Path.is_file, (cache / which).iterdir())
+    whole = kept.read_bytes()
+    kept.write_bytes(damage(whole))
+    assert load_folder(folder).content_hash == before.content_hash
+    assert kept.read_bytes() == whole
+    assert len(files_under(cache)) == 2
+
+
+@pytest.mark.parametrize("which", ["images", "images/index"])
+def test_a_cache_file_of_another_folder_is_not_taken_for_this_one(tmp_path: Path, cache: Path, which: str) -> None:
+    folder, other = (make_folder(tmp_path / name, [5, n]) for name, n in (("data", 5), ("other", 6)))
+    before = load_folder(folder), load_folder(other)
+    one, two = filter(Path.is_file, (cache / which).iterdir())
+    content = one.read_bytes(), two.read_bytes()
+    one.write_bytes(content[1])
+    two.write_bytes(content[0])
+    assert [load_folder(place).content_hash for place in (folder, other)] == [each.content_hash for each in before]
+    assert (one.read_bytes(), two.read_bytes()) == content
 
 
 def test_nothing_is_written_into_the_data_folder_and_nothing_unfinished_into_the_cache(

@@ -31,6 +31,7 @@ FACTS: dict[str, Any] = {
         **{"n_train": 200, "n_val": 50, "flip": False},
     },
     "skipped": [],
+    "warnings": [],
 }
 
 
