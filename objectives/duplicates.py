@@ -22,12 +22,12 @@ def repetitions(found: Labelled, train: Positions, val: Positions) -> tuple[str,
     trained = dict(zip(first[train].tolist(), train.tolist(), strict=True))
     leaked = [(trained[first[at]], at) for at in val.tolist() if first[at] in trained]
     if leaked:
-        what = f"{len(leaked)} of {len(val)} validation images are training images as well"
+        what = f"validation images that are training images as well: {len(leaked)} of {len(val)}"
         lines.append(f"{what} ({_examples(found, leaked)}): accuracies are too high, remove the copies")
     twins = np.flatnonzero(found.labels != found.labels[first])
     if len(twins):
         pairs = list(zip(first[twins].tolist(), twins.tolist(), strict=True))
-        what = f"{len(pairs)} images are copies of an image of another class"
+        what = f"images that are copies of one of another class: {len(pairs)}"
         lines.append(f"{what} ({_examples(found, pairs)}): one of the labels is wrong, remove or correct it")
     return tuple(lines)
 

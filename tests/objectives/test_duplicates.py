@@ -38,7 +38,7 @@ def test_validation_images_that_are_trained_on_are_counted_with_examples() -> No
     pixels[[15, 17, 19]] = pixels[[1, 3, 1]]
     (line,) = repetitions(replace(FOUND, pixels=pixels), TRAIN, VAL)
     assert line.startswith(
-        "3 of 5 validation images are training images as well "
+        "validation images that are training images as well: 3 of 5 "
         "(image 1 (bee) = image 15 (bee), image 3 (bee) = image 17 (bee), image 1 (bee) = image 19 (bee)): "
     )
 
@@ -48,7 +48,7 @@ def test_copies_of_an_image_of_another_class_are_counted_with_examples() -> None
     pixels[[4, 6, 9]] = pixels[1]
     (line,) = repetitions(replace(FOUND, pixels=pixels), TRAIN, VAL)
     assert line.startswith(
-        "2 images are copies of an image of another class "
+        "images that are copies of one of another class: 2 "
         "(image 1 (bee) = image 4 (ant), image 1 (bee) = image 6 (ant)): "
     )
 
@@ -67,7 +67,7 @@ def test_copies_in_a_folder_are_told_by_their_paths_from_the_cache_too(tmp_path:
     (folder / "a" / "bad.png").touch()
     for _ in range(2):
         *_, line = load_folder(folder, drop_small_classes=True).warnings
-        assert line.startswith("2 images are copies of an image of another class (a/0000.pgm = b/=cmd\\n.pgm, a/0000")
+        assert line.startswith("images that are copies of one of another class: 2 (a/0000.pgm = b/=cmd\\n.pgm, a/0")
 
 
 def test_every_image_in_both_splits_is_found_whatever_the_size(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_every_image_in_both_splits_is_found_whatever_the_size(tmp_path: Path) -
         for i in range(20):
             (folder / label / f"{i}.pgm").write_bytes(grey(i // 10 + 2 * (label == "a"), side=9))
     (line,) = load_folder(folder, size=5, n_train=32).warnings
-    assert line.startswith("8 of 8 validation images")
+    assert line.startswith("validation images that are training images as well: 8 of 8")
 
 
 def test_the_warnings_are_among_the_facts_of_a_training(tmp_path: Path) -> None:
