@@ -62,6 +62,7 @@ def note(trial: FrozenTrial) -> str:
             f"* {attributes['n_parameters']:,} parameters, {attributes['inference_flops'] / 1e6:.2f} MFLOP an inference"
         )
         lines.append(f"* {attributes['train_flops'] / 1e9:.1f} GFLOP spent on training")
+    if "peak_memory_bytes" in attributes:
         lines.append(f"* peak memory {attributes['peak_memory_bytes'] / 2**20:.0f} MiB")
     lines += [f"* {literal(event)}" for event in attributes.get("events", ())]
     if shadow := attributes.get(records.WOULD_STOP):

@@ -146,7 +146,19 @@ def fault(error: Exception) -> Message:
         where = traceback.extract_tb(error.__traceback__)[-1]
         said = f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
         return {"error": kind, "message": said.replace("\n", " ")}
-    return {"error": kind, "message": str(error).partition("\n")[0] or type(error).__name__}
+    told = {"error": kind, "message": str(error).partition("\n")[0] or type(error).__name__}
+    return told | {"peak_memory": _peak_memory()} if kind == "out_of_memory" else told
+
+
+def _peak_memory() -> int | None:
+    """Bytes at the peak of the training in this process; None where none can have run."""
+    if "torch" not in sys.modules:
+        return None
+    import torch
+
+    from objectives.clock import peak_memory
+
+    return peak_memory(torch.device("cuda" if torch.cuda.is_initialized() else "cpu"))  # type: ignore[no-untyped-call]
 
 
 def _sign() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import struct
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -112,6 +114,42 @@ def test_damaged_images_are_skipped_and_listed_with_their_reason(tmp_path: Path)
     assert data.skipped == load_folder(folder).skipped
 
 
+def test_a_file_of_a_format_that_is_not_allowed_is_skipped_whatever_its_name(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "data", [3, 3])
+    Image.new("RGB", (9, 9)).save(folder / "class000" / "icon.png", format="ICO")
+    assert load_folder(folder).skipped == ("class000/icon.png: not an image of a known format",)
+
+
+def test_file_names_are_told_on_one_line_as_valid_text(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "data", [3, 3], ["a", "b"])
+    for name in ("a\nb,c.png", "=cmd|' x'!A1.png", os.fsdecode(b"\xff.png")):
+        (folder / "a" / name).touch()
+    assert load_folder(folder).skipped == (
+        "a/=cmd|' x'!A1.png: an empty file",
+        "a/a\\nb,c.png: an empty file",
+        "a/\\xff.png: an empty file",
+    )
+
+
+def test_a_small_file_that_unpacks_to_400_megapixels_is_skipped(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "data", [3, 3])
+    bomb = png(20_000, 20_000, bits=1, colour=0, rows=bytes(2501) * 20_000)
+    assert len(bomb) < 50_000
+    (folder / "class000" / "bomb.png").write_bytes(bomb)
+    assert load_folder(folder).skipped == ("class000/bomb.png: over 50 megapixels",)
+
+
+def png(width: int, height: int, bits: int, colour: int, rows: bytes) -> bytes:
+    """A PNG file, written by hand: Pillow writes neither 16-bit colour nor bombs."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    head = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
+    packed = zlib.compress(rows, 9)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
+
+
 @pytest.mark.parametrize(
     "side", [7500, 10000, 20000]
 )  # 400 megapixels are an error to Pillow, 100 a warning, 56 nothing
@@ -179,6 +217,7 @@ def palette(colour: tuple[int, int, int]) -> Image.Image:
         pytest.param(palette((5, 6, 7)), "x.gif", {}, (5, 6, 7), id="gif"),
         pytest.param(palette((5, 6, 7)), "x.png", {"transparency": 1}, (255, 255, 255), id="transparent palette"),
         pytest.param(solid("CMYK", (0, 255, 255, 0)), "x.tif", {}, (255, 0, 0), id="cmyk"),
+        pytest.param(solid("CMYK", (0, 0, 0, 155)), "x.jpg", {}, (100, 100, 100), id="cmyk of a camera, inverted"),
     ],
 )
 def test_every_kind_of_pixel_has_one_conversion(
@@ -204,14 +243,30 @@ def test_pixels_without_a_fixed_range_are_refused_rather_than_guessed(tmp_path: 
     assert "convert the file to 8 or 16 bits" in load_folder(folder).skipped[0]
 
 
-def test_the_orientation_in_exif_is_applied(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("orientation", "corner"),
+    [(1, (0, 0)), (2, (0, 7)), (3, (7, 7)), (4, (7, 0)), (5, (0, 0)), (6, (0, 7)), (7, (7, 7)), (8, (7, 0))],
+)
+@pytest.mark.parametrize("name", ["x.png", "x.tif"])
+def test_the_orientation_in_exif_is_applied(
+    tmp_path: Path, name: str, orientation: int, corner: tuple[int, int]
+) -> None:
+    """`corner`: where the first pixel of the file belongs, by row and column (EXIF 2.3, tag 0x0112)."""
     image = solid("L", 0)
-    image.paste(255, (4, 0, 8, 8))  # right half white
+    image.putpixel((0, 0), 255)
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by a quarter, clockwise: right becomes below
-    x = converted(tmp_path / "data", image, options={"exif": exif})
-    assert set(x[0, :4].flatten().tolist()) == {0}
-    assert set(x[0, 4:].flatten().tolist()) == {255}
+    exif[0x0112] = orientation
+    x = converted(tmp_path / "data", image, name, options={"exif": exif})
+    assert x[0].nonzero().tolist() == [list(corner)]
+    assert x[0][corner] == 255
+
+
+def test_16_bit_colour_keeps_its_high_bytes(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "data", [3, 3])
+    row = b"\0" + struct.pack(">3H", 0x0102, 0x80FF, 0xFFFF) * 4
+    (folder / "class000" / "x.png").write_bytes(png(4, 4, bits=16, colour=2, rows=row * 4))
+    (x,) = [x for x in everything(load_folder(folder))[0] if x[0] != x[16]]
+    assert (x[0], x[16], x[32]) == (0x01, 0x80, 0xFF)
 
 
 def test_the_centre_is_kept_and_the_shorter_side_fills_the_square(tmp_path: Path) -> None:
