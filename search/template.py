@@ -11,6 +11,7 @@ import errno
 import gc
 import json
 import os
+import re
 import signal
 import sys
 import traceback
@@ -30,6 +31,11 @@ from search.objective import Objective, Opening, Preparation, TrialFault
 INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 COMMAND = "trains-"  # and the number of the parent: what /proc/PID/comm says
 _PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
+# In the words of the CPU's allocator, C++, the kernel, and oneDNN without room for the code of a convolution. What oneDNN
+# cannot compute at all is a "primitive descriptor" that it could not create.
+_NO_MEMORY = re.compile(
+    r"can't allocate memory|std::bad_alloc|Cannot allocate memory|could not create a primitive(?! descriptor)"
+)
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 Message = dict[str, Any]  # JSON; `do` says what an owner wants, `id` which command an answer belongs to
@@ -137,7 +143,7 @@ def fault(error: Exception) -> Message:
 
         kinds |= {torch.OutOfMemoryError: "out_of_memory", torch.AcceleratorError: "device_lost"}
     kind = next((kind for cls, kind in kinds.items() if isinstance(error, cls)), "crash")
-    if "can't allocate memory" in str(error):  # what the CPU allocator says
+    if _NO_MEMORY.search(str(error)):
         kind = "out_of_memory"
     if isinstance(error, OSError) and error.filename is not None:  # files that are read are a DataError
         kind = "no_space" if error.errno in _NO_SPACE else "unwritable"
