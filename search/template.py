@@ -31,8 +31,8 @@ from search.objective import Objective, Opening, Preparation, TrialFault
 INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 COMMAND = "trains-"  # and the number of the parent: what /proc/PID/comm says
 _PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
-# In the words of the CPU's allocator, C++, the kernel, and oneDNN without room for the code of a convolution. What oneDNN
-# cannot compute at all is a "primitive descriptor" that it could not create.
+# In the words of the CPU's allocator, of C++, of the kernel, and of oneDNN without room for the code of a convolution;
+# what oneDNN cannot compute at all is a "primitive descriptor" that it could not create.
 _NO_MEMORY = re.compile(
     r"can't allocate memory|std::bad_alloc|Cannot allocate memory|could not create a primitive(?! descriptor)"
 )
