@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
+from objectives.duplicates import Positions, repetitions
 from objectives.errors import DataError
 from objectives.folders import read_folder
 from objectives.sources import Bytes, Labelled, cifar, digits, fashion_mnist, printable, some
@@ -50,6 +51,7 @@ class Dataset:
     content_hash: str  # SHA-256 over all training images before the split, their labels, the class names
     split_hash: str  # SHA-256 over the positions of validation and training images
     skipped: tuple[str, ...]  # images that cannot be used: 'relative/path: reason'
+    warnings: tuple[str, ...]  # what a user should know of the images that are used, a line each
 
     @property
     def size(self) -> int:
@@ -79,6 +81,7 @@ def load(spec: DataSpec, device: torch.device) -> Dataset:
     """
     found = _without_small_classes(_read(spec), spec.drop_small_classes)
     pixels = _resized(_with_channels(found.pixels, spec.channels or found.pixels.shape[-1]), spec.size)
+    found = replace(found, pixels=pixels)
     train, val = _split(found.labels, spec)
     images = [_images(pixels, found.labels, chosen) for chosen in (train, val)]
     mean, std = _statistics(images[0].x)
@@ -93,6 +96,7 @@ def load(spec: DataSpec, device: torch.device) -> Dataset:
         content_hash=_hash(pixels, found.labels, found.classes),
         split_hash=_hash(val, train, ()),
         skipped=found.skipped,
+        warnings=repetitions(found, train, val),
     )
 
 
@@ -143,7 +147,8 @@ def _without_small_classes(found: Labelled, drop: bool) -> Labelled:
     position[large] = np.arange(len(large))
     kept = position[found.labels] >= 0
     classes = tuple(found.classes[i] for i in large)
-    return Labelled(found.pixels[kept], position[found.labels[kept]], classes, found.flip, found.skipped)
+    names = tuple(name for name, keep in zip(found.names, kept, strict=True) if keep) if found.names else ()
+    return replace(found, pixels=found.pixels[kept], labels=position[found.labels[kept]], classes=classes, names=names)
 
 
 def _with_channels(pixels: Bytes, channels: int) -> Bytes:
@@ -165,9 +170,6 @@ def _resized(pixels: Bytes, size: int | None) -> Bytes:
     x = torch.tensor(pixels).permute(0, 3, 1, 2)
     x = F.interpolate(x, size=(size, size), mode="bilinear", antialias=True)
     return np.ascontiguousarray(x.permute(0, 2, 3, 1).numpy())
-
-
-Positions = npt.NDArray[np.int64]  # into all training images of a data set, ascending
 
 
 def _split(labels: npt.NDArray[np.int64], spec: DataSpec) -> tuple[Positions, Positions]:

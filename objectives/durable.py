@@ -54,6 +54,9 @@ def damaged(folder: Path) -> list[str]:
         sums = {name: digest for digest, name in lines}
     except (OSError, ValueError):
         return [SUMS]
+    unknown = {path.name for path in folder.iterdir()} - {*sums, SUMS}
+    if not sums or unknown:  # cut off
+        return [SUMS]
     return [name for name, digest in sums.items() if _digest(folder / name) != digest]
 
 
@@ -64,6 +67,15 @@ def sync_folder(folder: Path) -> None:
         os.fsync(opened)
     finally:
         os.close(opened)
+
+
+def sync_all(folder: Path) -> None:
+    """Makes everything below a folder durable, and its name within it: for files that somebody else wrote."""
+    for place, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            with open(os.path.join(place, name), "rb") as file:
+                os.fsync(file.fileno())
+        sync_folder(Path(place))
 
 
 def _digest(path: Path) -> str | None:

@@ -94,7 +94,11 @@ def load_model(folder: str | Path) -> ExportedModel:
             f"{folder}: export format {about.get('format')!r}, this version reads {FORMAT}: update frontrunner"
         )
     network = ResNet(Architecture.from_json(about["architecture"]))
-    network.load_state_dict(safetensors.torch.load(content[WEIGHTS]))
+    try:
+        network.load_state_dict(safetensors.torch.load(content[WEIGHTS]))
+    except (safetensors.SafetensorError, RuntimeError) as error:
+        cause = str(error).partition("\n")[0]
+        raise ValueError(f"{folder / WEIGHTS} holds no weights of this network ({cause})") from error
     images = about["input"]
     return ExportedModel(
         network.eval(),

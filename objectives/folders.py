@@ -205,7 +205,7 @@ def _decode_all(files: Sequence[_File], classes: tuple[str, ...], size: int) -> 
             return " ".join(str(error).split()) or type(error).__name__
 
     pixels = np.empty((len(files), size, size, 3), np.uint8)
-    kept: list[int] = []
+    kept: list[_File] = []
     skipped: list[str] = []
     all_grey = True
     # Pillow decodes outside the interpreter lock, but a pool has its price. Images a second on two cores, plain loop
@@ -220,9 +220,11 @@ def _decode_all(files: Sequence[_File], classes: tuple[str, ...], size: int) -> 
                 continue
             pixels[len(kept)], grey = result
             all_grey &= grey
-            kept.append(file.label)
+            kept.append(file)
     used = pixels[: len(kept), ..., : 1 if all_grey else 3]
-    return Labelled(np.ascontiguousarray(used), np.array(kept, np.int64), classes, flip=True, skipped=tuple(skipped))
+    labels = np.array([file.label for file in kept], np.int64)
+    names = tuple(printable(file.relative) for file in kept)
+    return Labelled(np.ascontiguousarray(used), labels, classes, flip=True, skipped=tuple(skipped), names=names)
 
 
 def _cached(top: Path, files: Sequence[_File], classes: tuple[str, ...], size: int) -> Labelled:
@@ -234,13 +236,10 @@ def _cached(top: Path, files: Sequence[_File], classes: tuple[str, ...], size: i
     cache = cache_home() / "images"
     stamps = json.dumps([os.path.realpath(top), [(file.relative, file.stamp) for file in files]])
     index = cache / "index" / hashlib.sha256(stamps.encode()).hexdigest()
-    try:
-        content = index.read_text("ascii")
-    except (OSError, ValueError):
-        content = ""
-    if len(content) != 64:  # not a SHA-256 sum
+    content = _indexed(index)
+    if content is None:
         content = _content(files)
-        _keep(index, lambda file: file.write_text(content, "ascii"))
+        _keep(index, lambda file: file.write_text(_index_line(index.name, content), "ascii"))
     key = hashlib.sha256(f"{content} {size} {DECODE_VERSION}".encode()).hexdigest()
     stored = cache / f"{key}.safetensors"
     known = _load(stored)
@@ -251,6 +250,21 @@ def _cached(top: Path, files: Sequence[_File], classes: tuple[str, ...], size: i
     return fresh
 
 
+def _index_line(name: str, content: str) -> str:
+    """A file of the index: a digest, and the digest of it and its file's name, so that no other file can stand in."""
+    return f"{content} {hashlib.sha256(f'{name} {content}'.encode()).hexdigest()}"
+
+
+def _indexed(index: Path) -> str | None:
+    """The content that a file of the index names; None if there is no such file or it is damaged."""
+    try:
+        line = index.read_text("ascii")
+    except (OSError, ValueError):
+        return None
+    content = line.partition(" ")[0]
+    return content if line == _index_line(index.name, content) else None
+
+
 def _content(files: Sequence[_File]) -> str:
     whole = hashlib.sha256()
     for file in files:
@@ -259,8 +273,9 @@ def _content(files: Sequence[_File]) -> str:
     return whole.hexdigest()
 
 
-def _digest(labelled: Labelled) -> str:
-    whole = hashlib.sha256(json.dumps([labelled.classes, labelled.skipped, labelled.pixels.shape]).encode())
+def _digest(labelled: Labelled, key: str) -> str:
+    about = [key, labelled.classes, labelled.skipped, labelled.names, labelled.pixels.shape]
+    whole = hashlib.sha256(json.dumps(about).encode())
     whole.update(labelled.pixels.data)
     whole.update(labelled.labels.data)
     return whole.hexdigest()
@@ -269,7 +284,10 @@ def _digest(labelled: Labelled) -> str:
 def _save(labelled: Labelled, file: Path) -> None:
     from safetensors.numpy import save_file
 
-    about = {"classes": labelled.classes, "skipped": labelled.skipped, "sha256": _digest(labelled)}
+    about = {
+        **{"classes": labelled.classes, "skipped": labelled.skipped, "names": labelled.names},
+        "sha256": _digest(labelled, file.stem),
+    }
     arrays: dict[str, npt.NDArray[np.generic]] = {"pixels": labelled.pixels, "labels": labelled.labels}
     save_file(arrays, file, metadata={"about": json.dumps(about)})
 
@@ -282,8 +300,9 @@ def _load(file: Path) -> Labelled | None:
         with safe_open(file, framework="numpy") as stored:
             about = json.loads(stored.metadata()["about"])
             pixels, labels = stored.get_tensor("pixels"), stored.get_tensor("labels")
-        found = Labelled(pixels, labels, tuple(about["classes"]), flip=True, skipped=tuple(about["skipped"]))
-        return found if _digest(found) == about["sha256"] else None
+        classes, skipped, names = (tuple(about[key]) for key in ("classes", "skipped", "names"))
+        found = Labelled(pixels, labels, classes, flip=True, skipped=skipped, names=names)
+        return found if _digest(found, file.stem) == about["sha256"] else None
     except (OSError, SafetensorError, KeyError, TypeError, ValueError):
         return None
 

@@ -75,6 +75,7 @@ class TrainingObjective:
                 "flip": data.flip,
             },
             "skipped": list(data.skipped),
+            "warnings": list(data.warnings),
         }
 
     def number_formats(self) -> dict[str, str | None]:

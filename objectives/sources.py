@@ -25,6 +25,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from objectives.durable import sync_all, sync_folder
 from objectives.errors import DataError
 from objectives.vision import import_torchvision
 
@@ -56,6 +57,7 @@ class Labelled:
     classes: tuple[str, ...]
     flip: bool  # whether a horizontal flip keeps the label
     skipped: tuple[str, ...] = ()  # 'relative/path: reason'
+    names: tuple[str, ...] = ()  # [n] relative paths; empty where images are no files of their own
 
 
 def cache_home() -> Path:
@@ -186,9 +188,11 @@ def _download(item: str, fetch: Callable[[Path], object]) -> str:
         with tempfile.TemporaryDirectory(prefix=".partial-", dir=place) as partial, redirect_stdout(sys.stderr):
             with _socket_timeout(NETWORK_SECONDS):
                 fetch(Path(partial))
+            sync_all(Path(partial) / item)
             if (place / item).exists():
                 (place / item).rename(Path(partial) / "damaged")
             (Path(partial) / item).rename(place / item)
+        sync_folder(place)
     except (OSError, RuntimeError, EOFError, tarfile.TarError, http.client.HTTPException) as error:
         return " ".join(str(error).split())[:200] or type(error).__name__
     return ""

@@ -97,15 +97,15 @@ class LiveDisplay(Display):
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
         self._trials = Progress(*columns, console=console)
-        self._epochs = Progress(*columns, TextColumn("{task.fields[now]}"), console=console)
+        self._epochs = Progress(*columns, TextColumn("{task.fields[now]}", markup=False), console=console)
         self._study_bar = self._trials.add_task("trials", total=None, visible=False)
         self._bars: dict[int, TaskID] = {}  # of the trials at hand, by number
         self._titles: dict[int, str] = {}
         self._below = Text("starting the worker ...", style="dim")
         self._standing: _Standing | None = None
-        self._live = Live(self._frame(), console=console, refresh_per_second=8, transient=True)
+        self._live = Live(get_renderable=self._frame, console=console, refresh_per_second=8, transient=True)
 
     def __enter__(self) -> Self:
         self._live.start()
@@ -123,12 +123,10 @@ class LiveDisplay(Display):
         self._standing = _Standing(study, n_trials, time.monotonic(), records.n_counted(study.trials()))
         self._trials.update(self._study_bar, total=n_trials, completed=self._standing.n_at_start, visible=True)
         self._below = Text(self._standing.line())
-        self._live.update(self._frame())
 
     def trial_started(self, number: int, anchor: str | None, pipeline: Pipeline) -> None:
         self._titles[number] = trial_title(number, anchor, pipeline)
         self._bars[number] = self._epochs.add_task(f"trial {number}", total=pipeline.epochs, now="")
-        self._live.update(self._frame())
 
     def epoch_finished(self, number: int, report: Report, accuracy: float) -> None:
         now = f"{report.train_seconds:.2f} s  {accuracy:.2%}  {'; '.join(report.events)}"
@@ -137,15 +135,18 @@ class LiveDisplay(Display):
     def trial_finished(self, number: int, reason: str, message: str) -> None:
         self._epochs.remove_task(self._bars.pop(number))
         line = f"{outcome_line(number, reason, message)}  {self._titles.pop(number).partition(': ')[2]}"
-        self._console.print(Text(line, style="" if reason == "complete" else "dim", overflow="ellipsis"), no_wrap=True)
+        style = "" if reason == "complete" else "dim"
+        self._console.print(Text(line, style=style), no_wrap=True, overflow="ellipsis")
         if self._standing is not None:
             self._trials.update(self._study_bar, completed=records.n_counted(self._standing.study.trials()))
             self._below = Text(self._standing.line())
-        self._live.update(self._frame())
 
     def _frame(self) -> Group:
-        titles = [Text(title, style="bold") for title in self._titles.values()]
-        return Group(*titles, self._epochs, self._trials, self._below)
+        """What is shown at this moment; asked for by the thread that draws."""
+        titles = list(self._titles.values())
+        cut = len(titles) > 1  # a frame that is higher than the terminal loses its lower end: the bars
+        lines = [Text(title, style="bold", no_wrap=cut, overflow="ellipsis" if cut else None) for title in titles]
+        return Group(*lines, self._epochs, self._trials, self._below)
 
 
 def trial_title(number: int, anchor: str | None, pipeline: Pipeline) -> str:

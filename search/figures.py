@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import string
 from collections.abc import Sequence
 from functools import cache, partial
 from typing import TYPE_CHECKING
@@ -47,10 +49,10 @@ def note(trial: FrozenTrial) -> str:
     attributes = trial.user_attrs
     curve = attributes.get(records.CURVE)
     title = records.in_words(trial) if curve else attributes.get(records.WORDS, "nothing was sampled")
-    lines = [f"**trial {trial.number}**: {title}", ""]
+    lines = [f"**trial {trial.number}**: {literal(title)}", ""]
     lines.append(f"* ended: {records.reason(trial).replace('_', ' ')}")
     if records.MESSAGE in attributes:
-        lines.append(f"* message: `{attributes[records.MESSAGE].replace('`', chr(39))}`")
+        lines.append(f"* message: {literal(attributes[records.MESSAGE])}")
     if curve:
         epoch, seconds, accuracy, _ = curve[-1]
         lines.append(
@@ -60,11 +62,21 @@ def note(trial: FrozenTrial) -> str:
             f"* {attributes['n_parameters']:,} parameters, {attributes['inference_flops'] / 1e6:.2f} MFLOP an inference"
         )
         lines.append(f"* {attributes['train_flops'] / 1e9:.1f} GFLOP spent on training")
+    if "peak_memory_bytes" in attributes:
         lines.append(f"* peak memory {attributes['peak_memory_bytes'] / 2**20:.0f} MiB")
-    lines += [f"* {event}" for event in attributes.get("events", ())]
+    lines += [f"* {literal(event)}" for event in attributes.get("events", ())]
     if shadow := attributes.get(records.WOULD_STOP):
         lines.append(f"* with early stopping it would have been stopped at epoch {shadow['epoch']}: {shadow['reason']}")
     return "\n".join(lines)
+
+
+def literal(text: str) -> str:
+    """Text that Markdown shows as it is, on one line, whether or not a viewer lets HTML through.
+
+    optuna-dashboard 0.21 does not, but takes punctuation for emphasis, lists and links. A backslash takes the meaning
+    from every punctuation character of ASCII (CommonMark 0.31, section 2.4).
+    """
+    return re.sub(rf"([{re.escape(string.punctuation)}])", r"\\\1", " ".join(text.split()))
 
 
 def save(study: Study) -> None:

@@ -19,9 +19,11 @@ FaultReason = Literal["out_of_memory", "hang", "crash"]
 class TrialFault(Exception):
     """A training that ended by a fault of its own. The objective that raised it is fit for the next training."""
 
-    def __init__(self, reason: FaultReason, message: str) -> None:
+    def __init__(self, reason: FaultReason, message: str, peak_memory: int | None = None) -> None:
+        """`peak_memory`: bytes at the peak of a training that ran out of memory, where they are known."""
         super().__init__(message)
         self.reason: FaultReason = reason
+        self.peak_memory = peak_memory
 
 
 class WorkerLost(Exception):

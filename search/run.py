@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from search.objective import Training
 
 OK, USAGE, DATA, STORAGE, DEVICE, INTERRUPTED = 0, 2, 3, 4, 5, 130
+SHOW_CURSOR = b"\x1b[?25h\n"  # as terminals since the VT220 know it
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -118,8 +119,14 @@ def _seconds(text: str) -> float:
 def _interrupt(number: int, frame: object) -> NoReturn:
     """The first signal ends the run in order, a second one at once: the workers die with it."""
     for interruption in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(interruption, lambda *_: os._exit(INTERRUPTED))
+        signal.signal(interruption, _leave)
     raise KeyboardInterrupt
+
+
+def _leave(number: int, frame: object) -> NoReturn:
+    if sys.stderr.isatty():
+        os.write(sys.stderr.fileno(), SHOW_CURSOR)  # the live display has hidden it
+    os._exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

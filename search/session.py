@@ -161,6 +161,8 @@ def _open(
     except WorkerLost as lost:
         raise DeviceFault(f"a worker was lost before the study began: {lost}: run the command again") from lost
     _say_skipped(cast("list[str]", facts["skipped"]), display)
+    for warning in cast("list[str]", facts["warnings"]):
+        display.say(f"warning: {warning}")
     for number in study.recover():
         figures.note_trial(study, number)
         display.say(f"trial {number} was lost with the process that ran it: it is queued again")

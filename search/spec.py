@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from objectives.sources import printable
 from objectives.task import DataSpec, Task
 from search.errors import UsageError
 from search.pruner import STOPPING
@@ -18,6 +19,7 @@ from spaces import SPACES
 from spaces.base import Given, Value
 from spaces.restricted import Restrictions, check, suggestion
 
+MAX_BYTES = 100_000  # of a study file
 STUDIES = Path("studies")  # where a study's name is looked up, relative to the working directory
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -161,16 +163,13 @@ def read(name_or_file: str) -> tuple[str, StudySpec]:
     path = _find(name_or_file)
     name = check_name(path.stem)
     try:
-        plain = tomllib.loads(path.read_text(encoding="utf-8"))
-        spec = StudySpec.model_validate(plain)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"{path}: not a readable TOML file: {error}") from error
+        spec = StudySpec.model_validate(_toml(path))
     except ValidationError as error:
-        raise UsageError(f"{path}: {'; '.join(_mistake(e) for e in error.errors())}") from error
+        raise UsageError(printable(f"{path}: {'; '.join(_mistake(e) for e in error.errors())}")) from error
     try:
         check(SPACES[spec.space.name], spec.given(("fp32", "tf32", "bf16", "fp16"), flip=True), spec.restrictions)
     except ValueError as error:
-        raise UsageError(f"{path}: {error}") from error
+        raise UsageError(printable(f"{path}: {error}")) from error
     return name, spec
 
 
@@ -237,6 +236,17 @@ def _find(name_or_file: str) -> Path:
         hint = suggestion(name_or_file, known) if known else "; run from the folder that holds studies/, or give a path"
         raise UsageError(f"no study {name_or_file!r}: {path} does not exist{hint}")
     return path
+
+
+def _toml(path: Path) -> dict[str, object]:
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise ValueError(f"more than {MAX_BYTES} bytes")
+        return tomllib.loads(content.decode("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:  # tomllib: also integers too long to read, lists too deep
+        raise UsageError(printable(f"{path}: not a readable TOML file: {error}")) from error
 
 
 def _mistake(error: object) -> str:

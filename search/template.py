@@ -11,6 +11,7 @@ import errno
 import gc
 import json
 import os
+import re
 import signal
 import sys
 import traceback
@@ -30,6 +31,11 @@ from search.objective import Objective, Opening, Preparation, TrialFault
 INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 COMMAND = "trains-"  # and the number of the parent: what /proc/PID/comm says
 _PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
+# In the words of the CPU's allocator, of C++, of the kernel, and of oneDNN without room for the code of a convolution;
+# what oneDNN cannot compute at all is a "primitive descriptor" that it could not create.
+_NO_MEMORY = re.compile(
+    r"can't allocate memory|std::bad_alloc|Cannot allocate memory|could not create a primitive(?! descriptor)"
+)
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 Message = dict[str, Any]  # JSON; `do` says what an owner wants, `id` which command an answer belongs to
@@ -137,7 +143,7 @@ def fault(error: Exception) -> Message:
 
         kinds |= {torch.OutOfMemoryError: "out_of_memory", torch.AcceleratorError: "device_lost"}
     kind = next((kind for cls, kind in kinds.items() if isinstance(error, cls)), "crash")
-    if "can't allocate memory" in str(error):  # what the CPU allocator says
+    if _NO_MEMORY.search(str(error)):
         kind = "out_of_memory"
     if isinstance(error, OSError) and error.filename is not None:  # files that are read are a DataError
         kind = "no_space" if error.errno in _NO_SPACE else "unwritable"
@@ -146,7 +152,19 @@ def fault(error: Exception) -> Message:
         where = traceback.extract_tb(error.__traceback__)[-1]
         said = f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
         return {"error": kind, "message": said.replace("\n", " ")}
-    return {"error": kind, "message": str(error).partition("\n")[0] or type(error).__name__}
+    told = {"error": kind, "message": str(error).partition("\n")[0] or type(error).__name__}
+    return told | {"peak_memory": _peak_memory()} if kind == "out_of_memory" else told
+
+
+def _peak_memory() -> int | None:
+    """Bytes at the peak of the training in this process; None where none can have run."""
+    if "torch" not in sys.modules:
+        return None
+    import torch
+
+    from objectives.clock import peak_memory
+
+    return peak_memory(torch.device("cuda" if torch.cuda.is_initialized() else "cpu"))  # type: ignore[no-untyped-call]
 
 
 def _sign() -> None:

@@ -169,7 +169,9 @@ def _stopped(study: Study, trial: optuna.Trial, reports: list[Report], reason: s
 
 def _fail(study: Study, trial: optuna.Trial, fault: TrialFault) -> None:
     """Tells a training that ended by a fault. A crash is tried once more: it may have been the machine's."""
-    attributes = {records.REASON: fault.reason, records.MESSAGE: str(fault)[:500]}
+    attributes: dict[str, object] = {records.REASON: fault.reason, records.MESSAGE: str(fault)[:500]}
+    if fault.peak_memory is not None:
+        attributes["peak_memory_bytes"] = fault.peak_memory
     result = Result(trial.number, "FAIL", attributes=attributes)
     if fault.reason != "crash":
         study.tell(result)

@@ -247,4 +247,4 @@ def raise_told(answer: Message) -> NoReturn:
         case "unwritable":
             raise StorageError(f"{message} cannot be written: mend that, then the same command goes on")
         case reason:
-            raise TrialFault(reason, message)
+            raise TrialFault(reason, message, answer.get("peak_memory"))

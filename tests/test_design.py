@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +45,15 @@ def test_no_file_is_too_long(path: Path) -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(REPOSITORY)))
 def test_durations_come_from_clocks_that_do_not_jump(path: Path) -> None:
     assert "time.time(" not in path.read_text(), "use time.monotonic or time.perf_counter"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(REPOSITORY)))
+def test_nothing_that_is_read_can_run(path: Path) -> None:
+    text = path.read_text()
+    for name in ("pickle", "marshal", "shelve"):
+        assert name not in imports(path)
+    for call in ("torch.load(", "weights_only", "eval(", "exec(", "shell=True", "os.system(", "os.popen("):
+        assert not re.search(rf"(?<![\w.]){re.escape(call)}", text), call
 
 
 def loaded_by(code: str) -> set[str]:

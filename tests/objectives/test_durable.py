@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from objectives import durable
+from objectives import durable, sources
+
+from .images import load_folder, make_folder
 
 FILES = {"weights": b"w" * 5000, "about": b"{}"}
 
@@ -29,29 +31,75 @@ def content(place: Path) -> bytes:
     return (place / "content" if place.is_dir() else place).read_bytes()
 
 
-@WRITERS
+def as_cache(place: Path, content: bytes) -> None:
+    """A folder of images, which leaves its decoded images in the cache."""
+    make_folder(place.with_name("images"), [3, 3])
+    load_folder(place.with_name("images"))
+    place.write_bytes(content)
+
+
+def as_download(place: Path, content: bytes) -> None:
+    """Files that somebody else writes."""
+
+    def fetch(into: Path) -> None:
+        (into / "set" / "raw").mkdir(parents=True)
+        (into / "set" / "raw" / "images").write_bytes(content)
+
+    assert sources._download("set", fetch) == ""
+    place.write_bytes(content)
+
+
+class Disk:
+    """What a power cut would leave: what was synced, as it was when it was synced."""
+
+    def __init__(self) -> None:
+        self._synced: dict[str, object] = {}
+        self.n_named = 0
+        self._fsync, self._rename = os.fsync, os.rename
+
+    def fsync(self, descriptor: int) -> None:
+        self._fsync(descriptor)
+        path = os.readlink(f"/proc/self/fd/{descriptor}")
+        self._synced[path] = as_it_is(Path(path))
+
+    def rename(self, source: Path, target: Path) -> None:
+        for path in (Path(source), *Path(source).rglob("*")):
+            assert self._synced.get(str(path)) == as_it_is(path), f"a power cut now would leave {target} without {path}"
+        self._rename(source, target)
+        self.n_named += 1
+
+    def check_names(self, folder: Path) -> None:
+        """The names that files got by renaming are on the disk."""
+        assert set(self._synced.get(str(folder), ())) >= {path.name for path in folder.iterdir()}  # type: ignore[call-overload]
+
+
+def as_it_is(path: Path) -> object:
+    return path.read_bytes() if path.is_file() else sorted(entry.name for entry in path.iterdir())
+
+
+@pytest.mark.usefixtures("cache")
+@pytest.mark.parametrize(
+    ("write", "where"),
+    [
+        (as_file, "."),
+        (as_folder, "."),
+        (as_cache, "cache/frontrunner/images"),
+        (as_cache, "cache/frontrunner/images/index"),
+        (as_download, "cache/frontrunner/datasets"),
+    ],
+)
 def test_nothing_gets_its_name_before_all_of_it_is_on_the_disk(
-    write: Callable[[Path, bytes], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    write: Callable[[Path, bytes], None], where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    synced: set[str] = set()
-    fsync, rename = os.fsync, os.rename
-
-    def noted(descriptor: int) -> None:
-        fsync(descriptor)
-        synced.add(os.readlink(f"/proc/self/fd/{descriptor}"))
-
-    def checked(source: Path, target: Path) -> None:
-        whole = {str(source), *(str(path) for path in Path(source).rglob("*"))}
-        assert whole <= synced, "a power cut now would leave a name without its content"
-        synced.clear()
-        rename(source, target)
-
-    monkeypatch.setattr(os, "fsync", noted)
-    monkeypatch.setattr(os, "rename", checked)
-    monkeypatch.setattr(os, "replace", checked)
+    disk = Disk()
+    for name, function in (("fsync", disk.fsync), ("rename", disk.rename), ("replace", disk.rename)):
+        monkeypatch.setattr(os, name, function)
     write(tmp_path / "it", b"new")
-    assert str(tmp_path) in synced, "a power cut now would lose the name"
     assert content(tmp_path / "it") == b"new"
+    assert disk.n_named >= 1
+    if where != ".":
+        (tmp_path / "it").unlink()
+    disk.check_names(tmp_path / where)
 
 
 @WRITERS
@@ -74,3 +122,12 @@ def test_a_folder_carries_the_checksums_of_its_files(tmp_path: Path) -> None:
     durable.write_folder(tmp_path / "it", FILES)
     lines = (tmp_path / "it" / durable.SUMS).read_text().splitlines()
     assert [line.split("  ")[1] for line in lines] == list(FILES)
+
+
+@pytest.mark.parametrize("cut", [b"", b"one line"])
+def test_a_list_of_checksums_that_is_cut_off_is_damage(tmp_path: Path, cut: bytes) -> None:
+    durable.write_folder(tmp_path / "it", FILES)
+    assert durable.damaged(tmp_path / "it") == []
+    sums = tmp_path / "it" / durable.SUMS
+    sums.write_bytes(sums.read_bytes().splitlines(keepends=True)[0] if cut else b"")
+    assert durable.damaged(tmp_path / "it") == [durable.SUMS]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import pickle
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -177,6 +179,27 @@ def test_what_is_no_export_is_refused_in_one_line(tmp_path: Path, place: str) ->
     with pytest.raises(ValueError, match="is not an exported model") as caught:
         load_model(tmp_path / place)
     assert "\n" not in str(caught.value)
+
+
+class Trap:
+    """Pickled, it makes a folder when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_pickle_in_place_of_the_weights_is_never_opened_though_its_checksum_is_right(folder: Path) -> None:
+    evil = pickle.dumps(Trap(folder / "sprung"))
+    sums = (folder / SUMS).read_text().replace(hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest(), "")
+    (folder / SUMS).write_text(hashlib.sha256(evil).hexdigest() + sums)
+    (folder / WEIGHTS).write_bytes(evil)
+    with pytest.raises(ValueError, match=rf"{WEIGHTS} holds no weights") as caught:
+        load_model(folder)
+    assert "\n" not in str(caught.value)
+    assert not (folder / "sprung").exists()
 
 
 # --- replacing --------------------------------------------------------------------------------------------------------

@@ -47,6 +47,7 @@ FACTS: dict[str, Any] = {
         "flip": False,
     },
     "skipped": [],
+    "warnings": [],
 }
 FORMATS = {"fp32": None, "tf32": "no GPU", "bf16": None, "fp16": "slow"}
 

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ FACTS: dict[str, Any] = {
         **{"n_train": 200, "n_val": 50, "flip": False},
     },
     "skipped": [],
+    "warnings": [],
 }
 
 
@@ -45,6 +47,8 @@ class Script:
     tell: float = 300.0  # seconds until a result is kept in a file
     lost: int = 0  # openings of the device that fail after it was lost
     model: str = "a scripted device"
+    weights: int = 100_000  # bytes of an exported network
+    mounts: str | None = None  # the text of /proc/mounts
 
     @classmethod
     def read(cls) -> Script:
@@ -99,7 +103,7 @@ class ScriptedObjective:
     def export(self, folder: Path, about: Mapping[str, object]) -> None:
         if self.script.faults.get("export") == str(count("exports")):
             os.kill(os.getpid(), signal.SIGKILL)
-        write_folder(folder, {"model.json": json.dumps(about).encode(), "weights": b"w" * 100_000})
+        write_folder(folder, {"model.json": json.dumps(about).encode(), "weights": b"w" * self.script.weights})
 
     def close(self) -> None:
         pass
@@ -167,6 +171,8 @@ def main() -> int:
     script = Script.read()
     watchdog.LEAST = watchdog.UNKNOWN = script.hang
     storage.BUSY_SECONDS, storage.TELL_SECONDS = script.busy, script.tell
+    if script.mounts is not None:
+        storage.on_network_file_system = partial(storage.on_network_file_system, mounts=script.mounts)
     sys.modules["plotly"] = None  # type: ignore[assignment]  # figures take a second to load, and are not the point
     from tests.search import program
 

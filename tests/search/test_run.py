@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -209,9 +210,12 @@ def test_a_folder_of_images_with_unusual_class_names_is_a_study(place: Path) -> 
             Image.new("RGB", (11 + shade, 17), (80 * number, shade * 5, 90)).save(
                 place / "images" / name / f"{shade}, a.png"
             )
+    shutil.copy(place / "images" / "frösche" / "0, a.png", place / "images" / "=cmd()" / "0, b.png")
     arguments = ("--study", "tiny", "--data", "folder:images", "--as", "mine", "--n-trials", "1", "--json")
     done = run(*arguments, "--n-train", "40", cwd=place)
     assert done.returncode == 0, done.stderr
+    copies = "images that are copies of one of another class: 1 (=cmd()/0, b.png = frösche/0, a.png)"
+    assert f"warning: {copies}" in done.stderr
     about = load_model(next((place / "studies" / "artifacts" / "mine").iterdir())).about
     assert set(about["classes"]) == {"Cat & Kitten", "frösche", "=cmd()"}  # type: ignore[call-overload]
 

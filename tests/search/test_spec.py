@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from objectives.sources import printable
 from search import spec
 from search.errors import UsageError
 
@@ -64,6 +66,69 @@ def test_what_a_study_file_may_not_say_is_refused_in_one_line(old: str, new: str
     assert said in str(refused.value)
     assert str(study_file) in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+VALUES = st.recursive(
+    st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text()
+    | st.sampled_from([10**400, "cifar10", "folder:\0", [2, 4]]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+SECTIONS = ["", "data", "network", "space", "space.fix", "space.exclude", "search", "\n"]
+KEYS = [
+    *(key for section in tomllib.loads(TOML).values() for key in section),
+    *("timeout", "floor", "root", "size", "width", "storage", "description", "lr", "prune", "prune.lpr", "\n\x1b[2J"),
+]
+CHANGES = st.lists(st.tuples(st.sampled_from(SECTIONS), st.sampled_from(KEYS) | st.text(), VALUES), min_size=1)
+fuzzed = settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@fuzzed
+@given(changes=CHANGES)
+def test_whatever_a_study_file_says_it_is_a_study_in_bounds_or_one_line(
+    study_file: Path, changes: list[tuple[str, str, object]]
+) -> None:
+    document = tomllib.loads(TOML)
+    for section, key, value in changes:
+        place: object = document
+        for part in filter(None, section.split(".")):
+            place = place.setdefault(part, {}) if isinstance(place, dict) else None
+        if isinstance(place, dict):
+            place[key] = value
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(spec, "_toml", lambda _: document)
+        check_refused_or_bounded(study_file)
+
+
+@fuzzed
+@given(content=st.binary(max_size=60) | st.text(max_size=60).map(str.encode))
+@example(content=b"x = " + b"[" * 50_000)
+@example(content=b"x = " + b"9" * 5_000)
+@example(content=b"[space.fix]\nlr = 0x" + b"f" * 5_000 + b"\n")
+@example(content=b"#" * 1_000_000)
+@example(content=b"description = '\xff'")
+def test_whatever_bytes_a_study_file_has_it_is_a_study_in_bounds_or_one_line(study_file: Path, content: bytes) -> None:
+    study_file.write_bytes(content + TOML.encode())
+    check_refused_or_bounded(study_file)
+
+
+def check_refused_or_bounded(path: Path) -> None:
+    refused = ""
+    try:
+        read = spec.read(str(path))[1].model_dump()
+    except UsageError as error:
+        refused, read = str(error), {}
+    assert refused == printable(refused)
+    assert all(abs(number) <= 2**32 for number in numbers(read))
+
+
+def numbers(value: object) -> list[float]:
+    if isinstance(value, (dict, list, tuple)):
+        return [n for inner in (value.values() if isinstance(value, dict) else value) for n in numbers(inner)]
+    return [value] if isinstance(value, (int, float)) else []
 
 
 def test_all_mistakes_of_a_file_are_told_at_once(study_file: Path) -> None:

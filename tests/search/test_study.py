@@ -91,24 +91,25 @@ def changed(**paths: object) -> Mapping[str, Any]:
     return facts
 
 
-@pytest.mark.parametrize(
-    ("facts", "said"),
-    [
-        (changed(device__model="another processor"), "device.model was 'a processor', is 'another processor'"),
-        (changed(device__torch="2.14.0"), "device.torch"),
-        (changed(device__threads=2), "device.threads"),
-        (changed(data__content="d"), "data.content was 'c', is 'd'"),
-        (changed(data__split="t"), "data.split"),
-        (changed(timing_version=2), "timing_version was 1, is 2"),
-    ],
-)
-def test_a_study_refuses_another_device_or_other_data(
-    facts: Mapping[str, Any], said: str, new_study: Callable[..., Study]
-) -> None:
-    made = new_study()
+def other(value: object) -> object:
+    return not value if isinstance(value, bool) else f"another {value}" if isinstance(value, str) else 77
+
+
+MEASURED = {"device__model": "another processor", "data__content": "d", "timing_version": 2} | {
+    f"{section}__{key}": other(value)
+    for section in ("device", "data")
+    for key, value in FACTS[section].items()
+    if key != "name"  # of the data: the study file says it
+}
+
+
+@pytest.mark.parametrize("path", MEASURED)
+def test_a_study_refuses_another_device_or_other_data(path: str, new_study: Callable[..., Study]) -> None:
+    made, section, key = new_study(), *path.partition("__")[::2]
+    was, now = FACTS[section][key] if key else FACTS[section], MEASURED[path]
     with pytest.raises(UsageError, match="--as NAME") as refused:
-        opening.resumed("tiny", made.spec, made.optuna, made.database, facts)
-    assert said in str(refused.value)
+        opening.resumed("tiny", made.spec, made.optuna, made.database, changed(**{path: now}))
+    assert f"{path.replace('__', '.')} was {was!r}, is {now!r}" in str(refused.value)
     assert "\n" not in str(refused.value)
 
 
@@ -121,7 +122,15 @@ def test_a_study_refuses_another_device_or_other_data(
         ("depth = [1, 1]", "depth = [1, 1]\nname = 'number_formats'", "space.name"),
         ("[search]", "[space.exclude]\nschedule = ['step', 'cosine']\n[search]", "excluded.schedule"),
         ("'small'", "'thin'", "family"),
-        ("n_trials = 7", "n_trials = 7\nseed = 1", "seed"),
+        ("n_trials = 7", "n_trials = 7\nseed = 1", "seed was 0, is 1"),
+        ("[network]", "[network]\nstem_stride = 2", "stem_stride was 1, is 2"),
+        ("[data]", "metric = 'balanced'\n[data]", "metric was 'plain', is 'balanced'"),
+        ("[data]", "test_time_flip = true\n[data]", "test_time_flip was False, is True"),
+        ("'digits'", "'cifar10'", "data.name was 'digits', is 'cifar10'"),
+        ("n_train = 200", "n_train = 300", "data.n_train was 200, is 300"),
+        ("batch_size = [32, 64]", "batch_size = [32, 128]", "space.batch.log2_size"),
+        ("depth = [1, 1]", "depth = [1, 1]\nwidth = [0.5, 1.0]", "space.width"),
+        ("depth = [1, 1]", "depth = [1, 1]\nexecutors = ['eager']", "space.executor"),
     ],
 )
 def test_a_study_refuses_a_changed_space(
@@ -132,7 +141,7 @@ def test_a_study_refuses_a_changed_space(
     assert old in text
     study_file.write_text(text.replace(old, new))
     _, now = spec.read(str(study_file))
-    with pytest.raises(UsageError) as refused:
+    with pytest.raises(UsageError, match="--as NAME, or restore what it was") as refused:
         opening.resumed("tiny", now, made.optuna, made.database, FACTS)
     assert said in str(refused.value)
 

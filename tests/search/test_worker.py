@@ -112,13 +112,24 @@ def test_a_training_that_raises_is_a_crash_with_its_message() -> None:
         assert len(list(worker.reports(PIPELINE, SEEDS))) == 3
 
 
-@pytest.mark.parametrize("demand", [lambda: torch.empty(2**52), lambda: bytearray(2**62), lambda: _on_a_gpu()])
+@pytest.mark.parametrize(
+    "demand",
+    [
+        *(lambda: torch.empty(2**52), lambda: bytearray(2**62), lambda: _on_a_gpu()),
+        *(lambda: _raise(RuntimeError("std::bad_alloc")), lambda: _raise(OSError(12, os.strerror(12)))),
+        lambda: _raise(RuntimeError("could not create a primitive")),
+    ],
+)
 def test_out_of_memory_is_told_as_such(demand: Callable[[], object]) -> None:
-    with pytest.raises((RuntimeError, MemoryError)) as raised:
+    with pytest.raises((RuntimeError, MemoryError, OSError)) as raised:
         demand()
     fault = as_message(raised.value)
     assert fault["error"] == "out_of_memory"
     assert "\n" not in str(fault["message"])
+
+
+def _raise(error: Exception) -> None:
+    raise error
 
 
 def _on_a_gpu() -> None:
