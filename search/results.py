@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from objectives.durable import write_file
+from search.errors import StorageError
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,14 @@ def keep(folder: Path, result: Result) -> Path:
 
 
 def kept(folder: Path) -> Iterator[tuple[Path, Result]]:
-    """The results in a folder, each with its file."""
+    """The results in a folder, each with its file.
+
+    Raises:
+        StorageError: a file holds none.
+    """
     for path in sorted(folder.glob("trial-*.json")):
-        yield path, Result.from_json(json.loads(path.read_text()))
+        try:
+            result = Result.from_json(json.loads(path.read_bytes()))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise StorageError(f"{path} is damaged: move it away, then its trial is tried again") from error
+        yield path, result

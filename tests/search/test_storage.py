@@ -95,3 +95,11 @@ def test_a_url_of_postgresql_gets_the_installed_driver_or_says_what_to_install(m
 def test_a_password_is_hidden_wherever_a_url_has_it() -> None:
     for url in ("postgresql://u:canary@h/x", "postgresql://u@h/x?password=canary"):
         assert "canary" not in storage.shown(url)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b"[]", b'{"trial": 7}', b'{"trial": 7, "state": "COMPLETE", "valu'])
+def test_a_kept_result_that_is_damaged_is_named_with_the_way_out(tmp_path: Path, content: bytes) -> None:
+    path = results.keep(tmp_path, Result(7, "FAIL"))
+    path.write_bytes(content)
+    with pytest.raises(StorageError, match="trial-00007.json is damaged: move it away"):
+        list(results.kept(tmp_path))
