@@ -101,5 +101,5 @@ def test_a_password_is_hidden_wherever_a_url_has_it() -> None:
 def test_a_kept_result_that_is_damaged_is_named_with_the_way_out(tmp_path: Path, content: bytes) -> None:
     path = results.keep(tmp_path, Result(7, "FAIL"))
     path.write_bytes(content)
-    with pytest.raises(StorageError, match="trial-00007.json is damaged: move it away"):
+    with pytest.raises(StorageError, match=r"trial-00007\.json is damaged: move it away"):
         list(results.kept(tmp_path))
