@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import shutil
 import time
@@ -10,12 +11,12 @@ from functools import partial
 from typing import Protocol
 
 import optuna
+from optuna.trial import FrozenTrial, TrialState
 
 from objectives.errors import DataError, DeviceError, DeviceLost
 from objectives.pipeline import Pipeline, Report
-from search import records, storage
+from search import disturbance, records, storage
 from search.errors import StorageError, Untold
-from search.front import Outcome, front
 from search.objective import Halted, Objective, TrialFault, WorkerLost
 from search.pruner import STOPPING, Point
 from search.results import Result
@@ -31,6 +32,7 @@ class Watcher(Protocol):
     def trial_started(self, number: int, anchor: str | None, pipeline: Pipeline) -> None: ...
     def epoch_finished(self, number: int, report: Report, accuracy: float) -> None: ...
     def trial_finished(self, number: int, reason: str, message: str) -> None: ...
+    def say(self, line: str) -> None: ...
 
 
 class OutOfTime(Exception):
@@ -48,6 +50,7 @@ def run(study: Study, trial: optuna.Trial, objective: Objective, watcher: Watche
         DeviceLost: the device failed.
         StorageError: the network cannot be exported, or the result cannot be told.
     """
+    again: dict[int, int] = {}
     try:
         pipeline = study.pipeline(trial)
         attributes = storage.patiently(lambda: trial.user_attrs)
@@ -56,7 +59,7 @@ def run(study: Study, trial: optuna.Trial, objective: Objective, watcher: Watche
             reports, reason = _train(study, trial, pipeline, objective, watcher, deadline)
             message = f"{accuracy_of(study, reports[-1]):.2%} after {reports[-1].train_seconds:.2f} s"
             if reason is None:
-                _finish(study, trial, reports, objective)
+                again = _finish(study, trial, reports, objective)
             else:
                 study.tell(_stopped(study, trial, reports, reason))
         except TrialFault as fault:
@@ -76,6 +79,9 @@ def run(study: Study, trial: optuna.Trial, objective: Objective, watcher: Watche
         study.requeue(trial)
         raise
     watcher.trial_finished(trial.number, reason or "complete", message)
+    for number, repeat in again.items():
+        why = study.trials()[number].user_attrs[records.NOISY]
+        watcher.say(f"  trial {number} was disturbed ({why}): it is timed again as trial {repeat}")
     return trial.number, reason or "complete"
 
 
@@ -89,10 +95,11 @@ def _train(
 ) -> tuple[list[Report], str | None]:
     """The reports of the training, and why it was stopped, or None when it ran to its end."""
     trials = study.trials()
-    finished = [records.curve(t) for t in trials if records.is_finished_run(t)]
+    finished = [records.curve(t) for t in records.points(trials)]
     archive = records.pareto_front(trials, study.floor)
-    stopping = STOPPING[study.spec.search.stopping]
-    shadow = STOPPING["front"] if study.spec.search.stopping == "none" else None
+    is_repeat = records.is_repeat(trials[trial.number])  # asked for its seconds, all of them
+    stopping = STOPPING["none" if is_repeat else study.spec.search.stopping]
+    shadow = STOPPING["front"] if study.spec.search.stopping == "none" and not is_repeat else None
     reports: list[Report] = []
     points: list[Point] = []
     with closing(objective.reports(pipeline, study.seeds(trial))) as running:
@@ -116,36 +123,52 @@ def _train(
     return reports, None
 
 
-def _finish(study: Study, trial: optuna.Trial, reports: list[Report], objective: Objective) -> None:
-    """Tells the result of a training that ran to its end; its network is exported when it enters the front."""
+def _finish(study: Study, trial: optuna.Trial, reports: list[Report], objective: Objective) -> dict[int, int]:
+    """Tells the result of a training that ran to its end; its network is exported when it enters the front.
+
+    Returns what was queued to be timed again: number of a disturbed trial, number of its repeat.
+    """
     last = reports[-1]
     accuracy = accuracy_of(study, last)
     result = Result(
         trial.number,
         "COMPLETE",
         (last.train_seconds, accuracy),
-        records.explanation(reports, [accuracy_of(study, report) for report in reports]),
+        records.explanation(reports, [accuracy_of(study, report) for report in reports])
+        | disturbance.observed(study, last, objective),
         violation=study.floor - accuracy,
     )
     try:
-        storage.patiently(lambda: _settle(study, result, objective))
+        return storage.patiently(lambda: _settle(study, result, objective))
     except storage.FAILURES as error:  # whether it is on the front is seen when it is told; `collect` follows
         _export(study, result, objective)
         raise study.put_aside(result, error) from error
 
 
-def _settle(study: Study, result: Result, objective: Objective) -> None:
-    """Tells a finished result, with its network if it is on the front; networks that it dominates are removed."""
-    assert result.values is not None
-    point = Outcome(result.trial, *result.values)
+def _settle(study: Study, result: Result, objective: Objective) -> dict[int, int]:
+    """Tells a finished result, with its network if it is on the front; networks that it dominates are removed.
+
+    Returns what was queued to be timed again: number of a disturbed trial, number of its repeat.
+    """
     with study.exclusive():  # the front must not change between the export and the result
-        before = records.outcomes(study.trials(), study.floor)
-        after = front([*before, point]) if point.accuracy >= study.floor else front(before)
-        if point in after:
+        trials = [*study.trials()]
+        before = {point.trial for point in records.outcomes(trials, study.floor)}
+        trials[result.trial] = _as_told(trials[result.trial], result)
+        if result.trial in study.kept(trials):
             _export(study, result, objective)
         study.tell(result)
-        for left in {p.trial for p in before} - {p.trial for p in after}:
+        queued = study.repeat_disturbed()
+        for left in before - study.kept(study.trials()):
             shutil.rmtree(study.artifact(left), ignore_errors=True)
+    return queued
+
+
+def _as_told(trial: FrozenTrial, result: Result) -> FrozenTrial:
+    """The trial as it will be in the database."""
+    told = copy.copy(trial)
+    told.state, told.values = TrialState[result.state], result.values
+    told.user_attrs = {**trial.user_attrs, **result.attributes}
+    return told
 
 
 def _export(study: Study, result: Result, objective: Objective) -> None:
