@@ -107,7 +107,7 @@ class TrainingObjective:
         export(self._trained, self._dataset, folder, about)
 
     def reference(self, n_steps: int) -> Reading:
-        """What the device is like just now, from so many steps of the reference workload; see `objectives.reference`."""
+        """What the device is like just now; see `objectives.reference.read`."""
         return reference.read(self._device, n_steps)
 
     def close(self) -> None:

@@ -18,11 +18,7 @@ SHAPES = {"cpu": (16, 32, 16), "cuda": (256, 64, 32)}  # images, channels, pixel
 
 
 def read(device: torch.device, n_steps: int) -> Reading:
-    """What a device is like just now, from `n_steps` steps, the first two of which only warm it up.
-
-    The median of the steps leaves out those in which another process had the core: how much of a training others had
-    is told by its own process time.
-    """
+    """What a device is like just now, from `n_steps` steps, the first two of which only warm it up."""
     seconds = _step_seconds(device, n_steps)[WARM_UP_STEPS:]
     if device.type == "cuda":  # at once: clocks rise again while a GPU rests
         load = gpu.load(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
@@ -31,7 +27,11 @@ def read(device: torch.device, n_steps: int) -> Reading:
 
 
 def _step_seconds(device: torch.device, n_steps: int) -> list[float]:
-    """Seconds of each step, forward and backward in strict fp32. Random state is left as it was."""
+    """Seconds of each step, forward and backward in strict fp32. Random state is left as it was.
+
+    On a CPU they are the process's own: what others have of the core in so few steps is chance, and what they had of
+    it while a training ran is told by its own process seconds.
+    """
     n_images, width, size = SHAPES[device.type]
     FORMATS["fp32"].set_float32_products()
     with torch.random.fork_rng(devices=[]):
@@ -40,7 +40,8 @@ def _step_seconds(device: torch.device, n_steps: int) -> list[float]:
             *(nn.Conv2d(3, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()),
             *(nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()),
             *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 10)),
-        ).to(device, memory_format=torch.channels_last)
+        ).to(device)
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         x = torch.randn(n_images, 3, size, size).to(device, memory_format=torch.channels_last)
     y = torch.zeros(n_images, dtype=torch.int64, device=device)
     seconds = []
@@ -49,5 +50,5 @@ def _step_seconds(device: torch.device, n_steps: int) -> list[float]:
         with clock.span("steps"):
             F.cross_entropy(network(x), y).backward()  # type: ignore[no-untyped-call]
         network.zero_grad(set_to_none=True)
-        seconds.append(clock.charged)
+        seconds.append(clock.charged if device.type == "cuda" else clock.process_seconds)
     return seconds

@@ -133,7 +133,7 @@ def first(trial: FrozenTrial) -> int:
 
 
 def points(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """The finished runs: of a trial and its repeats one, the first quiet one, or the fastest where all were disturbed."""
+    """The finished runs; of a trial and its repeats the first quiet one, or the fastest where all were disturbed."""
     groups: dict[int, list[FrozenTrial]] = {}
     for trial in filter(is_finished_run, trials):
         groups.setdefault(first(trial), []).append(trial)

@@ -108,7 +108,7 @@ class Study:
         return trial
 
     def claim(self, n_trials: int) -> OptunaTrial | None:
-        """The next trial of a total of `n_trials`, or a repeat; None when nothing is missing but what is running now."""
+        """The next trial of a total of `n_trials`, or a repeat; None when only what is running now is missing."""
         return self._patiently(lambda: self._claim(n_trials))
 
     def _claim(self, n_trials: int) -> OptunaTrial | None:
@@ -232,7 +232,7 @@ class Study:
     def repeat_disturbed(self) -> dict[int, int]:
         """Queues what is to be timed again: number of a disturbed trial, number of its repeat."""
         with self.exclusive():
-            queued = {}
+            queued: dict[int, int] = {}
             trials = self.trials()
             for trial in repeats.due(trials, self.floor, self.spec.search.repeats):
                 queued[trial.number] = len(trials) + len(queued)

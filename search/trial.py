@@ -50,7 +50,7 @@ def run(study: Study, trial: optuna.Trial, objective: Objective, watcher: Watche
         DeviceLost: the device failed.
         StorageError: the network cannot be exported, or the result cannot be told.
     """
-    again: dict[int, int] = {}
+    again: list[str] = []
     try:
         pipeline = study.pipeline(trial)
         attributes = storage.patiently(lambda: trial.user_attrs)
@@ -58,10 +58,7 @@ def run(study: Study, trial: optuna.Trial, objective: Objective, watcher: Watche
         try:
             reports, reason = _train(study, trial, pipeline, objective, watcher, deadline)
             message = f"{accuracy_of(study, reports[-1]):.2%} after {reports[-1].train_seconds:.2f} s"
-            if reason is None:
-                again = _finish(study, trial, reports, objective)
-            else:
-                study.tell(_stopped(study, trial, reports, reason))
+            again = _recorded(study, trial, reports, reason, objective)
         except TrialFault as fault:
             reason, message = fault.reason, str(fault)
             _fail(study, trial, fault)
@@ -79,9 +76,8 @@ def run(study: Study, trial: optuna.Trial, objective: Objective, watcher: Watche
         study.requeue(trial)
         raise
     watcher.trial_finished(trial.number, reason or "complete", message)
-    for number, repeat in again.items():
-        why = study.trials()[number].user_attrs[records.NOISY]
-        watcher.say(f"  trial {number} was disturbed ({why}): it is timed again as trial {repeat}")
+    for line in again:
+        watcher.say(line)
     return trial.number, reason or "complete"
 
 
@@ -121,6 +117,18 @@ def _train(
             if time.monotonic() > deadline and report.epoch < report.epochs:
                 raise OutOfTime
     return reports, None
+
+
+def _recorded(
+    study: Study, trial: optuna.Trial, reports: list[Report], reason: str | None, objective: Objective
+) -> list[str]:
+    """Tells the result of a training; returns a line for each trial that is timed again because of it."""
+    if reason is None:
+        queued = _finish(study, trial, reports, objective)
+        why = {number: study.trials()[number].user_attrs[records.NOISY] for number in queued}
+        return [f"  trial {n} was disturbed ({why[n]}): it is timed again as trial {queued[n]}" for n in queued]
+    study.tell(_stopped(study, trial, reports, reason))
+    return []
 
 
 def _finish(study: Study, trial: optuna.Trial, reports: list[Report], objective: Objective) -> dict[int, int]:
