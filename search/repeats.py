@@ -8,18 +8,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 from optuna.trial import FrozenTrial, TrialState
 
 from search import records
-from search.front import Outcome, front
+from search.front import front
 from spaces.base import BASELINE
 
 
 def due(trials: Sequence[FrozenTrial], floor: float, limit: int) -> list[FrozenTrial]:
     """The disturbed runs to queue again, each at most `limit` times.
 
-    Timed again is BASELINE, with which all are compared, and what would be on the front had nothing been disturbed.
+    Timed again is BASELINE, with which all are compared, and what is on the front or would be, undisturbed.
     """
     disturbed = [trial for trial in records.points(trials) if trial.user_attrs.get(records.NOISY)]
     if not disturbed:
@@ -57,14 +58,14 @@ def kept(trials: Sequence[FrozenTrial], floor: float, limit: int) -> set[int]:
 
 
 def _candidates(trials: Sequence[FrozenTrial], floor: float) -> set[int]:
-    """The front at the seconds that each run would have taken undisturbed, as far as that can be estimated."""
-    estimates = [
-        Outcome(
-            point.trial, trials[point.trial].user_attrs.get(records.UNDISTURBED, point.train_seconds), point.accuracy
-        )
-        for point in records.outcomes(trials, floor)
-    ]
-    return {point.trial for point in front(estimates)}
+    """The front as it is, and at the seconds that each run would have taken undisturbed, as far as can be estimated.
+
+    Estimates are compared with estimates: where everything is disturbed, each would beat what was measured of others.
+    """
+    measured = records.outcomes(trials, floor)
+    seconds = [trials[point.trial].user_attrs.get(records.UNDISTURBED) or point.train_seconds for point in measured]
+    estimated = [replace(point, train_seconds=each) for point, each in zip(measured, seconds, strict=True)]
+    return {point.trial for point in (*front(measured), *front(estimated))}
 
 
 def _waited_for(trials: Sequence[FrozenTrial]) -> set[int]:
