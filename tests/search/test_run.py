@@ -155,7 +155,7 @@ def test_a_training_that_shares_its_core_is_found_and_timed_again(place: Path) -
     assert (repeat.user_attrs[records.REPEAT_OF], repeat.values[1]) == (0, first.values[1])
     result = json.loads(done.stdout)
     assert result["trials"]["repeats"] == 1
-    assert result["front"][0]["noisy"] == stored(place)[result["front"][0]["trial"]].user_attrs.get(records.NOISY)
+    assert result["baseline"]["noisy"] == stored(place)[result["baseline"]["trial"]].user_attrs.get(records.NOISY)
 
 
 def test_killed_in_mid_trial_twice_the_study_still_ends_whole(place: Path) -> None:
