@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from statistics import mean, median
 
@@ -26,9 +28,14 @@ class Calibration:
     n_foreign: int = 0  # processes of others on the GPU, which may be there for good
 
 
-def calibrated(objective: Objective) -> dict[str, object]:
-    """A `Calibration` of the device as plain JSON data, from probes as short as they will ever be."""
-    readings = [objective.reference(LEAST_STEPS) for _ in range(PROBES)]
+def calibrated(objectives: Sequence[Objective]) -> dict[str, object]:
+    """A `Calibration` of the device as plain JSON data, from probes as short as they will ever be.
+
+    All workers are probed at the same time: what they take from each other is no disturbance.
+    """
+    with ThreadPoolExecutor(len(objectives)) as threads:
+        probed = threads.map(lambda each: [each.reference(LEAST_STEPS) for _ in range(PROBES)], objectives)
+        readings = [reading for several in probed for reading in several]
     middle = median(reading.step_seconds for reading in readings)
     deviation = median(abs(reading.step_seconds / middle - 1) for reading in readings)
     n_foreign = max(reading.n_foreign for reading in readings)

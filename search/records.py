@@ -137,10 +137,10 @@ def points(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     groups: dict[int, list[FrozenTrial]] = {}
     for trial in filter(is_finished_run, trials):
         groups.setdefault(first(trial), []).append(trial)
-    return sorted((min(group, key=_disturbed) for group in groups.values()), key=lambda trial: trial.number)
+    return sorted((min(group, key=_rank) for group in groups.values()), key=lambda trial: trial.number)
 
 
-def _disturbed(trial: FrozenTrial) -> tuple[bool, float, int]:
+def _rank(trial: FrozenTrial) -> tuple[bool, float, int]:
     """The least is the point of its group."""
     noisy = bool(trial.user_attrs.get(NOISY))
     return noisy, trial.values[0] if noisy else 0.0, trial.number

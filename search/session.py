@@ -151,7 +151,7 @@ def _open(
             if found is not None:
                 study = opening.resumed(name, spec, found, database, facts, workers)
             else:
-                number_formats, calibration = objectives[0].number_formats(), disturbance.calibrated(objectives[0])
+                number_formats, calibration = objectives[0].number_formats(), disturbance.calibrated(objectives)
                 study = opening.created(name, spec, database, facts, number_formats, workers, calibration)
                 for number_format, why in study.optuna.user_attrs[opening.FORMATS].items():
                     if why is not None:

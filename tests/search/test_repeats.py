@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from optuna.trial import FrozenTrial, TrialState
 
 from objectives.pipeline import Reading
-from search import opening, records, repeats, summary, trial
+from search import figures, opening, records, repeats, summary, trial
 from search.display import Display
 from search.disturbance import Calibration, calibrated, judged
 from search.study import Study
@@ -101,8 +101,8 @@ def test_the_threshold_follows_the_unrest_of_the_device_but_is_never_below_three
             self.n_steps.append(n_steps)
             return Reading(1.0 + 0.1 * (len(self.n_steps) % 3))
 
-    assert calibrated(Scripted([])) == {"step_seconds": 1e-3, "threshold": 0.03, "n_foreign": 0}
-    assert calibrated(Restless([]))["threshold"] == pytest.approx(3 * 0.1 / 1.1)
+    assert calibrated([Scripted([])]) == {"step_seconds": 1e-3, "threshold": 0.03, "n_foreign": 0}
+    assert calibrated([Restless([])])["threshold"] == pytest.approx(3 * 0.1 / 1.1)
 
 
 @pytest.mark.parametrize(("seconds", "n_steps"), [(0.1, []), (0.2, []), (0.5, [15]), (100.0, [50])])
@@ -153,6 +153,9 @@ def test_two_disturbed_repeats_leave_the_fastest_with_a_mark(new_study: Callable
     assert baseline is not None
     assert (baseline.number, baseline.user_attrs[records.ANCHOR]) == (6, BASELINE)
     assert baseline.user_attrs[records.NOISY] == "the core was shared 40% of the time"
+    noted = figures.note(baseline).splitlines()
+    assert "* times trial 0 again" in noted
+    assert "* disturbed: the core was shared 40% of the time; undisturbed about 1.80 s" in noted
     shown = summary.table(study)
     columns = {str(column.header): list(column.cells) for column in shown.columns}
     assert (columns["seconds"][0], set(columns["speed-up"])) == ("*3.00", {""})
