@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from statistics import mean, median
@@ -42,20 +42,40 @@ def calibrated(objectives: Sequence[Objective]) -> dict[str, object]:
     return asdict(Calibration(middle, max(LEAST_THRESHOLD, 3 * deviation), n_foreign))
 
 
-def observed(study: Study, report: Report, objective: Objective) -> dict[str, object]:
-    """What is to be told of a training that has just ended with this report: user attributes of its trial.
+@dataclass(frozen=True)
+class Watch:
+    """What a disturbance is judged by. Read before a training: after it the database may be away."""
 
-    On a GPU the process waits while the device computes: what it got of its core says nothing there.
-    """
-    known = study.attributes()
-    device = known[IDENTITY]["device"]
-    if device["model"] == MIXED:  # what is slow for one model is fast for another
-        return {}
-    calibration = Calibration(**known.get(CALIBRATION, {}))
-    n_steps = _n_steps(study, report, calibration)
-    reading = objective.reference(n_steps) if n_steps >= LEAST_STEPS else None
-    on_gpu = device["driver"].startswith("CUDA")
-    return judged(report, 1.0 if on_gpu else report.process_seconds / report.train_seconds, reading, calibration)
+    calibration: Calibration
+    device: Mapping[str, str]  # of the study's identity
+    seconds: tuple[float, ...]  # of the trainings that have ended
+
+    @classmethod
+    def of(cls, study: Study) -> Watch:
+        """The watch over the next training of a study."""
+        known = study.attributes()
+        finished = tuple(trial.values[0] for trial in study.trials() if records.is_finished_run(trial))
+        return cls(Calibration(**known.get(CALIBRATION, {})), known[IDENTITY]["device"], finished)
+
+    def observed(self, report: Report, objective: Objective) -> dict[str, object]:
+        """What is to be told of a training that has just ended with this report: user attributes of its trial.
+
+        On a GPU the process waits while the device computes: what it got of its core says nothing there.
+        """
+        if self.device["model"] == MIXED:  # what is slow for one model is fast for another
+            return {}
+        n_steps = self._n_steps(report)
+        reading = objective.reference(n_steps) if n_steps >= LEAST_STEPS else None
+        on_gpu = self.device["driver"].startswith("CUDA")
+        share = 1.0 if on_gpu else report.process_seconds / report.train_seconds
+        return judged(report, share, reading, self.calibration)
+
+    def _n_steps(self, report: Report) -> int:
+        """Steps of the reference workload that the budget has room for."""
+        if self.calibration.step_seconds is None:
+            return 0
+        budget = BUDGET * mean([*self.seconds, report.train_seconds])
+        return min(MOST_STEPS, int(budget / self.calibration.step_seconds))
 
 
 def judged(report: Report, share: float, reading: Reading | None, calibration: Calibration) -> dict[str, object]:
@@ -78,12 +98,3 @@ def judged(report: Report, share: float, reading: Reading | None, calibration: C
         attributes[records.NOISY] = "; ".join(signs)
         attributes[records.UNDISTURBED] = round(report.train_seconds / slowdown, 4)
     return attributes
-
-
-def _n_steps(study: Study, report: Report, calibration: Calibration) -> int:
-    """Steps of the reference workload that the budget has room for."""
-    if calibration.step_seconds is None:
-        return 0
-    finished = [trial.values[0] for trial in study.trials() if records.is_finished_run(trial)]
-    budget = BUDGET * mean([*finished, report.train_seconds])
-    return min(MOST_STEPS, int(budget / calibration.step_seconds))

@@ -15,7 +15,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from objectives.errors import DataError, DeviceError, DeviceLost
 from objectives.pipeline import Pipeline, Report
-from search import disturbance, records, storage
+from search import records, storage
+from search.disturbance import Watch
 from search.errors import StorageError, Untold
 from search.objective import Halted, Objective, TrialFault, WorkerLost
 from search.pruner import STOPPING, Point
@@ -52,13 +53,13 @@ def run(study: Study, trial: optuna.Trial, objective: Objective, watcher: Watche
     """
     again: list[str] = []
     try:
-        pipeline = study.pipeline(trial)
+        pipeline, watch = study.pipeline(trial), Watch.of(study)
         attributes = storage.patiently(lambda: trial.user_attrs)
         watcher.trial_started(trial.number, attributes.get(records.ANCHOR), pipeline)
         try:
             reports, reason = _train(study, trial, pipeline, objective, watcher, deadline)
             message = f"{accuracy_of(study, reports[-1]):.2%} after {reports[-1].train_seconds:.2f} s"
-            again = _recorded(study, trial, reports, reason, objective)
+            again = _recorded(study, trial, reports, reason, objective, watch)
         except TrialFault as fault:
             reason, message = fault.reason, str(fault)
             _fail(study, trial, fault)
@@ -120,18 +121,20 @@ def _train(
 
 
 def _recorded(
-    study: Study, trial: optuna.Trial, reports: list[Report], reason: str | None, objective: Objective
+    study: Study, trial: optuna.Trial, reports: list[Report], reason: str | None, objective: Objective, watch: Watch
 ) -> list[str]:
     """Tells the result of a training; returns a line for each trial that is timed again because of it."""
     if reason is None:
-        queued = _finish(study, trial, reports, objective)
+        queued = _finish(study, trial, reports, objective, watch)
         why = {number: study.trials()[number].user_attrs[records.NOISY] for number in queued}
         return [f"  trial {n} was disturbed ({why[n]}): it is timed again as trial {queued[n]}" for n in queued]
     study.tell(_stopped(study, trial, reports, reason))
     return []
 
 
-def _finish(study: Study, trial: optuna.Trial, reports: list[Report], objective: Objective) -> dict[int, int]:
+def _finish(
+    study: Study, trial: optuna.Trial, reports: list[Report], objective: Objective, watch: Watch
+) -> dict[int, int]:
     """Tells the result of a training that ran to its end; its network is exported when it enters the front.
 
     Returns what was queued to be timed again: number of a disturbed trial, number of its repeat.
@@ -143,7 +146,7 @@ def _finish(study: Study, trial: optuna.Trial, reports: list[Report], objective:
         "COMPLETE",
         (last.train_seconds, accuracy),
         records.explanation(reports, [accuracy_of(study, report) for report in reports])
-        | disturbance.observed(study, last, objective),
+        | watch.observed(last, objective),
         violation=study.floor - accuracy,
     )
     try:
