@@ -63,6 +63,7 @@ class Timed:
     def __init__(self, objective: Objective) -> None:
         self._objective, self.seconds = objective, 0.0
         self.facts, self.number_formats, self.close = objective.facts, objective.number_formats, objective.close
+        self.reference = objective.reference
         self.export_seconds = 0.0
 
     def reports(self, pipeline: Pipeline, seeds: Seeds) -> Generator[Report]:

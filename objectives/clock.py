@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import resource
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -34,7 +35,7 @@ class Clock:
     @contextmanager
     def span(self, activity: Activity) -> Iterator[None]:
         """Adds the seconds of the enclosed block to `activity`, also when the block raises."""
-        process_start = time.process_time()
+        process_start = _process_seconds()
         try:
             if self._device.type == "cuda":
                 with self._cuda_span(activity):
@@ -47,7 +48,7 @@ class Clock:
                     self._seconds[activity] += time.perf_counter() - start
         finally:
             if activity in CHARGED:
-                self._process_seconds += time.process_time() - process_start
+                self._process_seconds += _process_seconds() - process_start
 
     @contextmanager
     def _cuda_span(self, activity: Activity) -> Iterator[None]:
@@ -72,7 +73,7 @@ class Clock:
 
     @property
     def process_seconds(self) -> float:
-        """CPU time of the process within the charged spans."""
+        """CPU time of the process, and of children that it waited for, within the charged spans."""
         return self._process_seconds
 
 
@@ -114,6 +115,12 @@ def peak_memory(device: torch.device) -> int:
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
     raise RuntimeError("/proc/self/status has no VmHWM line: memory cannot be measured on this system")
+
+
+def _process_seconds() -> float:
+    """CPU time of this process and of its children that have ended: torch.compile waits for a compiler."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
 
 
 def _cpu_model() -> str:

@@ -10,6 +10,7 @@ from statistics import median
 
 import torch
 
+from objectives import reference
 from objectives.allocator import keep_freed_memory
 from objectives.augment import Batches, Normalisation
 from objectives.clock import TIMING_VERSION, describe
@@ -18,7 +19,7 @@ from objectives.errors import DataError, DeviceError
 from objectives.executors import Eager, Segment
 from objectives.export import export
 from objectives.formats import FORMATS, LossScaler, unavailable
-from objectives.pipeline import NumberFormatName, Pipeline, Report
+from objectives.pipeline import NumberFormatName, Pipeline, Reading, Report
 from objectives.task import Seeds, Task
 from objectives.train import Trained, augmentation, starting_state, train
 
@@ -105,6 +106,10 @@ class TrainingObjective:
         if self._trained is None:
             raise ValueError("there is nothing to export: the last training did not run to its end")
         export(self._trained, self._dataset, folder, about)
+
+    def reference(self, n_steps: int) -> Reading:
+        """What the device is like just now; see `objectives.reference.read`."""
+        return reference.read(self._device, n_steps)
 
     def close(self) -> None:
         """Lets go of the last training."""

@@ -1,4 +1,4 @@
-"""What an objective trains and what it tells: `Pipeline` and `Report`, frozen and plain.
+"""What an objective trains and what it tells: `Pipeline`, `Report` and `Reading`, frozen and plain.
 
 A pipeline converts to and from JSON, so that it can be stored with a trial, sent to a worker and exported with a model.
 Nothing here imports torch: the process that owns a study describes pipelines without ever loading it.
@@ -121,7 +121,7 @@ class Report:
     settled: bool  # the accuracy says something about the final one: images and network have their full size
     loss: float  # mean training loss over the steps taken in this epoch; NaN when loss scaling skipped all of them
     diverged: bool  # that loss is no longer finite
-    process_seconds: float  # CPU time of the process within train_seconds
+    process_seconds: float  # CPU time of the process, and of compilers that it waited for, within train_seconds
     boundary_seconds: float  # within train_seconds: surgery and whatever else strategies do between epochs
     eval_seconds: float  # evaluation so far; not charged
     train_flops: float  # of the network, spent so far; 1 multiply-add = 2 FLOPs. Not what strategies compute beside it
@@ -142,6 +142,24 @@ class Report:
         values = dict(plain)
         values["events"] = tuple(values.get("events", ()))  # type: ignore[arg-type]
         return cls(**values)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a device is like just now, between two trainings."""
+
+    step_seconds: float  # of the reference workload: median of its steps
+    n_foreign: int = 0  # processes of others that compute on the GPU
+    throttled: tuple[str, ...] = ()  # why the clocks of the GPU are lowered, in words
+
+    def to_json(self) -> dict[str, object]:
+        """This reading as plain JSON data; `from_json` is the inverse."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, plain: Mapping[str, object]) -> Reading:
+        """The reading that `to_json` wrote."""
+        return cls(**{**plain, "throttled": tuple(plain["throttled"])})  # type: ignore[arg-type]
 
 
 # name, lowest, highest value of every bounded setting

@@ -21,7 +21,7 @@ from typing import Any
 
 from objectives.durable import write_folder
 from objectives.errors import DeviceError
-from objectives.pipeline import Pipeline, Report
+from objectives.pipeline import Pipeline, Reading, Report
 from objectives.task import Seeds
 from search import opening
 from search.errors import UsageError
@@ -174,6 +174,9 @@ class RayWorker:
         if isinstance(files, str):
             raise_told(json.loads(files))
         write_folder(folder, files)
+
+    def reference(self, n_steps: int) -> Reading:
+        return Reading.from_json(self._ask("reference", EXPORT, n_steps=n_steps)["reading"])
 
     def halt(self) -> None:
         self._halted.set()

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
 
 import optuna
 
@@ -29,17 +28,11 @@ PAUSE = 0.5  # seconds between two looks at trials that run elsewhere, and betwe
 HEARTBEAT = 30.0  # seconds
 
 
-class Audience(trial.Watcher, Protocol):
-    """Whoever is shown all trials, and what belongs to none."""
-
-    def say(self, line: str) -> None: ...
-
-
 @dataclass
 class _InTurn:
     """Shows the trials of several threads to one audience that knows nothing of threads."""
 
-    audience: Audience
+    audience: trial.Watcher
     lock: threading.Lock
 
     def trial_started(self, number: int, anchor: str | None, pipeline: Pipeline) -> None:
@@ -62,7 +55,7 @@ class _InTurn:
 class Crew:
     """Runs trials of a study until it has `n_trials`, or `deadline` (of `time.monotonic()`) passes."""
 
-    def __init__(self, study: Study, audience: Audience, n_trials: int, deadline: float) -> None:
+    def __init__(self, study: Study, audience: trial.Watcher, n_trials: int, deadline: float) -> None:
         self._study, self._n_trials, self._deadline = study, n_trials, deadline
         self._audience = _InTurn(audience, threading.Lock())
         self._ended = threading.Event()
@@ -130,7 +123,7 @@ class Crew:
         No trial is taken before there is a machine for it: others may have room.
         """
         while time.monotonic() < self._deadline and not self._ended.is_set():
-            if not self._study.n_left(self._n_trials):
+            if self._study.is_complete(self._n_trials):
                 return None
             if is_ready() and (asked := self._study.claim(self._n_trials)) is not None:
                 return asked

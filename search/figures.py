@@ -51,6 +51,10 @@ def note(trial: FrozenTrial) -> str:
     title = records.in_words(trial) if curve else attributes.get(records.WORDS, "nothing was sampled")
     lines = [f"**trial {trial.number}**: {literal(title)}", ""]
     lines.append(f"* ended: {records.reason(trial).replace('_', ' ')}")
+    if records.is_repeat(trial):
+        lines.append(f"* times trial {records.first(trial)} again")
+    if disturbed := attributes.get(records.NOISY):
+        lines.append(f"* disturbed: {disturbed}; undisturbed about {attributes[records.UNDISTURBED]:.2f} s")
     if records.MESSAGE in attributes:
         lines.append(f"* message: {literal(attributes[records.MESSAGE])}")
     if curve:

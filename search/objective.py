@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Literal, Protocol
 
-from objectives.pipeline import Pipeline, Report
+from objectives.pipeline import Pipeline, Reading, Report
 from objectives.task import Seeds, Task
 
 FaultReason = Literal["out_of_memory", "hang", "crash"]
@@ -58,6 +58,9 @@ class Objective(Protocol):
 
     def export(self, folder: Path, about: Mapping[str, object]) -> None:
         """Writes the network of the last training, which ran to its end."""
+
+    def reference(self, n_steps: int) -> Reading:
+        """What the device is like just now, from so many steps of the reference workload, two of them to warm up."""
 
     def close(self) -> None:
         """Frees what is held."""

@@ -17,6 +17,7 @@ from spaces.base import Given
 from spaces.restricted import check, suggestion, walk
 
 IDENTITY, FORMATS, FLOOR = "identity", "number_formats", "floor"
+CALIBRATION = "calibration"  # of what disturbs a training on this device: see search.disturbance
 MIXED = "mixed"  # what an identity says in place of a device model, where several are mixed on purpose
 CLUSTER = "of a cluster"  # ... and in place of workers per host: the cluster decides how many share one
 MIN_FLOOR = 0.2  # accuracy
@@ -113,6 +114,7 @@ def created(
     facts: Mapping[str, Any],
     number_formats: Mapping[str, str | None],
     workers: int | str = 1,
+    calibration: Mapping[str, object] | None = None,
 ) -> Study:
     """A new study in the database, for so many workers on a host, or CLUSTER.
 
@@ -137,6 +139,7 @@ def created(
         study.set_metric_names(list(records.METRICS))
     study.set_user_attr(FORMATS, dict(number_formats))
     study.set_user_attr(FLOOR, floor)
+    study.set_user_attr(CALIBRATION, dict(calibration or {}))
     study.set_user_attr("spec", spec.model_dump(mode="json"))
     study.set_user_attr(
         IDENTITY, identity(spec, given, {**facts, "workers": workers})

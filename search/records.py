@@ -20,6 +20,10 @@ METRICS = ("train_seconds", "val_accuracy")  # minimised, maximised: in this ord
 PIPELINE, WORDS, CURVE, REASON = "pipeline", "pipeline_words", "curve", "stop_reason"
 ANCHOR, RETRY_OF, SEED_TRIAL, OWNER, MESSAGE = "anchor", "retry_of", "seed_trial", "owner", "message"
 WOULD_STOP = "would_stop"  # with stopping switched off: when and why the trial would have been stopped
+REPEAT_OF = "repeat_of"  # number of the trial that is timed again, because it was disturbed
+NOISY = "noisy"  # what disturbed a finished training, in words
+UNDISTURBED = "undisturbed_seconds"  # estimate: what it would have taken otherwise
+REFERENCE_RATIO = "reference_ratio"  # seconds of the reference workload after the training, over the study's own
 
 STOPPED = ("dominated", "below_floor", "diverged")  # reasons to end a training early: PRUNED
 OWN_FAULTS = ("out_of_memory", "hang", "crash")  # FAIL, counted
@@ -36,6 +40,7 @@ class Counts:
     waiting: int
     running: int
     by_reason: dict[str, int]
+    repeats: int  # among the complete: trials that were timed again
 
 
 def curve_json(reports: Sequence[Report], accuracies: Sequence[float]) -> list[list[float | None]]:
@@ -117,11 +122,34 @@ def is_finished_run(trial: FrozenTrial) -> bool:
     return trial.state == TrialState.COMPLETE and trial.user_attrs.get(REASON) is None
 
 
+def is_repeat(trial: FrozenTrial) -> bool:
+    """Whether the trial times another one again."""
+    return REPEAT_OF in trial.user_attrs
+
+
+def first(trial: FrozenTrial) -> int:
+    """Number of the trial that this one times again; its own where it is none."""
+    return int(trial.user_attrs.get(REPEAT_OF, trial.number))
+
+
+def points(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """The finished runs; of a trial and its repeats the first quiet one, or the fastest where all were disturbed."""
+    groups: dict[int, list[FrozenTrial]] = {}
+    for trial in filter(is_finished_run, trials):
+        groups.setdefault(first(trial), []).append(trial)
+    return sorted((min(group, key=_rank) for group in groups.values()), key=lambda trial: trial.number)
+
+
+def _rank(trial: FrozenTrial) -> tuple[bool, float, int]:
+    """The least is the point of its group."""
+    noisy = bool(trial.user_attrs.get(NOISY))
+    return noisy, trial.values[0] if noisy else 0.0, trial.number
+
+
 def outcomes(trials: Sequence[FrozenTrial], floor: float) -> list[Outcome]:
     """Finished runs at or above the accuracy floor, as points: the candidates for the front."""
-    finished = [trial for trial in trials if is_finished_run(trial)]
-    points = [Outcome(trial.number, trial.values[0], trial.values[1]) for trial in finished]
-    return [point for point in points if point.accuracy >= floor]
+    outcomes = [Outcome(trial.number, trial.values[0], trial.values[1]) for trial in points(trials)]
+    return [outcome for outcome in outcomes if outcome.accuracy >= floor]
 
 
 def pareto_front(trials: Sequence[FrozenTrial], floor: float) -> tuple[Outcome, ...]:
@@ -131,18 +159,18 @@ def pareto_front(trials: Sequence[FrozenTrial], floor: float) -> tuple[Outcome, 
 
 def baseline(trials: Sequence[FrozenTrial], name: str) -> FrozenTrial | None:
     """The finished run of the anchor called `name`, or None."""
-    runs = [trial for trial in trials if is_finished_run(trial) and trial.user_attrs.get(ANCHOR) == name]
-    return runs[0] if runs else None
+    runs = (trial for trial in points(trials) if trial.user_attrs.get(ANCHOR) == name)
+    return next(runs, None)
 
 
 def n_counted(trials: Sequence[FrozenTrial]) -> int:
-    """Trials that count towards a study's total: finished, stopped, or failed by their own cause and not retried."""
+    """Trials that count towards a study's total: finished, stopped, or failed by their own cause; once each."""
     retried = {trial.user_attrs.get(RETRY_OF) for trial in trials}
     counted = 0
     for trial in trials:
         ended = trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
         failed = trial.state == TrialState.FAIL and reason(trial) in OWN_FAULTS and trial.number not in retried
-        counted += ended or failed
+        counted += (ended or failed) and not is_repeat(trial)
     return counted
 
 
@@ -157,6 +185,7 @@ def counts(trials: Sequence[FrozenTrial]) -> Counts:
         states[TrialState.WAITING],
         states[TrialState.RUNNING],
         dict(sorted(reasons.items())),
+        sum(is_repeat(trial) for trial in trials if is_finished_run(trial)),
     )
 
 

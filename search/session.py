@@ -15,7 +15,7 @@ from typing import cast
 import optuna
 from rich.console import Console
 
-from search import cluster, devices, figures, opening, records, storage, summary
+from search import cluster, devices, disturbance, figures, opening, records, storage, summary
 from search.crew import Crew
 from search.display import Display, LiveDisplay, PlainDisplay
 from search.errors import DeviceFault, UsageError
@@ -49,10 +49,10 @@ def run(options: argparse.Namespace, training: Training) -> None:
         display.say(f"warning: {warning}")
     with database.exclusive(name):  # another run may be creating it
         found = opening.find(name, database)
-    done = records.n_counted(found.get_trials(deepcopy=False)) if found is not None else 0
+    study = opening.opened(name, spec, found, database) if found is not None else None
+    done = records.n_counted(study.trials()) if study is not None else 0
     n_trials = done + options.add if options.add else options.n_trials or spec.search.n_trials
-    if found is not None and done >= n_trials:
-        study = opening.opened(name, spec, found, database)
+    if study is not None and study.is_complete(n_trials):
         display.say(f"study {name!r} is complete with {done} trials: nothing to train; for more add --add N")
     else:
         timeout = options.timeout or spec.search.timeout
@@ -62,7 +62,7 @@ def run(options: argparse.Namespace, training: Training) -> None:
         except KeyboardInterrupt:
             display.say(f"interrupted; to go on: {_again(options, n_trials)}")
             raise
-        if study.n_left(n_trials):
+        if not study.is_complete(n_trials):
             display.say(f"time is up; to go on: {_again(options, n_trials)}")
     _show(study, options)
 
@@ -151,7 +151,8 @@ def _open(
             if found is not None:
                 study = opening.resumed(name, spec, found, database, facts, workers)
             else:
-                study = opening.created(name, spec, database, facts, objectives[0].number_formats(), workers)
+                number_formats, calibration = objectives[0].number_formats(), disturbance.calibrated(objectives)
+                study = opening.created(name, spec, database, facts, number_formats, workers, calibration)
                 for number_format, why in study.optuna.user_attrs[opening.FORMATS].items():
                     if why is not None:
                         display.say(f"number format {number_format} is left out: {why}")

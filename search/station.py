@@ -49,6 +49,8 @@ class Station:
                 return {"facts": self._worker.facts()}
             case "number_formats":
                 return {"number_formats": self._worker.number_formats()}
+            case "reference":
+                return {"reading": self._worker.reference(message["n_steps"]).to_json()}
             case "train":
                 self._stop()  # of a training whose owner was not able to say so
                 self._reports = self._worker.reports(Pipeline.from_json(message["pipeline"]), Seeds(*message["seeds"]))

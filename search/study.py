@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import optuna
@@ -20,7 +20,7 @@ from optuna.trial import Trial as OptunaTrial
 
 from objectives.pipeline import Pipeline
 from objectives.task import Seeds
-from search import records, results, storage
+from search import records, repeats, results, storage
 from search.errors import Untold
 from search.front import Outcome, Reference, hypervolume, normalised_hypervolume
 from search.owner import Owner, this_process
@@ -37,6 +37,7 @@ LATE = "late_result"  # study attribute, with the number of the trial: told afte
 WORSE_THAN_BASELINE = 10  # times the seconds of the baseline: the reference of the hypervolume
 MAX_RETRIES = 3  # of a trial whose worker was lost with the whole program, or whose device was lost
 LEASE_SECONDS = 180  # without a heartbeat, a trial of another host is lost
+_INHERITED = (records.SEED_TRIAL, records.ANCHOR, records.REPEAT_OF)  # by a trial that is queued once more
 
 T = TypeVar("T")
 
@@ -65,6 +66,10 @@ class Study:
         """All trials, by number."""
         return self._patiently(lambda: self.optuna.get_trials(deepcopy=False))
 
+    def attributes(self) -> dict[str, Any]:
+        """The user attributes of the study."""
+        return self._patiently(lambda: self.optuna.user_attrs)
+
     def _patiently(self, action: Callable[[], T]) -> T:
         """What the action returns; while the database is away it is tried again.
 
@@ -78,13 +83,20 @@ class Study:
         with self.database.exclusive(self.name):
             yield
 
-    def ask(self) -> OptunaTrial:
-        """The next trial, signed by this process: one from the queue (anchors, what was interrupted), or a new one."""
+    def ask(self, waiting: FrozenTrial | None = None) -> OptunaTrial:
+        """The next trial, signed by this process: one from the queue (anchors, what was interrupted), or a new one.
+
+        `waiting`: this one from the queue.
+        """
         with self.exclusive():
             trials = self.trials()
             n_waiting = sum(trial.state == TrialState.WAITING for trial in trials)
             self.optuna.sampler = sampler(self.spec, len(trials), n_waiting)
-            trial = self.optuna.ask()
+            if waiting is None:
+                trial = self.optuna.ask()
+            else:
+                self._storage.set_trial_state_values(waiting._trial_id, TrialState.RUNNING)
+                trial = OptunaTrial(self.optuna, waiting._trial_id)
             try:
                 trial.set_user_attr(records.OWNER, this_process().to_json())
                 pipeline = self.pipeline(trial)
@@ -96,14 +108,18 @@ class Study:
         return trial
 
     def claim(self, n_trials: int) -> OptunaTrial | None:
-        """The next trial of a total of `n_trials`; None when nothing is missing but what is running now."""
+        """The next trial of a total of `n_trials`, or a repeat; None when only what is running now is missing."""
         return self._patiently(lambda: self._claim(n_trials))
 
     def _claim(self, n_trials: int) -> OptunaTrial | None:
         with self.exclusive():
             self.recover()
-            running = sum(trial.state == TrialState.RUNNING for trial in self.trials())
-            return self.ask() if self.n_left(n_trials) > running else None
+            trials = self.trials()
+            running = sum(trial.state == TrialState.RUNNING and not records.is_repeat(trial) for trial in trials)
+            if self.n_left(n_trials) > running:
+                return self.ask()
+            again = next(iter(repeats.waiting(trials)), None)
+            return self.ask(again) if again is not None else None
 
     def pipeline(self, trial: OptunaTrial) -> Pipeline:
         """The pipeline that the trial chooses."""
@@ -129,11 +145,12 @@ class Study:
         return records.baseline(self.trials(), BASELINE)
 
     def reference(self) -> Reference | None:
-        """The worst corner of the hypervolume: fixed when BASELINE has run, None before."""
-        stored = self._patiently(lambda: self.optuna.user_attrs).get(REFERENCE)
+        """The worst corner of the hypervolume: None before BASELINE has run, fixed once it is not timed again."""
+        stored = self.attributes().get(REFERENCE)
         if stored is None and (run := self.baseline()) is not None:
             stored = [WORSE_THAN_BASELINE * run.values[0], self.floor]
-            self._patiently(lambda: self.optuna.set_user_attr(REFERENCE, stored))
+            if records.first(run) not in repeats.unsettled(self.trials(), self.floor, self.spec.search.repeats):
+                self._patiently(lambda: self.optuna.set_user_attr(REFERENCE, stored))
         return Reference(*stored) if stored is not None else None
 
     def hypervolume(self, outcomes: Sequence[Outcome] | None = None) -> tuple[float, float] | None:
@@ -142,7 +159,7 @@ class Study:
         The box reaches from the reference down to the fastest anchor and up to an accuracy of 1.
         """
         reference = self.reference()
-        anchors = [t.values[0] for t in self.trials() if records.is_finished_run(t) and records.ANCHOR in t.user_attrs]
+        anchors = [t.values[0] for t in records.points(self.trials()) if records.ANCHOR in t.user_attrs]
         if reference is None or not anchors:
             return None
         points = self.front() if outcomes is None else outcomes
@@ -151,6 +168,11 @@ class Study:
     def n_left(self, n_trials: int) -> int:
         """Trials that are missing from a total of `n_trials`."""
         return max(0, n_trials - records.n_counted(self.trials()))
+
+    def is_complete(self, n_trials: int) -> bool:
+        """Whether it has so many trials, and nothing is left to be timed again."""
+        limit = self.spec.search.repeats
+        return not self.n_left(n_trials) and not repeats.unsettled(self.trials(), self.floor, limit)
 
     def tell(self, result: Result) -> None:
         """Writes how a trial ended. While another program holds the database, it is tried again.
@@ -195,7 +217,7 @@ class Study:
             with suppress(optuna.exceptions.UpdateFinishedTrialError), self.exclusive():  # told, or given up, meanwhile
                 if trial.user_attrs.get(records.OWNER, ours) != ours:  # put back before, and taken by another run
                     return
-                for name in (records.REASON, records.MESSAGE, records.WOULD_STOP):
+                for name in (records.REASON, records.MESSAGE, records.WOULD_STOP, records.NOISY, records.UNDISTURBED):
                     if name in trial.user_attrs:
                         self._storage.set_trial_user_attr(trial._trial_id, name, None)
                 self._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
@@ -204,16 +226,25 @@ class Study:
 
     def retry(self, trial: FrozenTrial) -> None:
         """Queues a failed trial once more, with the same parameters and seeds."""
-        if any(other.user_attrs.get(records.RETRY_OF) == trial.number for other in self.trials()):
-            return
-        attributes = {
-            records.RETRY_OF: trial.number,
-            records.SEED_TRIAL: trial.user_attrs.get(records.SEED_TRIAL, trial.number),
-        }
-        if records.ANCHOR in trial.user_attrs:
-            attributes[records.ANCHOR] = trial.user_attrs[records.ANCHOR]
+        if not any(other.user_attrs.get(records.RETRY_OF) == trial.number for other in self.trials()):
+            self._enqueue(trial, {records.RETRY_OF: trial.number})
+
+    def repeat_disturbed(self) -> dict[int, int]:
+        """Queues what is to be timed again: number of a disturbed trial, number of its repeat."""
+        with self.exclusive():
+            queued: dict[int, int] = {}
+            trials = self.trials()
+            for trial in repeats.due(trials, self.floor, self.spec.search.repeats):
+                queued[trial.number] = len(trials) + len(queued)
+                self._enqueue(trial, {records.REPEAT_OF: records.first(trial)})
+        return queued
+
+    def _enqueue(self, trial: FrozenTrial, attributes: dict[str, object]) -> None:
+        """Queues a trial once more, with the same parameters and seeds; as a repeat where it was one."""
+        inherited = {key: trial.user_attrs[key] for key in _INHERITED if key in trial.user_attrs}
         queued = trial.system_attrs.get("fixed_params", {})  # all of an anchor's, also those not yet asked for
-        self.optuna.enqueue_trial({**queued, **trial.params}, user_attrs=attributes)
+        same = {records.SEED_TRIAL: trial.number, **inherited, **attributes}
+        self.optuna.enqueue_trial({**queued, **trial.params}, user_attrs=same)
 
     def heartbeat(self, trial_ids: Iterable[int]) -> None:
         """Says that trials still run: for other hosts, which cannot look at this one's processes."""
@@ -221,7 +252,10 @@ class Study:
             self._storage.record_heartbeat(trial_id)
 
     def recover(self) -> list[int]:
-        """Tells kept results, then fails the trials whose process is gone and queues each again; their numbers."""
+        """Tells kept results, then fails the trials whose process is gone and queues each again; their numbers.
+
+        Queues what else was about to be timed again when a process was killed.
+        """
         with self.exclusive():
             for path, result in results.kept(self.artifacts / "untold"):
                 self._tell(result)
@@ -229,6 +263,7 @@ class Study:
             lost = [trial for trial in self.trials() if trial.state == TrialState.RUNNING and self.is_lost(trial)]
             for trial in lost:
                 self.lose(trial.number, "its process is gone")
+            self.repeat_disturbed()
         return [trial.number for trial in lost]
 
     def lose(self, number: int, message: str) -> str:
@@ -257,9 +292,13 @@ class Study:
                 if name not in have and name not in left_out:
                     self.optuna.enqueue_trial(parameters, user_attrs={records.ANCHOR: name})
 
+    def kept(self, trials: Sequence[FrozenTrial]) -> set[int]:
+        """Trials whose networks are kept: those of the front, and those that repeats may bring back to it."""
+        return repeats.kept(trials, self.floor, self.spec.search.repeats)
+
     def strays(self) -> list[Path]:
-        """Exported models of trials that are not on the front, and what an interrupted export left."""
-        kept = {self.artifact(point.trial).name for point in self.front()}
+        """Exported models of trials that are not kept, and what an interrupted export left."""
+        kept = {self.artifact(number).name for number in self.kept(self.trials())}
         folders = [*self.artifacts.glob("trial-*"), *self.artifacts.glob(".trial-*.partial")]
         return [folder for folder in folders if folder.name not in kept and folder.is_dir()]
 

@@ -13,6 +13,8 @@ from search import disk, records
 from search.opening import IDENTITY
 from search.study import Study
 
+MARK = "*"  # of seconds that were disturbed
+
 
 def as_json(study: Study) -> dict[str, object]:
     """The result as plain data."""
@@ -52,10 +54,12 @@ def lines(study: Study) -> list[str]:
     reasons = ", ".join(
         f"{n} {reason.replace('_', ' ')}" for reason, n in counts.by_reason.items() if reason != "complete"
     )
-    ended = f"{counts.complete} complete, {counts.pruned} stopped early, {counts.failed} failed"
+    again = f" ({counts.repeats} of them timed again)" if counts.repeats else ""
+    ended = f"{counts.complete} complete{again}, {counts.pruned} stopped early, {counts.failed} failed"
     said = [
         "Seconds: training time on this device. Accuracy: of the validation images. Speed-up, difference in points and "
         "FLOPs of an inference: against BASELINE.",
+        *_disturbed(study),
         *_test_time(study),
         f"trials      {ended}" + (f" ({reasons})" if reasons else ""),
     ]
@@ -67,6 +71,16 @@ def lines(study: Study) -> list[str]:
         f"database    {study.database.shown} ({disk.words(disk.database_bytes(study.database.url))})",
         f"dashboard   python -m search.dashboard --study {study.name}",
     ]
+
+
+def _disturbed(study: Study) -> list[str]:
+    """What the mark means, where there is one."""
+    trials, baseline = study.trials(), study.baseline()
+    shown = [trials[point.trial] for point in study.front()] + ([baseline] if baseline is not None else [])
+    if not any(trial.user_attrs.get(records.NOISY) for trial in shown):
+        return []
+    said = "no speed-up is claimed for it, nor against it where it is BASELINE"
+    return [f"{MARK} Other work disturbed the device whenever this was timed: {said}."]
 
 
 def _test_time(study: Study) -> list[str]:
@@ -89,17 +103,20 @@ def _point(trial: FrozenTrial) -> dict[str, object]:
         "val_accuracy": trial.values[1],
         "params": trial.params,
         "pipeline": trial.user_attrs[records.PIPELINE],
+        "noisy": trial.user_attrs.get(records.NOISY),
     }
 
 
 def _row(trial: FrozenTrial, baseline: FrozenTrial | None) -> list[str]:
     seconds, accuracy = trial.values
+    mark = MARK if trial.user_attrs.get(records.NOISY) else ""
     against = ["", "", ""]
     if baseline is not None:
+        is_claim = not (mark or baseline.user_attrs.get(records.NOISY))
         kept = trial.user_attrs["inference_flops"] / baseline.user_attrs["inference_flops"]
         against = [
-            f"{baseline.values[0] / seconds:.2f}x",
+            f"{baseline.values[0] / seconds:.2f}x" if is_claim else "",
             f"{100 * (accuracy - baseline.values[1]):+.2f}",
             f"{kept:.0%}",
         ]
-    return [str(trial.number), f"{seconds:.2f}", f"{accuracy:.2%}", *against, records.in_words(trial)]
+    return [str(trial.number), f"{mark}{seconds:.2f}", f"{accuracy:.2%}", *against, records.in_words(trial)]

@@ -115,6 +115,8 @@ def _handle(objective: Objective, message: Message, channel: Channel) -> Message
         case "export":
             objective.export(Path(message["folder"]), message["about"])
             channel.send(about | {"exported": message["folder"]})
+        case "reference":
+            channel.send(about | {"reading": objective.reference(message["n_steps"]).to_json()})
         case "train":
             for report in objective.reports(Pipeline.from_json(message["pipeline"]), Seeds(*message["seeds"])):
                 channel.send(about | {"report": report.to_json()})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import shutil
 import time
@@ -10,12 +11,13 @@ from functools import partial
 from typing import Protocol
 
 import optuna
+from optuna.trial import FrozenTrial, TrialState
 
 from objectives.errors import DataError, DeviceError, DeviceLost
 from objectives.pipeline import Pipeline, Report
 from search import records, storage
+from search.disturbance import Watch
 from search.errors import StorageError, Untold
-from search.front import Outcome, front
 from search.objective import Halted, Objective, TrialFault, WorkerLost
 from search.pruner import STOPPING, Point
 from search.results import Result
@@ -31,6 +33,7 @@ class Watcher(Protocol):
     def trial_started(self, number: int, anchor: str | None, pipeline: Pipeline) -> None: ...
     def epoch_finished(self, number: int, report: Report, accuracy: float) -> None: ...
     def trial_finished(self, number: int, reason: str, message: str) -> None: ...
+    def say(self, line: str) -> None: ...
 
 
 class OutOfTime(Exception):
@@ -48,17 +51,15 @@ def run(study: Study, trial: optuna.Trial, objective: Objective, watcher: Watche
         DeviceLost: the device failed.
         StorageError: the network cannot be exported, or the result cannot be told.
     """
+    again: list[str] = []
     try:
-        pipeline = study.pipeline(trial)
+        pipeline, watch = study.pipeline(trial), Watch.of(study)
         attributes = storage.patiently(lambda: trial.user_attrs)
         watcher.trial_started(trial.number, attributes.get(records.ANCHOR), pipeline)
         try:
             reports, reason = _train(study, trial, pipeline, objective, watcher, deadline)
             message = f"{accuracy_of(study, reports[-1]):.2%} after {reports[-1].train_seconds:.2f} s"
-            if reason is None:
-                _finish(study, trial, reports, objective)
-            else:
-                study.tell(_stopped(study, trial, reports, reason))
+            again = _recorded(study, trial, reports, reason, objective, watch)
         except TrialFault as fault:
             reason, message = fault.reason, str(fault)
             _fail(study, trial, fault)
@@ -76,6 +77,8 @@ def run(study: Study, trial: optuna.Trial, objective: Objective, watcher: Watche
         study.requeue(trial)
         raise
     watcher.trial_finished(trial.number, reason or "complete", message)
+    for line in again:
+        watcher.say(line)
     return trial.number, reason or "complete"
 
 
@@ -89,10 +92,11 @@ def _train(
 ) -> tuple[list[Report], str | None]:
     """The reports of the training, and why it was stopped, or None when it ran to its end."""
     trials = study.trials()
-    finished = [records.curve(t) for t in trials if records.is_finished_run(t)]
+    finished = [records.curve(t) for t in records.points(trials)]
     archive = records.pareto_front(trials, study.floor)
-    stopping = STOPPING[study.spec.search.stopping]
-    shadow = STOPPING["front"] if study.spec.search.stopping == "none" else None
+    is_repeat = records.is_repeat(trials[trial.number])  # asked for its seconds, all of them
+    stopping = STOPPING["none" if is_repeat else study.spec.search.stopping]
+    shadow = STOPPING["front"] if study.spec.search.stopping == "none" and not is_repeat else None
     reports: list[Report] = []
     points: list[Point] = []
     with closing(objective.reports(pipeline, study.seeds(trial))) as running:
@@ -116,36 +120,66 @@ def _train(
     return reports, None
 
 
-def _finish(study: Study, trial: optuna.Trial, reports: list[Report], objective: Objective) -> None:
-    """Tells the result of a training that ran to its end; its network is exported when it enters the front."""
+def _recorded(
+    study: Study, trial: optuna.Trial, reports: list[Report], reason: str | None, objective: Objective, watch: Watch
+) -> list[str]:
+    """Tells the result of a training; returns a line for each trial that is timed again because of it."""
+    if reason is None:
+        queued = _finish(study, trial, reports, objective, watch)
+        why = {number: study.trials()[number].user_attrs[records.NOISY] for number in queued}
+        return [f"  trial {n} was disturbed ({why[n]}): it is timed again as trial {queued[n]}" for n in queued]
+    study.tell(_stopped(study, trial, reports, reason))
+    return []
+
+
+def _finish(
+    study: Study, trial: optuna.Trial, reports: list[Report], objective: Objective, watch: Watch
+) -> dict[int, int]:
+    """Tells the result of a training that ran to its end; its network is exported when it enters the front.
+
+    Returns what was queued to be timed again: number of a disturbed trial, number of its repeat.
+    """
     last = reports[-1]
     accuracy = accuracy_of(study, last)
     result = Result(
         trial.number,
         "COMPLETE",
         (last.train_seconds, accuracy),
-        records.explanation(reports, [accuracy_of(study, report) for report in reports]),
+        records.explanation(reports, [accuracy_of(study, report) for report in reports])
+        | watch.observed(last, objective),
         violation=study.floor - accuracy,
     )
     try:
-        storage.patiently(lambda: _settle(study, result, objective))
+        return storage.patiently(lambda: _settle(study, result, objective))
     except storage.FAILURES as error:  # whether it is on the front is seen when it is told; `collect` follows
         _export(study, result, objective)
         raise study.put_aside(result, error) from error
 
 
-def _settle(study: Study, result: Result, objective: Objective) -> None:
-    """Tells a finished result, with its network if it is on the front; networks that it dominates are removed."""
-    assert result.values is not None
-    point = Outcome(result.trial, *result.values)
+def _settle(study: Study, result: Result, objective: Objective) -> dict[int, int]:
+    """Tells a finished result, with its network if it is on the front; networks that it dominates are removed.
+
+    Returns what was queued to be timed again: number of a disturbed trial, number of its repeat.
+    """
     with study.exclusive():  # the front must not change between the export and the result
-        before = records.outcomes(study.trials(), study.floor)
-        after = front([*before, point]) if point.accuracy >= study.floor else front(before)
-        if point in after:
+        trials = [*study.trials()]
+        before = {point.trial for point in records.outcomes(trials, study.floor)}
+        trials[result.trial] = _as_told(trials[result.trial], result)
+        if result.trial in study.kept(trials):
             _export(study, result, objective)
         study.tell(result)
-        for left in {p.trial for p in before} - {p.trial for p in after}:
+        queued = study.repeat_disturbed()
+        for left in before - study.kept(study.trials()):
             shutil.rmtree(study.artifact(left), ignore_errors=True)
+    return queued
+
+
+def _as_told(trial: FrozenTrial, result: Result) -> FrozenTrial:
+    """The trial as it will be in the database."""
+    told = copy.copy(trial)
+    told.state, told.values = TrialState[result.state], result.values
+    told.user_attrs = {**trial.user_attrs, **result.attributes}
+    return told
 
 
 def _export(study: Study, result: Result, objective: Objective) -> None:

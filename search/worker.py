@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from objectives.errors import DataError, DeviceError, DeviceLost
-from objectives.pipeline import Pipeline, Report
+from objectives.pipeline import Pipeline, Reading, Report
 from objectives.task import Seeds
 from search.errors import StorageError
 from search.objective import Halted, Preparation, TrialFault
@@ -30,7 +30,7 @@ from search.watchdog import Watchdog
 TICK = 0.5  # seconds between two looks at the clock while a worker is silent
 GRACE = 2.0  # seconds from TERM to KILL
 END = 10.0  # seconds for a process to be gone: a GPU context takes a while
-EXPORT = 600.0  # seconds for a network to reach the disk, or for number formats to be timed
+EXPORT = 600.0  # seconds for a network to reach the disk, for number formats or the reference workload to be timed
 ENDED = (TrialFault, DeviceLost, DataError, DeviceError, StorageError, Halted)
 
 
@@ -87,6 +87,9 @@ class WorkerProcess:
 
     def export(self, folder: Path, about: Mapping[str, object]) -> None:
         self._command("export", patience=EXPORT, folder=str(folder), about=dict(about))
+
+    def reference(self, n_steps: int) -> Reading:
+        return Reading.from_json(self._command("reference", patience=EXPORT, n_steps=n_steps)["reading"])
 
     def halt(self) -> None:
         self._halted.set()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 from dataclasses import asdict
 
@@ -70,6 +72,14 @@ def test_process_seconds_count_computing_and_not_waiting() -> None:
         while time.process_time() < end:
             pass
     assert 0.1 <= clock.process_seconds < 0.25
+
+
+def test_process_seconds_count_a_compiler_that_was_waited_for() -> None:
+    burn = "import time\nwhile time.process_time() < 0.2: pass"
+    clock = Clock(CPU)
+    with clock.span("steps"):
+        subprocess.run([sys.executable, "-c", burn], check=True)
+    assert 0.2 <= clock.process_seconds <= clock.charged + 0.01
 
 
 def test_process_seconds_of_what_is_not_charged_are_left_out() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from objectives.pipeline import Pipeline, Report
+from objectives.pipeline import Pipeline, Reading, Report
 from objectives.task import Seeds
 from search import opening, spec, storage
 from search.study import Study
@@ -31,6 +31,7 @@ depth = [1, 1]
 
 [search]
 n_trials = 7
+repeats = 0
 """
 
 FACTS: dict[str, Any] = {
@@ -74,11 +75,11 @@ def place(tmp_path: Path, study_file: Path) -> Place:
 def new_study(tmp_path: Path, study_file: Path) -> Callable[..., Study]:
     """Makes studies in one database from the small study file, with changes to its `[search]` section."""
 
-    def make(name: str = "tiny", **search: object) -> Study:
+    def make(name: str = "tiny", calibration: Mapping[str, object] | None = None, **search: object) -> Study:
         _, read = spec.read(str(study_file))
         changed = read.model_copy(update={"search": read.search.model_copy(update=search)})
         database = storage.open_storage(f"sqlite:///{tmp_path}/studies.db")
-        return opening.created(name, changed, database, FACTS, FORMATS)
+        return opening.created(name, changed, database, FACTS, FORMATS, calibration=calibration)
 
     return make
 
@@ -91,6 +92,9 @@ class Scripted:
     exported: list[Path] = field(default_factory=list)
     trained: list[Pipeline] = field(default_factory=list)
     seeds: list[Seeds] = field(default_factory=list)
+    shares: Mapping[int, float] = field(default_factory=dict)  # number of a training: what it gets of its core
+    step_seconds: float = 1e-3  # of the reference workload
+    n_steps: list[int] = field(default_factory=list)  # of it, each time
 
     def facts(self) -> dict[str, object]:
         return FACTS
@@ -101,16 +105,21 @@ class Scripted:
     def reports(self, pipeline: Pipeline, seeds: Seeds) -> Generator[Report]:
         self.trained.append(pipeline)
         self.seeds.append(seeds)
-        script = self.trainings[len(self.trained) - 1]
+        number = len(self.trained) - 1
+        script, share = self.trainings[number], self.shares.get(number, 1.0)
         if isinstance(script, BaseException):
             yield report(1, pipeline.epochs, 1.0, 0.5)
             raise script
         for epoch, (seconds, accuracy) in enumerate(script, start=1):
-            yield report(epoch, len(script), seconds, accuracy)
+            yield report(epoch, len(script), seconds, accuracy, process_seconds=seconds * share)
 
     def export(self, folder: Path, about: Mapping[str, object]) -> None:
         folder.mkdir(parents=True)
         self.exported.append(folder)
+
+    def reference(self, n_steps: int) -> Reading:
+        self.n_steps.append(n_steps)
+        return Reading(self.step_seconds)
 
     def halt(self) -> None:
         pass

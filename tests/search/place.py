@@ -116,8 +116,18 @@ def check_whole(trials: Sequence[FrozenTrial], n: int) -> None:
     assert not [t.number for t in trials if t.state in (TrialState.RUNNING, TrialState.WAITING)]
     retried = {t.user_attrs.get(records.RETRY_OF) for t in trials}
     counted = [t for t in trials if t.number not in retried and records.reason(t) != records.LOST]
-    seeds = [t.user_attrs.get(records.SEED_TRIAL, t.number) for t in counted]
+    for repeat in filter(records.is_repeat, counted):
+        first = trials[records.first(repeat)]
+        assert (repeat.params, repeat.user_attrs[records.SEED_TRIAL]) == (first.params, seed(first))
+        assert repeat.values is None or repeat.values[1] == first.values[1]
+    counted = [t for t in counted if not records.is_repeat(t)]
+    seeds = [seed(t) for t in counted]
     assert len(set(seeds)) == len(seeds), "two trials have one seed"
+
+
+def seed(trial: FrozenTrial) -> int:
+    """The number that its seeds derive from."""
+    return int(trial.user_attrs.get(records.SEED_TRIAL, trial.number))
 
 
 def is_gone(pid: int, seconds: float = 5.0) -> bool:

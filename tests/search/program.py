@@ -20,7 +20,7 @@ from typing import Any
 
 from objectives.durable import write_folder
 from objectives.errors import DeviceError, DeviceLost
-from objectives.pipeline import Pipeline, Report
+from objectives.pipeline import Pipeline, Reading, Report
 from objectives.task import Seeds, Task
 from search.objective import Opening, Preparation
 
@@ -49,6 +49,8 @@ class Script:
     model: str = "a scripted device"
     weights: int = 100_000  # bytes of an exported network
     mounts: str | None = None  # the text of /proc/mounts
+    shares: Mapping[str, float] = field(default_factory=dict)  # number of a training: what it gets of its core
+    slow: Mapping[str, float] = field(default_factory=dict)  # ...: times that the reference workload takes after it
 
     @classmethod
     def read(cls) -> Script:
@@ -85,6 +87,7 @@ class ScriptedObjective:
     """Trains nothing, as the script says."""
 
     script: Script
+    training: str = ""  # the number of the last one
 
     def facts(self) -> dict[str, object]:
         return FACTS | {"device": FACTS["device"] | {"model": self.script.model}}
@@ -93,17 +96,21 @@ class ScriptedObjective:
         return {"fp32": None, "tf32": "scripted", "bf16": None, "fp16": "scripted"}
 
     def reports(self, pipeline: Pipeline, seeds: Seeds) -> Generator[Report]:
-        fault = self.script.faults.get(str(count("trainings")))
+        self.training = str(count("trainings"))
+        fault, share = self.script.faults.get(self.training), self.script.shares.get(self.training, 1.0)
         for epoch, (seconds, accuracy) in enumerate(curve(pipeline, seeds), start=1):
             time.sleep(self.script.pause)
             if epoch == 2 and fault is not None:
                 seconds = befall(fault, seconds)
-            yield report(epoch, pipeline.epochs, seconds, accuracy)
+            yield report(epoch, pipeline.epochs, seconds / share, accuracy, process_seconds=seconds)
 
     def export(self, folder: Path, about: Mapping[str, object]) -> None:
         if self.script.faults.get("export") == str(count("exports")):
             os.kill(os.getpid(), signal.SIGKILL)
         write_folder(folder, {"model.json": json.dumps(about).encode(), "weights": b"w" * self.script.weights})
+
+    def reference(self, n_steps: int) -> Reading:
+        return Reading(1e-4 * self.script.slow.get(self.training, 1.0))
 
     def close(self) -> None:
         pass
@@ -135,10 +142,10 @@ def befall(fault: str, seconds: float) -> float:
     return seconds
 
 
-def report(epoch: int, epochs: int, seconds: float, accuracy: float) -> Report:
+def report(epoch: int, epochs: int, seconds: float, accuracy: float, process_seconds: float) -> Report:
     return Report(
         **{"epoch": epoch, "epochs": epochs, "train_seconds": seconds, "accuracy": accuracy, "settled": True},
-        **{"balanced_accuracy": accuracy, "loss": 1.0, "diverged": False, "process_seconds": seconds},
+        **{"balanced_accuracy": accuracy, "loss": 1.0, "diverged": False, "process_seconds": process_seconds},
         **{"boundary_seconds": 0.0, "eval_seconds": 0.1, "train_flops": 1e9, "inference_flops": 1e6},
         **{"full_flops": 2e6, "n_parameters": 1000, "peak_memory": 2**20, "skipped_steps": 0},
     )

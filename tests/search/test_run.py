@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,10 +24,15 @@ REPOSITORY = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-W", "error", "-m", "search.run"]
 
 
-def run(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, cwd: Path, prefix: Sequence[str] = (), **environment: str) -> subprocess.CompletedProcess[str]:
     """The finished command."""
     return subprocess.run(
-        [*COMMAND, *arguments], cwd=cwd, env=_environment(cwd, environment), capture_output=True, text=True, timeout=120
+        [*prefix, *COMMAND, *arguments],
+        cwd=cwd,
+        env=_environment(cwd, environment),
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
 
 
@@ -113,8 +118,8 @@ def test_a_study_runs_to_its_front_and_the_same_command_trains_nothing_more(plac
     assert set(result) >= {
         *("study", "trials", "front", "baseline", "hypervolume", "reference", "identity", "storage"),
     }
-    assert set(result["trials"]) == {"complete", "pruned", "failed", "waiting", "running", "by_reason"}
-    assert set(result["front"][0]) == {"trial", "train_seconds", "val_accuracy", "params", "pipeline"}
+    assert set(result["trials"]) == {"complete", "pruned", "failed", "waiting", "running", "by_reason", "repeats"}
+    assert set(result["front"][0]) == {"trial", "train_seconds", "val_accuracy", "params", "pipeline", "noisy"}
     for point in result["front"]:
         model = load_model(place / "studies" / "artifacts" / "tiny" / f"trial-{point['trial']:05d}")
         assert model.about["val_accuracy"] == point["val_accuracy"]
@@ -129,6 +134,29 @@ def test_a_study_runs_to_its_front_and_the_same_command_trains_nothing_more(plac
     assert len(notes) == 8
     figures = {key.split(":")[2] for key in attributes if key.startswith("dashboard:plot_data")}
     assert figures == {"learning-curves", "hypervolume"}
+
+
+def test_a_training_that_shares_its_core_is_found_and_timed_again(place: Path) -> None:
+    study = place / "studies" / "tiny.toml"
+    study.write_text(study.read_text().replace("repeats = 0", "repeats = 1"))
+    core = min(os.sched_getaffinity(0))
+    on_one_core = ["taskset", "-c", str(core)]
+    with subprocess.Popen([*on_one_core, sys.executable, "-c", "while True: pass"]) as burner:
+        try:
+            done = run("--study", "tiny", "--n-trials", "1", "--json", cwd=place, prefix=on_one_core)
+        finally:
+            burner.kill()
+    assert done.returncode == 0, done.stderr
+    first, *_, repeat = stored(place)
+    share = first.user_attrs["process_seconds"] / first.values[0]
+    assert share < 0.9
+    assert f"the core was shared {1 - share:.0%} of the time" in first.user_attrs[records.NOISY]
+    assert first.user_attrs[records.UNDISTURBED] < first.values[0]
+    assert "it is timed again as trial 6" in done.stderr
+    assert (repeat.user_attrs[records.REPEAT_OF], repeat.values[1]) == (0, first.values[1])
+    result = json.loads(done.stdout)
+    assert result["trials"]["repeats"] == 1
+    assert result["baseline"]["noisy"] == stored(place)[result["baseline"]["trial"]].user_attrs.get(records.NOISY)
 
 
 def test_killed_in_mid_trial_twice_the_study_still_ends_whole(place: Path) -> None:

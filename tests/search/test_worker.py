@@ -63,6 +63,15 @@ def test_a_worker_exports_what_it_trained(worker: WorkerProcess, tmp_path: Path)
     assert load_model(tmp_path / "model").about["trial"] == 3
 
 
+def test_a_worker_reads_the_reference_workload_between_a_training_and_its_export(
+    worker: WorkerProcess, tmp_path: Path
+) -> None:
+    last = list(worker.reports(PIPELINE, SEEDS))[-1]
+    assert 0 < worker.reference(7).step_seconds < 10
+    worker.export(tmp_path / "model", {})
+    assert load_model(tmp_path / "model").about["accuracy"] == last.accuracy
+
+
 def test_a_training_that_is_stopped_leaves_the_worker_ready(worker: WorkerProcess) -> None:
     with closing(worker.reports(PIPELINE, SEEDS)) as reports:
         assert next(reports).epoch == 1
