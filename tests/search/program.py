@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,8 @@ class Script:
     busy: float = 60.0  # seconds that a locked database is waited for, each time
     tell: float = 300.0  # seconds until a result is kept in a file
     lost: int = 0  # openings of the device that fail after it was lost
-    model: str = "a scripted device"
+    models: tuple[str, ...] = ("a scripted device",)  # of the workers, in the order in which they get ready
+    room: float = 60.0  # seconds for a cluster to have room
 
     @classmethod
     def read(cls) -> Script:
@@ -81,9 +83,10 @@ class ScriptedObjective:
     """Trains nothing, as the script says."""
 
     script: Script
+    model: str
 
     def facts(self) -> dict[str, object]:
-        return FACTS | {"device": FACTS["device"] | {"model": self.script.model}}
+        return FACTS | {"device": FACTS["device"] | {"model": self.model}}
 
     def number_formats(self) -> dict[str, str | None]:
         return {"fp32": None, "tf32": "scripted", "bf16": None, "fp16": "scripted"}
@@ -147,12 +150,13 @@ class Prepare:
     script: Script
 
     def __call__(self) -> Opening:
-        return self.opening
+        models = self.script.models
+        return partial(self.opening, models[count("workers") % len(models)])
 
-    def opening(self) -> ScriptedObjective:
+    def opening(self, model: str) -> ScriptedObjective:
         if _folder().joinpath("lost.count").exists() and count("openings") < self.script.lost:
             raise DeviceError("no CUDA GPUs are available")
-        return ScriptedObjective(self.script)
+        return ScriptedObjective(self.script, model)
 
 
 def training(task: Task, device: str, threads: int) -> Preparation:
@@ -162,10 +166,11 @@ def training(task: Task, device: str, threads: int) -> Preparation:
 
 def main() -> int:
     """The real command line, with shorter waits."""
-    from search import run, storage, watchdog
+    from search import cluster, run, storage, watchdog
 
     script = Script.read()
     watchdog.LEAST = watchdog.UNKNOWN = script.hang
+    cluster.ROOM = script.room
     storage.BUSY_SECONDS, storage.TELL_SECONDS = script.busy, script.tell
     sys.modules["plotly"] = None  # type: ignore[assignment]  # figures take a second to load, and are not the point
     from tests.search import program
