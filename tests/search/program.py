@@ -124,6 +124,8 @@ def befall(fault: str, seconds: float) -> float:
             os.kill(os.getpid(), signal.SIGSTOP)
         case "inf":
             return math.inf
+        case "slow":
+            return 1000 * seconds
         case "kill_program":
             parent = os.getppid()  # the template; its parent owns the study
             os.kill(int(Path(f"/proc/{parent}/stat").read_text().rpartition(")")[2].split()[1]), signal.SIGKILL)
