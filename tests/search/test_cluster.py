@@ -127,7 +127,7 @@ def run_on(nodes: Nodes, name: str, *words: str) -> tuple[str, ...]:
 
 
 def test_a_node_that_is_killed_loses_one_trial_and_the_study_ends_whole(place: Place, nodes: Nodes) -> None:
-    place.script(pause=0.3)
+    place.script(pause=0.3, hang=20)
     with place.started(*run_on(nodes, "killed", "--json", "--n-trials", "9")) as process:
         wait_for(process, "trial 1: epoch 1 of")
         nodes.kill()
@@ -143,7 +143,7 @@ def test_a_node_that_is_killed_loses_one_trial_and_the_study_ends_whole(place: P
 
 
 def test_a_worker_moves_to_a_new_node_when_its_own_is_lost(place: Place, nodes: Nodes) -> None:
-    place.script(pause=0.3)
+    place.script(pause=0.3, hang=20)
     with place.started(*run_on(nodes, "moved", "--n-trials", "1000")) as process:
         wait_for(process, "trial 1: epoch 1 of")
         before = set(workers(place))
@@ -177,7 +177,7 @@ def test_a_study_on_a_cluster_is_the_one_on_this_host_trial_by_trial(place: Plac
 
 
 def test_a_study_goes_on_after_an_interruption_and_after_a_kill(place: Place, nodes: Nodes) -> None:
-    place.script(pause=1)
+    place.script(pause=0.5, hang=20)
     with place.started(*run_on(nodes, "twice", "--n-trials", "1000")) as process:
         wait_for(process, "trial 1: epoch 1 of")
         place.script(room=2)  # for whoever starts now
@@ -189,7 +189,7 @@ def test_a_study_goes_on_after_an_interruption_and_after_a_kill(place: Place, no
     assert f"to go on: python -m search.run --study tiny --as twice --cluster {nodes.address} -v" in err
     assert not {"running", "crash", records.LOST} & set(place.reasons("twice"))
     assert eventually(lambda: not workers(place))
-    place.script(pause=1)
+    place.script(pause=0.5, hang=20)
     with place.started(*run_on(nodes, "twice", "--n-trials", "1000")) as process:
         wait_for(process, ": epoch 1 of")
         process.kill()
