@@ -150,7 +150,9 @@ def test_a_worker_moves_to_a_new_node_when_its_own_is_lost(place: Place, nodes: 
         nodes.kill()
         wait_for(process, "its worker was lost")
         nodes.add()
-        assert eventually(lambda: len(set(workers(place)) - before) == 2)  # a template and its worker
+        assert eventually(
+            lambda: len(set(workers(place)) - before) > 1
+        )  # a template: the other has one worker at a time
         wait_for(process, "epoch 1 of")
         process.terminate()
         _, err = process.communicate(timeout=60)
@@ -164,16 +166,16 @@ def test_a_study_on_a_cluster_is_the_one_on_this_host_trial_by_trial(place: Plac
     befalls = {0: "SIGSEGV", 1: "out_of_memory", 3: "hang", 5: "device_lost", 6: "inf", 15: "slow"}
     studies = []
     for name, words in (("there", run_on(nodes, "there", "--workers", "1")), ("here", ("--study", "tiny"))):
-        place.script(befalls, hang=5)
+        place.script(befalls, hang=10)
         done = place.run(*words, "--as", name, "--n-trials", "18")
         assert done.code == 0, done.err
         folders = sorted((place.folder / "studies" / "artifacts" / name).iterdir())
         assert not [file for folder in folders for file in damaged(folder)]
-        trials = [(t.params, t.values, records.reason(t)) for t in place.trials(name)]
+        trials = [(records.reason(t), t.values, t.params) for t in place.trials(name)]
         studies.append((trials, [folder.name for folder in folders]))
     there, here = studies
+    assert {"crash", "out_of_memory", "hang", "diverged", "dominated"} < {reason for reason, *_ in there[0]}
     assert there == here
-    assert {"crash", "out_of_memory", "hang", "diverged", "dominated"} < {reason for _, _, reason in there[0]}
 
 
 def test_a_study_goes_on_after_an_interruption_and_after_a_kill(place: Place, nodes: Nodes) -> None:
