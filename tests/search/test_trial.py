@@ -8,9 +8,11 @@ from collections.abc import Callable, Generator
 import pytest
 from optuna.trial import TrialState
 
+from objectives.errors import DeviceLost
 from objectives.pipeline import Pipeline, Report
 from objectives.task import Seeds
 from search import records, trial
+from search.crew import Crew
 from search.display import Display
 from search.objective import TrialFault, WorkerLost
 from search.study import MAX_RETRIES, Study
@@ -135,6 +137,22 @@ def test_a_trial_whose_worker_is_lost_each_time_is_given_up_and_counted_once(new
     assert again == [first] * MAX_RETRIES
     assert other != first
     assert records.n_counted(study.trials()) == 2
+
+
+def test_a_device_that_is_lost_with_its_machine_leaves_the_trial_to_the_next_one(
+    new_study: Callable[..., Study],
+) -> None:
+    class Moving(Scripted):
+        def facts(self) -> dict[str, object]:
+            raise WorkerLost("its node died")
+
+        def ready(self) -> bool:
+            return True
+
+    study, objective = new_study(), Moving([DeviceLost("uncorrectable ECC error"), GOOD])
+    Crew(study, Display(), n_trials=1, deadline=NEVER).work([objective])
+    assert objective.trained[0] == objective.trained[1]
+    assert [records.reason(t) for t in study.trials()] == ["complete"]
 
 
 def test_an_interrupted_trial_goes_back_to_the_queue_as_it_was(new_study: Callable[..., Study]) -> None:
