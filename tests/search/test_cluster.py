@@ -50,6 +50,7 @@ class Nodes:
         ours = {
             **{"PYTHONPATH": str(REPOSITORY), "SCRIPT": str(place.folder / "script.json")},
             **{"FRONTRUNNER_RUN_DIR": str(place.folder / "run"), "RAY_USAGE_STATS_ENABLED": "0"},
+            "RAY_worker_niceness": "0",  # else 15: beside other programs they would starve
         }
         self._process = subprocess.Popen(
             [sys.executable, "-c", NODES],
@@ -113,7 +114,7 @@ def workers(place: Place) -> list[int]:
     return found
 
 
-def eventually(claim: Callable[[], bool], seconds: float = 30.0) -> bool:
+def eventually(claim: Callable[[], bool], seconds: float = 90.0) -> bool:
     """Whether the claim comes true within the time."""
     deadline = time.monotonic() + seconds
     while not claim() and time.monotonic() < deadline:
