@@ -35,6 +35,8 @@ def on_host(task: Task, threads: int = 1) -> Dataset:
     """
     keep_freed_memory()
     torch.set_num_threads(threads)
+    # The first optimizer of a process imports 800 modules, a second's work, which every fork would do again.
+    torch.optim.SGD([torch.zeros(1, requires_grad=True)])
     return load(task.data, torch.device("cpu"))
 
 

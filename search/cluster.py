@@ -1,35 +1,35 @@
 """Workers on a Ray cluster, seen from the process that owns the study as iterators of reports.
 
-Ray is imported where it is used. What crosses the boundary is JSON, the files of an exported network, and once the
-preparation: the same program is installed on every node. `search.station` is the other side.
+Ray is imported where it is used. What crosses the boundary is plain data, the files of an exported network, and once
+the preparation: the same program is installed on every node. `search.station` is the other side.
 """
 
 from __future__ import annotations
 
-import json
+import os
 import signal
 import socket
 import threading
 import time
 import warnings
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 from typing import Any
 
 from objectives.durable import write_folder
-from objectives.errors import DeviceError
+from objectives.errors import DeviceError, DeviceLost
 from objectives.pipeline import Pipeline, Reading, Report
 from objectives.task import Seeds
 from search import opening
 from search.errors import UsageError
-from search.objective import Halted, Preparation, WorkerLost
+from search.objective import Halted, Preparation, TrialFault, WorkerLost
 from search.station import Station
-from search.template import INTERRUPTIONS, Message
+from search.template import Message
 from search.watchdog import Watchdog
-from search.worker import ENDED, EXPORT, TICK, raise_told
+from search.worker import EXPORT, TICK, dialogue, raise_told
 
 ANSWER = 5.0  # seconds for the head of a cluster to answer
 ROOM = 120.0  # seconds for the first workers to be placed: others may use the cluster
@@ -50,53 +50,59 @@ class Room:
         return {"num_cpus": 1, "num_gpus": 1 if self.device == "cuda" else 0}
 
 
+def check(place: str, device: str) -> None:
+    """Checks words of the command line.
+
+    Raises:
+        UsageError: the place is no cluster, or the device is named more closely than a cluster allows.
+    """
+    _address(place)
+    if device not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"--devices {device}: on a cluster choose cpu or cuda, and how many with --workers")
+
+
 @contextmanager
 def joined(place: str) -> Iterator[None]:
     """This process as part of a cluster until the block ends; `place` is `ray` or `ray://HOST:PORT`.
 
     Raises:
-        UsageError: Ray is not installed, or the place is none.
+        UsageError: Ray is not installed.
         DeviceError: the cluster does not answer.
     """
-    address = _address(place)
     try:
         import ray
-        import ray._private.worker as driver
     except ImportError as error:
-        raise UsageError("--cluster needs Ray, which is not installed: pip install 'frontrunner[ray]'") from error
-    handlers = {number: signal.getsignal(number) for number in INTERRUPTIONS}
+        raise UsageError("--cluster needs Ray: pip install -c constraints.txt -e '.[ray]'") from error
+    _knock(place)
+    ours = signal.getsignal(signal.SIGTERM)
     # Ray prints what befalls other nodes on stdout, which is the result's; there is no switch (2.60).
-    driver.print_to_stdstream = lambda *_, **__: None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # about an environment variable of theirs
-            ray.init(address=address, log_to_driver=False, logging_level="CRITICAL")
-    except (RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
-        raise DeviceError(
-            f"--cluster {place}: no Ray cluster answers ({_line(error)}): start one with: ray start --head, "
-            "or join it from this machine with: ray start --address HOST:PORT"
-        ) from error
-    finally:
-        for number, handler in handlers.items():  # Ray has put its own in place
-            signal.signal(number, handler)
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # about an environment variable of theirs
+                ray.init(address=_address(place), log_to_driver=False, logging_level="CRITICAL")
+        except (RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
+            raise DeviceError(
+                f"--cluster {place}: no Ray cluster answers ({_line(error)}): start one with: ray start --head, "
+                "or join it from this machine with: ray start --address HOST:PORT"
+            ) from error
+        finally:
+            signal.signal(signal.SIGTERM, ours)  # Ray has put its own in place
+        try:
+            yield
+        finally:
+            ray.shutdown()
 
 
 def room(device: str, workers: int | None) -> Room:
     """What `--devices` and `--workers` ask of the cluster: by default all its GPUs, or all its CPUs where it has none.
 
     Raises:
-        UsageError: the device is named more closely than a cluster allows.
         DeviceError: the cluster has less than is asked for.
     """
     import ray
 
     have = {name: int(ray.cluster_resources().get(name, 0)) for name in ("GPU", "CPU")}
-    if device not in ("auto", "cpu", "cuda"):
-        raise UsageError(f"--devices {device}: on a cluster choose cpu or cuda, and how many with --workers")
     unit = "GPU" if device == "cuda" or (device == "auto" and have["GPU"]) else "CPU"
     if not have[unit] or (workers or 0) > have[unit]:
         raise DeviceError(
@@ -118,17 +124,18 @@ class RayWorker:
         self._watchdog = Watchdog()
         self._halted = threading.Event()
         self._facts: dict[str, object] | None = None  # of the first placement: later ones are like it
-        self._is_placed, self._actor, self._first = False, *self._placed()
+        self._is_placed = False  # and known to be
+        self._place()
 
     def facts(self) -> dict[str, object]:
         if not self._is_placed:
             self._await_room()
-        facts: dict[str, object] = self._ask("facts")["facts"]  # a folder of images may take long to decode
+        facts: dict[str, object] = self._ask({"do": "facts"})["facts"]  # a folder of images may take long to decode
         self._facts = self._facts or facts
         return facts
 
     def number_formats(self) -> dict[str, str | None]:
-        answer: dict[str, str | None] = self._ask("number_formats", EXPORT)["number_formats"]
+        answer: dict[str, str | None] = self._ask({"do": "number_formats"}, EXPORT)["number_formats"]
         return answer
 
     def ready(self) -> bool:
@@ -136,47 +143,29 @@ class RayWorker:
 
         if self._is_placed:
             return True
-        done, _ = ray.wait([self._first], timeout=0)
-        if not done:
+        if not ray.wait([self._first], timeout=0)[0]:
             return False
         try:
-            answer = json.loads(ray.get(self._first))
+            facts = _told(ray.get(self._first))["facts"]
         except ray.exceptions.RayError:  # the new node is lost as well
-            self._place_anew()
+            self._place()
             return False
-        if "error" in answer:
-            raise_told(answer)
+        except (TrialFault, DeviceLost) as fault:
+            raise DeviceError(f"the worker cannot start on another node: {fault}") from fault
         if self._facts is not None:
-            known, now = (opening.blurred(facts, self._mixed) for facts in (self._facts, answer["facts"]))
+            known, now = (opening.blurred(each, self._mixed) for each in (self._facts, facts))
             opening.check_alike(self._study, known, [now])
         self._is_placed = True
         return True
 
     def reports(self, pipeline: Pipeline, seeds: Seeds) -> Generator[Report]:
-        settings = {"pipeline": pipeline.to_json(), "seeds": [seeds.init, seeds.order, seeds.augmentation]}
-        silences: list[float] = []
-        asked = time.monotonic()
-        answer = self._ask("train", self._watchdog.patience(silences), **settings)
-        while "report" in answer:
-            silences.append(time.monotonic() - asked)
-            try:
-                yield Report.from_json(answer["report"])
-            except GeneratorExit:
-                with suppress(*ENDED, WorkerLost):  # what ended the training stays the reason
-                    self._ask("stop", EXPORT)
-                raise
-            asked = time.monotonic()
-            answer = self._ask("continue", self._watchdog.patience(silences))
-        self._watchdog.learn(silences)
+        return dialogue(self._ask, self._watchdog, pipeline, seeds)
 
     def export(self, folder: Path, about: Mapping[str, object]) -> None:
-        files = self._answer(self._actor.network.remote(json.dumps(dict(about))), EXPORT)
-        if isinstance(files, str):
-            raise_told(json.loads(files))
-        write_folder(folder, files)
+        write_folder(folder, self._ask({"do": "export", "about": dict(about)}, EXPORT)["files"])
 
     def reference(self, n_steps: int) -> Reading:
-        return Reading.from_json(self._ask("reference", EXPORT, n_steps=n_steps)["reading"])
+        return Reading.from_json(self._ask({"do": "reference", "n_steps": n_steps}, EXPORT)["reading"])
 
     def halt(self) -> None:
         self._halted.set()
@@ -186,17 +175,16 @@ class RayWorker:
         """Ends the worker; a training in flight is abandoned."""
         self._kill()
 
-    def _place_anew(self) -> None:
-        self._is_placed, (self._actor, self._first) = False, self._placed()
-
-    def _placed(self) -> tuple[Any, Any]:
+    def _place(self) -> None:
         """Asks for a worker wherever there is room, and for its facts as soon as it is there."""
         import ray
 
         options = {**self._room.resources, "max_restarts": 0, "max_task_retries": 0, "scheduling_strategy": "SPREAD"}
+        station: Any = ray.remote(Station).options(**options)
         fresh = self._room.device == "cpu"
-        actor = ray.remote(Station).options(**options).remote(self._preparation, self._watchdog.fresh(), fresh=fresh)
-        return actor, actor.do.remote(json.dumps({"do": "facts"}))
+        self._actor = station.remote(self._preparation, self._watchdog.fresh(), fresh=fresh)
+        self._first = self._actor.do.remote({"do": "facts"})
+        self._is_placed = False
 
     def _await_room(self) -> None:
         """Waits for the first placement.
@@ -222,32 +210,23 @@ class RayWorker:
             ) from error
         self._is_placed = True
 
-    def _ask(self, what: str, patience: float = inf, **words: object) -> Message:
-        """The station's answer to a message.
+    def _ask(self, message: Message, patience: float = inf) -> Message:
+        """The station's answer. A hang is found beside the worker: who is silent for longer is a lost machine.
 
         Raises:
             TrialFault, DeviceLost, DataError, DeviceError, StorageError: as told.
             WorkerLost: the station is gone, or too silent; another one is asked for.
             Halted: `halt` was called.
         """
-        answer: Message = json.loads(self._answer(self._actor.do.remote(json.dumps({"do": what, **words})), patience))
-        if "error" in answer:
-            raise_told(answer)
-        return answer
-
-    def _answer(self, reference: Any, patience: float) -> Any:
-        """What a call returns. A hang is found beside the worker: who is silent for longer is a lost machine."""
         import ray
 
+        reference = self._actor.do.remote(message)
         silence, lost = 0.0, f"its node has not answered for {patience + LATE:.0f} s"
-        while silence < patience + LATE:
+        while silence < patience + LATE and not self._halted.is_set():
             before = time.monotonic()
-            done, _ = ray.wait([reference], timeout=TICK)
-            if self._halted.is_set():
-                raise Halted
-            if done:
+            if ray.wait([reference], timeout=TICK)[0]:
                 try:
-                    return ray.get(reference)
+                    return _told(ray.get(reference))
                 except ray.exceptions.RayError as error:
                     lost = _line(error)
                     break
@@ -255,7 +234,7 @@ class RayWorker:
         if self._halted.is_set():
             raise Halted
         self._kill()
-        self._place_anew()
+        self._place()
         raise WorkerLost(lost)
 
     def _kill(self) -> None:
@@ -265,25 +244,42 @@ class RayWorker:
             ray.kill(self._actor)
 
 
+def _told(answer: Message) -> Message:
+    """The answer, unless it tells a fault: that is raised."""
+    if "error" in answer:
+        raise_told(answer)
+    return answer
+
+
 def _address(place: str) -> str:
     """What `ray.init` is given.
 
     Raises:
         UsageError: the place is none.
-        DeviceError: nobody listens there; Ray itself would try for minutes.
     """
     if place == "ray":
         return "auto"
     host, _, port = place.removeprefix("ray://").rpartition(":")
     if not place.startswith("ray://") or not host or not port.isdecimal():
         raise UsageError(f"--cluster {place!r} is no cluster: choose ray (one on this machine) or ray://HOST:PORT")
+    return f"{host}:{port}"
+
+
+def _knock(place: str) -> None:
+    """Asks whether anybody listens there: Ray itself would try for minutes.
+
+    Raises:
+        DeviceError: nobody does.
+    """
+    if place == "ray":
+        return
+    host, _, port = _address(place).rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=ANSWER).close()
     except (OSError, OverflowError) as error:
         raise DeviceError(
             f"--cluster {place} does not answer ({error}): give the address that `ray start --head` has printed"
         ) from error
-    return f"{host}:{port}"
 
 
 def _line(error: Exception) -> str:

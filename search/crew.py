@@ -18,7 +18,7 @@ from objectives.errors import DeviceError, DeviceLost
 from objectives.pipeline import Pipeline, Report
 from search import figures, records, storage, trial
 from search.errors import DeviceFault
-from search.objective import Halted, Objective, Remote, TrialFault
+from search.objective import Halted, Objective, Remote, TrialFault, WorkerLost
 from search.study import Study
 
 FIGURES_EVERY = 10  # trials: each figure is sent to every open dashboard again
@@ -154,7 +154,8 @@ class Crew:
         """
         for _ in range(PROBES):
             with suppress(TrialFault, DeviceLost, DeviceError):
-                objective.facts()
+                with suppress(WorkerLost):  # its machine is gone as well: `ready` says when there is another
+                    objective.facts()
                 return
             self._ended.wait(PAUSE)
         raise DeviceFault(

@@ -77,6 +77,7 @@ class Remote(Objective, Protocol):
 
         Raises:
             UsageError: only for one unlike the one before.
+            DataError, DeviceError: only for one that cannot be set up.
         """
 
 

@@ -39,10 +39,7 @@ def run(options: argparse.Namespace, training: Training) -> None:
     began = time.monotonic()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     name, spec = asked(options)
-    if options.cluster and options.in_process:
-        raise UsageError("--in-process trains in this process, --cluster elsewhere: choose one")
-    if not options.cluster:
-        devices.requested(options.device, options.workers)  # refused before a study is looked for
+    _check_place(options)
     display = _display(options)
     database = storage.open_storage(storage.url(options.storage, spec.storage))
     if (warning := storage.on_network_file_system(database.url)) is not None:
@@ -78,6 +75,20 @@ def asked(options: argparse.Namespace) -> tuple[str, StudySpec]:
     changes = {key: getattr(options, key) for key in ("sampler", "stopping") if getattr(options, key) is not None}
     spec = spec.model_copy(update={"search": spec.search.model_copy(update=changes)})
     return check_name(options.as_name or name), spec
+
+
+def _check_place(options: argparse.Namespace) -> None:
+    """Refuses devices that cannot be meant, before a study is looked for.
+
+    Raises:
+        UsageError, DeviceError: the words and the way out.
+    """
+    if not options.cluster:
+        devices.requested(options.device, options.workers)
+    elif options.in_process:
+        raise UsageError("--in-process trains in this process, --cluster elsewhere: choose one")
+    else:
+        cluster.check(options.cluster, options.device)
 
 
 def _train(

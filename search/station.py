@@ -1,8 +1,7 @@
-"""A worker process on a machine of a cluster, told what to do in JSON: what `search.cluster` makes an actor of."""
+"""A worker process on a machine of a cluster, told what to do in plain data: `search.cluster` makes an actor of it."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Generator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,22 +25,12 @@ class Station:
         self._worker = WorkerProcess(preparation, watchdog, fresh=fresh)
         self._reports: Generator[Report] | None = None
 
-    def do(self, words: str) -> str:
-        """The answer to a message, both in JSON; a fault is an answer with `error`."""
+    def do(self, message: Message) -> Message:
+        """The answer to a message; a fault is an answer with `error`."""
         try:
-            return json.dumps(self._answer(json.loads(words)))
+            return self._answer(message)
         except ENDED as error:
-            return json.dumps(fault(error))
-
-    def network(self, about: str) -> dict[str, bytes] | str:
-        """The files of the network of the last training, by name; a fault in JSON."""
-        with TemporaryDirectory(prefix="frontrunner-") as folder:
-            try:
-                self._worker.export(Path(folder) / "network", json.loads(about))
-            except ENDED as error:
-                return json.dumps(fault(error))
-            files = (Path(folder) / "network").iterdir()
-            return {file.name: file.read_bytes() for file in files if file.name != SUMS}
+            return fault(error)
 
     def _answer(self, message: Message) -> Message:
         match message["do"]:
@@ -51,6 +40,8 @@ class Station:
                 return {"number_formats": self._worker.number_formats()}
             case "reference":
                 return {"reading": self._worker.reference(message["n_steps"]).to_json()}
+            case "export":
+                return {"files": self._network(message["about"])}
             case "train":
                 self._stop()  # of a training whose owner was not able to say so
                 self._reports = self._worker.reports(Pipeline.from_json(message["pipeline"]), Seeds(*message["seeds"]))
@@ -60,6 +51,13 @@ class Station:
             case _:
                 self._stop()
                 return {"ended": True}
+
+    def _network(self, about: Message) -> dict[str, bytes]:
+        """The files of the network of the last training, by name."""
+        with TemporaryDirectory(prefix="frontrunner-") as folder:
+            self._worker.export(Path(folder) / "network", about)
+            files = (Path(folder) / "network").iterdir()
+            return {file.name: file.read_bytes() for file in files if file.name != SUMS}
 
     def _next(self) -> Message:
         assert self._reports is not None

@@ -12,7 +12,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import suppress
 from math import inf
 from multiprocessing.connection import wait
@@ -23,7 +23,7 @@ from objectives.errors import DataError, DeviceError, DeviceLost
 from objectives.pipeline import Pipeline, Reading, Report
 from objectives.task import Seeds
 from search.errors import StorageError
-from search.objective import Halted, Preparation, TrialFault
+from search.objective import Halted, Preparation, TrialFault, WorkerLost
 from search.template import INTERRUPTIONS, Message, serve
 from search.watchdog import Watchdog
 
@@ -31,7 +31,7 @@ TICK = 0.5  # seconds between two looks at the clock while a worker is silent
 GRACE = 2.0  # seconds from TERM to KILL
 END = 10.0  # seconds for a process to be gone: a GPU context takes a while
 EXPORT = 600.0  # seconds for a network to reach the disk, for number formats or the reference workload to be timed
-ENDED = (TrialFault, DeviceLost, DataError, DeviceError, StorageError, Halted)
+ENDED = (TrialFault, DeviceLost, WorkerLost, DataError, DeviceError, StorageError, Halted)
 
 
 class WorkerProcess:
@@ -67,23 +67,10 @@ class WorkerProcess:
         return answer
 
     def reports(self, pipeline: Pipeline, seeds: Seeds) -> Generator[Report]:
-        settings = {"pipeline": pipeline.to_json(), "seeds": [seeds.init, seeds.order, seeds.augmentation]}
-        silences: list[float] = []
         if self._fresh:
             self._end_worker()
-        asked = time.monotonic()
-        answer = self._command("train", patience=self._watchdog.patience(silences), **settings)
-        while "report" in answer:
-            silences.append(time.monotonic() - asked)
-            try:
-                yield Report.from_json(answer["report"])
-            except GeneratorExit:
-                with suppress(*ENDED):  # it died on the way: what ended the training stays the reason
-                    self._ask({"do": "stop"}, EXPORT)
-                raise
-            asked = time.monotonic()
-            answer = self._ask({"do": "continue"}, self._watchdog.patience(silences))
-        self._watchdog.learn(silences)
+        self._n_commands += 1
+        yield from dialogue(self._ask, self._watchdog, pipeline, seeds)
 
     def export(self, folder: Path, about: Mapping[str, object]) -> None:
         self._command("export", patience=EXPORT, folder=str(folder), about=dict(about))
@@ -222,6 +209,27 @@ class WorkerProcess:
         if (worker := self._worker) is not None:
             with suppress(OSError):  # it is gone
                 signal.pidfd_send_signal(worker, number)
+
+
+def dialogue(
+    ask: Callable[[Message, float], Message], watchdog: Watchdog, pipeline: Pipeline, seeds: Seeds
+) -> Generator[Report]:
+    """The reports of a training that `ask` leads to: it gives the answer to a message within so many seconds."""
+    settings = {"pipeline": pipeline.to_json(), "seeds": [seeds.init, seeds.order, seeds.augmentation]}
+    silences: list[float] = []
+    asked = time.monotonic()
+    answer = ask({"do": "train", **settings}, watchdog.patience(silences))
+    while "report" in answer:
+        silences.append(time.monotonic() - asked)
+        try:
+            yield Report.from_json(answer["report"])
+        except GeneratorExit:
+            with suppress(*ENDED):  # it died on the way: what ended the training stays the reason
+                ask({"do": "stop"}, EXPORT)
+            raise
+        asked = time.monotonic()
+        answer = ask({"do": "continue"}, watchdog.patience(silences))
+    watchdog.learn(silences)
 
 
 def cause(exit_code: int | None) -> str:

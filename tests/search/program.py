@@ -46,11 +46,12 @@ class Script:
     busy: float = 60.0  # seconds that a locked database is waited for, each time
     tell: float = 300.0  # seconds until a result is kept in a file
     lost: int = 0  # openings of the device that fail after it was lost
-    model: str = "a scripted device"
     weights: int = 100_000  # bytes of an exported network
     mounts: str | None = None  # the text of /proc/mounts
     shares: Mapping[str, float] = field(default_factory=dict)  # number of a training: what it gets of its core
     slow: Mapping[str, float] = field(default_factory=dict)  # ...: times that the reference workload takes after it
+    models: tuple[str, ...] = ("a scripted device",)  # of the workers, in the order in which they get ready
+    room: float = 60.0  # seconds for a cluster to have room
 
     @classmethod
     def read(cls) -> Script:
@@ -87,10 +88,11 @@ class ScriptedObjective:
     """Trains nothing, as the script says."""
 
     script: Script
+    model: str
     training: str = ""  # the number of the last one
 
     def facts(self) -> dict[str, object]:
-        return FACTS | {"device": FACTS["device"] | {"model": self.script.model}}
+        return FACTS | {"device": FACTS["device"] | {"model": self.model}}
 
     def number_formats(self) -> dict[str, str | None]:
         return {"fp32": None, "tf32": "scripted", "bf16": None, "fp16": "scripted"}
@@ -132,6 +134,8 @@ def befall(fault: str, seconds: float) -> float:
             os.kill(os.getpid(), signal.SIGSTOP)
         case "inf":
             return math.inf
+        case "slow":
+            return 1000 * seconds
         case "kill_program":
             parent = os.getppid()  # the template; its parent owns the study
             os.kill(int(Path(f"/proc/{parent}/stat").read_text().rpartition(")")[2].split()[1]), signal.SIGKILL)
@@ -158,12 +162,13 @@ class Prepare:
     script: Script
 
     def __call__(self) -> Opening:
-        return self.opening
+        models = self.script.models
+        return partial(self.opening, models[count("workers") % len(models)])
 
-    def opening(self) -> ScriptedObjective:
+    def opening(self, model: str) -> ScriptedObjective:
         if _folder().joinpath("lost.count").exists() and count("openings") < self.script.lost:
             raise DeviceError("no CUDA GPUs are available")
-        return ScriptedObjective(self.script)
+        return ScriptedObjective(self.script, model)
 
 
 def training(task: Task, device: str, threads: int) -> Preparation:
@@ -173,10 +178,11 @@ def training(task: Task, device: str, threads: int) -> Preparation:
 
 def main() -> int:
     """The real command line, with shorter waits."""
-    from search import run, storage, watchdog
+    from search import cluster, run, storage, watchdog
 
     script = Script.read()
     watchdog.LEAST = watchdog.UNKNOWN = script.hang
+    cluster.ROOM = script.room
     storage.BUSY_SECONDS, storage.TELL_SECONDS = script.busy, script.tell
     if script.mounts is not None:
         storage.on_network_file_system = partial(storage.on_network_file_system, mounts=script.mounts)

@@ -325,7 +325,7 @@ def test_two_workers_of_one_run_share_a_study_that_remembers_how_many_they_were(
 
 def test_another_device_is_refused_before_a_trial_is_asked_for(place: Place) -> None:
     assert place.run(*STUDY, "--n-trials", "2").code == 0
-    place.script(model="another scripted device")
+    place.script(models=["another scripted device"])
     done = place.run(*STUDY)
     assert done.code == 2
     assert "device.model was 'a scripted device', is 'another scripted device'" in done.err

@@ -113,6 +113,16 @@ def test_a_study_refuses_another_device_or_other_data(path: str, new_study: Call
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize(("began", "goes_on"), [(1, 2), (1, opening.CLUSTER), (opening.CLUSTER, 1)])
+def test_a_study_refuses_other_company_for_its_workers(
+    began: int | str, goes_on: int | str, new_study: Callable[..., Study]
+) -> None:
+    made = new_study()
+    kept = opening.created("company", made.spec, made.database, FACTS, FORMATS, began)
+    with pytest.raises(UsageError, match=f"workers was {began!r}, is {goes_on!r}: start a new study with --as NAME"):
+        opening.resumed("company", made.spec, kept.optuna, made.database, FACTS, goes_on)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [

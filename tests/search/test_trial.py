@@ -8,12 +8,14 @@ from collections.abc import Callable, Generator
 import pytest
 from optuna.trial import TrialState
 
+from objectives.errors import DeviceLost
 from objectives.pipeline import Pipeline, Report
 from objectives.task import Seeds
 from search import records, trial
+from search.crew import Crew
 from search.display import Display
-from search.objective import TrialFault
-from search.study import Study
+from search.objective import TrialFault, WorkerLost
+from search.study import MAX_RETRIES, Study
 
 from .conftest import Scripted, report
 
@@ -125,6 +127,32 @@ def test_a_crash_is_tried_once_more_with_the_same_pipeline_and_seeds(new_study: 
     assert objective.trained[0] == objective.trained[1] != objective.trained[2]
     assert objective.seeds[0] == objective.seeds[1] != objective.seeds[2]
     assert records.n_counted(study.trials()) == 2  # the crash that was tried again does not count
+
+
+def test_a_trial_whose_worker_is_lost_each_time_is_given_up_and_counted_once(new_study: Callable[..., Study]) -> None:
+    study = new_study()
+    objective = Scripted([*[WorkerLost("its node died")] * (MAX_RETRIES + 1), GOOD])
+    assert run_all(study, objective) == [*[records.LOST] * MAX_RETRIES, "crash", "complete"]
+    first, *again, other = objective.trained
+    assert again == [first] * MAX_RETRIES
+    assert other != first
+    assert records.n_counted(study.trials()) == 2
+
+
+def test_a_device_that_is_lost_with_its_machine_leaves_the_trial_to_the_next_one(
+    new_study: Callable[..., Study],
+) -> None:
+    class Moving(Scripted):
+        def facts(self) -> dict[str, object]:
+            raise WorkerLost("its node died")
+
+        def ready(self) -> bool:
+            return True
+
+    study, objective = new_study(), Moving([DeviceLost("uncorrectable ECC error"), GOOD])
+    Crew(study, Display(), n_trials=1, deadline=NEVER).work([objective])
+    assert objective.trained[0] == objective.trained[1]
+    assert [records.reason(t) for t in study.trials()] == ["complete"]
 
 
 def test_an_interrupted_trial_goes_back_to_the_queue_as_it_was(new_study: Callable[..., Study]) -> None:

@@ -114,6 +114,16 @@ def test_each_training_has_a_worker_of_its_own_where_that_is_asked_for() -> None
     assert len({pid for _, pid in seen}) == 3
 
 
+def test_what_is_forked_has_imported_what_trainings_need() -> None:
+    script = (
+        "import sys; from tests.search.test_worker import *\n"
+        "opening = preparation(TASK, 'cpu')(); before = set(sys.modules)\n"
+        "list(opening().reports(PIPELINE, SEEDS)); print(len(set(sys.modules) - before))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 20
+
+
 def test_a_training_that_raises_is_a_crash_with_its_message() -> None:
     with working() as worker:
         with pytest.raises(TrialFault, match="ValueError: Overflow"):
