@@ -66,7 +66,7 @@ def created(url: str) -> Study:
 
 def told(study: Study, number: int) -> None:
     """Tells the result of a training of EPOCHS epochs."""
-    reports = [report(epoch, EPOCHS, 1.5 * epoch, 0.9 - 0.5 / epoch) for epoch in range(1, EPOCHS + 1)]
+    reports = [report(epoch, EPOCHS, 1.5 * epoch, 0.9 - 0.5 / epoch, 1.5 * epoch) for epoch in range(1, EPOCHS + 1)]
     attributes = records.explanation(reports, [each.accuracy for each in reports])
     study.tell(Result(number, "COMPLETE", (1.5 * EPOCHS + number / 1000, 0.875), attributes, violation=-0.5))
 

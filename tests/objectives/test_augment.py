@@ -24,7 +24,7 @@ def numbered(n: int, channels: int = 1, size: int = 4) -> Dataset:
     x = torch.randint(1, 256, (n, channels, size, size), generator=generator, dtype=torch.uint8)
     images = Images(x.contiguous(memory_format=torch.channels_last), torch.arange(n))
     no_change = (0.0,) * channels, (1 / 255,) * channels
-    return Dataset("numbered", tuple(map(str, range(n))), images, images, *no_change, True, "", "", ())
+    return Dataset("numbered", tuple(map(str, range(n))), images, images, *no_change, True, "", "", (), ())
 
 
 def batches(dataset: Dataset, batch_size: int, augmentation: Augmentation, seeds: tuple[int, int] = SEEDS) -> Batches:
@@ -152,7 +152,7 @@ def test_images_are_normalised_over_the_training_set_and_lie_in_channels_last(di
 def test_each_channel_is_normalised_by_its_own_statistics() -> None:
     dataset = numbered(4, channels=3)
     mean, std = (0.1, 0.2, 0.3), (0.5, 0.25, 0.125)
-    normalise = Normalisation(Dataset("", (), dataset.train, dataset.val, mean, std, True, "", "", ()), CPU)
+    normalise = Normalisation(Dataset("", (), dataset.train, dataset.val, mean, std, True, "", "", (), ()), CPU)
     expected = (dataset.train.x.double() / 255 - torch.tensor(mean).view(1, 3, 1, 1).double()) / torch.tensor(std).view(
         1, 3, 1, 1
     )

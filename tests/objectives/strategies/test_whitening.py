@@ -31,7 +31,7 @@ def smooth_images(channels: int) -> Dataset:
     pixels = x.float() / 255
     mean, std = (tuple(statistic((0, 2, 3)).tolist()) for statistic in (pixels.mean, pixels.std))
     digits = tuple(str(label) for label in range(10))
-    return Dataset("smooth", digits, Images(x, y), Images(x, y), mean, std, False, "", "", ())
+    return Dataset("smooth", digits, Images(x, y), Images(x, y), mean, std, False, "", "", (), ())
 
 
 def whitened(dataset: Dataset, *strategies: Strategy, stride: Literal[1, 2] = 1, **settings: object) -> TrainState:
