@@ -6,6 +6,7 @@ optuna-dashboard itself has no login and can delete studies: it never gets the d
 from __future__ import annotations
 
 import argparse
+import signal
 import socketserver
 import sqlite3
 import sys
@@ -110,6 +111,8 @@ def _serve(name: str, url: str, port: int) -> int:
             print(f"{at}  (a read-only copy, renewed every {REFRESH:.0f} s; Ctrl-C ends it)", flush=True)
             ended = threading.Event()
             threading.Thread(target=_renew, args=(renew, ended), daemon=True).start()
+            for interruption in (signal.SIGINT, signal.SIGTERM):  # a shell starts what is in the background without
+                signal.signal(interruption, signal.default_int_handler)
             try:
                 server.serve_forever()
             finally:
