@@ -16,7 +16,7 @@ test: $(VENV)/.installed-dev
 
 test-cluster: $(VENV)/.installed-dev  ## studies on a Ray cluster of three raylets on this machine; installs Ray (70 MB)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ray]'
-	$(BIN)/python -m pytest -n 0 tests/search/test_cluster.py
+	$(BIN)/python -m pytest -n 0 tests/search/workers/test_cluster.py
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

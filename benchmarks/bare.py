@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 import torch
 import torch.nn.functional as F
 
-from objectives.architecture import build
-from objectives.data import Dataset, Images
+from objectives.data.dataset import Dataset, Images
+from objectives.networks.architecture import build
+from objectives.networks.resnet import ResNet
 from objectives.pipeline import Pipeline
-from objectives.resnet import ResNet
 from objectives.task import Seeds, Task
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}

@@ -25,8 +25,8 @@ import torch
 from benchmarks import peers
 from benchmarks.peak import architecture_of
 from benchmarks.workload import Workload, bounds
-from objectives.allocator import keep_freed_memory
-from objectives.flops import count
+from objectives.device.allocator import keep_freed_memory
+from objectives.networks.flops import count
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Contestant:
     """A loop and what it is given."""
 
     peer: str | None  # a key of peers.PEERS; None: our loop
-    keeps_memory: bool = True  # objectives.allocator
-    our_batches: bool = True  # made by objectives.augment; else by a DataLoader over torchvision's transforms
+    keeps_memory: bool = True  # objectives.device.allocator
+    our_batches: bool = True  # made by objectives.data.augment; else by a DataLoader over torchvision's transforms
 
 
 SUSTAINED = 80e9  # FLOP/s: roughly what one core makes of these networks

@@ -18,14 +18,14 @@ from statistics import median
 import torch
 
 from benchmarks.workload import conditions, usable_formats
-from objectives import surgery
-from objectives.allocator import keep_freed_memory
-from objectives.architecture import build
-from objectives.data import load
-from objectives.executors import Eager, Executor, Segment, prepared, unusable
-from objectives.formats import FORMATS, LossScaler
-from objectives.resnet import ResNet
-from objectives.state import Trainee
+from objectives.data.dataset import load
+from objectives.device.allocator import keep_freed_memory
+from objectives.device.executors import Eager, Executor, Segment, prepared, unusable
+from objectives.device.formats import FORMATS, LossScaler
+from objectives.networks import surgery
+from objectives.networks.architecture import build
+from objectives.networks.resnet import ResNet
+from objectives.networks.trainee import Trainee
 from objectives.task import DataSpec, Task
 
 FAST = ("compile", "cuda_graph")

@@ -27,7 +27,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import training
-from objectives.data import load
+from objectives.data.dataset import load
 from objectives.task import DataSpec
 
 ROOT = Path(__file__).resolve().parents[1]

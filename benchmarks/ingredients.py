@@ -16,8 +16,8 @@ import torch
 
 from benchmarks.shapes import CPU, comparison
 from benchmarks.training import conditions
-from objectives.allocator import keep_freed_memory
-from objectives.data import load
+from objectives.data.dataset import load
+from objectives.device.allocator import keep_freed_memory
 from objectives.pipeline import Pipeline
 from objectives.strategies.base import Strategy
 from objectives.strategies.bias_learning_rate import BiasLearningRate

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from benchmarks import bare
 from benchmarks.workload import FEWEST_PAIRS, Workload, lower_bound, pipeline_for
-from objectives.data import Dataset
+from objectives.data.dataset import Dataset
+from objectives.networks.resnet import Convolution, ResNet
+from objectives.networks.trainee import Trainee
 from objectives.pipeline import Pipeline, Report
-from objectives.resnet import Convolution, ResNet
-from objectives.state import Step, Trainee, TrainState
+from objectives.state import Step, TrainState
 from objectives.strategies.base import Strategy
 from objectives.strategies.ema import Ema
 from objectives.strategies.progressive_resolution import ProgressiveResolution

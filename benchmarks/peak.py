@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.workload import BATCH, Workload, pipeline_for
-from objectives.architecture import Architecture
-from objectives.data import Dataset
-from objectives.flops import count
-from objectives.formats import FORMATS
+from objectives.data.dataset import Dataset
+from objectives.device.formats import FORMATS
+from objectives.networks.architecture import Architecture
+from objectives.networks.flops import count
 from objectives.task import Task
 from objectives.train import full_architecture
 

@@ -22,12 +22,12 @@ from torch.utils.data import Dataset as TorchDataset
 
 from benchmarks.bare import Run
 from benchmarks.workload import SEEDS, Workload
-from objectives.augment import Batches, Normalisation
-from objectives.data import Dataset, Images
+from objectives.data.augment import Batches, Normalisation
+from objectives.data.dataset import Dataset, Images
+from objectives.data.vision import import_torchvision
 from objectives.pipeline import Pipeline
 from objectives.state import Schedule
 from objectives.train import WARM_UP_STEPS, augmentation, starting_state
-from objectives.vision import import_torchvision
 
 
 @dataclass(frozen=True)

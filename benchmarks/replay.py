@@ -24,14 +24,15 @@ from optuna.trial import FrozenTrial
 
 from objectives.errors import DataError, DeviceError
 from objectives.pipeline import Report
-from search import records, storage
+from search.database import storage
 from search.errors import DeviceFault, StorageError, UsageError
-from search.front import Outcome, best_within, front
-from search.objective import Objective, TrialFault, preparation
-from search.opening import IDENTITY, stored
-from search.study import REFERENCE, Study
+from search.pareto.front import Outcome, best_within, front
+from search.study import records
+from search.study.opening import stored
+from search.study.study import REFERENCE, Study
 from search.trial import accuracy_of
-from search.worker import WorkerProcess
+from search.workers.process import WorkerProcess
+from search.workers.seam import Objective, TrialFault, preparation
 
 EARLY = ("dominated", "below_floor")  # what early stopping decides; a diverged training ends in any case
 
@@ -168,7 +169,7 @@ def run(options: argparse.Namespace, command: str) -> None:
     url = storage.url(options.storage, None)
     study = stored(options.study, storage.open_storage(url, create=False))
     stopped = [trial for trial in study.trials() if records.reason(trial) in EARLY]
-    identity = study.optuna.user_attrs[IDENTITY]
+    identity = study.optuna.user_attrs[records.IDENTITY]
     getting_ready = preparation(study.spec.task, options.device, identity["device"]["threads"])
     with closing(WorkerProcess(getting_ready)) as objective:
         check_same(study.name, identity, objective.facts())

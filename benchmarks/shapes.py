@@ -21,15 +21,16 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from benchmarks.training import conditions
-from objectives import flops, lasso, surgery
-from objectives.allocator import keep_freed_memory
-from objectives.architecture import build
-from objectives.data import Dataset, load
+from objectives.data.dataset import Dataset, load
+from objectives.device.allocator import keep_freed_memory
 from objectives.export import export, load_model
-from objectives.flat_lasso import FlatGroups
+from objectives.networks import flops, surgery
+from objectives.networks.architecture import build
+from objectives.networks.resnet import ResNet
+from objectives.networks.trainee import Trainee
 from objectives.pipeline import Pipeline, Report
-from objectives.resnet import ResNet
-from objectives.state import Trainee
+from objectives.strategies.methods import lasso
+from objectives.strategies.methods.flat_lasso import FlatGroups
 from objectives.strategies.net2net import Net2Net
 from objectives.strategies.prune_train import PruneTrain
 from objectives.task import DataSpec, Seeds, Task
@@ -178,7 +179,7 @@ def costs() -> None:
 
 def _stepping(architecture: object, size: int) -> tuple[Trainee, Callable[[], object]]:
     """A fresh network with an optimizer, and its training step."""
-    from objectives.architecture import Architecture
+    from objectives.networks.architecture import Architecture
 
     assert isinstance(architecture, Architecture)
     model = ResNet(architecture).train()

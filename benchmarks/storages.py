@@ -27,11 +27,12 @@ import optuna
 import sqlalchemy
 from optuna.storages import RDBStorage
 
-from search import disk, opening, records, spec, storage
-from search.results import Result
-from search.study import Study
+from search.database import disk, storage
+from search.study import opening, records, spec
+from search.study.results import Result
+from search.study.study import Study
+from tests.search.database.postgres import NotInstalled, running
 from tests.search.place import Place
-from tests.search.postgres import NotInstalled, running
 from tests.search.program import FACTS, report
 
 NAME = "shared"

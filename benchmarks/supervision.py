@@ -32,11 +32,13 @@ import torch
 from objectives.objective import TrainingObjective
 from objectives.pipeline import Pipeline, Report
 from objectives.task import DataSpec, Seeds, Task
-from search import opening, spec, storage, trial
-from search.display import Display
-from search.objective import Objective, preparation
-from search.study import Study
-from search.worker import WorkerProcess
+from search import trial
+from search.database import storage
+from search.study import opening, spec
+from search.study.study import Study
+from search.views.display import Display
+from search.workers.process import WorkerProcess
+from search.workers.seam import Objective, preparation
 
 TASK = Task(DataSpec("digits", n_train=1200), "small")
 STUDY = """

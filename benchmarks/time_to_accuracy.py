@@ -20,8 +20,8 @@ from optuna.trial import FixedTrial
 
 from benchmarks.shapes import trained
 from benchmarks.workload import conditions
-from objectives.allocator import keep_freed_memory
-from objectives.data import Dataset, load
+from objectives.data.dataset import Dataset, load
+from objectives.device.allocator import keep_freed_memory
 from objectives.pipeline import Pipeline
 from objectives.strategies.bias_learning_rate import BiasLearningRate
 from objectives.strategies.ema import Ema

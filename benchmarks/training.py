@@ -30,9 +30,9 @@ from benchmarks.workload import (
     usable_formats,
     with_few_validation_images,
 )
-from objectives.allocator import keep_freed_memory
-from objectives.architecture import FAMILIES
-from objectives.data import Dataset
+from objectives.data.dataset import Dataset
+from objectives.device.allocator import keep_freed_memory
+from objectives.networks.architecture import FAMILIES
 from objectives.task import Task
 
 # `benchmarks.gpu` and `benchmarks.shapes` use these

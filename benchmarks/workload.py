@@ -12,14 +12,14 @@ from datetime import date
 import torch
 
 from benchmarks import bare
-from objectives.architecture import FAMILIES
-from objectives.clock import describe
-from objectives.data import Dataset, Images, load
+from objectives.data.dataset import Dataset, Images, load
+from objectives.device.clock import describe
+from objectives.device.formats import FORMATS
 from objectives.errors import DataError
-from objectives.formats import FORMATS
+from objectives.networks.architecture import FAMILIES
+from objectives.networks.resnet import ResNet
 from objectives.objective import TrainingObjective
 from objectives.pipeline import Pipeline, Report
-from objectives.resnet import ResNet
 from objectives.task import DataSpec, Seeds, Task
 from objectives.train import WARM_UP_STEPS, train
 

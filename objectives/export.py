@@ -13,10 +13,10 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from objectives.architecture import Architecture
-from objectives.data import Dataset
+from objectives.data.dataset import Dataset
 from objectives.durable import SUMS, write_folder
-from objectives.resnet import ResNet
+from objectives.networks.architecture import Architecture
+from objectives.networks.resnet import ResNet
 from objectives.train import Trained
 
 FORMAT = 2  # of the folder; raised when a reader of the old one could not read the new one

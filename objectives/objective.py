@@ -10,15 +10,15 @@ from statistics import median
 
 import torch
 
-from objectives import reference
-from objectives.allocator import keep_freed_memory
-from objectives.augment import Batches, Normalisation
-from objectives.clock import TIMING_VERSION, describe
-from objectives.data import Dataset, load
+from objectives.data.augment import Batches, Normalisation
+from objectives.data.dataset import Dataset, load
+from objectives.device import reference
+from objectives.device.allocator import keep_freed_memory
+from objectives.device.clock import TIMING_VERSION, describe
+from objectives.device.executors import Eager, Segment
+from objectives.device.formats import FORMATS, LossScaler, unavailable
 from objectives.errors import DataError, DeviceError
-from objectives.executors import Eager, Segment
 from objectives.export import export
-from objectives.formats import FORMATS, LossScaler, unavailable
 from objectives.pipeline import NumberFormatName, Pipeline, Reading, Report
 from objectives.task import Seeds, Task
 from objectives.train import Trained, augmentation, starting_state, train
@@ -110,7 +110,7 @@ class TrainingObjective:
         export(self._trained, self._dataset, folder, about)
 
     def reference(self, n_steps: int) -> Reading:
-        """What the device is like just now; see `objectives.reference.read`."""
+        """What the device is like just now; see `objectives.device.reference.read`."""
         return reference.read(self._device, n_steps)
 
     def close(self) -> None:

@@ -49,7 +49,7 @@ class Pipeline:
     cutout: float = 0.0  # side of the square that is blanked, as a share of the image (DeVries & Taylor 2017)
     depth: int = 1  # residual blocks per stage
     width: float = 1.0  # multiplier of the family's stage widths
-    executor: ExecutorName = "eager"  # how steps are run; see objectives.executors
+    executor: ExecutorName = "eager"  # how steps are run; see objectives.device.executors
     strategies: tuple[Strategy, ...] = ()
 
     def __post_init__(self) -> None:

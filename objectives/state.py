@@ -1,47 +1,21 @@
-"""What a training carries from epoch to epoch: `Trainee`, `TrainState`, `Step`. Frozen; surgery returns new ones."""
+"""What a training carries from epoch to epoch: `TrainState`, `Step`, `Schedule`. Frozen; strategies return new ones."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from objectives.pipeline import Pipeline, Report, ScheduleName
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from torch.optim import Optimizer
 
-    from objectives.architecture import Architecture
-    from objectives.augment import Normalisation
-    from objectives.data import Images
-    from objectives.resnet import ResNet
+    from objectives.data.augment import Normalisation
+    from objectives.data.dataset import Images
+    from objectives.networks.architecture import Architecture
+    from objectives.networks.trainee import Trainee
     from objectives.strategies.base import Strategy
-
-Travel = Literal["weight", "mask"]  # a weight is shared between the copies of a channel, a mask is copied
-
-
-@dataclass(frozen=True)
-class Shadow:
-    """Memory shaped like the model: averages, masks, anchors."""
-
-    tensors: Mapping[str, Tensor]  # by the name of the parameter or buffer that each is shaped like
-    travel: Travel  # how it follows the model through surgery
-
-
-@dataclass(frozen=True)
-class Trainee:
-    """All that surgery transforms and that a step may read."""
-
-    model: ResNet
-    optimizer: Optimizer
-    shadows: Mapping[str, Shadow]
-    born: Mapping[str, Tensor]  # axis label -> [channels], epoch of birth
-
-    def with_shadow(self, name: str, shadow: Shadow) -> Trainee:
-        """This trainee with one more shadow."""
-        return replace(self, shadows={**self.shadows, name: shadow})
 
 
 @dataclass(frozen=True)

@@ -14,17 +14,18 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from objectives import architecture, flops
-from objectives.architecture import Architecture
-from objectives.augment import Augmentation, Batches, Normalisation
-from objectives.auto import EXPECTED, Auto, Executors
-from objectives.clock import Clock, peak_memory, reset_peak_memory
-from objectives.data import Dataset, Images
-from objectives.executors import Compiled, Eager, Executor, Segment
-from objectives.formats import FORMATS, LossScaler, NumberFormat
+from objectives.data.augment import Augmentation, Batches, Normalisation
+from objectives.data.dataset import Dataset, Images
+from objectives.device.auto import EXPECTED, Auto, Executors
+from objectives.device.clock import Clock, peak_memory, reset_peak_memory
+from objectives.device.executors import Compiled, Eager, Executor, Segment
+from objectives.device.formats import FORMATS, LossScaler, NumberFormat
+from objectives.networks import architecture, flops
+from objectives.networks.architecture import Architecture
+from objectives.networks.resnet import ResNet
+from objectives.networks.trainee import Trainee
 from objectives.pipeline import Pipeline, Report
-from objectives.resnet import ResNet
-from objectives.state import Schedule, Trainee, TrainState
+from objectives.state import Schedule, TrainState
 from objectives.task import Seeds, Task
 
 WARM_UP_STEPS = 3

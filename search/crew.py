@@ -16,10 +16,13 @@ import optuna
 
 from objectives.errors import DeviceError, DeviceLost
 from objectives.pipeline import Pipeline, Report
-from search import figures, records, storage, trial
+from search import trial
+from search.database import storage
 from search.errors import DeviceFault
-from search.objective import Halted, Objective, Remote, TrialFault, WorkerLost
-from search.study import Study
+from search.study import records
+from search.study.study import Study
+from search.views import figures
+from search.workers.seam import Halted, Objective, Remote, TrialFault, WorkerLost
 
 FIGURES_EVERY = 10  # trials: each figure is sent to every open dashboard again
 CRASHES_IN_A_ROW = 3  # end a run: what crashes every trial is not the trials' fault

@@ -13,7 +13,7 @@ import sys
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
-    from search.objective import Training
+    from search.workers.seam import Training
 
 OK, USAGE, DATA, STORAGE, DEVICE, INTERRUPTED = 0, 2, 3, 4, 5, 130
 SHOW_CURSOR = b"\x1b[?25h\n"  # as terminals since the VT220 know it
@@ -77,9 +77,10 @@ def main(arguments: list[str] | None = None, training: Training | None = None) -
         signal.signal(interruption, _interrupt)
 
     from objectives.errors import DataError, DeviceError
-    from search import session, storage
+    from search import session
+    from search.database import storage
     from search.errors import DeviceFault, StorageError, UsageError
-    from search.objective import preparation
+    from search.workers.seam import preparation
 
     codes = {UsageError: USAGE, DataError: DATA, StorageError: STORAGE, DeviceError: DEVICE, DeviceFault: DEVICE}
     try:

@@ -15,15 +15,19 @@ from typing import cast
 import optuna
 from rich.console import Console
 
-from search import cluster, devices, disturbance, figures, opening, records, storage, summary
 from search.crew import Crew
-from search.display import Display, LiveDisplay, PlainDisplay
+from search.database import storage
+from search.database.storage import Database
 from search.errors import DeviceFault, UsageError
-from search.objective import Objective, Remote, Training, TrialFault, WorkerLost
-from search.spec import StudySpec, check_name, override, read
-from search.storage import Database
-from search.study import Study
-from search.worker import WorkerProcess
+from search.host import devices
+from search.study import disturbance, opening, records
+from search.study.spec import StudySpec, check_name, override, read
+from search.study.study import Study
+from search.views import figures, summary
+from search.views.display import Display, LiveDisplay, PlainDisplay
+from search.workers import cluster
+from search.workers.process import WorkerProcess
+from search.workers.seam import Objective, Remote, Training, TrialFault, WorkerLost
 
 MAX_LISTED = 20  # images that cannot be used
 WIDE = 200  # columns of a table that does not go to a terminal
@@ -139,7 +143,7 @@ def _on_cluster(
     room = cluster.room(options.device, options.workers)
     preparation = training(spec.task, room.device, 1)
     made = [cluster.RayWorker(preparation, room, name, options.mixed_devices) for _ in range(room.n)]
-    return [held.enter_context(closing(each)) for each in made], opening.CLUSTER
+    return [held.enter_context(closing(each)) for each in made], records.CLUSTER
 
 
 def _open(
@@ -162,9 +166,12 @@ def _open(
             if found is not None:
                 study = opening.resumed(name, spec, found, database, facts, workers)
             else:
-                number_formats, calibration = objectives[0].number_formats(), disturbance.calibrated(objectives)
+                number_formats, calibration = (
+                    objectives[0].number_formats(),
+                    disturbance.calibrated([each.reference for each in objectives]),
+                )
                 study = opening.created(name, spec, database, facts, number_formats, workers, calibration)
-                for number_format, why in study.optuna.user_attrs[opening.FORMATS].items():
+                for number_format, why in study.optuna.user_attrs[records.FORMATS].items():
                     if why is not None:
                         display.say(f"number format {number_format} is left out: {why}")
             study.enqueue_anchors()

@@ -15,13 +15,14 @@ from optuna.trial import FrozenTrial, TrialState
 
 from objectives.errors import DataError, DeviceError, DeviceLost
 from objectives.pipeline import Pipeline, Report
-from search import records, storage
-from search.disturbance import Watch
+from search.database import storage
 from search.errors import StorageError, Untold
-from search.objective import Halted, Objective, TrialFault, WorkerLost
-from search.pruner import STOPPING, Point
-from search.results import Result
-from search.study import MAX_RETRIES, Study, learns_from_pruned
+from search.pareto.stopping import STOPPING, Point
+from search.study import records
+from search.study.disturbance import Watch
+from search.study.results import Result
+from search.study.study import MAX_RETRIES, Study, learns_from_pruned
+from search.workers.seam import Halted, Objective, TrialFault, WorkerLost
 
 VIOLATED = 1e-3  # constraint of a stopped trial above the floor, for samplers that must be told a value
 DEVICE_FAULTS = "device_faults"  # user attribute: how often the device was lost under the trial
@@ -146,7 +147,7 @@ def _finish(
         "COMPLETE",
         (last.train_seconds, accuracy),
         records.explanation(reports, [accuracy_of(study, report) for report in reports])
-        | watch.observed(last, objective),
+        | watch.observed(last, objective.reference),
         violation=study.floor - accuracy,
     )
     try:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from objectives.architecture import FAMILIES
+from objectives.networks.architecture import FAMILIES
 from objectives.pipeline import Pipeline
 
 Value = bool | int | float | str  # of one parameter

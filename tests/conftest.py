@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from objectives.data import Dataset, load
+from objectives.data.dataset import Dataset, load
 from objectives.task import DataSpec
 
 torch.set_num_threads(1)

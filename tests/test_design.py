@@ -6,6 +6,8 @@ import ast
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,87 @@ FORBIDDEN = {
     "spaces": ("search", "torch", "optuna_dashboard"),
     "search": (),
 }
+# From the top floor down; a room, or a file of it that stands on a floor of its own.
+FLOORS = (
+    ("search.run", "search.__main__", "search.commands"),
+    ("search.session", "search.crew", "search.trial"),
+    ("search.views", "search.workers"),
+    ("search.study", "search.proposals"),
+    ("search.database",),
+    ("search.host",),
+    ("search.pareto", "search.errors"),
+    ("spaces",),
+    ("objectives.objective", "objectives.train", "objectives.export"),
+    ("objectives.device", "objectives.reduction"),
+    ("objectives.strategies", "objectives.state", "objectives.pipeline", "objectives.device.formats"),
+    ("objectives.data",),
+    ("objectives.networks",),
+    ("objectives.task", "objectives.durable", "objectives.errors"),
+)
+MOST_FILES = 14  # of a room; more is a corridor
+
+
+def module(path: Path) -> str:
+    """The dotted name of a file."""
+    parts = path.relative_to(REPOSITORY).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def floor(name: str) -> int | None:
+    """The floor that a module stands on, 0 the topmost; None for a package that is none of the rooms."""
+    places = {place: number for number, floor in enumerate(FLOORS) for place in floor}
+    parts = name.split(".")
+    heads = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
+    return next((places[head] for head in heads if head in places), None)
+
+
+def of_ours(path: Path, *, at_run_time: bool = False) -> Iterator[tuple[int, str]]:
+    """(line, module) of every module of ours that a file imports; `at_run_time`: without those for types only."""
+    known = {module(each) for each in FILES}
+    tree = ast.parse(path.read_text())
+    for_types = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if at_run_time and id(node) in for_types:
+            continue
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names if alias.name in known)
+        elif isinstance(node, ast.ImportFrom) and node.module in known:
+            parts = {f"{node.module}.{alias.name}" for alias in node.names} & known
+            yield from ((node.lineno, part) for part in parts or {node.module})
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(REPOSITORY)))
+def test_imports_run_down_or_stay_on_their_floor(path: Path) -> None:
+    here = floor(module(path))
+    if here is None:  # the package of a whole floor plan
+        return
+    upwards = [
+        f"{path.relative_to(REPOSITORY)}:{line} imports {name}, which stands higher"
+        for line, name in of_ours(path)
+        if (there := floor(name)) is not None and there < here
+    ]
+    assert not upwards
+
+
+def test_every_file_stands_on_a_floor() -> None:
+    assert [str(path) for path in FILES if floor(module(path)) is None and path.name != "__init__.py"] == []
+
+
+def test_no_import_at_run_time_leads_back_to_where_it_began() -> None:
+    arrows = {module(path): {name for _, name in of_ours(path, at_run_time=True)} for path in FILES}
+    assert list(TopologicalSorter(arrows).static_order())
+
+
+@pytest.mark.parametrize("room", sorted({path.parent for path in FILES}), ids=lambda p: str(p.relative_to(REPOSITORY)))
+def test_no_room_is_a_corridor(room: Path) -> None:
+    if room.name == "strategies":  # a file each, found by itself: a shelf
+        return
+    assert len([path for path in room.glob("*.py") if path.name != "__init__.py"]) <= MOST_FILES
 
 
 def imports(path: Path) -> set[str]:
@@ -73,8 +156,8 @@ HEAVY = {"torch", "torchvision", "sklearn", "plotly", "optuna_dashboard", "jinja
         "import search.run; search.run.main(['--help'])",
         "import search.run; search.run.main(['--study', 'no_such_study'])",
         "import search.run; search.run.main(['--study', 'digits_pareto', '--data', 'nonsense'])",
-        "import search.doctor, search.studies, search.dashboard; search.studies.main(['list'])",
-        "import search.session, search.crew, search.summary, search.figures, spaces, objectives.pipeline",
+        "from search.commands import dashboard, doctor, studies; studies.main(['list'])",
+        "import search.session, search.crew, search.views.summary, search.views.figures, spaces, objectives.pipeline",
     ],
 )
 def test_the_process_that_owns_a_study_stays_light(code: str) -> None:
@@ -82,6 +165,6 @@ def test_the_process_that_owns_a_study_stays_light(code: str) -> None:
 
 
 def test_a_worker_needs_little_beside_torch() -> None:
-    loaded = loaded_by("import objectives.objective, search.worker")
+    loaded = loaded_by("import objectives.objective, search.workers.process")
     assert "torch" in loaded
     assert not loaded & {"torchvision", "sklearn", "plotly", "optuna_dashboard", "rich", "PIL"}

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, ClassVar, Self, TypeVar
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from objectives.architecture import Architecture
-    from objectives.resnet import Convolution, ResNet
-    from objectives.state import Step, Trainee, TrainState
+    from objectives.networks.architecture import Architecture
+    from objectives.networks.resnet import Convolution, ResNet
+    from objectives.networks.trainee import Trainee
+    from objectives.state import Step, TrainState
 
 T = TypeVar("T")
 

@@ -37,8 +37,8 @@ class BiasLearningRate(Strategy):
     def begin(self, state: TrainState, x: Tensor, y: Tensor) -> TrainState:
         if self.factor == 1:
             return state
-        from objectives import surgery
-        from objectives.resnet import GhostBatchNorm
+        from objectives.networks import surgery
+        from objectives.networks.resnet import GhostBatchNorm
 
         trainee = surgery.reindex(state.trainee, {})  # a copy: the old trainee stays as it is
         biases = {layer.bias for layer in trainee.model.modules() if isinstance(layer, GhostBatchNorm)}

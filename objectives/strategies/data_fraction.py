@@ -10,7 +10,7 @@ from objectives.strategies.base import Strategy, learned
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from objectives.data import Images
+    from objectives.data.dataset import Images
     from objectives.state import TrainState
 
 
@@ -65,7 +65,7 @@ class DataFraction(Strategy):
 
     def _using(self, state: TrainState, share: float) -> TrainState:
         """The state that trains on a share of the images, at least one of every class."""
-        from objectives.data import Images
+        from objectives.data.dataset import Images
 
         assert self.whole is not None
         assert self.order is not None

@@ -10,8 +10,9 @@ from objectives.strategies.base import Strategy, learned
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from objectives.resnet import ResNet
-    from objectives.state import Step, Trainee, TrainState
+    from objectives.networks.resnet import ResNet
+    from objectives.networks.trainee import Trainee
+    from objectives.state import Step, TrainState
 
 SHADOW = "ema"  # name of the shadow that holds the averages
 
@@ -40,7 +41,7 @@ class Ema(Strategy):
     def begin(self, state: TrainState, x: Tensor, y: Tensor) -> TrainState:
         if self.horizon == 0:
             return state
-        from objectives.state import Shadow
+        from objectives.networks.trainee import Shadow
 
         averages = {name: tensor.clone() for name, tensor in _averaged(state.trainee.model).items()}
         return replace(state, trainee=state.trainee.with_shadow(SHADOW, Shadow(averages, "weight")))

@@ -38,7 +38,7 @@ class Freeze(Strategy):
         return f"freezing from {self.start:.0%} to {self.until:.0%} of the run"
 
     def between_epochs(self, state: TrainState) -> TrainState:
-        from objectives import surgery
+        from objectives.networks import surgery
 
         model = state.trainee.model
         n_stages = len(model.architecture.stages)

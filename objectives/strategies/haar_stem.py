@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from objectives.strategies.base import Strategy
 
 if TYPE_CHECKING:
-    from objectives.architecture import Architecture
+    from objectives.networks.architecture import Architecture
 
 
 @dataclass(frozen=True)

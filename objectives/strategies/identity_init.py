@@ -43,7 +43,7 @@ class IdentityInit(Strategy):
             return state
         import torch
 
-        from objectives import surgery
+        from objectives.networks import surgery
 
         trainee = surgery.reindex(state.trainee, {})  # a copy: the old trainee stays as it is
         with torch.no_grad():

@@ -10,8 +10,9 @@ from objectives.strategies.base import Strategy
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from objectives.resnet import ResNet
-    from objectives.state import Step, Trainee, TrainState
+    from objectives.networks.resnet import ResNet
+    from objectives.networks.trainee import Trainee
+    from objectives.state import Step, TrainState
 
 SHADOW = "lookahead"  # name of the shadow that holds the slow weights and the number of steps taken
 
@@ -46,7 +47,7 @@ class Lookahead(Strategy):
     def begin(self, state: TrainState, x: Tensor, y: Tensor) -> TrainState:
         if self.pull == 1:
             return state
-        from objectives import averaging
+        from objectives.strategies.methods import averaging
 
         return replace(state, trainee=state.trainee.with_shadow(SHADOW, averaging.shadow_of(state.trainee)))
 
@@ -55,7 +56,7 @@ class Lookahead(Strategy):
             return
         import torch
 
-        from objectives import averaging
+        from objectives.strategies.methods import averaging
 
         count = trainee.shadows[SHADOW].tensors[averaging.COUNTER]
         count.add_(step.taken.to(count.dtype))
@@ -75,7 +76,7 @@ class Lookahead(Strategy):
 
         import torch
 
-        from objectives import averaging
+        from objectives.strategies.methods import averaging
 
         looking = deepcopy(model)
         _, slow = averaging.pairs(state.trainee, SHADOW)

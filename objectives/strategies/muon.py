@@ -49,7 +49,7 @@ class Muon(Strategy):
     def begin(self, state: TrainState, x: Tensor, y: Tensor) -> TrainState:
         if self.lr == 0:
             return state
-        from objectives.muon import with_muon
+        from objectives.strategies.methods.muon import with_muon
 
         trainee, lr = state.trainee, state.pipeline.lr
         optimizer = with_muon(

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Literal
 from objectives.strategies.base import Strategy
 
 if TYPE_CHECKING:
-    from objectives.architecture import Architecture
-    from objectives.state import Trainee, TrainState
+    from objectives.networks.architecture import Architecture
+    from objectives.networks.trainee import Trainee
+    from objectives.state import TrainState
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Net2Net(Strategy):
 
     def _after(self, growth: int, full: Architecture) -> Architecture:
         """The architecture after so many growths, of which the last one reaches the full one."""
-        from objectives.architecture import Stage, rounded
+        from objectives.networks.architecture import Stage, rounded
 
         done = growth / self.steps
         width = 1.0 if self.operators == "deeper" else self.start_width + (1 - self.start_width) * done
@@ -108,7 +109,7 @@ class Net2Net(Strategy):
         """The trainee with every axis widened that still has the width it was given."""
         import torch
 
-        from objectives import surgery
+        from objectives.networks import surgery
 
         sizes, planned, wanted = (a.axis_sizes() for a in (trainee.model.architecture, before, after))
         device = next(trainee.model.parameters()).device
@@ -127,7 +128,7 @@ class Net2Net(Strategy):
         """Adds noise to the weights that produce new channels: exact copies would receive equal gradients for ever."""
         import torch
 
-        from objectives import lasso
+        from objectives.strategies.methods import lasso
 
         if self.noise == 0:
             return
@@ -140,7 +141,7 @@ class Net2Net(Strategy):
 
 def _deeper(trainee: Trainee, before: Architecture, after: Architecture, epoch: int) -> Trainee:
     """The trainee with new blocks at the end of every stage that still has the blocks it was given."""
-    from objectives import surgery
+    from objectives.networks import surgery
 
     for s, (planned, wanted) in enumerate(zip(before.stages, after.stages, strict=True)):
         have = trainee.model.architecture.stages[s].interiors

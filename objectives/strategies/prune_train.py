@@ -10,9 +10,10 @@ from objectives.strategies.base import Strategy, learned
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from objectives.flat_lasso import FlatGroups
-    from objectives.lasso import Exempt
-    from objectives.state import Step, Trainee, TrainState
+    from objectives.networks.trainee import Trainee
+    from objectives.state import Step, TrainState
+    from objectives.strategies.methods.flat_lasso import FlatGroups
+    from objectives.strategies.methods.lasso import Exempt
 
 MAX_BATCH_GROWTH = 2.0  # per reconfiguration
 MAX_BATCH = 4096  # samples
@@ -70,7 +71,7 @@ class PruneTrain(Strategy):
         import torch
         from torch.nn.functional import cross_entropy
 
-        from objectives import lasso
+        from objectives.strategies.methods import lasso
 
         model = state.trainee.model
         with torch.no_grad():
@@ -100,7 +101,7 @@ class PruneTrain(Strategy):
     def penalty(self, trainee: Trainee) -> Tensor | None:
         if self.mode != "subgrad" or not self.active or self.strength == 0:
             return None
-        from objectives import lasso
+        from objectives.strategies.methods import lasso
 
         if self.flat is not None:
             return self.flat.penalty(self.strength)
@@ -109,7 +110,7 @@ class PruneTrain(Strategy):
     def after_step(self, trainee: Trainee, step: Step) -> None:
         if self.mode != "prox" or not self.active or self.strength == 0:
             return
-        from objectives import lasso
+        from objectives.strategies.methods import lasso
 
         group = trainee.optimizer.param_groups[0]
         amount = step.taken * (group["lr"] * self.strength / (1 - group["momentum"]))
@@ -134,7 +135,7 @@ class PruneTrain(Strategy):
         model = state.trainee.model
         if next(model.parameters()).device.type != "cuda":
             return None
-        from objectives.flat_lasso import FlatGroups
+        from objectives.strategies.methods.flat_lasso import FlatGroups
 
         holds = self.flat is not None and self.flat.model is model and exempt is None and self.exempt is None
         return self.flat if holds else FlatGroups(model, exempt or {})
@@ -148,7 +149,8 @@ class PruneTrain(Strategy):
 
     def _reconfigured(self, state: TrainState) -> TrainState:
         """The state without what is dead."""
-        from objectives import lasso, surgery
+        from objectives.networks import surgery
+        from objectives.strategies.methods import lasso
 
         before, trainee = state.trainee.model.architecture, state.trainee
         for s, stage in enumerate(before.stages):
@@ -206,7 +208,7 @@ class PruneTrain(Strategy):
 
 def _smallest_norm(trainee: Trainee) -> float:
     """The smallest norm of an output channel of a convolution."""
-    from objectives import lasso
+    from objectives.strategies.methods import lasso
 
     weights = [g.weight for g in lasso.grouped(trainee.model) if g.out_axis is not None]
     return float(min(float(lasso.squares(weight).sum(1).min()) for weight in weights) ** 0.5)

@@ -13,7 +13,7 @@ from objectives.strategies.plateau import Plateau
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from objectives.resnet import ResNet
+    from objectives.networks.resnet import ResNet
     from objectives.state import TrainState
 
 SHADOW = "swa"  # name of the shadow that holds the averages and the number of epochs in them
@@ -53,7 +53,7 @@ class Swa(Strategy):
     def begin(self, state: TrainState, x: Tensor, y: Tensor) -> TrainState:
         if self.start == 1:
             return state
-        from objectives import averaging
+        from objectives.strategies.methods import averaging
 
         state = replace(state, trainee=state.trainee.with_shadow(SHADOW, averaging.shadow_of(state.trainee)))
         if self.lr > 0:
@@ -69,7 +69,7 @@ class Swa(Strategy):
             return state
         import torch
 
-        from objectives import averaging
+        from objectives.strategies.methods import averaging
 
         weights, averages = averaging.pairs(state.trainee, SHADOW)
         torch._foreach_lerp_(averages, weights, 1 / n)
@@ -85,7 +85,7 @@ class Swa(Strategy):
 
         import torch
 
-        from objectives import averaging
+        from objectives.strategies.methods import averaging
 
         averaged = deepcopy(model)
         weights, averages = averaging.pairs(state.trainee, SHADOW)

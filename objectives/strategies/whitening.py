@@ -51,7 +51,7 @@ class Whitening(Strategy):
             return state
         import torch
 
-        from objectives import surgery
+        from objectives.networks import surgery
 
         trainee = surgery.reindex(state.trainee, {})  # a copy: the old trainee stays as it is
         weight = trainee.model.convolutions()[0].weight
@@ -66,7 +66,7 @@ class Whitening(Strategy):
         due = (state.epoch - 1) / state.pipeline.epochs < self.frozen <= state.fraction
         if self.share == 0 or not due or not state.trainee.model.get_parameter("stem.1.weight").requires_grad:
             return state  # where its batch norm is frozen too, another strategy has frozen the stem for good
-        from objectives import surgery
+        from objectives.networks import surgery
 
         trainee = surgery.reindex(state.trainee, {})  # a copy: the old trainee stays as it is
         trainee.model.convolutions()[0].weight.requires_grad_(True)
@@ -92,7 +92,7 @@ def _patch_covariance(state: TrainState) -> Tensor:
     import torch
     from torch.nn.functional import unfold
 
-    from objectives.resnet import haar
+    from objectives.networks.resnet import haar
 
     model = state.trainee.model
     stem, n = model.convolutions()[0], len(state.data.y)

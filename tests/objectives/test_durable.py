@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from objectives import durable, sources
-
-from .images import load_folder, make_folder
+from objectives import durable
+from objectives.data import sources
+from tests.objectives.data.dataset.images import load_folder, make_folder
 
 FILES = {"weights": b"w" * 5000, "about": b"{}"}
 

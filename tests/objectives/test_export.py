@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from objectives.architecture import Architecture, Stage
-from objectives.augment import Normalisation
-from objectives.data import Dataset
+from objectives.data.augment import Normalisation
+from objectives.data.dataset import Dataset
 from objectives.export import DESCRIPTION, FORMAT, SUMS, WEIGHTS, export, load_model
+from objectives.networks.architecture import Architecture, Stage
+from objectives.networks.resnet import ResNet
 from objectives.pipeline import Pipeline, Report
-from objectives.resnet import ResNet
 from objectives.strategies.ema import Ema
 from objectives.task import DataSpec, Seeds, Task
 from objectives.train import Trained, train

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from objectives.data import load
+from objectives.data.dataset import load
+from objectives.device.formats import FORMATS
 from objectives.errors import DataError, DeviceError
 from objectives.export import load_model
-from objectives.formats import FORMATS
 from objectives.objective import TrainingObjective
 from objectives.pipeline import Pipeline
 from objectives.task import DataSpec, Seeds, Task

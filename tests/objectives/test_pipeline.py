@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from objectives.formats import FORMATS
+from objectives.device.formats import FORMATS
 from objectives.pipeline import Pipeline, Report
 from objectives.strategies import STRATEGIES
 from objectives.strategies.base import Strategy

@@ -14,14 +14,15 @@ import torch
 from sklearn.metrics import accuracy_score, recall_score
 from torch import Tensor
 
-from objectives import flops
-from objectives.architecture import build
-from objectives.augment import Augmentation, Batches, Normalisation
-from objectives.data import Dataset, Images, load
-from objectives.formats import FORMATS
+from objectives.data.augment import Augmentation, Batches, Normalisation
+from objectives.data.dataset import Dataset, Images, load
+from objectives.device.formats import FORMATS
+from objectives.networks import flops
+from objectives.networks.architecture import build
+from objectives.networks.resnet import ResNet
+from objectives.networks.trainee import Trainee
 from objectives.pipeline import Pipeline, Report
-from objectives.resnet import ResNet
-from objectives.state import Schedule, Step, Trainee, TrainState
+from objectives.state import Schedule, Step, TrainState
 from objectives.strategies.base import Strategy
 from objectives.strategies.ema import Ema
 from objectives.strategies.progressive_resolution import ProgressiveResolution

@@ -11,10 +11,10 @@ import pytest
 
 from objectives.pipeline import Pipeline, Reading, Report
 from objectives.task import Seeds
-from search import opening, spec, storage
-from search.study import Study
-
-from .place import Place
+from search.database import storage
+from search.study import opening, spec
+from search.study.study import Study
+from tests.search.place import Place
 
 TOML = """
 [data]

@@ -16,7 +16,7 @@ import optuna
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from search import records
+from search.study import records
 
 REPOSITORY = Path(__file__).parents[2]
 

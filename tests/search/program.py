@@ -22,7 +22,7 @@ from objectives.durable import write_folder
 from objectives.errors import DeviceError, DeviceLost
 from objectives.pipeline import Pipeline, Reading, Report
 from objectives.task import Seeds, Task
-from search.objective import Opening, Preparation
+from search.workers.seam import Opening, Preparation
 
 FACTS: dict[str, Any] = {
     "device": {"model": "a scripted device", "driver": "none", "torch": "none", "threads": 1},
@@ -178,7 +178,9 @@ def training(task: Task, device: str, threads: int) -> Preparation:
 
 def main() -> int:
     """The real command line, with shorter waits."""
-    from search import cluster, run, storage, watchdog
+    from search import run
+    from search.database import storage
+    from search.workers import cluster, watchdog
 
     script = Script.read()
     watchdog.LEAST = watchdog.UNKNOWN = script.hang

@@ -24,12 +24,11 @@ from threading import Thread
 import optuna
 
 from objectives.task import Seeds
-from search import records, repeats
-from search.front import front
-
-from .conftest import TOML
-from .place import Place, check_whole, is_gone
-from .program import curve
+from search.pareto.front import front
+from search.study import records, repeats
+from tests.search.conftest import TOML
+from tests.search.place import Place, check_whole, is_gone
+from tests.search.program import curve
 
 FAULTS = ("kill_program", "out_of_memory", "SIGSEGV", "SIGKILL", "inf", "hang", "stop", "device_lost", "device_lost")
 N_TRIALS = 40

@@ -16,10 +16,9 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
-from search import records
-from search.study import LATE
-
-from .place import Place, check_whole, is_gone, wait_for
+from search.study import records
+from search.study.study import LATE
+from tests.search.place import Place, check_whole, is_gone, wait_for
 
 STUDY = ("--study", "tiny")
 

@@ -11,13 +11,13 @@ from optuna.trial import TrialState
 from objectives.errors import DeviceLost
 from objectives.pipeline import Pipeline, Report
 from objectives.task import Seeds
-from search import records, trial
+from search import trial
 from search.crew import Crew
-from search.display import Display
-from search.objective import TrialFault, WorkerLost
-from search.study import MAX_RETRIES, Study
-
-from .conftest import Scripted, report
+from search.study import records
+from search.study.study import MAX_RETRIES, Study
+from search.views.display import Display
+from search.workers.seam import TrialFault, WorkerLost
+from tests.search.conftest import Scripted, report
 
 NEVER = math.inf
 GOOD = [(1.0, 0.6), (2.0, 0.8), (3.0, 0.9), (4.0, 0.95)]

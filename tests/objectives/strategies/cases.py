@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from objectives.data import Dataset
-from objectives.executors import Eager, Segment
-from objectives.formats import FORMATS, LossScaler
+from objectives.data.dataset import Dataset
+from objectives.device.executors import Eager, Segment
+from objectives.device.formats import FORMATS, LossScaler
+from objectives.networks.resnet import ResNet
+from objectives.networks.trainee import Trainee
 from objectives.pipeline import Pipeline, Report
-from objectives.resnet import ResNet
-from objectives.state import Trainee, TrainState
+from objectives.state import TrainState
 from objectives.strategies.base import Strategy
 from objectives.strategies.bias_learning_rate import BiasLearningRate
 from objectives.strategies.data_fraction import DataFraction

@@ -9,22 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from objectives.data import Dataset
-from objectives.state import Trainee
+from objectives.data.dataset import Dataset
+from objectives.networks.surgery import drop_block, insert_block, reindex
+from objectives.networks.trainee import Trainee
 from objectives.strategies.bias_learning_rate import BiasLearningRate
-from objectives.surgery import drop_block, insert_block, reindex
 from objectives.train import begun, bound, set_lr, starting_state
-from tests.objectives.strategies.cases import (
-    SEEDS,
-    TASK,
-    begin,
-    contents,
-    first_batch,
-    repeats,
-    stepped,
-    subset,
-    using,
-)
+from tests.objectives.strategies.cases import SEEDS, TASK, begin, contents, first_batch, repeats, stepped, subset, using
 
 TIMES_8 = using(BiasLearningRate(8.0), weight_decay=0.01)
 

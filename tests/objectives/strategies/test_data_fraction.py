@@ -9,8 +9,8 @@ from itertools import pairwise
 import pytest
 import torch
 
-from objectives import flops
-from objectives.data import Dataset, Images
+from objectives.data.dataset import Dataset, Images
+from objectives.networks import flops
 from objectives.strategies.data_fraction import DataFraction
 from objectives.train import after_boundary
 from tests.objectives.strategies.cases import begin, finish, using

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from objectives.data import Dataset
+from objectives.data.dataset import Dataset
 from objectives.strategies.ema import SHADOW, Ema
 from objectives.train import begun, bound, deployed, starting_state
 from tests.objectives.strategies.cases import (

@@ -8,16 +8,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from objectives import flops, lasso
-from objectives.data import Dataset
-from objectives.formats import LossScaler
-from objectives.resnet import ResNet
+from objectives.data.dataset import Dataset
+from objectives.device.formats import LossScaler
+from objectives.networks import flops
+from objectives.networks.resnet import ResNet
+from objectives.networks.surgery import insert_block, reindex
 from objectives.state import TrainState
 from objectives.strategies.ema import Ema
 from objectives.strategies.freeze import Freeze
+from objectives.strategies.methods import lasso
 from objectives.strategies.net2net import Net2Net
 from objectives.strategies.prune_train import PruneTrain
-from objectives.surgery import insert_block, reindex
 from objectives.train import after_boundary, bound
 from tests.objectives.strategies.cases import (
     begin,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from objectives import flops
-from objectives.architecture import FAMILIES, Architecture, build
-from objectives.data import Dataset
+from objectives.data.dataset import Dataset
+from objectives.networks import flops
+from objectives.networks.architecture import FAMILIES, Architecture, build
 from objectives.strategies.haar_stem import HaarStem
 from tests.objectives.strategies.cases import finish, using
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from objectives.data import Dataset
-from objectives.resnet import Convolution
+from objectives.data.dataset import Dataset
+from objectives.networks.resnet import Convolution
 from objectives.strategies.identity_init import IdentityInit
 from objectives.train import begun, starting_state
 from tests.objectives.strategies.cases import SEEDS, TASK, first_batch, using

@@ -13,16 +13,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from objectives.architecture import Architecture
-from objectives.data import Dataset
-from objectives.formats import LossScaler
+from objectives.data.dataset import Dataset
+from objectives.device.formats import LossScaler
+from objectives.networks.architecture import Architecture
+from objectives.networks.resnet import ResNet
+from objectives.networks.surgery import drop_block, insert_block, reindex
+from objectives.networks.trainee import Trainee
 from objectives.pipeline import Pipeline, Report
-from objectives.resnet import ResNet
-from objectives.state import Trainee, TrainState
+from objectives.state import TrainState
 from objectives.strategies import STRATEGIES
 from objectives.strategies.base import Strategy
 from objectives.strategies.ema import Ema
-from objectives.surgery import drop_block, insert_block, reindex
 from objectives.train import bound, deployed
 from tests.objectives.strategies.cases import (
     CASES,

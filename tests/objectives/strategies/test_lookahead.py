@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from objectives.averaging import COUNTER
-from objectives.data import Dataset
-from objectives.resnet import ResNet
+from objectives.data.dataset import Dataset
+from objectives.networks.resnet import ResNet
 from objectives.state import Step, TrainState
 from objectives.strategies.ema import Ema
 from objectives.strategies.lookahead import SHADOW, Lookahead
+from objectives.strategies.methods.averaging import COUNTER
 from objectives.train import deployed
 from tests.objectives.strategies.cases import (
     PLAIN,

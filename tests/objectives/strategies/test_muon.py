@@ -8,16 +8,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from objectives.data import Dataset
-from objectives.executors import Eager
-from objectives.formats import LossScaler
-from objectives.muon import COEFFICIENTS, MuonSGD, orthogonalised, with_muon
-from objectives.resnet import ResNet
+from objectives.data.dataset import Dataset
+from objectives.device.executors import Eager
+from objectives.device.formats import LossScaler
+from objectives.networks.resnet import ResNet
+from objectives.networks.surgery import reindex
 from objectives.state import TrainState
 from objectives.strategies.bias_learning_rate import BiasLearningRate
+from objectives.strategies.methods.muon import COEFFICIENTS, MuonSGD, orthogonalised, with_muon
 from objectives.strategies.muon import Muon
 from objectives.strategies.prune_train import PruneTrain
-from objectives.surgery import reindex
 from objectives.train import set_lr
 from tests.objectives.strategies.cases import NothingIsRead, begin, begin_in_double, executor, first_batch, using
 

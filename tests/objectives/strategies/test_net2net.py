@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from objectives.data import Dataset
+from objectives.data.dataset import Dataset
+from objectives.networks.trainee import Trainee
 from objectives.pipeline import Pipeline
-from objectives.state import Trainee, TrainState
+from objectives.state import TrainState
 from objectives.strategies.base import Strategy
 from objectives.strategies.net2net import Net2Net
 from objectives.strategies.prune_train import PruneTrain

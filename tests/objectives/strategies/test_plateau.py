@@ -7,7 +7,7 @@ from math import inf, nan
 
 import pytest
 
-from objectives.data import Dataset
+from objectives.data.dataset import Dataset
 from objectives.pipeline import Report, ScheduleName
 from objectives.state import Schedule, TrainState
 from objectives.strategies.base import Strategy

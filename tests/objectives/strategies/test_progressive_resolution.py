@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from objectives import flops
-from objectives.data import Dataset, load
+from objectives.data.dataset import Dataset, load
+from objectives.networks import flops
 from objectives.strategies.progressive_resolution import ProgressiveResolution
 from objectives.task import DataSpec
 from objectives.train import bound, starting_state

@@ -12,14 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from objectives import flops, lasso
-from objectives.data import Dataset, Images
+from objectives.data.dataset import Dataset, Images
+from objectives.networks import flops
+from objectives.networks.resnet import Block
+from objectives.networks.surgery import reindex
+from objectives.networks.trainee import Shadow, Trainee
 from objectives.pipeline import LrRule
-from objectives.resnet import Block
-from objectives.state import Shadow, Trainee, TrainState
+from objectives.state import TrainState
 from objectives.strategies.base import Strategy
+from objectives.strategies.methods import lasso
 from objectives.strategies.prune_train import MAX_BATCH, PruneTrain
-from objectives.surgery import reindex
 from objectives.train import after_boundary, bound
 from tests.objectives.strategies.cases import (
     PLAIN,

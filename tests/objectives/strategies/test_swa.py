@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
-from objectives.averaging import COUNTER
-from objectives.data import Dataset
-from objectives.resnet import GhostBatchNorm, ResNet
+from objectives.data.dataset import Dataset
+from objectives.networks.resnet import GhostBatchNorm, ResNet
 from objectives.state import TrainState
 from objectives.strategies.ema import Ema
 from objectives.strategies.lookahead import Lookahead
+from objectives.strategies.methods.averaging import COUNTER
 from objectives.strategies.plateau import Plateau
 from objectives.strategies.swa import SHADOW, Swa
 from objectives.train import after_boundary, bound, deployed

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from objectives.data import Dataset, Images
-from objectives.resnet import Convolution, haar
+from objectives.data.dataset import Dataset, Images
+from objectives.networks.resnet import Convolution, haar
 from objectives.state import TrainState
 from objectives.strategies.base import Strategy
 from objectives.strategies.freeze import Freeze

@@ -1,0 +1,123 @@
+"""Batches of augmented, normalised images, made on the device: one gather crops and flips a whole batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from objectives.data.dataset import Dataset, Images
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What happens to a training image, at random and independently for each."""
+
+    padding: int = 0  # pixels of zero padding from which a window of the image's size is cropped
+    flip: bool = False  # horizontally, with probability 1/2
+    alternating: bool = False  # the flip is drawn once for these images; every other epoch shows the other side
+    cutout: int = 0  # pixels: side of the square that is set to the mean, centred anywhere (DeVries & Taylor 2017)
+
+
+class Normalisation:
+    """Maps uint8 pixels to numbers of mean 0 and deviation 1 per channel over the training images."""
+
+    def __init__(self, dataset: Dataset, device: torch.device) -> None:
+        mean = torch.tensor(dataset.mean, device=device).view(1, -1, 1, 1)
+        std = torch.tensor(dataset.std, device=device).view(1, -1, 1, 1)
+        self._scale, self._shift = 1 / (255 * std), mean / std
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """x: [batch, channels, height, width] uint8, returned as float32 in the same memory format."""
+        return x.to(torch.float32).mul_(self._scale).sub_(self._shift)
+
+
+class Batches:
+    """The training images of a run in a new random order each epoch, augmented. The incomplete last batch is left out.
+
+    Order and augmentation are functions of (seed, epoch) alone: they do not depend on what ran before.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        batch_size: int,
+        augmentation: Augmentation,
+        normalise: Normalisation,
+        seeds: tuple[int, int],
+    ) -> None:
+        n, channels, self._size, _ = images.x.shape
+        self._n_channels = channels
+        self._images, self._augmentation, self._normalise, self._seeds = images, augmentation, normalise, seeds
+        self.batch_size = min(batch_size, n)
+        self.n_steps = n // self.batch_size
+        self._device = images.x.device
+        pixels = images.x.permute(0, 2, 3, 1)
+        padding = augmentation.padding
+        self._side = self._size + 2 * padding
+        # [n * side * side, channels]: a window is a list of rows of this table. Selecting rows is 4.6 times as fast as
+        # indexing with three tensors on a CPU (350,000 against 75,000 images of 32x32 per second and core)
+        self._pixels = F.pad(pixels, (0, 0, padding, padding, padding, padding)).reshape(-1, channels)
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Of a batch: [batch, channels, height, width]."""
+        return self.batch_size, self._n_channels, self._size, self._size
+
+    def over(self, images: Images, batch_size: int) -> Batches:
+        """The same order and augmentation over other images or another batch size; itself when neither changed."""
+        if images is self._images and min(batch_size, len(images.y)) == self.batch_size:
+            return self
+        return Batches(images, batch_size, self._augmentation, self._normalise, self._seeds)
+
+    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """`n_steps` batches (x: [batch, channels, size, size] float32 in channels_last, y: [batch])."""
+        order_generator = torch.Generator(self._device).manual_seed(self._seeds[0] + epoch)
+        generator = torch.Generator(self._device).manual_seed(self._seeds[1] + epoch)
+        order = torch.randperm(len(self._images.y), generator=order_generator, device=self._device)
+        sides = self._sides(epoch)
+        for step in range(self.n_steps):
+            chosen = order[step * self.batch_size : (step + 1) * self.batch_size]
+            x = self._normalise(self._windows(chosen, generator, None if sides is None else sides[chosen]))
+            if self._augmentation.cutout:
+                x = _cutout(x, self._augmentation.cutout, generator)
+            yield x, self._images.y[chosen]
+
+    def _sides(self, epoch: int) -> Tensor | None:
+        """[n] whether each image is mirrored in this epoch, where that alternates."""
+        if not (self._augmentation.flip and self._augmentation.alternating):
+            return None
+        generator = torch.Generator(self._device).manual_seed(self._seeds[1])
+        first = torch.rand(len(self._images.y), generator=generator, device=self._device) < 0.5
+        return first ^ bool(epoch % 2)
+
+    def _windows(self, chosen: Tensor, generator: torch.Generator, mirrored: Tensor | None) -> Tensor:
+        padding, flip = self._augmentation.padding, self._augmentation.flip
+        if not padding and not flip:
+            return self._images.x[chosen]
+        batch, size, side = len(chosen), self._size, self._side
+        steps = torch.arange(size, device=self._device)
+        top, left = torch.randint(2 * padding + 1, (2, batch, 1), generator=generator, device=self._device)
+        columns = steps.expand(batch, size)
+        if flip:
+            if mirrored is None:
+                mirrored = torch.rand(batch, generator=generator, device=self._device) < 0.5
+            columns = torch.where(mirrored[:, None], size - 1 - steps, steps)
+        rows = (chosen[:, None] * side + top + steps) * side + left
+        index = rows[:, :, None] + columns[:, None, :]
+        return self._pixels.index_select(0, index.view(-1)).view(batch, size, size, -1).permute(0, 3, 1, 2)
+
+
+def _cutout(x: Tensor, side: int, generator: torch.Generator) -> Tensor:
+    """x with a square of `side` pixels per image set to 0, clipped at the borders."""
+    batch, _, height, width = x.shape
+    inside = []
+    for length in (height, width):
+        centre = torch.randint(length, (batch, 1), generator=generator, device=x.device)
+        start = centre - side // 2
+        steps = torch.arange(length, device=x.device)
+        inside.append((steps >= start) & (steps < start + side))
+    return x.masked_fill_((inside[0][:, :, None] & inside[1][:, None, :])[:, None], 0.0)

@@ -1,0 +1,216 @@
+"""Data sets with a name: one function per source, each of which returns its whole training set as one `Labelled`.
+
+Test splits are never opened here. Nothing is written into a data folder: downloads lie in `cache_home() / "datasets"`,
+and appear there whole or not at all.
+"""
+
+from __future__ import annotations
+
+import gzip
+import http.client
+import math
+import os
+import socket
+import sys
+import tarfile
+import tempfile
+import unicodedata
+import warnings
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from objectives.data.vision import import_torchvision
+from objectives.durable import sync_all, sync_folder
+from objectives.errors import DataError
+
+DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")  # Debian package dataset-fashion-mnist
+FASHION_CLASSES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
+DIGITS_TEST, DIGITS_TEST_SEED = 297, 20240229  # the part of scikit-learn's digits that only `confirm` may open
+NETWORK_SECONDS = 15.0  # without an answer, before a download is given up
+
+Bytes = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A training set as its source holds it: decoded, not yet split."""
+
+    pixels: Bytes  # [n, height, width, channels]
+    labels: npt.NDArray[np.int64]  # [n], positions in `classes`
+    classes: tuple[str, ...]
+    flip: bool  # whether a horizontal flip keeps the label
+    skipped: tuple[str, ...] = ()  # 'relative/path: reason'
+    names: tuple[str, ...] = ()  # [n] relative paths; empty where images are no files of their own
+
+
+def cache_home() -> Path:
+    """The folder for all that this program may keep and can make again."""
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (base if base.is_absolute() else Path("~/.cache").expanduser()) / "frontrunner"
+
+
+def printable(text: str) -> str:
+    """`text` on one line of valid UTF-8: bytes of no known encoding and control characters are written as escapes."""
+    clean = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(
+        c.encode("unicode_escape").decode() if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in clean
+    )
+
+
+def some(names: Sequence[str], limit: int = 3) -> str:
+    """The first few names, and how many more there are."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
+
+
+def digits() -> Labelled:
+    """scikit-learn's 8 x 8 digits without a test part of 297 images, which is the same for every seed."""
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    bunch = load_digits()
+    labels = bunch.target.astype(np.int64)
+    train, _ = train_test_split(
+        np.arange(len(labels)), test_size=DIGITS_TEST, stratify=labels, random_state=DIGITS_TEST_SEED
+    )
+    train.sort()
+    pixels = np.rint(bunch.images[train, :, :, None] * (255 / 16)).astype(np.uint8)
+    return Labelled(pixels, labels[train], tuple(str(digit) for digit in range(10)), flip=False)
+
+
+def fashion_mnist(root: Path | None) -> Labelled:
+    """Fashion-MNIST (Xiao et al. 2017), 28 x 28 grey, from idx files on this machine or else from the network."""
+    downloaded = cache_home() / "datasets" / "FashionMNIST" / "raw"
+    given = [root, root / "FashionMNIST" / "raw", root / "fashion-mnist"] if root else []
+    places = [*given, downloaded, DEBIAN_FASHION]
+    files = next(filter(None, map(_fashion_files, places)), None)
+    failure = ""
+    if files is None:
+        failure = _download(
+            "FashionMNIST", lambda into: import_torchvision("datasets").FashionMNIST(into, train=True, download=True)
+        )
+        files = _fashion_files(downloaded)
+    if files is None:
+        ways = "apt-get install dataset-fashion-mnist, a network"
+        raise DataError(_not_found("fashion_mnist", places, failure, ways))
+    pixels, labels = read_idx(files[0], (28, 28)), read_idx(files[1], ())
+    if len(pixels) != len(labels) or not len(labels) or labels.max() >= len(FASHION_CLASSES):
+        raise DataError(
+            printable(f"{files[0]} has {len(pixels)} images, {files[1].name} {len(labels)} labels up to ")
+            + f"{labels.max(initial=0)}: they must be as many, from 0 to 9: get the files again"
+        )
+    return Labelled(pixels[..., None], labels.astype(np.int64), FASHION_CLASSES, flip=True)
+
+
+def cifar(name: str, root: Path | None) -> Labelled:
+    """CIFAR-10 or CIFAR-100 (Krizhevsky 2009), 32 x 32 colour, from torchvision's layout or else from the network.
+
+    The files are pickles, which can run code. torchvision compares each with the MD5 sum of the original before it
+    unpickles it; we accept that and never unpickle anything ourselves.
+    """
+    reader = getattr(import_torchvision("datasets"), name.upper())
+    downloaded = cache_home() / "datasets"
+    places = [root, downloaded] if root else [downloaded]
+    found = next(filter(None, (_read_cifar(reader, place) for place in places)), None)
+    failure = ""
+    if found is None:
+        failure = _download(reader.base_folder, lambda into: reader(into, train=True, download=True))
+        found = _read_cifar(reader, downloaded)
+    if found is None:
+        raise DataError(_not_found(name, [place / reader.base_folder for place in places], failure, "a network"))
+    return found
+
+
+def _read_cifar(reader: Callable[..., object], place: Path) -> Labelled | None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # NumPy dislikes how these old pickles spell their dtypes
+        try:
+            found: object = reader(place, train=True)
+        except RuntimeError:  # torchvision: not there, or not the original files
+            return None
+    pixels, labels, classes = (getattr(found, field) for field in ("data", "targets", "classes"))
+    return Labelled(np.ascontiguousarray(pixels), np.asarray(labels, np.int64), tuple(classes), flip=True)
+
+
+def _fashion_files(place: Path) -> tuple[Path, Path] | None:
+    names = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
+    found = [next((p for p in (place / name, place / f"{name}.gz") if p.is_file()), None) for name in names]
+    return (found[0], found[1]) if found[0] and found[1] else None
+
+
+def read_idx(path: Path, item: tuple[int, ...]) -> Bytes:
+    """The array [n, *item] in an idx file, plain or gzipped (format: LeCun's MNIST page).
+
+    Raises:
+        DataError: the file is of another format or shape, or is cut off.
+    """
+    head = 4 + 4 * (1 + len(item))
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            start = np.frombuffer(file.read(head), np.uint8)
+            if start[:4].tolist() != [0, 0, 8, 1 + len(item)] or len(start) < head:
+                raise DataError(printable(f"{path} is no idx file of {1 + len(item)}-dimensional bytes: get it again"))
+            n, *shape = start[4:].view(">u4").tolist()
+            n_bytes = n * math.prod(item)
+            if tuple(shape) != item or n_bytes > 2**30:
+                raise DataError(printable(f"{path} holds {n} items of shape {shape}, not {list(item)}: get it again"))
+            body = file.read(n_bytes + 1)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(printable(f"{path} is damaged ({error}): get it again")) from error
+    if len(body) != n_bytes:
+        raise DataError(printable(f"{path} should hold {n_bytes} bytes of data and does not: get it again"))
+    return np.frombuffer(body, np.uint8).reshape(n, *item)
+
+
+def _download(item: str, fetch: Callable[[Path], object]) -> str:
+    """Why the download failed, or '': `fetch` fills a temporary folder, from which `item` moves into the cache."""
+    place = cache_home() / "datasets"
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        # torchvision narrates on stdout, which belongs to the result of the command
+        with tempfile.TemporaryDirectory(prefix=".partial-", dir=place) as partial, redirect_stdout(sys.stderr):
+            with _socket_timeout(NETWORK_SECONDS):
+                fetch(Path(partial))
+            sync_all(Path(partial) / item)
+            if (place / item).exists():
+                (place / item).rename(Path(partial) / "damaged")
+            (Path(partial) / item).rename(place / item)
+        sync_folder(place)
+    except (OSError, RuntimeError, EOFError, tarfile.TarError, http.client.HTTPException) as error:
+        return " ".join(str(error).split())[:200] or type(error).__name__
+    return ""
+
+
+@contextmanager
+def _socket_timeout(seconds: float) -> Iterator[None]:
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _not_found(name: str, places: Sequence[Path], failure: str, ways: str) -> str:
+    looked = ", ".join(str(place) for place in places)
+    return printable(
+        f"data set {name!r} is not found intact in {looked}, and the download failed ({failure or 'incomplete'}): "
+        f"to get it: --data-root FOLDER, {ways}"
+    )

@@ -1,0 +1,33 @@
+"""FLOPs of a network by architecture and image size. 1 multiply-add = 2 FLOPs."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from objectives.networks.architecture import Architecture
+from objectives.networks.resnet import ResNet
+
+
+@lru_cache(maxsize=1024)
+def count(architecture: Architecture, size: int, frozen: frozenset[str] = frozenset()) -> tuple[int, int]:
+    """FLOPs per image of (inference, a training step) for square images of `size` pixels a side.
+
+    Convolutions and matrix products as PyTorch's counter sees them, on the meta device: nothing is computed. A training
+    step is forward, gradients to the weights and to the activations; the first convolution needs none to the image, and
+    the parameters named in `frozen` none to themselves nor to what lies only before them.
+    """
+    with torch.device("meta"):
+        model = ResNet(architecture)
+        for name in frozen:
+            model.get_parameter(name).requires_grad_(False)
+        x = torch.empty(2, architecture.in_channels, size, size)  # 2: a batch norm refuses a single 1x1 value
+        y = torch.zeros(2, dtype=torch.int64)
+    with FlopCounterMode(display=False) as counter:
+        loss = F.cross_entropy(model(x), y)
+        forward = counter.get_total_flops()
+        loss.backward()  # type: ignore[no-untyped-call]
+    return forward // 2, counter.get_total_flops() // 2

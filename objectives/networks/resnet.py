@@ -1,0 +1,207 @@
+"""`ResNet`: the network of an `Architecture`, with its channel axes labelled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from objectives.networks.architecture import Architecture, interior_axis, stage_axis
+
+Labels = tuple[str | None, ...]  # one per dimension of a tensor; None: not a channel axis
+
+
+class Convolution(nn.Conv2d):
+    """A convolution without bias whose training computation can be wrapped by strategies."""
+
+    def __init__(self, n_in: int, n_out: int, kernel: int, stride: int = 1) -> None:
+        super().__init__(n_in, n_out, kernel, stride, padding=kernel // 2, bias=False)
+        self.compute: Callable[[Tensor], Tensor] | None = None  # in place of the plain convolution, in training only
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.compute is not None and self.training:
+            return self.compute(x)
+        return super().forward(x)
+
+
+class GhostBatchNorm(nn.BatchNorm2d):
+    """Batch normalisation over ghost batches of at most `ghost` samples (Hoffer et al. 2017).
+
+    0 normalises over the whole batch. Running statistics decay per step as those of an ordinary batch norm do.
+    """
+
+    def __init__(self, channels: int, ghost: int = 0) -> None:
+        super().__init__(channels)
+        self.ghost = ghost
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.ghost == 0 or self.ghost >= len(x):
+            # Not super().forward: it increments num_batches_tracked, one more kernel per layer and step.
+            return F.batch_norm(
+                x, self.running_mean, self.running_var, self.weight, self.bias, self.training, _MOMENTUM, self.eps
+            )
+        # A chunk of samples stays contiguous in channels_last; folding ghosts into channels would copy the whole batch.
+        # Chunks are as equal as can be: a last one of a single pixel would have no variance.
+        chunks = x.tensor_split(-(-len(x) // self.ghost))
+        momentum = 1 - (1 - _MOMENTUM) ** (1 / len(chunks))
+        normed = [
+            F.batch_norm(chunk, self.running_mean, self.running_var, self.weight, self.bias, True, momentum, self.eps)
+            for chunk in chunks
+        ]
+        return torch.cat(normed)
+
+
+class Block(nn.Module):
+    """A basic block; a transition block has a projection shortcut.
+
+    With an interior of 0 there is no branch: a transition block is its shortcut, a basic block adds the constant that a
+    dead branch left behind, relu(x + offset).
+    """
+
+    def __init__(
+        self,
+        n_in: int,
+        interior: int,
+        n_out: int,
+        stride: int,
+        ghost: int,
+        *,
+        transition: bool,
+        pools: bool = False,
+    ) -> None:
+        super().__init__()
+        self.has_branch = interior > 0
+        self.pools = pools  # the shortcut is a 3x3 convolution and a max-pooling
+        if self.has_branch:
+            self.conv1 = Convolution(n_in, interior, 3, stride)
+            self.bn1 = GhostBatchNorm(interior, ghost)
+            self.conv2 = Convolution(interior, n_out, 3)
+            self.bn2 = GhostBatchNorm(n_out, ghost)
+        self.offset = None if self.has_branch or transition else nn.Parameter(torch.zeros(n_out))
+        self.shortcut: nn.Sequential | None = None
+        if transition:
+            convolution = Convolution(n_in, n_out, 3) if pools else Convolution(n_in, n_out, 1, stride)
+            self.shortcut = nn.Sequential(convolution, GhostBatchNorm(n_out, ghost))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = x if self.shortcut is None else self._shortcut(x)
+        if self.has_branch:
+            branch: Tensor = self.bn2(self.conv2(F.relu_(self.bn1(self.conv1(x)))))
+            out = branch.add_(out)
+        elif self.offset is not None:
+            out = out + self.offset.view(1, -1, 1, 1)
+        return F.relu_(out)
+
+    def _shortcut(self, x: Tensor) -> Tensor:
+        convolution, norm = cast("nn.Sequential", self.shortcut)
+        out: Tensor = convolution(x)
+        if self.pools:
+            out = F.max_pool2d(out, 2, ceil_mode=True)
+        result: Tensor = norm(out)
+        return result
+
+
+def haar(x: Tensor) -> Tensor:
+    """The Haar wavelet transform, [batch, channels, height, width] to [batch, 4 channels, height / 2, width / 2].
+
+    Orthonormal, so nothing is lost; images with an odd side are padded by their border.
+    """
+    height, width = x.shape[2:]
+    if height % 2 or width % 2:
+        x = F.pad(x, (0, width % 2, 0, height % 2), mode="replicate")
+    top, bottom = x[:, :, ::2], x[:, :, 1::2]
+    high, low = top - bottom, top + bottom
+    parts = [sign * half[..., 1::2] + half[..., ::2] for half in (low, high) for sign in (1, -1)]
+    return torch.cat(parts, 1).mul_(0.5).contiguous(memory_format=torch.channels_last)
+
+
+class ResNet(nn.Module):
+    """The network of `architecture`, in channels_last. Maps [batch, in_channels, height, width] to [batch, n_classes].
+
+    Convolutions start He-normal over the fan-out, biases at 0, batch norms at (1, 0).
+    """
+
+    def __init__(self, architecture: Architecture, ghost: int = 0) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.ghost = ghost  # samples per ghost batch while training; 0: the whole batch
+        width = architecture.stages[0].width
+        n_in = architecture.in_channels * (4 if architecture.stem == "haar" else 1)
+        self.stem = nn.Sequential(Convolution(n_in, width, 3, architecture.stem_stride), GhostBatchNorm(width, ghost))
+        pools = architecture.transition == "pool"
+        self.stages = nn.ModuleList()
+        for number, stage in enumerate(architecture.stages):
+            blocks = nn.ModuleList()
+            for position, interior in enumerate(stage.interiors):
+                transition = number > 0 and position == 0
+                stride = 2 if transition else 1
+                block = Block(
+                    width, interior, stage.width, stride, ghost, transition=transition, pools=pools and transition
+                )
+                blocks.append(block)
+                width = stage.width
+            self.stages.append(blocks)
+        self.head = nn.Linear(width, architecture.n_classes)
+        self._initialise()
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu_(self.stem(haar(x) if self.architecture.stem == "haar" else x))
+        for blocks in self.stages:
+            for block in cast("nn.ModuleList", blocks):
+                x = block(x)
+        logits: Tensor = self.head(x.mean((2, 3)))
+        return logits
+
+    def convolutions(self) -> list[Convolution]:
+        """Every convolution, from stem to head."""
+        return [module for module in self.modules() if isinstance(module, Convolution)]
+
+    def axes(self) -> dict[str, Labels]:
+        """The channel axis of every dimension of every parameter and buffer, by name.
+
+        `stage{s}` is shared by all tensors of a stage (the stem's output belongs to the first one), `stage{s}.block{b}`
+        is the interior of one block. None marks what is no channel axis: pixels, kernel taps, classes, image channels.
+        """
+        labels: dict[str, Labels] = {}
+
+        def label(module: str, outputs: str | None, inputs: str | None) -> None:
+            for name, tensor in [
+                *self.get_submodule(module).named_parameters(),
+                *self.get_submodule(module).named_buffers(),
+            ]:
+                ends = () if tensor.dim() == 0 else (outputs,) if tensor.dim() == 1 else (outputs, inputs)
+                labels[f"{module}.{name}"] = ends + (None,) * (tensor.dim() - len(ends))
+
+        before = stage_axis(0)
+        label("stem.0", before, None)
+        label("stem.1", before, None)
+        for s, blocks in enumerate(self.stages):
+            here = stage_axis(s)
+            for b, block in enumerate(cast("nn.ModuleList", blocks)):
+                at, interior = f"stages.{s}.{b}", interior_axis(s, b)
+                if block.has_branch:
+                    label(f"{at}.conv1", interior, before)
+                    label(f"{at}.bn1", interior, None)
+                    label(f"{at}.conv2", here, interior)
+                    label(f"{at}.bn2", here, None)
+                if block.offset is not None:
+                    labels[f"{at}.offset"] = (here,)
+                if block.shortcut is not None:
+                    label(f"{at}.shortcut.0", here, before)
+                    label(f"{at}.shortcut.1", here, None)
+                before = here
+        label("head", None, before)
+        return labels
+
+    def _initialise(self) -> None:
+        for module in self.modules():
+            if isinstance(module, Convolution):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        nn.init.zeros_(self.head.bias)
+
+
+_MOMENTUM = 0.1  # of running statistics, torch's default

@@ -1,0 +1,79 @@
+"""What averages of weights need: a counter that surgery carries, a held learning rate, statistics of their own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf
+
+import torch
+from torch import Tensor
+
+from objectives.device.formats import FORMATS
+from objectives.networks.resnet import GhostBatchNorm, ResNet
+from objectives.networks.trainee import Shadow, Trainee
+from objectives.state import Schedule, TrainState
+
+# A scalar that every network has. A shadow's tensor of that name is its counter: copied with the trainee and its
+# surgery, taken back with it, restored after a capture. A counter in a strategy would be none of that.
+COUNTER = "stem.1.num_batches_tracked"
+
+
+def shadow_of(trainee: Trainee) -> Shadow:
+    """A copy of the parameters that travels as they do, and a counter at 0."""
+    copies = {name: parameter.detach().clone() for name, parameter in trainee.model.named_parameters()}
+    device = next(trainee.model.parameters()).device
+    return Shadow({**copies, COUNTER: torch.zeros((), dtype=torch.int64, device=device)}, "weight")
+
+
+def pairs(trainee: Trainee, shadow: str) -> tuple[list[Tensor], list[Tensor]]:
+    """The parameters, detached, and the tensors of a shadow that are shaped like them."""
+    parameters = dict(trainee.model.named_parameters())
+    tensors = trainee.shadows[shadow].tensors
+    return [parameter.detach() for parameter in parameters.values()], [tensors[name] for name in parameters]
+
+
+@dataclass(frozen=True)
+class HeldFrom(Schedule):
+    """A schedule that stays at one share of the peak from some epoch on."""
+
+    since: float = inf  # epoch
+    share: float = 1.0
+
+    def __call__(self, epoch: float) -> float:
+        return self.share if epoch >= self.since else super().__call__(epoch)
+
+
+@torch.no_grad()
+def refresh_statistics(model: ResNet, state: TrainState, n_images: int) -> None:
+    """Gives the batch norms of a network statistics of their own, measured on training images, and draws nothing.
+
+    They are the plain means over batches of the batches' means and variances, as a cumulative momentum would leave them
+    (Izmailov et al. 2018, section 3.2). The images are spread evenly over the training images, not augmented, in
+    batches of at most the pipeline's size, and the network computes in the number format of the training, as it does
+    when it is evaluated. In place; the network must share nothing with the one in training.
+    """
+    found: dict[GhostBatchNorm, list[tuple[Tensor, Tensor]]] = {}
+
+    def observe(norm: torch.nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        variance, mean = torch.var_mean(inputs[0].to(norm.running_mean.dtype), (0, 2, 3))  # type: ignore[arg-type]
+        found.setdefault(norm, []).append((mean, variance))  # type: ignore[arg-type]
+
+    for layer in model.convolutions():
+        layer.compute = None  # a copy's would still compute with the weights of the network that it was copied from
+    handles = [m.register_forward_pre_hook(observe) for m in model.modules() if isinstance(m, GhostBatchNorm)]
+    n, device = len(state.data.y), state.data.x.device
+    n_images = min(n, n_images)
+    chosen = torch.arange(n_images, device=device) * n // n_images
+    n_batches = -(-n_images // state.pipeline.batch_size)
+    model.train()
+    for batch in range(n_batches):
+        x = state.normalise(state.data.x[chosen[batch::n_batches]]).to(model.head.weight.dtype)
+        with FORMATS[state.pipeline.number_format].context(device):
+            model(x)
+    for handle in handles:
+        handle.remove()
+    for norm, statistics in found.items():
+        means, variances = zip(*statistics, strict=True)
+        for kept, measured in ((norm.running_mean, means), (norm.running_var, variances)):
+            assert kept is not None
+            kept.copy_(torch.stack(measured).mean(0))

@@ -1,0 +1,218 @@
+"""Looks for what is wrong around a study: python -m search doctor --study NAME; --fix mends what can be mended."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+
+import sqlalchemy
+from optuna.trial import TrialState
+
+from objectives import durable
+from search.commands.exits import exit_code
+from search.database import disk, server, storage
+from search.errors import StorageError
+from search.host import devices
+from search.host.owner import Owner
+from search.study import opening, records, results
+from search.study.study import Study
+from search.workers import template
+
+LEAST_FREE = 500_000_000  # bytes
+TROUBLE = 1  # exit code: something is wrong and was not mended
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    subject: str
+    what: str
+    trouble: bool = False
+    mend: Callable[[], object] | None = None  # what --fix does
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Prints what it finds; 0 when all is well or mended, 1 when it is not, 2 usage, 4 storage."""
+    p = argparse.ArgumentParser(prog="python -m search doctor", description=(__doc__ or "").split(":")[0])
+    p.add_argument("--study", required=True, metavar="NAME", help="its name in the database")
+    p.add_argument("--storage", metavar="URL", help="default: OPTUNA_STORAGE, then sqlite:///studies/optuna.db")
+    p.add_argument("--fix", action="store_true", help="mend what can be mended")
+    options = p.parse_args(arguments)
+    url = storage.url(options.storage, None)
+    return exit_code(lambda: _examine(options.study, url, fix=options.fix), url)
+
+
+def findings(name: str, url: str) -> Iterator[Finding]:
+    """What can be said about a study, its database, its device and this host.
+
+    Raises:
+        StorageError, UsageError: there is no such database or study.
+    """
+    yield from _integrity(url)
+    study = opening.stored(name, storage.open_storage(url, create=False))
+    if storage.sqlite_path(url) is None:
+        yield from _server(study)
+    yield from _leases(study)
+    yield from _files(study)
+    yield from _locks()
+    yield from _processes()
+    yield from _space(study)
+    yield from _gpus()
+    yield from _clock(study)
+
+
+def _examine(name: str, url: str, *, fix: bool) -> int:
+    left = 0
+    for finding in findings(name, url):
+        mark = "ok  "
+        if finding.trouble:
+            mark = "MEND" if finding.mend is not None else "BAD "
+            if finding.mend is not None and fix:
+                finding.mend()
+                mark = "done"
+            left += mark != "done"
+        print(f"{mark} {finding.subject:<10} {finding.what}")
+    if left:
+        print(f"{left} to see to" + ("" if fix else "; --fix does what is marked MEND"))
+    return TROUBLE if left else 0
+
+
+def _integrity(url: str) -> Iterator[Finding]:
+    path = storage.sqlite_path(url)
+    if path is None:
+        return
+    if not path.exists():
+        raise StorageError(f"there is no database {path}: name another with --storage")
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=10)) as database:
+            said = [row[0] for row in database.execute("PRAGMA integrity_check(5)")]
+    except sqlite3.DatabaseError as error:
+        raise StorageError(f"{path} is no database, or a damaged one ({error}): restore a copy of it") from error
+    if said != ["ok"]:
+        way_out = f"sqlite3 {path} .recover | sqlite3 recovered.db"
+        yield Finding("database", f"{path}: {'; '.join(said)}: restore a copy, or try: {way_out}", trouble=True)
+    else:
+        yield Finding("database", f"{path}: whole, {disk.words(disk.database_bytes(url))}")
+    if (warning := storage.on_network_file_system(url)) is not None:
+        yield Finding("database", warning, trouble=True)
+
+
+def _server(study: Study) -> Iterator[Finding]:
+    """What a client can tell of a server: that it answers, and that the study's trials can be read and are all there.
+
+    Damaged pages are the server's to find: with checksums it does, without them nobody does.
+    """
+    numbers = [trial.number for trial in study.trials()]
+    where = study.database.shown
+    if numbers != list(range(len(numbers))):
+        what = f"{where}: the numbers of the trials have gaps or come twice: restore a backup"
+        yield Finding("database", what, trouble=True)
+        return
+    checked = "page checksums not known"
+    if study.database.optuna.engine.name == server.BACKEND:
+        with study.database.optuna.engine.connect() as connection:
+            checksums = connection.execute(sqlalchemy.text("SHOW data_checksums")).scalar()
+            n_bytes = connection.execute(sqlalchemy.text("SELECT pg_database_size(current_database())")).scalar()
+        checked = f"page checksums {checksums}, {disk.words(n_bytes)}"
+    yield Finding("database", f"{where}: answers, {len(numbers)} trials read and numbered without a gap; {checked}")
+
+
+def _leases(study: Study) -> Iterator[Finding]:
+    for path, result in results.kept(study.artifacts / "untold"):
+        what = f"the result of trial {result.trial} was never told: {path}"
+        yield Finding("results", what, trouble=True, mend=study.recover)
+    running = [trial for trial in study.trials() if trial.state == TrialState.RUNNING]
+    for trial in running:
+        plain = trial.user_attrs.get(records.OWNER)
+        owner = Owner.from_json(plain) if plain is not None else None
+        if study.is_lost(trial):
+            what = f"trial {trial.number} is RUNNING, but its process is gone: it would be failed and queued again"
+            yield Finding("leases", what, trouble=True, mend=study.recover)
+        elif owner is not None:
+            yield Finding("leases", f"trial {trial.number} is run by process {owner.pid} on {owner.host}")
+    if not running:
+        yield Finding("leases", "no trial is running")
+
+
+def _files(study: Study) -> Iterator[Finding]:
+    strays = study.strays()
+    if strays:
+        what = f"{len(strays)} folders that nothing names, e.g. {strays[0]}: would be removed"
+        yield Finding("files", what, trouble=True, mend=study.collect)
+    for point in study.front():
+        folder = study.artifact(point.trial)
+        if damaged := durable.damaged(folder):
+            what = f"{folder}: {', '.join(damaged)} damaged or missing; its trial has to be run again to have it back"
+            yield Finding("files", what, trouble=True)
+    yield Finding("files", f"{study.artifacts}: {disk.words(disk.folder_bytes(study.artifacts))}")
+
+
+def _locks() -> Iterator[Finding]:
+    held = devices.held_devices()
+    for name, who in held.items():
+        what = f"{name.replace('-', ':')} is held by process {who.get('pid')} for study {who.get('study')!r}"
+        yield Finding("devices", what)
+    if not held:
+        yield Finding("devices", "none is held")
+
+
+def _processes() -> Iterator[Finding]:
+    for pid in template.strays():
+        yield Finding("processes", f"{pid} trains for nobody: would be killed", trouble=True, mend=partial(_kill, pid))
+
+
+def _kill(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def _space(study: Study) -> Iterator[Finding]:
+    free = disk.free_bytes(study.artifacts)
+    what = f"{disk.words(free)} are free where {study.artifacts} is"
+    if free < LEAST_FREE:
+        yield Finding("disk", f"{what}: python -m search studies disk says what takes the space", trouble=True)
+    else:
+        yield Finding("disk", what)
+
+
+def _gpus() -> Iterator[Finding]:
+    if not devices.n_gpus():
+        yield Finding("GPU", "there is none")
+        return
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        yield Finding("GPU", "nvidia-smi is not installed: its state is not known", trouble=True)
+        return
+    asked = [program, "--query-gpu=index,name,driver_version,temperature.gpu", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(asked, capture_output=True, text=True, timeout=30, check=False)
+    except subprocess.TimeoutExpired:
+        yield Finding("GPU", "nvidia-smi does not answer: reset the GPU or reboot", trouble=True)
+        return
+    for line in (done.stdout or done.stderr).splitlines():
+        yield Finding("GPU", line, trouble=done.returncode != 0)
+
+
+def _clock(study: Study) -> Iterator[Finding]:
+    times = [time for trial in study.trials() for time in (trial.datetime_start, trial.datetime_complete) if time]
+    now = datetime.now()
+    if times and max(times) > now:
+        what = f"the clock says {now:%F %T}, but a trial is of {max(times):%F %T}: set it; seconds are not affected"
+        yield Finding("clock", what, trouble=True)
+    else:
+        yield Finding("clock", f"{now:%F %T}, after every trial")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

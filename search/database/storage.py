@@ -1,0 +1,305 @@
+"""The database of studies: where it is, how it is opened, what its failures mean."""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import optuna
+import sqlalchemy
+from optuna.storages import RDBStorage
+from optuna.storages._rdb import models
+from optuna.storages._rdb.storage import _create_scoped_session
+from sqlalchemy.exc import SQLAlchemyError
+
+from search.database import server
+from search.errors import StorageError
+from search.host.locks import Held, locked
+from search.host.owner import this_process
+from search.host.places import STUDIES
+
+DEFAULT_URL = f"sqlite:///{STUDIES}/optuna.db"
+BUSY_SECONDS = 60.0  # how long a writer waits for another one: a backup or a dashboard may hold the database
+TELL_SECONDS = 300.0  # how long a finished result is tried to be told, before it is kept in a file
+LOCK_SECONDS = TELL_SECONDS + 120  # how long a process waits for another one that asks or tells
+NETWORK_FILE_SYSTEMS = ("nfs", "cifs", "smb", "9p", "fuse.sshfs", "lustre", "gpfs", "beegfs", "ceph", "glusterfs")
+FAILURES = (SQLAlchemyError, optuna.exceptions.StorageInternalError)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Database:
+    """An open database of studies."""
+
+    url: str
+    optuna: RDBStorage
+    _mine: threading.local = field(default_factory=threading.local, repr=False, compare=False)
+    _turn: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+
+    @property
+    def shown(self) -> str:
+        """Its URL as it may be printed."""
+        return shown(self.url)
+
+    @property
+    def place(self) -> str:
+        """The same for every run that uses this database on this host, wherever it was started."""
+        path = sqlite_path(self.url)
+        return self.shown if path is None else str(path.resolve())
+
+    def write(self, trial_id: int, attributes: Mapping[str, object]) -> None:
+        """Sets user attributes of a trial, all or none: one commit instead of one each, which cost 2 to 5 ms."""
+        with _create_scoped_session(self.optuna.scoped_session, True) as session:
+            for name, value in attributes.items():
+                self.optuna._set_trial_attr_without_commit(
+                    session, models.TrialUserAttributeModel, trial_id, name, value
+                )
+
+    @contextmanager
+    def exclusive(self, study_name: str) -> Iterator[None]:
+        """Lets one thread of one process ask or tell at a time, so that counts are exact and no draw is made twice.
+
+        A thread that has it already may take it again. The processes are those of all hosts where the database is a
+        PostgreSQL server's, those of this host otherwise.
+
+        Raises:
+            StorageError: another process does not let go.
+        """
+        is_server = sqlalchemy.make_url(self.url).get_backend_name() == server.BACKEND
+        alone = self._alone_on_server if is_server else self._alone_in_file
+        try:
+            with alone(study_name):
+                yield
+        except Held as error:
+            pid = error.holder.get("pid", "?")
+            raise StorageError(f"process {pid} has kept study {study_name!r} locked: look what it does") from error
+
+    def has(self, study_name: str) -> bool:
+        """Whether this thread has the study to itself."""
+        return getattr(self._mine, study_name, None) is not None
+
+    @contextmanager
+    def _alone_in_file(self, study_name: str) -> Iterator[None]:
+        if self.has(study_name):
+            yield
+            return
+        path = folder(self.url) / f"study-{study_name}.lock"
+        with locked(path, this_process().to_json(), LOCK_SECONDS), self._marked(study_name, path):
+            yield
+
+    @contextmanager
+    def _alone_on_server(self, study_name: str) -> Iterator[None]:
+        """One connection has the lock and does all that this thread wants meanwhile; it counts when it fails."""
+        if self.has(study_name):
+            getattr(self._mine, study_name).take(LOCK_SECONDS)  # lost, if a server that went away came back
+            yield
+            return
+        if not self._turn.acquire(timeout=LOCK_SECONDS):  # of the threads here, one waits with a connection
+            raise Held(this_process().to_json())
+        try:
+            with patiently(self.optuna.engine.connect) as connection:
+                lock = server.Lock(connection, study_name)
+                patiently(lambda: lock.take(LOCK_SECONDS))
+                session = self.optuna.scoped_session()
+                session.bind = connection
+                try:
+                    with self._marked(study_name, lock):
+                        yield
+                finally:
+                    session.bind = self.optuna.engine
+                    lock.close()
+        finally:
+            self._turn.release()
+
+    @contextmanager
+    def _marked(self, study_name: str, held: object) -> Iterator[None]:
+        setattr(self._mine, study_name, held)
+        try:
+            yield
+        finally:
+            setattr(self._mine, study_name, None)
+
+
+def url(flag: str | None, from_spec: str | None) -> str:
+    """The storage URL in force: the command line, OPTUNA_STORAGE, the study file, the default."""
+    return flag or os.environ.get("OPTUNA_STORAGE") or from_spec or DEFAULT_URL
+
+
+def shown(storage_url: str) -> str:
+    """The URL as it may be printed: without a password."""
+    try:
+        parsed = sqlalchemy.make_url(storage_url)
+        if "password" in parsed.query:  # libpq reads it there as well
+            parsed = parsed.update_query_dict({"password": "***"})
+        return parsed.render_as_string(hide_password=True)
+    except SQLAlchemyError:
+        return "(not a URL)"
+
+
+def folder(storage_url: str) -> Path:
+    """Where files that belong to the database lie: beside an SQLite file, in `studies` otherwise."""
+    path = sqlite_path(storage_url)
+    return path.parent if path is not None else STUDIES
+
+
+def artifacts(storage_url: str, study_name: str) -> Path:
+    """The folder of a study's exported models; no two databases share one."""
+    path = sqlite_path(storage_url)
+    digest = hashlib.sha256(shown(storage_url).encode()).hexdigest()[:6]
+    database = "" if path is not None and path.name == "optuna.db" else f"-{path.stem if path is not None else digest}"
+    return folder(storage_url) / f"artifacts{database}" / study_name
+
+
+def open_storage(storage_url: str, *, create: bool = True) -> Database:
+    """The database at the URL, created where there is none and `create` says so.
+
+    Raises:
+        StorageError: it cannot be opened, or is no database of Optuna's.
+    """
+    path = sqlite_path(storage_url)
+    if path is not None and not create and not path.exists():
+        raise StorageError(f"there is no database {path}: name another with --storage")
+    try:
+        if path is None:
+            return _on_server(storage_url)
+        # Two processes that create one file at the same moment: without the lock one of them dies in 4 of 6 starts.
+        with locked(path.with_name(path.name + ".lock"), this_process().to_json(), LOCK_SECONDS):
+            storage = RDBStorage(storage_url, engine_kwargs={"connect_args": {"timeout": BUSY_SECONDS}})
+            with storage.engine.connect() as connection:
+                connection.execute(sqlalchemy.text("PRAGMA journal_mode=WAL"))  # readers do not block the writer
+        return Database(storage_url, storage)
+    except Held as error:
+        raise StorageError(f"process {error.holder.get('pid', '?')} keeps {path} locked: look what it does") from error
+    except (*FAILURES, OSError, ImportError) as error:
+        raise StorageError(failure(error, storage_url)) from error
+
+
+def _on_server(storage_url: str) -> Database:
+    """The database of a server; of several processes that find it empty, one makes the tables."""
+    parsed = server.with_driver(sqlalchemy.make_url(storage_url))
+    storage_url = parsed.render_as_string(hide_password=False)
+    if parsed.get_backend_name() != server.BACKEND:
+        return Database(storage_url, RDBStorage(storage_url))
+    options = server.engine_options(parsed)
+    engine = sqlalchemy.create_engine(parsed, connect_args=options["connect_args"])
+    try:
+        with engine.connect() as connection, closing(server.Lock(connection, server.EVERYTHING)) as lock:
+            lock.take(LOCK_SECONDS)
+            storage = RDBStorage(storage_url, engine_kwargs=options)
+    finally:
+        engine.dispose()
+    atexit.register(storage.engine.dispose)  # the server is told of an end in order, and so is Python
+    server.wait_to_connect(storage.engine, lambda connect, error: patiently(connect, BUSY_SECONDS, (error,)))
+    return Database(storage_url, storage)
+
+
+def failure(error: BaseException, storage_url: str) -> str:
+    """What a failure of the database means, and the way out, in one line without a password."""
+    lines = str(error.__cause__ or error).splitlines()
+    said = _without_password(lines[0] if lines else type(error).__name__, storage_url)
+    path = sqlite_path(storage_url)
+    place = shown(storage_url) if path is None else str(path)
+    if "disk is full" in said or "No space left" in said or "disk I/O error" in said:
+        return f"no space on {place} ({said}): make room, then the same command goes on"
+    if "not a database" in said or "malformed" in said:
+        way_out = "restore a copy of it, move it away, or choose another with --storage"
+        return f"{place} is no database, or a damaged one ({said}): {way_out}"
+    if path is None and is_busy(error):
+        return f"the server of {place} does not answer ({said}): start it, then the same command goes on"
+    if is_busy(error):
+        return (
+            f"{place} has been locked by another program for {BUSY_SECONDS:g} s: end it, then the same command goes on"
+        )
+    return f"the storage {shown(storage_url)} cannot be used ({said}): mend it, or choose another with --storage"
+
+
+def is_busy(error: BaseException) -> bool:
+    """Whether a failure of the database may pass: another program holds it, or its server is away."""
+    said = f"{error} {error.__cause__}"
+    return "database is locked" in said or "database table is locked" in said or server.is_passing(error)
+
+
+def _without_password(text: str, storage_url: str) -> str:
+    try:
+        parsed = sqlalchemy.make_url(storage_url)
+    except SQLAlchemyError:
+        return text.replace(storage_url, shown(storage_url))
+    text = text.replace(storage_url, shown(storage_url))
+    for password in filter(None, (parsed.password, parsed.query.get("password"))):
+        text = text.replace(str(password), "***")
+    return text
+
+
+def patiently(
+    action: Callable[[], T], seconds: float | None = None, failures: tuple[type[Exception], ...] = FAILURES
+) -> T:
+    """What the action returns, tried again while the database is held by another program, or its server is away.
+
+    Raises:
+        One of `failures`: it still fails after so many seconds, or for another reason.
+    """
+    deadline = time.monotonic() + (TELL_SECONDS if seconds is None else seconds)
+    pause = 0.1
+    while True:
+        try:
+            return action()
+        except failures as error:
+            if not is_busy(error) or time.monotonic() > deadline:
+                raise
+        time.sleep(pause)
+        pause = min(2 * pause, 5.0)
+
+
+def on_network_file_system(storage_url: str, mounts: str | None = None) -> str | None:
+    """A warning where an SQLite file lies on a network file system, whose locks SQLite cannot rely on; else None.
+
+    `mounts` is the text of /proc/mounts.
+    """
+    path = sqlite_path(storage_url)
+    if path is None:
+        return None
+    kind = file_system(path, Path("/proc/mounts").read_text() if mounts is None else mounts)
+    if not kind.startswith(NETWORK_FILE_SYSTEMS):
+        return None
+    return (
+        f"{path} lies on a network file system ({kind}): SQLite's locks are not safe there; "
+        "use a local disk or a database server with --storage"
+    )
+
+
+def file_system(path: Path, mounts: str) -> str:
+    """The kind of file system that a path lies on: that of the longest mount point above it."""
+    here = path.absolute()
+    best, kind = -1, "unknown"
+    for line in mounts.splitlines():
+        point, found = line.split()[1:3]
+        point = point.encode().decode("unicode_escape")  # a blank is written \040
+        if here.is_relative_to(point) and len(point) > best:
+            best, kind = len(point), found
+    return kind
+
+
+def sqlite_path(storage_url: str) -> Path | None:
+    """The file of an SQLite URL; None for other databases.
+
+    Raises:
+        StorageError: not a URL.
+    """
+    try:
+        parsed = sqlalchemy.make_url(storage_url)
+    except SQLAlchemyError as error:
+        raise StorageError(f"the storage is not an SQLAlchemy URL, e.g. {DEFAULT_URL}") from error
+    if parsed.get_backend_name() != "sqlite":
+        return None
+    if not parsed.database or parsed.database == ":memory:":
+        raise StorageError(f"a study needs a database that outlives the process, e.g. {DEFAULT_URL}")
+    return Path(parsed.database)

@@ -1,0 +1,78 @@
+"""Locks between processes of one host: files that the kernel unlocks when their holder dies, however it dies."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from io import FileIO
+from pathlib import Path
+
+from search.errors import StorageError
+
+POLL = 0.005  # seconds
+
+
+class Held(Exception):
+    """Another process has the lock; `holder` is what it wrote about itself."""
+
+    def __init__(self, holder: Mapping[str, object]) -> None:
+        super().__init__(f"held by {holder}")
+        self.holder = holder
+
+
+@contextmanager
+def locked(path: Path, about: Mapping[str, object], wait: float = 0.0) -> Iterator[None]:
+    """Holds the lock until the block ends, or the process does; `about` says to others who holds it.
+
+    Raises:
+        Held: somebody else had it for all of `wait` seconds.
+        StorageError: the file cannot be written.
+    """
+    deadline = time.monotonic() + wait
+    with _opened(path) as file:
+        while not _try(file):
+            if time.monotonic() > deadline:
+                raise Held(holder(path) or {})
+            time.sleep(POLL)
+        file.truncate(0)
+        file.write(json.dumps(about).encode())
+        yield
+        file.truncate(0)
+
+
+def holder(path: Path) -> dict[str, object] | None:
+    """What the holder of a lock wrote about itself; None when nobody holds it."""
+    try:
+        with path.open("rb+", buffering=0) as file:
+            if _try(file):
+                return None
+            found = json.loads(file.read() or b"{}")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[FileIO]:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("ab+", buffering=0)
+    except OSError as error:
+        raise StorageError(
+            f"{path} cannot be written ({error.strerror}): choose another place with --storage"
+        ) from error
+    with file:
+        yield file
+
+
+def _try(file: FileIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,0 +1,16 @@
+"""Where files lie on this machine unless something else is said."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+STUDIES = Path("studies")  # study files by name, the default database and what belongs to it; in the working directory
+RUN_DIRECTORY = "FRONTRUNNER_RUN_DIR"  # the environment variable that says where the locks of runs lie
+
+
+def run_folder() -> Path:
+    """Where the locks of this user's runs lie on this host: FRONTRUNNER_RUN_DIR, or a folder for temporary files."""
+    given = os.environ.get(RUN_DIRECTORY)
+    return Path(given) if given else Path(tempfile.gettempdir()) / f"frontrunner-{os.getuid()}"

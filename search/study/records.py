@@ -1,0 +1,200 @@
+"""What a trial leaves in the database, read back: attributes, outcomes, curves, counts. Pure functions over trials."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from optuna.trial import FrozenTrial, TrialState
+
+from objectives.pipeline import Pipeline, Report
+from search.pareto.front import Outcome, front
+from search.pareto.stopping import Curve, Point
+
+METRICS = ("train_seconds", "val_accuracy")  # minimised, maximised: in this order for ever
+
+# User attributes of a trial. Short, flat, JSON; units in the name where there are any.
+PIPELINE, WORDS, CURVE, REASON = "pipeline", "pipeline_words", "curve", "stop_reason"
+ANCHOR, RETRY_OF, SEED_TRIAL, OWNER, MESSAGE = "anchor", "retry_of", "seed_trial", "owner", "message"
+WOULD_STOP = "would_stop"  # with stopping switched off: when and why the trial would have been stopped
+REPEAT_OF = "repeat_of"  # number of the trial that is timed again, because it was disturbed
+NOISY = "noisy"  # what disturbed a finished training, in words
+UNDISTURBED = "undisturbed_seconds"  # estimate: what it would have taken otherwise
+REFERENCE_RATIO = "reference_ratio"  # seconds of the reference workload after the training, over the study's own
+
+# User attributes of a study.
+IDENTITY, FORMATS, FLOOR = "identity", "number_formats", "floor"
+CALIBRATION = "calibration"  # of what disturbs a training on this device: see study.disturbance
+MIXED = "mixed"  # what an identity says in place of a device model, where several are mixed on purpose
+CLUSTER = "of a cluster"  # ... and in place of workers per host: the cluster decides how many share one
+
+STOPPED = ("dominated", "below_floor", "diverged")  # reasons to end a training early: PRUNED
+OWN_FAULTS = ("out_of_memory", "hang", "crash")  # FAIL, counted
+LOST = "worker_lost"  # FAIL, not counted
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many trials ended how."""
+
+    complete: int
+    pruned: int
+    failed: int
+    waiting: int
+    running: int
+    by_reason: dict[str, int]
+    repeats: int  # among the complete: trials that were timed again
+
+
+def curve_json(reports: Sequence[Report], accuracies: Sequence[float]) -> list[list[float | None]]:
+    """A learning curve as one short attribute: [epoch, train_seconds, val_accuracy, loss] per epoch."""
+    return [
+        [r.epoch, round(r.train_seconds, 4), round(accuracy, 5), round(r.loss, 5) if math.isfinite(r.loss) else None]
+        for r, accuracy in zip(reports, accuracies, strict=True)
+    ]
+
+
+def explanation(reports: Sequence[Report], accuracies: Sequence[float]) -> dict[str, object]:
+    """What explains the result of a training: the user attributes of its trial."""
+    last = reports[-1]
+    attributes: dict[str, object] = {
+        CURVE: curve_json(reports, accuracies),
+        "accuracy": last.accuracy,
+        "balanced_accuracy": last.balanced_accuracy,
+        "train_flops": last.train_flops,
+        "inference_flops": last.inference_flops,
+        "full_flops": last.full_flops,
+        "n_parameters": last.n_parameters,
+        "peak_memory_bytes": last.peak_memory,
+        "process_seconds": round(last.process_seconds, 4),
+        "eval_seconds": round(last.eval_seconds, 4),
+    }
+    if happened := events(reports):
+        attributes["events"] = happened
+    if last.skipped_steps:
+        attributes["skipped_steps"] = last.skipped_steps
+    return attributes
+
+
+def events(reports: Sequence[Report]) -> list[str]:
+    """What strategies did between epochs, with the epoch and the seconds that the whole boundary cost."""
+    lines, before = [], 0.0
+    for report in reports:
+        cost, before = report.boundary_seconds - before, report.boundary_seconds
+        if report.events:
+            lines.append(f"epoch {report.epoch}: {'; '.join(report.events)} ({cost:.3f} s)")
+    return lines
+
+
+def curve(trial: FrozenTrial) -> Curve:
+    """The learning curve of a trial; empty before its first epoch. A finished run is as long as it was in the end."""
+    points = trial.user_attrs.get(CURVE, ())
+    if not points:
+        return ()
+    last = points[-1][0]
+    epochs = last if is_finished_run(trial) else max(last, trial.user_attrs[PIPELINE]["epochs"])
+    return tuple(Point(epoch, epochs, seconds, accuracy) for epoch, seconds, accuracy, _ in points)
+
+
+def reason(trial: FrozenTrial) -> str:
+    """Why a trial ended as it did; `complete` for one that ran to its end."""
+    default = "complete" if trial.state == TrialState.COMPLETE else "unknown"
+    return str(trial.user_attrs.get(REASON) or default)
+
+
+def pipeline(trial: FrozenTrial) -> Pipeline:
+    """The pipeline that a trial trained.
+
+    Raises:
+        ValueError: it was written by another version.
+    """
+    return Pipeline.from_json(trial.user_attrs[PIPELINE])
+
+
+def in_words(trial: FrozenTrial) -> str:
+    """A trial's pipeline in words, with its name where it is an anchor, and what surgery left of the network."""
+    attributes = trial.user_attrs
+    kept = attributes["inference_flops"] / attributes["full_flops"]
+    surgery = f" (kept {kept:.0%} of FLOPs)" if abs(kept - 1) >= 0.005 else ""
+    name = f"{attributes[ANCHOR]}: " if ANCHOR in attributes else ""
+    return f"{name}{attributes[WORDS]}{surgery}"
+
+
+def is_finished_run(trial: FrozenTrial) -> bool:
+    """Whether the trial trained to its end; a stopped one may be COMPLETE too, for samplers that do not see PRUNED."""
+    return trial.state == TrialState.COMPLETE and trial.user_attrs.get(REASON) is None
+
+
+def is_repeat(trial: FrozenTrial) -> bool:
+    """Whether the trial times another one again."""
+    return REPEAT_OF in trial.user_attrs
+
+
+def first(trial: FrozenTrial) -> int:
+    """Number of the trial that this one times again; its own where it is none."""
+    return int(trial.user_attrs.get(REPEAT_OF, trial.number))
+
+
+def points(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """The finished runs; of a trial and its repeats the first quiet one, or the fastest where all were disturbed."""
+    groups: dict[int, list[FrozenTrial]] = {}
+    for trial in filter(is_finished_run, trials):
+        groups.setdefault(first(trial), []).append(trial)
+    return sorted((min(group, key=_rank) for group in groups.values()), key=lambda trial: trial.number)
+
+
+def _rank(trial: FrozenTrial) -> tuple[bool, float, int]:
+    """The least is the point of its group."""
+    noisy = bool(trial.user_attrs.get(NOISY))
+    return noisy, trial.values[0] if noisy else 0.0, trial.number
+
+
+def outcomes(trials: Sequence[FrozenTrial], floor: float) -> list[Outcome]:
+    """Finished runs at or above the accuracy floor, as points: the candidates for the front."""
+    outcomes = [Outcome(trial.number, trial.values[0], trial.values[1]) for trial in points(trials)]
+    return [outcome for outcome in outcomes if outcome.accuracy >= floor]
+
+
+def pareto_front(trials: Sequence[FrozenTrial], floor: float) -> tuple[Outcome, ...]:
+    """The Pareto front of a study's trials."""
+    return front(outcomes(trials, floor))
+
+
+def baseline(trials: Sequence[FrozenTrial], name: str) -> FrozenTrial | None:
+    """The finished run of the anchor called `name`, or None."""
+    runs = (trial for trial in points(trials) if trial.user_attrs.get(ANCHOR) == name)
+    return next(runs, None)
+
+
+def n_counted(trials: Sequence[FrozenTrial]) -> int:
+    """Trials that count towards a study's total: finished, stopped, or failed by their own cause; once each."""
+    retried = {trial.user_attrs.get(RETRY_OF) for trial in trials}
+    counted = 0
+    for trial in trials:
+        ended = trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+        failed = trial.state == TrialState.FAIL and reason(trial) in OWN_FAULTS and trial.number not in retried
+        counted += (ended or failed) and not is_repeat(trial)
+    return counted
+
+
+def counts(trials: Sequence[FrozenTrial]) -> Counts:
+    """How the trials ended."""
+    states = Counter(trial.state for trial in trials)
+    reasons = Counter(reason(trial) for trial in trials if trial.state.is_finished())
+    return Counts(
+        states[TrialState.COMPLETE],
+        states[TrialState.PRUNED],
+        states[TrialState.FAIL],
+        states[TrialState.WAITING],
+        states[TrialState.RUNNING],
+        dict(sorted(reasons.items())),
+        sum(is_repeat(trial) for trial in trials if is_finished_run(trial)),
+    )
+
+
+def same_json(one: object, other: object) -> bool:
+    """Whether two values are the same once written as JSON."""
+    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)

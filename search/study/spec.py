@@ -1,0 +1,263 @@
+"""`StudySpec`: a study file, validated. Data only: no import paths, no expressions, every number bounded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from objectives.data.sources import printable
+from objectives.task import DataSpec, Task
+from search.errors import UsageError
+from search.host.places import STUDIES
+from search.pareto.stopping import STOPPING
+from spaces import SPACES
+from spaces.base import Given, Value
+from spaces.restricted import Restrictions, check, suggestion
+
+MAX_BYTES = 100_000  # of a study file
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+Executor = Literal["auto", "eager", "cuda_graph", "compile"]
+Seconds = Annotated[float, Field(gt=0, le=3e7)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class DataSection(_Section):
+    """`[data]`: which images are learned; the fields of `DataSpec` but the seed, which is the study's."""
+
+    name: str
+    root: str | None = None
+    n_train: int | None = None
+    size: int | None = None
+    channels: int | None = None
+    flip: bool | None = None
+    drop_small_classes: bool = False
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        kinds = ("digits", "fashion_mnist", "cifar10", "cifar100")
+        if name not in kinds and not (name.startswith("folder:") and len(name) > len("folder:")):
+            raise ValueError(f"unknown data set {name!r}{suggestion(name, [*kinds, 'folder:PATH'])}")
+        return name
+
+    @model_validator(mode="after")
+    def _in_range(self) -> Self:
+        DataSpec(**self.model_dump())
+        return self
+
+
+class NetworkSection(_Section):
+    """`[network]`: which networks are trained."""
+
+    family: Literal["small", "thin", "wide", "fast"]
+    stem_stride: Literal[1, 2] = 1  # 2 quarters the work: for small studies on a CPU
+
+
+class SpaceSection(_Section):
+    """`[space]`: what may be chosen. Ranges are [least, most]."""
+
+    name: str = "acceleration"
+    epochs: tuple[Annotated[int, Field(ge=1, le=10_000)], Annotated[int, Field(ge=1, le=10_000)]]
+    batch_size: tuple[Annotated[int, Field(ge=1, le=65536)], Annotated[int, Field(ge=1, le=65536)]] = (64, 512)
+    depth: tuple[Annotated[int, Field(ge=1, le=9)], Annotated[int, Field(ge=1, le=9)]] = (1, 3)
+    width: tuple[Annotated[float, Field(ge=0.25, le=8)], Annotated[float, Field(ge=0.25, le=8)]] = (0.5, 2.0)
+    executors: Annotated[tuple[Executor, ...], Field(min_length=1)] = ("auto", "eager")  # how steps may be run
+    fix: dict[str, bool | int | float | str] = {}  # parameter = its only value
+    exclude: dict[str, bool | int | float | str | list[bool | int | float | str]] = {}  # parameter = values left out
+
+    @field_validator("epochs", "batch_size", "depth", "width", "executors", mode="before")
+    @classmethod
+    def _pair(cls, value: object) -> object:
+        return tuple(value) if isinstance(value, list) else value  # TOML has no tuples
+
+    @model_validator(mode="after")
+    def _sensible(self) -> Self:
+        if self.name not in SPACES:
+            raise ValueError(f"name: unknown space {self.name!r}{suggestion(self.name, SPACES)}")
+        for name in ("epochs", "batch_size", "depth", "width"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(f"{name} = [{low}, {high}]: the least comes first")
+        if any(size & (size - 1) for size in self.batch_size):
+            raise ValueError(f"batch_size = {list(self.batch_size)}: both must be powers of two")
+        return self
+
+
+class SearchSection(_Section):
+    """`[search]`: how long and how. None of it is part of a study's identity, but the seed."""
+
+    n_trials: Annotated[int, Field(ge=1, le=10**6)]  # the study's total, anchors included
+    timeout: Seconds | None = None  # per invocation
+    sampler: Literal["tpe", "nsga2", "random"] = "tpe"
+    stopping: str = "front"
+    floor: Annotated[float, Field(ge=0, lt=1)] | None = None  # accuracy; absent: twice chance level, at least 0.2
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    repeats: Annotated[int, Field(ge=0, le=5)] = 2  # how often a candidate for the front that was disturbed is re-timed
+
+    @field_validator("stopping")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in STOPPING:
+            raise ValueError(f"unknown stopping {name!r}{suggestion(name, STOPPING)}")
+        return name
+
+
+class StudySpec(_Section):
+    """A study: data, networks, space, budget."""
+
+    kind: Literal["pareto"] = "pareto"
+    description: Annotated[str, Field(max_length=500)] = ""
+    metric: Literal["plain", "balanced"] = "plain"  # which accuracy is maximised; the other one is recorded beside it
+    test_time_flip: bool = False  # accuracies are those of an image and its mirror image taken together
+    storage: str | None = None  # SQLAlchemy URL; absent: the command line, OPTUNA_STORAGE, sqlite:///studies/optuna.db
+    data: DataSection
+    network: NetworkSection
+    space: SpaceSection
+    search: SearchSection
+
+    @property
+    def task(self) -> Task:
+        """What every trial of this study has in common."""
+        data = DataSpec(**self.data.model_dump(), seed=self.search.seed)
+        return Task(data, self.network.family, self.network.stem_stride, self.test_time_flip)
+
+    @property
+    def restrictions(self) -> Restrictions:
+        """What `[space.fix]` and `[space.exclude]` forbid."""
+        listed: dict[str, list[Value]] = {
+            name: values if isinstance(values, list) else [values] for name, values in self.space.exclude.items()
+        }
+        return Restrictions(self.space.fix, listed)
+
+    def given(self, number_formats: tuple[str, ...], flip: bool) -> Given:
+        """What a space is given: this file, and what is known once device and data are open."""
+        space = self.space
+        return Given(
+            self.network.family,
+            number_formats,
+            space.epochs,
+            space.batch_size,
+            space.depth,
+            space.width,
+            flip,
+            self.data.name,
+            space.executors,
+        )
+
+
+def read(name_or_file: str) -> tuple[str, StudySpec]:
+    """(name, spec) of the study file that the argument names: `./studies/NAME.toml`, or a path.
+
+    Raises:
+        UsageError: no such file, or it does not describe a study; one line, with every mistake.
+    """
+    path = _find(name_or_file)
+    name = check_name(path.stem)
+    try:
+        spec = StudySpec.model_validate(_toml(path))
+    except ValidationError as error:
+        raise UsageError(printable(f"{path}: {'; '.join(_mistake(e) for e in error.errors())}")) from error
+    try:
+        check(SPACES[spec.space.name], spec.given(("fp32", "tf32", "bf16", "fp16"), flip=True), spec.restrictions)
+    except ValueError as error:
+        raise UsageError(printable(f"{path}: {error}")) from error
+    return name, spec
+
+
+def check_name(name: str) -> str:
+    """The name of a study, if it may be one.
+
+    Raises:
+        UsageError: it may not.
+    """
+    if not NAME.fullmatch(name):
+        raise UsageError(
+            f"study name {name!r}: use 1 to 64 letters, digits, '.', '_', '-', beginning with a letter or digit"
+        )
+    return name
+
+
+def override(
+    name: str, spec: StudySpec, data: str | None, root: str | None, n_train: int | None, seed: int | None
+) -> tuple[str, StudySpec]:
+    """(name, spec) with parts replaced that a study's identity holds.
+
+    The name says which, so that the plain study stays as it is, and is the same for the same parts.
+
+    Raises:
+        UsageError: a value that no study file could have.
+    """
+    changes: dict[str, dict[str, object]] = {"data": {}, "search": {}}
+    label = ""
+    if data is not None:
+        changes["data"]["name"] = data
+        label = data.partition(":")[0]
+    if n_train is not None:
+        changes["data"]["n_train"] = n_train
+        label = label or "n-train"
+    if seed is not None:
+        changes["search"]["seed"] = seed
+        label = label or "seed"
+    if root is not None:
+        changes["data"]["root"] = root  # where to look changes nothing that is measured: no part of the name
+    try:
+        plain = spec.model_dump()
+        merged = plain | {section: plain[section] | values for section, values in changes.items()}
+        if data is not None and data.startswith("folder:"):
+            merged["data"]["name"] = f"folder:{Path(data.removeprefix('folder:')).expanduser().resolve()}"
+        changed = StudySpec.model_validate(merged)
+    except ValidationError as error:
+        raise UsageError(f"command line: {'; '.join(_mistake(e) for e in error.errors())}") from error
+    if not label:
+        return name, changed
+    distinguishing = {"data": merged["data"] | {"root": None}, "seed": changed.search.seed}
+    digest = hashlib.sha256(json.dumps(distinguishing, sort_keys=True).encode()).hexdigest()[:6]
+    return check_name(f"{name[: 64 - len(label) - 8]}-{label}-{digest}"), changed
+
+
+def _find(name_or_file: str) -> Path:
+    as_path = Path(name_or_file)
+    if as_path.suffix == ".toml" or len(as_path.parts) > 1:
+        if not as_path.is_file():
+            raise UsageError(f"no study file {name_or_file!r}")
+        return as_path
+    path = STUDIES / f"{check_name(name_or_file)}.toml"
+    if not path.is_file():
+        known = [p.stem for p in STUDIES.glob("*.toml")]
+        hint = suggestion(name_or_file, known) if known else "; run from the folder that holds studies/, or give a path"
+        raise UsageError(f"no study {name_or_file!r}: {path} does not exist{hint}")
+    return path
+
+
+def _toml(path: Path) -> dict[str, object]:
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise ValueError(f"more than {MAX_BYTES} bytes")
+        return tomllib.loads(content.decode("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:  # tomllib: also integers too long to read, lists too deep
+        raise UsageError(printable(f"{path}: not a readable TOML file: {error}")) from error
+
+
+def _mistake(error: object) -> str:
+    """One pydantic error in words: where, what, and the name that was probably meant."""
+    assert isinstance(error, dict)
+    where = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        section = StudySpec
+        for part in error["loc"][:-1]:
+            section = section.model_fields[part].annotation  # type: ignore[assignment]
+        return f"{where}: unknown key{suggestion(error['loc'][-1], section.model_fields)}"
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{where}: {message}" if where else message

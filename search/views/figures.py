@@ -1,0 +1,151 @@
+"""What optuna-dashboard shows of a study beyond its own pages: notes, learning curves, hypervolume."""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Sequence
+from functools import cache, partial
+from typing import TYPE_CHECKING
+
+import optuna
+from optuna.trial import FrozenTrial
+
+from search.database import storage
+from search.study import records
+from search.study.study import Study
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+MAX_CURVES = 60  # every poll of the dashboard sends a figure again: it must stay small
+
+
+@cache
+def installed() -> bool:
+    """Whether the dashboard's libraries are here. A machine that only trains can do without: nothing is written then.
+
+    Loads them, which takes a second: ask while waiting for something else.
+    """
+    try:
+        import optuna_dashboard  # noqa: F401
+        import plotly  # noqa: F401
+    except ModuleNotFoundError:
+        return False
+    return True
+
+
+def note_trial(study: Study, number: int) -> None:
+    """Writes the note of an ended trial: its pipeline, how it ended and why, what happened on the way."""
+    if not installed():
+        return
+    from optuna_dashboard import save_note
+
+    ended = study.trials()[number]
+    storage.patiently(lambda: save_note(optuna.Trial(study.optuna, ended._trial_id), note(ended)))
+
+
+def note(trial: FrozenTrial) -> str:
+    """A trial in Markdown."""
+    attributes = trial.user_attrs
+    curve = attributes.get(records.CURVE)
+    title = records.in_words(trial) if curve else attributes.get(records.WORDS, "nothing was sampled")
+    lines = [f"**trial {trial.number}**: {literal(title)}", ""]
+    lines.append(f"* ended: {records.reason(trial).replace('_', ' ')}")
+    if records.is_repeat(trial):
+        lines.append(f"* times trial {records.first(trial)} again")
+    if disturbed := attributes.get(records.NOISY):
+        lines.append(f"* disturbed: {disturbed}; undisturbed about {attributes[records.UNDISTURBED]:.2f} s")
+    if records.MESSAGE in attributes:
+        lines.append(f"* message: {literal(attributes[records.MESSAGE])}")
+    if curve:
+        epoch, seconds, accuracy, _ = curve[-1]
+        lines.append(
+            f"* epoch {epoch} of {attributes[records.PIPELINE]['epochs']}: {accuracy:.2%} after {seconds:.2f} s"
+        )
+        lines.append(
+            f"* {attributes['n_parameters']:,} parameters, {attributes['inference_flops'] / 1e6:.2f} MFLOP an inference"
+        )
+        lines.append(f"* {attributes['train_flops'] / 1e9:.1f} GFLOP spent on training")
+    if "peak_memory_bytes" in attributes:
+        lines.append(f"* peak memory {attributes['peak_memory_bytes'] / 2**20:.0f} MiB")
+    lines += [f"* {literal(event)}" for event in attributes.get("events", ())]
+    if shadow := attributes.get(records.WOULD_STOP):
+        lines.append(f"* with early stopping it would have been stopped at epoch {shadow['epoch']}: {shadow['reason']}")
+    return "\n".join(lines)
+
+
+def literal(text: str) -> str:
+    """Text that Markdown shows as it is, on one line, whether or not a viewer lets HTML through.
+
+    optuna-dashboard 0.21 does not, but takes punctuation for emphasis, lists and links. A backslash takes the meaning
+    from every punctuation character of ASCII (CommonMark 0.31, section 2.4).
+    """
+    return re.sub(rf"([{re.escape(string.punctuation)}])", r"\\\1", " ".join(text.split()))
+
+
+def save(study: Study) -> None:
+    """Hands the dashboard both figures as they stand."""
+    if not installed():
+        return
+    from optuna_dashboard import save_plotly_graph_object
+
+    trials = study.trials()
+    drawn = {"learning-curves": learning_curves(trials, study), "hypervolume": hypervolume_history(trials, study)}
+    for name, figure in drawn.items():
+        storage.patiently(partial(save_plotly_graph_object, study.optuna, figure, graph_object_id=name))
+
+
+def learning_curves(trials: Sequence[FrozenTrial], study: Study) -> go.Figure:
+    """Accuracy against charged seconds, a line a trial; the front is marked, stopped trials are dotted."""
+    import plotly.graph_objects as go
+
+    front = records.pareto_front(trials, study.floor)
+    on_front = {point.trial for point in front}
+    with_curve = [trial for trial in trials if trial.user_attrs.get(records.CURVE)]
+    latest = {trial.number for trial in with_curve[-MAX_CURVES:]}
+    figure = go.Figure()
+    for trial in with_curve:
+        if trial.number not in latest | on_front:
+            continue
+        curve = trial.user_attrs[records.CURVE]
+        finished, best = records.is_finished_run(trial), trial.number in on_front
+        figure.add_scatter(
+            x=[point[1] for point in curve],
+            y=[point[2] for point in curve],
+            mode="lines" if len(curve) > 1 else "markers",
+            name=f"trial {trial.number}",
+            line={
+                "color": "#d62728" if best else "#7f7f7f",
+                "width": 2 if best else 1,
+                "dash": "solid" if finished else "dot",
+            },
+            opacity=1.0 if best else 0.5,
+            showlegend=False,
+        )
+    figure.add_scatter(
+        x=[point.train_seconds for point in front],
+        y=[point.accuracy for point in front],
+        mode="markers",
+        name="front",
+        marker={"color": "#d62728", "size": 8},
+    )
+    figure.update_layout(title="Learning curves (red: the front, dotted: stopped early)", template="plotly_white")
+    figure.update_xaxes(title="train_seconds", type="log")
+    figure.update_yaxes(title="val_accuracy", tickformat=".0%")
+    return figure
+
+
+def hypervolume_history(trials: Sequence[FrozenTrial], study: Study) -> go.Figure:
+    """Hypervolume of the front after each trial, as a share of its box."""
+    import plotly.graph_objects as go
+
+    outcomes = records.outcomes(trials, study.floor)
+    volumes = [(o.trial, study.hypervolume(outcomes[: i + 1])) for i, o in enumerate(outcomes)]
+    known = [(number, volume[1]) for number, volume in volumes if volume is not None]
+    figure = go.Figure()
+    figure.add_scatter(x=[n for n, _ in known], y=[v for _, v in known], mode="lines+markers", line={"shape": "hv"})
+    figure.update_layout(title="Hypervolume of the front (log seconds, accuracy)", template="plotly_white")
+    figure.update_xaxes(title="trial")
+    figure.update_yaxes(title="share of the box")
+    return figure

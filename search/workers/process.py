@@ -1,0 +1,261 @@
+"""A worker process that trains, seen from the process that owns the study as an iterator of reports.
+
+Everything that crosses the boundary is JSON. The owner answers each report with `continue` or `stop`, so a training
+never runs ahead of the decisions about it. `search.workers.template` is the other side.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Generator, Mapping
+from contextlib import suppress
+from math import inf
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import NoReturn
+
+from objectives.errors import DataError, DeviceError, DeviceLost
+from objectives.pipeline import Pipeline, Reading, Report
+from objectives.task import Seeds
+from search.errors import StorageError
+from search.workers.seam import Halted, Preparation, TrialFault, WorkerLost
+from search.workers.template import INTERRUPTIONS, Message, serve
+from search.workers.watchdog import Watchdog
+
+TICK = 0.5  # seconds between two looks at the clock while a worker is silent
+GRACE = 2.0  # seconds from TERM to KILL
+END = 10.0  # seconds for a process to be gone: a GPU context takes a while
+EXPORT = 600.0  # seconds for a network to reach the disk, for number formats or the reference workload to be timed
+ENDED = (TrialFault, DeviceLost, WorkerLost, DataError, DeviceError, StorageError, Halted)
+
+
+class WorkerProcess:
+    """A `Remote` objective in a process of its own, which is replaced when it dies or fails.
+
+    The process starts at once and gets ready in the background; the first call waits for it. It dies with the thread
+    that called this.
+    """
+
+    def __init__(self, preparation: Preparation, watchdog: Watchdog | None = None, *, fresh: bool = False) -> None:
+        """`fresh`: each training gets a worker of its own, forked in milliseconds.
+
+        On a CPU networks of other widths leave the heap in pieces, and all later trainings of the process take a few
+        per cent longer (benchmarks/supervision.md). Opening a GPU takes seconds, and its memory is kept in blocks.
+        """
+        self._preparation, self._watchdog, self._fresh = preparation, watchdog or Watchdog(), fresh
+        self._halted = threading.Event()
+        self._n_commands = 0
+        self._worker: int | None = None  # a pidfd: a number may belong to somebody else by the time of a signal
+        self._start()
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The processes of this objective: the template, and the worker where there is one."""
+        return tuple(pid for pid in (self._template.pid, self._worker_pid) if pid is not None)
+
+    def facts(self) -> dict[str, object]:
+        answer: dict[str, object] = self._command("facts")["facts"]  # a folder of images may take long to decode
+        return answer
+
+    def number_formats(self) -> dict[str, str | None]:
+        answer: dict[str, str | None] = self._command("number_formats", patience=EXPORT)["number_formats"]
+        return answer
+
+    def reports(self, pipeline: Pipeline, seeds: Seeds) -> Generator[Report]:
+        if self._fresh:
+            self._end_worker()
+        self._n_commands += 1
+        yield from dialogue(self._ask, self._watchdog, pipeline, seeds)
+
+    def export(self, folder: Path, about: Mapping[str, object]) -> None:
+        self._command("export", patience=EXPORT, folder=str(folder), about=dict(about))
+
+    def reference(self, n_steps: int) -> Reading:
+        return Reading.from_json(self._command("reference", patience=EXPORT, n_steps=n_steps)["reading"])
+
+    def halt(self) -> None:
+        self._halted.set()
+        self._signal(signal.SIGKILL)
+
+    def ready(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        """Ends the processes; a training in flight is abandoned."""
+        self._signal(signal.SIGKILL)
+        self._connection.close()
+        self._template.kill()
+        self._template.join()
+        self._forget_worker()
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        self._template = context.Process(
+            target=serve, args=(theirs, self._preparation), daemon=True, name="frontrunner-template"
+        )
+        self._worker_pid: int | None = None
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTIONS)  # inherited: until the template ignores them
+        try:
+            self._template.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        theirs.close()
+
+    def _replace(self) -> None:
+        self.close()
+        self._start()
+
+    def _command(self, what: str, patience: float = inf, **words: object) -> Message:
+        """The worker's answer to a command of its own."""
+        self._n_commands += 1
+        return self._ask({"do": what, **words}, patience)
+
+    def _ask(self, message: Mapping[str, object], patience: float) -> Message:
+        """The worker's answer to a message that belongs to the last command.
+
+        Raises:
+            TrialFault, DeviceLost: the training failed or the process died; a fresh one takes its place.
+            DataError, DeviceError: the worker cannot be set up.
+            StorageError: it has no space to write to.
+            Halted: `halt` was called.
+        """
+        try:
+            while self._connection.poll():  # a worker that died between two trainings
+                self._received()
+            self._connection.send_bytes(json.dumps({**message, "id": self._n_commands}).encode())
+            answer = self._answer(patience)
+        except (EOFError, OSError, ValueError):  # the template died, or somebody died while writing
+            self._template.join(END)
+            code = self._template.exitcode
+            self._replace()
+            self._check_halted(code)
+            raise TrialFault("crash", f"the worker process died ({cause(code)})") from None
+        if answer is None:
+            self._end_hung_worker()
+            raise TrialFault("hang", f"no report for {patience:.0f} s: the worker was ended")
+        if "died" in answer:
+            self._check_halted(answer["died"])
+            raise TrialFault("crash", f"the worker process died ({cause(answer['died'])})")
+        if "error" in answer:
+            self._await_end(END)
+            raise_told(answer)
+        return answer
+
+    def _check_halted(self, exit_code: int | None) -> None:
+        """Raises Halted where a worker died of an interruption; TERM may have reached it before it reaches us."""
+        if self._halted.wait(1 if exit_code == -signal.SIGTERM else 0):
+            raise Halted
+
+    def _answer(self, patience: float) -> Message | None:
+        """The next message about the last command, or that the worker died; None when patience has run out.
+
+        Only time in which this process was awake counts: after a suspension both sides have slept.
+        """
+        silence = 0.0
+        while not self._halted.is_set():
+            before = time.monotonic()
+            if wait([self._connection, self._template.sentinel], timeout=min(TICK, patience)):
+                message = self._received()
+                if message.get("id") == self._n_commands or "died" in message:
+                    return message
+            silence += min(time.monotonic() - before, 2 * TICK)
+            if silence > patience:
+                return None
+        raise Halted
+
+    def _received(self) -> Message:
+        message: Message = json.loads(self._connection.recv_bytes())
+        if "worker" in message:
+            self._forget_worker()
+            with suppress(OSError):
+                self._worker, self._worker_pid = os.pidfd_open(message["worker"]), message["worker"]
+        elif "died" in message:
+            self._forget_worker()
+        return message
+
+    def _forget_worker(self) -> None:
+        descriptor, self._worker, self._worker_pid = self._worker, None, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def _end_hung_worker(self) -> None:
+        self._signal(signal.SIGTERM)
+        if not self._await_end(GRACE):
+            self._end_worker()
+
+    def _end_worker(self) -> None:
+        """Ends the worker, where there is one; the next message starts another."""
+        if self._worker is not None:
+            self._signal(signal.SIGKILL)
+            if not self._await_end(END):
+                self._replace()  # it is stuck in a driver: a fresh template has nothing to do with it
+
+    def _await_end(self, seconds: float) -> bool:
+        """Whether the worker was gone within the time."""
+        deadline = time.monotonic() + seconds
+        with suppress(EOFError, OSError, ValueError):
+            while self._connection.poll(max(0.0, deadline - time.monotonic())):
+                if "died" in self._received():
+                    return True
+        return False
+
+    def _signal(self, number: signal.Signals) -> None:
+        if (worker := self._worker) is not None:
+            with suppress(OSError):  # it is gone
+                signal.pidfd_send_signal(worker, number)
+
+
+def dialogue(
+    ask: Callable[[Message, float], Message], watchdog: Watchdog, pipeline: Pipeline, seeds: Seeds
+) -> Generator[Report]:
+    """The reports of a training that `ask` leads to: it gives the answer to a message within so many seconds."""
+    settings = {"pipeline": pipeline.to_json(), "seeds": [seeds.init, seeds.order, seeds.augmentation]}
+    silences: list[float] = []
+    asked = time.monotonic()
+    answer = ask({"do": "train", **settings}, watchdog.patience(silences))
+    while "report" in answer:
+        silences.append(time.monotonic() - asked)
+        try:
+            yield Report.from_json(answer["report"])
+        except GeneratorExit:
+            with suppress(*ENDED):  # it died on the way: what ended the training stays the reason
+                ask({"do": "stop"}, EXPORT)
+            raise
+        asked = time.monotonic()
+        answer = ask({"do": "continue"}, watchdog.patience(silences))
+    watchdog.learn(silences)
+
+
+def cause(exit_code: int | None) -> str:
+    """Why a process ended, in words."""
+    if exit_code == -signal.SIGKILL:
+        return "signal SIGKILL: from outside, or from the kernel for want of memory"
+    if exit_code is not None and exit_code < 0:
+        return f"signal {signal.Signals(-exit_code).name}"
+    return f"exit code {exit_code}"
+
+
+def raise_told(answer: Message) -> NoReturn:
+    """Raises what the worker told."""
+    message = answer["message"]
+    match answer["error"]:
+        case "data":
+            raise DataError(message)
+        case "device":
+            raise DeviceError(message)
+        case "device_lost":
+            raise DeviceLost(message)
+        case "storage":
+            raise StorageError(message)
+        case "no_space":
+            raise StorageError(f"no space on {message}: make room, then the same command goes on")
+        case "unwritable":
+            raise StorageError(f"{message} cannot be written: mend that, then the same command goes on")
+        case reason:
+            raise TrialFault(reason, message, answer.get("peak_memory"))

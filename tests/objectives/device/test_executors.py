@@ -1,0 +1,106 @@
+"""Laws of a training step: the order of strategies, and what is added to the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from objectives.device.executors import Eager, Segment
+from objectives.device.formats import FORMATS
+from objectives.networks.architecture import Architecture, Stage
+from objectives.networks.resnet import Convolution, ResNet
+from objectives.networks.trainee import Trainee
+from objectives.state import Step
+from objectives.strategies.base import Strategy
+
+
+@dataclass(frozen=True)
+class Times(Strategy):
+    """Multiplies the images, then adds to the output of every convolution, by `factor`."""
+
+    factor: float
+
+    def batch(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        return x * self.factor, y
+
+    def convolution(self, layer: Convolution, compute: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        return lambda x: compute(x) * self.factor
+
+
+@dataclass(frozen=True)
+class Plus(Strategy):
+    """Adds to the images, and to the output of every convolution."""
+
+    amount: float
+
+    def batch(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        return x + self.amount, y
+
+    def convolution(self, layer: Convolution, compute: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        return lambda x: compute(x) + self.amount
+
+
+@dataclass(frozen=True)
+class Pull(Strategy):
+    """Pulls every parameter towards -infinity: the gradient of the penalty is `strength` everywhere."""
+
+    strength: float
+
+    def penalty(self, trainee: Trainee) -> Tensor:
+        return self.strength * torch.stack([p.sum() for p in trainee.model.parameters()]).sum()
+
+
+def trainee() -> Trainee:
+    torch.manual_seed(0)
+    model = ResNet(Architecture(1, 3, (Stage(2, (2,)), Stage(3, (2,))))).double()
+    return Trainee(model, torch.optim.SGD(model.parameters(), lr=0.1, fused=True), {}, {})
+
+
+def step(subject: Trainee, *strategies: Strategy, label_smoothing: float = 0.0) -> Step:
+    x = torch.linspace(-1, 1, 4 * 16, dtype=torch.float64).sin().view(4, 1, 4, 4)
+    segment = Segment(subject, strategies, FORMATS["fp32"], None, label_smoothing)
+    return Eager(segment).step(x, torch.tensor([0, 1, 2, 1]))
+
+
+def test_strategies_change_the_batch_from_left_to_right() -> None:
+    plain = step(trainee()).x
+    torch.testing.assert_close(step(trainee(), Times(2.0), Plus(1.0)).x, plain * 2 + 1)
+    torch.testing.assert_close(step(trainee(), Plus(1.0), Times(2.0)).x, (plain + 1) * 2)
+
+
+def test_the_last_strategy_wraps_a_convolution_outermost() -> None:
+    subject = trainee()
+    step(subject, Times(2.0), Plus(1.0))
+    layer = subject.model.convolutions()[-1]
+    x = torch.randn(2, layer.in_channels, 4, 4, dtype=torch.float64)
+    torch.testing.assert_close(layer(x), F.conv2d(x, layer.weight, None, layer.stride, layer.padding) * 2 + 1)
+    assert all(convolution.compute is not None for convolution in subject.model.convolutions())
+
+
+def test_a_later_segment_forgets_the_wraps_of_an_earlier_one() -> None:
+    subject = trainee()
+    step(subject, Times(2.0))
+    step(subject)
+    assert [layer.compute for layer in subject.model.convolutions()] == [None] * 6
+
+
+def test_penalties_add_to_the_gradient_and_not_to_the_reported_loss() -> None:
+    plain, pulled = trainee(), trainee()
+    plain_step, pulled_step = step(plain), step(pulled, Pull(0.5), Pull(0.25))
+    assert torch.equal(plain_step.loss, pulled_step.loss)
+    for free, pulled_down in zip(plain.model.parameters(), pulled.model.parameters(), strict=True):
+        torch.testing.assert_close(pulled_down, free - 0.1 * 0.75, rtol=1e-12, atol=1e-12)
+        assert pulled_down.grad is None
+
+
+def test_the_loss_is_the_smoothed_cross_entropy_of_the_training_network() -> None:
+    subject, twin = trainee(), trainee()
+    found = step(subject, label_smoothing=0.3)
+    log_probabilities = twin.model.train()(found.x).log_softmax(1)
+    target = 0.7 * F.one_hot(found.y, 3) + 0.1
+    expected = -(target * log_probabilities).sum(1).mean()
+    torch.testing.assert_close(found.loss.double(), expected.detach(), rtol=1e-6, atol=1e-6)

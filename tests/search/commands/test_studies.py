@@ -1,0 +1,157 @@
+"""The commands that look after studies: list, show, rename, delete, disk, clean, the doctor, the dashboard."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+
+import pytest
+
+from tests.search.place import Place, is_gone, wait_for
+
+STUDY = ("--study", "tiny")
+STUDIES, DOCTOR = "search.commands.studies", "search.commands.doctor"
+
+
+@pytest.fixture
+def whole(place: Place) -> Place:
+    """A place whose study is complete."""
+    assert place.run(*STUDY).code == 0
+    return place
+
+
+def test_studies_are_listed_shown_renamed_and_deleted(whole: Place) -> None:
+    assert "tiny" in whole.run("list", module=STUDIES).out
+    assert "Pareto front" in whole.run("show", "tiny", module=STUDIES).out
+    assert whole.run("rename", "tiny", "other", module=STUDIES).code == 0
+    assert [path.name for path in (whole.folder / "studies" / "artifacts").iterdir()] == ["other"]
+    assert "nothing to train" in whole.run(*STUDY, "--as", "other").err
+    refused = whole.run("delete", "other", module=STUDIES)
+    assert (refused.code, "say --yes" in refused.err) == (2, True)
+    assert whole.run("delete", "other", "--yes", module=STUDIES).code == 0
+    assert "other" not in whole.run("list", module=STUDIES).out
+    assert not list((whole.folder / "studies" / "artifacts").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        ("show tinny", 2, "did you mean 'tiny'"),
+        ("rename tiny ../x", 2, "study name"),
+        ("rename tiny tiny", 2, "already"),
+        ("delete nothing --yes", 2, "there is no study"),
+        ("--storage sqlite:///nowhere.db list", 4, "there is no database"),
+    ],
+)
+def test_what_cannot_be_done_to_a_study_is_one_line(words: str, code: int, said: str, whole: Place) -> None:
+    done = whole.run(*words.split(), module=STUDIES)
+    assert (done.code, said in done.err) == (code, True), done.err
+
+
+def test_a_study_that_runs_is_neither_renamed_nor_deleted(place: Place) -> None:
+    place.script(pause=0.3)
+    with place.started(*STUDY) as process:
+        wait_for(process, "trial 0")
+        for words in (("rename", "tiny", "other"), ("delete", "tiny", "--yes")):
+            done = place.run(*words, module=STUDIES)
+            assert (done.code, str(process.pid) in done.err) == (4, True), done.err
+        process.terminate()
+        process.communicate()
+
+
+def test_clean_removes_what_nothing_names_and_disk_counts_it(whole: Place) -> None:
+    artifacts = whole.folder / "studies" / "artifacts"
+    for stray in ("tiny/trial-00099", "tiny/.trial-00098.1.partial", "gone/trial-00000"):
+        (artifacts / stray).mkdir(parents=True)
+        (artifacts / stray / "weights").write_bytes(b"w" * 500_000)
+    kept = {path for path in (artifacts / "tiny").iterdir() if path.name < "trial-00099" and path.name[0] != "."}
+    assert "of no study" in whole.run("disk", module=STUDIES).out
+    done = whole.run("clean", module=STUDIES)
+    assert done.code == 0, done.err
+    assert "1.5 MB freed" in done.out
+    assert set((artifacts / "tiny").iterdir()) == kept
+    assert not (artifacts / "gone").exists()
+
+
+def test_the_doctor_finds_nothing_wrong_with_a_whole_study(whole: Place) -> None:
+    done = whole.run(*STUDY, module=DOCTOR)
+    assert done.code == 0, done.out
+    for subject in ("database", "leases", "files", "devices", "disk", "GPU", "clock"):
+        assert f"ok   {subject}" in done.out
+
+
+def test_the_doctor_mends_lost_trials_and_stray_files(place: Place) -> None:
+    place.script({1: "kill_program"})
+    place.run(*STUDY)
+    (place.folder / "studies" / "artifacts" / "tiny" / "trial-00099").mkdir()
+    found = place.run(*STUDY, module=DOCTOR)
+    assert found.code == 1
+    assert "MEND leases     trial 1 is RUNNING, but its process is gone" in found.out
+    assert "MEND files" in found.out
+    assert place.run(*STUDY, "--fix", module=DOCTOR).code == 0
+    assert place.run(*STUDY, module=DOCTOR).code == 0
+    assert place.reasons()[1] == "worker_lost"
+
+
+SLEEPER = "import signal; open('/proc/self/comm', 'w').write('trains-1'); print(flush=True); signal.pause()"
+
+
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_the_doctor_ends_processes_of_this_run_directory_that_train_for_nobody(whole: Place, is_ours: bool) -> None:
+    """`trains-1`: a process whose parent, it says, is another."""
+    folder = whole.folder / ("run" if is_ours else "elsewhere")
+    environment = os.environ | {"FRONTRUNNER_RUN_DIR": str(folder)}
+    command = [sys.executable, "-c", SLEEPER]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as stray:
+        assert stray.stdout is not None
+        stray.stdout.readline()
+        try:
+            assert (f"{stray.pid} trains for nobody" in whole.run(*STUDY, module=DOCTOR).out) == is_ours
+            assert whole.run(*STUDY, "--fix", module=DOCTOR).code == 0
+            assert is_gone(stray.pid) == is_ours
+        finally:
+            stray.kill()
+
+
+def test_the_doctor_sees_damage_in_networks_database_and_clock(whole: Place) -> None:
+    (model,) = list((whole.folder / "studies" / "artifacts" / "tiny").iterdir())[:1]
+    (model / "weights").write_bytes(b"x")
+    with sqlite3.connect(whole.database) as database:
+        database.execute("UPDATE trials SET datetime_complete = '2999-01-01 00:00:00' WHERE number = 0")
+    done = whole.run(*STUDY, module=DOCTOR)
+    assert done.code == 1
+    assert "weights damaged or missing" in done.out
+    assert "BAD  clock" in done.out
+    whole.database.write_bytes(b"%PDF-1.7" + b"x" * 10_000)
+    assert whole.run(*STUDY, module=DOCTOR).code == 4
+
+
+def test_the_dashboard_shows_a_copy_that_nobody_can_change(whole: Place) -> None:
+    with whole.started(*STUDY, "--port", "0", module="search.commands.dashboard") as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().split()[0]
+        port = int(url.split(":")[2].split("/")[0])
+        study_id = url.rsplit("/", 1)[1]
+
+        def ask(method: str, path: str, host: str = f"127.0.0.1:{port}") -> tuple[int, bytes]:
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+            connection.request(method, path, headers={"Host": host})
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+
+        assert ask("DELETE", f"/api/studies/{study_id}")[0] == 405
+        assert ask("POST", "/api/studies")[0] == 405
+        assert ask("GET", "/api/studies", host="evil.example:80")[0] == 403
+        status, body = ask("GET", "/api/studies")
+        assert status == 200
+        assert [study["study_name"] for study in json.loads(body)["study_summaries"]] == ["tiny"]
+        with open(f"/proc/{process.pid}/net/tcp") as table:
+            assert f"0100007F:{port:04X}" in table.read()  # loopback
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+    assert len(whole.trials()) == 7

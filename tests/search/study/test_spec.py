@@ -1,0 +1,180 @@
+"""A study file is data: what it may not say is refused in one line that names the way out."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from objectives.data.sources import printable
+from search.errors import UsageError
+from search.study import spec
+from tests.search.conftest import TOML
+
+REPOSITORY = Path(__file__).parents[3]
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "studies").glob("*.toml")), ids=lambda p: p.stem)
+def test_every_study_that_is_shipped_is_valid(path: Path) -> None:
+    assert spec.read(str(path))[0] == path.stem
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("n_trials = 7", "n_trails = 5", "search.n_trails: unknown key; did you mean 'n_trials'?"),
+        ("[data]", "[date]\n[data]", "date: unknown key; did you mean 'data'?"),
+        ("n_trials = 7", "n_trials = 0", "search.n_trials: Input should be greater than or equal to 1"),
+        ("n_trials = 7", "n_trials = 5.5", "search.n_trials: Input should be a valid integer"),
+        ("repeats = 0", "repeats = 6", "search.study.repeats: Input should be less than or equal to 5"),
+        ("n_trials = 7", "n_trials = 7\nstopping = 'frond'", "unknown stopping 'frond'; did you mean 'front'?"),
+        ("n_trials = 7", "n_trials = 7\nsampler = 'os.system'", "search.sampler: Input should be 'tpe'"),
+        ("n_trials = 7", "n_trials = 7\ntimeout = inf", "search.timeout"),
+        ("n_trials = 7", "n_trials = 7\nfloor = nan", "search.floor"),
+        ("name = 'digits'", "name = 'digit'", "unknown data set 'digit'; did you mean 'digits'?"),
+        ("name = 'digits'", "name = 'folder:'", "unknown data set 'folder:'"),
+        ("family = 'small'", "family = 'tiny'", "network.family: Input should be 'small', 'thin', 'wide' or 'fast'"),
+        ("n_train = 200", "n_train = 1", "n_train is 1"),
+        ("n_train = 200", "n_train = 200\nsize = 3000", "size is 3000"),
+        ("n_train = 200", "n_train = 200\nchannels = 4", "channels is 4"),
+        ("epochs = [2, 4]", "epochs = [4, 2]", "space: epochs = [4, 2]: the least comes first"),
+        ("epochs = [2, 4]", "epochs = [2]", "space.epochs"),
+        ("batch_size = [32, 64]", "batch_size = [32, 48]", "both must be powers of two"),
+        ("epochs = [2, 4]", "epochs = [2, 4]\nname = 'acceleraton'", "did you mean 'acceleration'?"),
+        ("epochs = [2, 4]", "epochs = [2, 4]\nname = '../evil'", "unknown space '../evil'"),
+        (
+            "[search]",
+            "[space.fix]\ngrw = true\n[search]",
+            "[space.fix] grw: no such parameter; did you mean 'grow'?",
+        ),
+        ("[search]", "[space.fix]\nlr = 1000\n[search]", "[space.fix] lr = 1000: it must be one of 0.02 to 2"),
+        ("[search]", "[space.fix]\nfreeze = 1\n[search]", "[space.fix] freeze = 1: it must be one of false, true"),
+        ("[search]", "[space.exclude]\nlr = 0.1\n[search]", "[space.exclude] lr: only values of a choice"),
+        ("[search]", "[space.exclude]\nfreeze = [true, false]\n[search]", "every value is excluded"),
+        ("[search]", "[search", "not a readable TOML file"),
+    ],
+)
+def test_what_a_study_file_may_not_say_is_refused_in_one_line(old: str, new: str, said: str, study_file: Path) -> None:
+    text = TOML.replace('"', "'")
+    assert old in text
+    study_file.write_text(text.replace(old, new, 1))
+    with pytest.raises(UsageError) as refused:
+        spec.read(str(study_file))
+    assert said in str(refused.value)
+    assert str(study_file) in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+VALUES = st.recursive(
+    st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text()
+    | st.sampled_from([10**400, "cifar10", "folder:\0", [2, 4]]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+SECTIONS = ["", "data", "network", "space", "space.fix", "space.exclude", "search", "\n"]
+KEYS = [
+    *(key for section in tomllib.loads(TOML).values() for key in section),
+    *("timeout", "floor", "root", "size", "width", "storage", "description", "lr", "prune", "prune.lpr", "\n\x1b[2J"),
+]
+CHANGES = st.lists(st.tuples(st.sampled_from(SECTIONS), st.sampled_from(KEYS) | st.text(), VALUES), min_size=1)
+fuzzed = settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@fuzzed
+@given(changes=CHANGES)
+def test_whatever_a_study_file_says_it_is_a_study_in_bounds_or_one_line(
+    study_file: Path, changes: list[tuple[str, str, object]]
+) -> None:
+    document = tomllib.loads(TOML)
+    for section, key, value in changes:
+        place: object = document
+        for part in filter(None, section.split(".")):
+            place = place.setdefault(part, {}) if isinstance(place, dict) else None
+        if isinstance(place, dict):
+            place[key] = value
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(spec, "_toml", lambda _: document)
+        check_refused_or_bounded(study_file)
+
+
+@fuzzed
+@given(content=st.binary(max_size=60) | st.text(max_size=60).map(str.encode))
+@example(content=b"x = " + b"[" * 50_000)
+@example(content=b"x = " + b"9" * 5_000)
+@example(content=b"[space.fix]\nlr = 0x" + b"f" * 5_000 + b"\n")
+@example(content=b"#" * 1_000_000)
+@example(content=b"description = '\xff'")
+def test_whatever_bytes_a_study_file_has_it_is_a_study_in_bounds_or_one_line(study_file: Path, content: bytes) -> None:
+    study_file.write_bytes(content + TOML.encode())
+    check_refused_or_bounded(study_file)
+
+
+def check_refused_or_bounded(path: Path) -> None:
+    refused = ""
+    try:
+        read = spec.read(str(path))[1].model_dump()
+    except UsageError as error:
+        refused, read = str(error), {}
+    assert refused == printable(refused)
+    assert all(abs(number) <= 2**32 for number in numbers(read))
+
+
+def numbers(value: object) -> list[float]:
+    if isinstance(value, (dict, list, tuple)):
+        return [n for inner in (value.values() if isinstance(value, dict) else value) for n in numbers(inner)]
+    return [value] if isinstance(value, (int, float)) else []
+
+
+def test_all_mistakes_of_a_file_are_told_at_once(study_file: Path) -> None:
+    study_file.write_text(TOML.replace("n_trials = 7", "n_trials = 0").replace('"small"', '"tiny"'))
+    with pytest.raises(UsageError, match=r"network\.family.*search\.n_trials"):
+        spec.read(str(study_file))
+
+
+def test_an_unknown_study_is_refused_with_the_closest_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    with pytest.raises(UsageError, match="did you mean 'cifar_pareto'"):
+        spec.read("cifar_parteo")
+
+
+@given(st.text(max_size=80))
+def test_a_study_name_cannot_leave_its_folder(name: str) -> None:
+    try:
+        checked = spec.check_name(name)
+    except UsageError:
+        return
+    assert checked == name
+    assert Path("studies", f"{name}.toml").resolve().parent == Path("studies").resolve()
+    assert 1 <= len(name) <= 64
+    assert name.isascii()
+
+
+def test_overrides_that_change_identity_never_touch_the_plain_study(study_file: Path) -> None:
+    name, plain = spec.read(str(study_file))
+    seen = {name}
+    for change in ({"data": "folder:/images"}, {"n_train": 100}, {"n_train": 101}, {"seed": 7}):
+        values = {"data": None, "root": None, "n_train": None, "seed": None} | change
+        derived, changed = spec.override(name, plain, **values)  # type: ignore[arg-type]
+        assert derived not in seen
+        assert spec.override(name, plain, **values)[0] == derived  # type: ignore[arg-type]
+        assert changed != plain
+        assert spec.check_name(derived).startswith("tiny-")
+        seen.add(derived)
+
+
+def test_where_data_lies_is_no_part_of_the_name(study_file: Path) -> None:
+    name, plain = spec.read(str(study_file))
+    derived, changed = spec.override(name, plain, None, "/data", None, None)
+    assert (derived, changed.data.root) == (name, "/data")
+
+
+def test_an_override_that_no_study_file_could_have_is_refused(study_file: Path) -> None:
+    name, plain = spec.read(str(study_file))
+    with pytest.raises(UsageError, match=r"command line: .*did you mean 'cifar10'"):
+        spec.override(name, plain, "cifar01", None, None, None)

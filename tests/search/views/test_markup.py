@@ -1,0 +1,94 @@
+"""Markup in names and messages is shown as it is written: in notes, in figures, in the dashboard's pages."""
+
+from __future__ import annotations
+
+import html
+import shutil
+import subprocess
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt  # rich has it
+from optuna.trial import FrozenTrial
+
+from objectives.pipeline import Pipeline, Report
+from objectives.task import Seeds
+from search import trial
+from search.database import storage
+from search.study import opening, spec
+from search.study.study import Study
+from search.views import figures
+from search.views.display import Display
+from search.workers.seam import TrialFault
+from tests.search.conftest import FACTS, FORMATS, TOML, Scripted, report
+from tests.search.place import Place
+
+EVIL = "<img src=x onerror=alert(1)>"
+CHROMIUM = shutil.which("chromium")
+
+
+@given(st.text() | st.sampled_from([EVIL, "1. a", "    a", "`a` $a$ [a](b:c) &lt; www.a.b", "a\n\n<b>\r\n# c"]))
+def test_literal_text_is_rendered_as_it_is(text: str) -> None:
+    rendered = MarkdownIt("commonmark", {"html": True}).render(figures.literal(text))
+    shown = " ".join(text.split()).replace("\0", "\ufffd")
+    assert html.unescape(rendered) == (f"<p>{shown}</p>\n" if shown else "")
+    assert rendered.count("<") == (2 if shown else 0)
+
+
+@pytest.fixture
+def evil_study(study_file: Path, tmp_path: Path) -> Study:
+    """A study with markup wherever a stranger can put some: paths, description, messages, events."""
+    described = TOML.replace('"digits"', f'"folder:/{EVIL}"')
+    study_file.write_text(f'description = "{EVIL}"\n{described}')
+    database = storage.open_storage(f"sqlite:///{tmp_path}/studies.db")
+    facts = FACTS | {"data": FACTS["data"] | {"name": f"folder:/{EVIL}"}}
+    made = opening.created("tiny", spec.read(str(study_file))[1], database, facts, FORMATS)
+    for fault in (TrialFault("crash", f"cannot read {EVIL}/\n\n{EVIL}.png"), TrialFault("out_of_memory", EVIL)):
+        trial.run(made, made.ask(), Scripted([fault]), Display(), float("inf"))
+
+    class Eventful(Scripted):
+        def reports(self, pipeline: Pipeline, seeds: Seeds) -> Generator[Report]:
+            yield report(1, 1, 2.0, 0.9, events=(EVIL,))
+
+    number, _ = trial.run(made, made.ask(), Eventful([]), Display(), float("inf"))
+    assert made.trials()[number].user_attrs["events"]
+    for ended in made.trials()[:3]:
+        figures.note_trial(made, ended.number)
+    figures.save(made)
+    return made
+
+
+def test_no_note_and_no_figure_holds_markup_of_others(evil_study: Study) -> None:
+    def rendered(ended: FrozenTrial) -> str:
+        return MarkdownIt("commonmark", {"html": True}).render(figures.note(ended))
+
+    notes = [rendered(ended) for ended in evil_study.trials()[:3]]
+    assert all(html.escape(EVIL) in note and "<img" not in note for note in notes)
+    trials = evil_study.trials()
+    for figure in (figures.learning_curves(trials, evil_study), figures.hypervolume_history(trials, evil_study)):
+        assert "<img" not in figure.to_json()
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's package chromium")
+@pytest.mark.parametrize("page", ["", "/trials?numbers=0"])
+def test_a_browser_takes_no_markup_from_the_dashboard(page: str, evil_study: Study, tmp_path: Path) -> None:
+    with served(Place(tmp_path), evil_study) as url:
+        dom = subprocess.run(
+            [str(CHROMIUM), "--headless=new", "--no-sandbox", "--virtual-time-budget=15000", "--dump-dom", url + page],
+            **{"capture_output": True, "text": True, "timeout": 60},
+        ).stdout
+    assert html.escape(EVIL) in dom
+    assert "<img" not in dom
+
+
+@contextmanager
+def served(place: Place, study: Study) -> Iterator[str]:
+    """The address of the study's page."""
+    words = ("--study", study.name, "--storage", study.database.url, "--port", "0")
+    with place.started(*words, module="search.commands.dashboard") as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().split()[0]
