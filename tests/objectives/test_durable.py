@@ -11,7 +11,7 @@ import pytest
 
 from objectives import durable
 from objectives.data import sources
-from tests.objectives.data.dataset.images import load_folder, make_folder
+from tests.objectives.data.images import load_folder, make_folder
 
 FILES = {"weights": b"w" * 5000, "about": b"{}"}
 

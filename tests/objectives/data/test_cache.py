@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.objectives.data.dataset.images import files_under, grey, load_folder, make_folder
+from tests.objectives.data.images import files_under, grey, load_folder, make_folder
 
 pytestmark = pytest.mark.usefixtures("cache")
 

@@ -18,7 +18,7 @@ from objectives.data.dataset import load
 from objectives.data.vision import import_torchvision
 from objectives.errors import DataError
 from objectives.task import DataSpec
-from tests.objectives.data.dataset.images import CPU, as_set, everything, grey, load_folder, make_folder, write_fashion
+from tests.objectives.data.images import CPU, as_set, everything, grey, load_folder, make_folder, write_fashion
 
 pytestmark = pytest.mark.usefixtures("cache")
 

@@ -15,7 +15,7 @@ from objectives.data.duplicates import repetitions
 from objectives.data.sources import Labelled
 from objectives.objective import TrainingObjective
 from objectives.task import DataSpec, Task
-from tests.objectives.data.dataset.images import grey, load_folder, make_folder
+from tests.objectives.data.images import grey, load_folder, make_folder
 
 pytestmark = pytest.mark.usefixtures("cache")
 

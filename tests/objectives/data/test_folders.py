@@ -16,7 +16,7 @@ from PIL import Image
 from objectives.data.dataset import load
 from objectives.errors import DataError
 from objectives.task import DataSpec
-from tests.objectives.data.dataset.images import CPU, everything, grey, load_folder, make_folder
+from tests.objectives.data.images import CPU, everything, grey, load_folder, make_folder
 
 pytestmark = pytest.mark.usefixtures("cache")
 

@@ -22,7 +22,7 @@ from objectives.data.dataset import load
 from objectives.data.vision import import_torchvision
 from objectives.errors import DataError
 from objectives.task import DataSpec
-from tests.objectives.data.dataset.images import CPU, as_set, everything, write_fashion, write_idx
+from tests.objectives.data.images import CPU, as_set, everything, write_fashion, write_idx
 
 pytestmark = pytest.mark.usefixtures("cache")
 fashion_installed = pytest.mark.skipif(
