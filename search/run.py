@@ -72,7 +72,6 @@ def main(arguments: list[str] | None = None, training: Training | None = None) -
     """
     words = sys.argv[1:] if arguments is None else arguments
     options = parser().parse_args(words)
-    options.words = words
     for interruption in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(interruption, _interrupt)
 
@@ -80,11 +79,12 @@ def main(arguments: list[str] | None = None, training: Training | None = None) -
     from search import session
     from search.database import storage
     from search.errors import DeviceFault, StorageError, UsageError
+    from search.invocation import Invocation
     from search.workers.seam import preparation
 
     codes = {UsageError: USAGE, DataError: DATA, StorageError: STORAGE, DeviceError: DEVICE, DeviceFault: DEVICE}
     try:
-        session.run(options, training or preparation)
+        session.run(Invocation(**vars(options), words=tuple(words)), training or preparation)
     except storage.FAILURES as error:
         print(f"error: {storage.failure(error, storage.url(options.storage, None))}", file=sys.stderr)
         return STORAGE

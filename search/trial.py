@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import shutil
 import time
 from contextlib import closing
 from functools import partial
@@ -18,10 +17,13 @@ from objectives.pipeline import Pipeline, Report
 from search.database import storage
 from search.errors import StorageError, Untold
 from search.pareto.stopping import STOPPING, Point
-from search.study import records
+from search.proposals.samplers import learns_from_pruned
+from search.study import records, recovery
 from search.study.disturbance import Watch
+from search.study.recovery import MAX_RETRIES
 from search.study.results import Result
-from search.study.study import MAX_RETRIES, Study, learns_from_pruned
+from search.study.snapshot import Snapshot
+from search.study.study import Study
 from search.workers.seam import Halted, Objective, TrialFault, WorkerLost
 
 VIOLATED = 1e-3  # constraint of a stopped trial above the floor, for samplers that must be told a value
@@ -54,19 +56,19 @@ def run(study: Study, trial: optuna.Trial, objective: Objective, watcher: Watche
     """
     again: list[str] = []
     try:
-        pipeline, watch = study.pipeline(trial), Watch.of(study)
+        pipeline, before = study.pipeline(trial), study.snapshot()
         attributes = storage.patiently(lambda: trial.user_attrs)
         watcher.trial_started(trial.number, attributes.get(records.ANCHOR), pipeline)
         try:
-            reports, reason = _train(study, trial, pipeline, objective, watcher, deadline)
+            reports, reason = _train(study, before, trial, pipeline, objective, watcher, deadline)
             message = f"{accuracy_of(study, reports[-1]):.2%} after {reports[-1].train_seconds:.2f} s"
-            again = _recorded(study, trial, reports, reason, objective, watch)
+            again = _recorded(study, trial, reports, reason, objective, Watch.of(before))
         except TrialFault as fault:
             reason, message = fault.reason, str(fault)
             _fail(study, trial, fault)
         except WorkerLost as gone:
             message = f"its worker was lost: {gone}"
-            reason = study.lose(trial.number, message)
+            reason = recovery.lose(study, trial.number, message)
         except DeviceLost as lost:
             if not _out_of_patience(trial):
                 raise
@@ -89,13 +91,19 @@ def accuracy_of(study: Study, report: Report) -> float:
 
 
 def _train(
-    study: Study, trial: optuna.Trial, pipeline: Pipeline, objective: Objective, watcher: Watcher, deadline: float
+    study: Study,
+    before: Snapshot,
+    trial: optuna.Trial,
+    pipeline: Pipeline,
+    objective: Objective,
+    watcher: Watcher,
+    deadline: float,
 ) -> tuple[list[Report], str | None]:
-    """The reports of the training, and why it was stopped, or None when it ran to its end."""
-    trials = study.trials()
-    finished = [records.curve(t) for t in records.points(trials)]
-    archive = records.pareto_front(trials, study.floor)
-    is_repeat = records.is_repeat(trials[trial.number])  # asked for its seconds, all of them
+    """The reports of the training, and why it was stopped, or None when it ran to its end.
+
+    It is judged by what was finished before it began.
+    """
+    is_repeat = records.is_repeat(before.trials[trial.number])  # asked for its seconds, all of them
     stopping = STOPPING["none" if is_repeat else study.spec.search.stopping]
     shadow = STOPPING["front"] if study.spec.search.stopping == "none" and not is_repeat else None
     reports: list[Report] = []
@@ -109,10 +117,12 @@ def _train(
             points.append(
                 Point(report.epoch, report.epochs, report.train_seconds, accuracy_of(study, report), report.settled)
             )
-            reason = stopping.decide(tuple(points), finished, archive, study.floor)
+            reason = stopping.decide(tuple(points), before.curves, before.front, study.floor)
             if reason is not None:
                 return reports, reason
-            if shadow is not None and (verdict := shadow.decide(tuple(points), finished, archive, study.floor)):
+            if shadow is not None and (
+                verdict := shadow.decide(tuple(points), before.curves, before.front, study.floor)
+            ):
                 seen = {"epoch": report.epoch, "reason": verdict}
                 storage.patiently(partial(trial.set_user_attr, records.WOULD_STOP, seen))
                 shadow = None
@@ -163,15 +173,15 @@ def _settle(study: Study, result: Result, objective: Objective) -> dict[int, int
     Returns what was queued to be timed again: number of a disturbed trial, number of its repeat.
     """
     with study.exclusive():  # the front must not change between the export and the result
-        trials = [*study.trials()]
-        before = {point.trial for point in records.outcomes(trials, study.floor)}
-        trials[result.trial] = _as_told(trials[result.trial], result)
-        if result.trial in study.kept(trials):
+        before = study.snapshot()
+        if result.trial in before.with_trial(_as_told(before.trials[result.trial], result)).kept:
             _export(study, result, objective)
         study.tell(result)
-        queued = study.repeat_disturbed()
-        for left in before - study.kept(study.trials()):
-            shutil.rmtree(study.artifact(left), ignore_errors=True)
+        now = study.snapshot()
+        study.fix_reference(now)
+        queued = recovery.repeat_disturbed(study, now)
+        for left in {point.trial for point in before.outcomes} - now.kept:
+            study.networks.remove(left)
     return queued
 
 
@@ -187,7 +197,7 @@ def _export(study: Study, result: Result, objective: Objective) -> None:
     assert result.values is not None
     about = {"study": study.name, "trial": result.trial, "val_accuracy": result.values[1], "metric": study.spec.metric}
     try:
-        objective.export(study.artifact(result.trial), about)
+        objective.export(study.networks.of(result.trial), about)
     except OSError as error:
         raise StorageError(f"{error.filename} cannot be written ({error.strerror}): make room there") from error
 
@@ -196,7 +206,7 @@ def _stopped(study: Study, trial: optuna.Trial, reports: list[Report], reason: s
     """The result of a training that was stopped early."""
     last, accuracies = reports[-1], [accuracy_of(study, report) for report in reports]
     attributes = records.explanation(reports, accuracies) | {records.REASON: reason}
-    if learns_from_pruned(study.spec) or not _is_plausible(last):
+    if learns_from_pruned(study.spec.search.sampler) or not _is_plausible(last):
         return Result(trial.number, "PRUNED", attributes=attributes)
     violation = max(study.floor - accuracies[-1], VIOLATED)
     return Result(trial.number, "COMPLETE", (last.train_seconds, accuracies[-1]), attributes, violation)
@@ -216,7 +226,7 @@ def _fail(study: Study, trial: optuna.Trial, fault: TrialFault) -> None:
         with study.exclusive():  # killed in between, the trial would not be tried again
             study.tell(result)
             if records.RETRY_OF not in trial.user_attrs:
-                study.retry(study.trials()[trial.number])
+                recovery.retry(study, study.trials()[trial.number])
 
     storage.patiently(tell_and_retry)
 

@@ -24,7 +24,7 @@ from search.database import disk, server, storage
 from search.errors import StorageError
 from search.host import devices
 from search.host.owner import Owner
-from search.study import opening, records, results
+from search.study import opening, records, recovery, results
 from search.study.study import Study
 from search.workers import template
 
@@ -129,16 +129,16 @@ def _server(study: Study) -> Iterator[Finding]:
 
 
 def _leases(study: Study) -> Iterator[Finding]:
-    for path, result in results.kept(study.artifacts / "untold"):
+    for path, result in results.kept(study.untold):
         what = f"the result of trial {result.trial} was never told: {path}"
-        yield Finding("results", what, trouble=True, mend=study.recover)
+        yield Finding("results", what, trouble=True, mend=partial(recovery.recover, study))
     running = [trial for trial in study.trials() if trial.state == TrialState.RUNNING]
     for trial in running:
         plain = trial.user_attrs.get(records.OWNER)
         owner = Owner.from_json(plain) if plain is not None else None
-        if study.is_lost(trial):
+        if recovery.is_lost(study, trial):
             what = f"trial {trial.number} is RUNNING, but its process is gone: it would be failed and queued again"
-            yield Finding("leases", what, trouble=True, mend=study.recover)
+            yield Finding("leases", what, trouble=True, mend=partial(recovery.recover, study))
         elif owner is not None:
             yield Finding("leases", f"trial {trial.number} is run by process {owner.pid} on {owner.host}")
     if not running:
@@ -146,16 +146,16 @@ def _leases(study: Study) -> Iterator[Finding]:
 
 
 def _files(study: Study) -> Iterator[Finding]:
-    strays = study.strays()
-    if strays:
+    now, networks = study.snapshot(), study.networks
+    if strays := networks.strays(now.kept):
         what = f"{len(strays)} folders that nothing names, e.g. {strays[0]}: would be removed"
         yield Finding("files", what, trouble=True, mend=study.collect)
-    for point in study.front():
-        folder = study.artifact(point.trial)
+    for point in now.front:
+        folder = networks.of(point.trial)
         if damaged := durable.damaged(folder):
             what = f"{folder}: {', '.join(damaged)} damaged or missing; its trial has to be run again to have it back"
             yield Finding("files", what, trouble=True)
-    yield Finding("files", f"{study.artifacts}: {disk.words(disk.folder_bytes(study.artifacts))}")
+    yield Finding("files", f"{networks.folder}: {disk.words(disk.folder_bytes(networks.folder))}")
 
 
 def _locks() -> Iterator[Finding]:
@@ -178,8 +178,8 @@ def _kill(pid: int) -> None:
 
 
 def _space(study: Study) -> Iterator[Finding]:
-    free = disk.free_bytes(study.artifacts)
-    what = f"{disk.words(free)} are free where {study.artifacts} is"
+    free = disk.free_bytes(study.networks.folder)
+    what = f"{disk.words(free)} are free where {study.networks.folder} is"
     if free < LEAST_FREE:
         yield Finding("disk", f"{what}: python -m search studies disk says what takes the space", trouble=True)
     else:

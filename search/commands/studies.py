@@ -21,7 +21,7 @@ from search.database import disk, storage
 from search.database.storage import Database
 from search.errors import StorageError, UsageError
 from search.host import devices
-from search.study import opening, records
+from search.study import opening, records, recovery
 from search.study.spec import check_name
 from search.views import summary
 
@@ -61,8 +61,8 @@ def _do(options: argparse.Namespace, url: str) -> int:
         case "list":
             _print(_listed(database))
         case "show":
-            study = opening.stored(options.study, database)
-            _print(summary.table(study), *summary.lines(study))
+            now = opening.stored(options.study, database).snapshot()
+            _print(summary.table(now), *summary.lines(now))
         case "rename":
             _rename(database, options.study, options.new_name)
         case "delete":
@@ -88,16 +88,15 @@ def _listed(database: Database) -> Table:
             column, justify="right" if column in ("trials", "waiting", "front", "best accuracy") else "left"
         )
     for name in _names(database):
-        study = opening.stored(name, database)
-        trials, front = study.trials(), study.front()
+        now = opening.stored(name, database).snapshot()
         runs = [str(who.get("pid")) for who in _runs(database, name).values()]
         table.add_row(
             name,
-            str(records.n_counted(trials)),
-            str(records.counts(trials).waiting),
-            str(len(front)),
-            f"{front[-1].accuracy:.2%}" if front else "",
-            study.optuna.user_attrs[records.IDENTITY]["device"]["model"],
+            str(now.n_counted),
+            str(now.counts.waiting),
+            str(len(now.front)),
+            f"{now.front[-1].accuracy:.2%}" if now.front else "",
+            now.attributes[records.IDENTITY]["device"]["model"],
             ", ".join(runs),
         )
     return table
@@ -120,7 +119,8 @@ def _rename(database: Database, name: str, new_name: str) -> None:
 
 def _delete(database: Database, name: str, *, sure: bool) -> None:
     study = opening.stored(name, database)
-    what = f"study {name!r} with {len(study.trials())} trials and {disk.words(disk.folder_bytes(study.artifacts))}"
+    size = disk.words(disk.folder_bytes(study.networks.folder))
+    what = f"study {name!r} with {len(study.trials())} trials and {size}"
     if not sure:
         if not sys.stdin.isatty():
             raise UsageError(f"this would delete {what}: say --yes")
@@ -128,7 +128,7 @@ def _delete(database: Database, name: str, *, sure: bool) -> None:
             raise UsageError("nothing was deleted")
     with _idle(database, name):
         optuna.delete_study(study_name=name, storage=database.optuna)
-        shutil.rmtree(study.artifacts, ignore_errors=True)
+        shutil.rmtree(study.networks.folder, ignore_errors=True)
     print(f"deleted {what}")
 
 
@@ -181,7 +181,7 @@ def _idle(database: Database, name: str) -> Iterator[None]:
             raise StorageError(f"study {name!r} is being run by process {who.get('pid')}: end it first")
         study = opening.stored(name, database)
         for trial in study.trials():  # of a database server: also what other hosts run
-            if trial.state == TrialState.RUNNING and not study.is_lost(trial):
+            if trial.state == TrialState.RUNNING and not recovery.is_lost(study, trial):
                 who = trial.user_attrs[records.OWNER]
                 raise StorageError(f"study {name!r} is being run by {who['pid']} on {who['host']}: end it first")
         yield

@@ -9,7 +9,7 @@ from statistics import mean, median
 
 from objectives.pipeline import Reading, Report
 from search.study import records
-from search.study.study import Study
+from search.study.snapshot import Snapshot
 
 BUDGET = 0.03  # of the mean training: seconds that the reference workload may take after one
 LEAST_STEPS, MOST_STEPS = 7, 50  # of the reference workload, two of which warm up: fewer say nothing, more say no more
@@ -51,10 +51,10 @@ class Watch:
     seconds: tuple[float, ...]  # of the trainings that have ended
 
     @classmethod
-    def of(cls, study: Study) -> Watch:
+    def of(cls, now: Snapshot) -> Watch:
         """The watch over the next training of a study."""
-        known = study.attributes()
-        finished = tuple(trial.values[0] for trial in study.trials() if records.is_finished_run(trial))
+        known = now.attributes
+        finished = tuple(trial.values[0] for trial in now.trials if records.is_finished_run(trial))
         return cls(Calibration(**known.get(records.CALIBRATION, {})), known[records.IDENTITY]["device"], finished)
 
     def observed(self, report: Report, measure: Measure) -> dict[str, object]:

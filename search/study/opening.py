@@ -9,9 +9,10 @@ import optuna
 
 from search.database.storage import Database
 from search.errors import StorageError, UsageError
+from search.proposals.samplers import experimental
 from search.study import records
 from search.study.spec import StudySpec
-from search.study.study import Study, experimental
+from search.study.study import Study
 from spaces import SPACES
 from spaces.base import Given
 from spaces.restricted import check, suggestion, walk

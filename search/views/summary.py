@@ -9,48 +9,47 @@ from optuna.trial import FrozenTrial
 from rich import box
 from rich.table import Table
 
-from search.database import disk
+from search.database import disk, storage
 from search.study import records
-from search.study.study import Study
+from search.study.snapshot import Snapshot
 
 MARK = "*"  # of seconds that were disturbed
 
 
-def as_json(study: Study) -> dict[str, object]:
+def as_json(now: Snapshot) -> dict[str, object]:
     """The result as plain data."""
-    trials, front = study.trials(), study.front()
-    volume, reference, baseline = study.hypervolume(front), study.reference(), study.baseline()
+    volume, reference = now.hypervolume(), now.reference
     return {
-        "study": study.name,
-        "trials": asdict(records.counts(trials)),
-        "front": [_point(trials[point.trial]) for point in front],
-        "baseline": _point(baseline) if baseline is not None else None,
+        "study": now.name,
+        "trials": asdict(now.counts),
+        "front": [_point(trial) for trial in now.front_trials],
+        "baseline": _point(now.baseline) if now.baseline is not None else None,
         "hypervolume": volume[0] if volume else None,
         "hypervolume_share": volume[1] if volume else None,
         "reference": asdict(reference) if reference else None,
-        "identity": study.optuna.user_attrs[records.IDENTITY],
-        "storage": study.database.shown,
+        "identity": now.attributes[records.IDENTITY],
+        "storage": storage.shown(now.url),
     }
 
 
-def table(study: Study) -> Table:
+def table(now: Snapshot) -> Table:
     """The front by rising seconds, compared with BASELINE, which stands below it where it is not on it."""
-    trials, front, baseline = study.trials(), study.front(), study.baseline()
-    shown = Table(box=box.SIMPLE_HEAD, title=f"{study.name}: Pareto front", title_justify="left", pad_edge=False)
+    baseline = now.baseline
+    shown = Table(box=box.SIMPLE_HEAD, title=f"{now.name}: Pareto front", title_justify="left", pad_edge=False)
     for name in ("trial", "seconds", "accuracy", "speed-up", "difference", "FLOPs"):
         shown.add_column(name, justify="right", no_wrap=True)
     shown.add_column("pipeline", overflow="fold")
-    for point in front:
-        shown.add_row(*_row(trials[point.trial], baseline))
-    if baseline is not None and baseline.number not in {point.trial for point in front}:
+    for trial in now.front_trials:
+        shown.add_row(*_row(trial, baseline))
+    if baseline is not None and baseline.number not in {point.trial for point in now.front}:
         shown.add_section()
         shown.add_row(*_row(baseline, baseline), style="dim")
     return shown
 
 
-def lines(study: Study) -> list[str]:
+def lines(now: Snapshot) -> list[str]:
     """What belongs below the table: what its columns mean, how the trials ended, where everything is."""
-    counts = records.counts(study.trials())
+    counts = now.counts
     reasons = ", ".join(
         f"{n} {reason.replace('_', ' ')}" for reason, n in counts.by_reason.items() if reason != "complete"
     )
@@ -59,36 +58,34 @@ def lines(study: Study) -> list[str]:
     said = [
         "Seconds: training time on this device. Accuracy: of the validation images. Speed-up, difference in points and "
         "FLOPs of an inference: against BASELINE.",
-        *_disturbed(study),
-        *_test_time(study),
+        *_disturbed(now),
+        *_test_time(now),
         f"trials      {ended}" + (f" ({reasons})" if reasons else ""),
     ]
-    if (volume := study.hypervolume()) is not None:
+    if (volume := now.hypervolume()) is not None:
         said.append(f"hypervolume {volume[1]:.3f} (1: the box down to the fastest anchor, up to 100 %)")
     return [
         *said,
-        f"models      {study.artifacts} ({disk.words(disk.folder_bytes(study.artifacts))})",
-        f"database    {study.database.shown} ({disk.words(disk.database_bytes(study.database.url))})",
-        f"dashboard   python -m search dashboard --study {study.name}",
+        f"models      {now.artifacts} ({disk.words(disk.folder_bytes(now.artifacts))})",
+        f"database    {storage.shown(now.url)} ({disk.words(disk.database_bytes(now.url))})",
+        f"dashboard   python -m search dashboard --study {now.name}",
     ]
 
 
-def _disturbed(study: Study) -> list[str]:
+def _disturbed(now: Snapshot) -> list[str]:
     """What the mark means, where there is one."""
-    trials, baseline = study.trials(), study.baseline()
-    shown = [trials[point.trial] for point in study.front()] + ([baseline] if baseline is not None else [])
+    shown = now.front_trials + ([now.baseline] if now.baseline is not None else [])
     if not any(trial.user_attrs.get(records.NOISY) for trial in shown):
         return []
     said = "no speed-up is claimed for it, nor against it where it is BASELINE"
     return [f"{MARK} Other work disturbed the device whenever this was timed: {said}."]
 
 
-def _test_time(study: Study) -> list[str]:
+def _test_time(now: Snapshot) -> list[str]:
     """What test-time augmentation costs, where the accuracies come from it."""
-    if not study.spec.test_time_flip or not (front := study.front()):
+    if not now.spec.test_time_flip or not now.front:
         return []
-    trials = study.trials()
-    attributes = [trials[point.trial].user_attrs for point in front]
+    attributes = [trial.user_attrs for trial in now.front_trials]
     seconds = [each["eval_seconds"] / each[records.PIPELINE]["epochs"] for each in attributes]
     return [
         "Accuracies are those of each image and its mirror image together (test_time_flip): "

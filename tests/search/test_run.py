@@ -106,7 +106,7 @@ def test_a_study_runs_to_its_front_and_the_same_command_trains_nothing_more(plac
     assert done.returncode == 0, done.stderr
     assert "Pareto front" in done.stdout
     assert "BASELINE" in done.stdout
-    assert "python -m search.commands.dashboard --study tiny" in done.stdout
+    assert "python -m search dashboard --study tiny" in done.stdout
     trials = stored(place)
     assert [t.state.is_finished() for t in trials] == [True] * 7
 

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from objectives.pipeline import Reading
 from search import trial
-from search.study import opening, records, repeats
+from search.study import opening, queue, records, recovery, repeats
 from search.study.disturbance import Calibration, calibrated, judged
 from search.study.study import Study
 from search.views import figures, summary
@@ -102,8 +102,8 @@ def test_the_threshold_follows_the_unrest_of_the_device_but_is_never_below_three
             self.n_steps.append(n_steps)
             return Reading(1.0 + 0.1 * (len(self.n_steps) % 3))
 
-    assert calibrated([Scripted([])]) == {"step_seconds": 1e-3, "threshold": 0.03, "n_foreign": 0}
-    assert calibrated([Restless([])])["threshold"] == pytest.approx(3 * 0.1 / 1.1)
+    assert calibrated([Scripted([]).reference]) == {"step_seconds": 1e-3, "threshold": 0.03, "n_foreign": 0}
+    assert calibrated([Restless([]).reference])["threshold"] == pytest.approx(3 * 0.1 / 1.1)
 
 
 @pytest.mark.parametrize(("seconds", "n_steps"), [(0.1, []), (0.2, []), (0.5, [15]), (100.0, [50])])
@@ -133,50 +133,52 @@ def test_a_quiet_repeat_takes_the_place_of_a_disturbed_candidate(new_study: Call
     objective = Scripted([[(1.0, 0.8)], [(4.0, 0.9)], [(2.1, 0.9)], [(9.0, 0.95)]], shares={1: 0.5})
     said = run(study, objective, 2)
     assert said == ["  trial 1 was disturbed (the core was shared 50% of the time): it is timed again as trial 2"]
-    assert [p.trial for p in study.front()] == [0, 1]
-    assert not study.is_complete(2)
+    assert [p.trial for p in study.snapshot().front] == [0, 1]
+    assert not study.snapshot().is_complete(2)
     assert run(study, objective, 2) == []
-    assert study.is_complete(3)
-    assert [p.trial for p in study.front()] == [0, 2, 3]
+    assert study.snapshot().is_complete(3)
+    assert [p.trial for p in study.snapshot().front] == [0, 2, 3]
     assert (objective.trained[1], objective.seeds[1]) == (objective.trained[2], objective.seeds[2])
     assert records.n_counted(study.trials()) == 3
     assert records.counts(study.trials()).repeats == 1
-    assert {p.name for p in study.artifacts.iterdir()} == {study.artifact(n).name for n in (0, 2, 3)}
+    assert {p.name for p in study.networks.folder.iterdir()} == {study.networks.of(n).name for n in (0, 2, 3)}
 
 
 def test_two_disturbed_repeats_leave_the_fastest_with_a_mark(new_study: Callable[..., Study]) -> None:
     study = new_study(repeats=2)
-    study.enqueue_anchors()
+    queue.enqueue_anchors(study)
     objective = Scripted([*[[(4.0, 0.9)]] * 6, [(3.0, 0.9)], [(5.0, 0.9)]], shares={0: 0.5, 6: 0.6, 7: 0.4})
     run(study, objective, 8)
-    assert study.is_complete(6)
-    baseline = study.baseline()
+    assert study.snapshot().is_complete(6)
+    baseline = study.snapshot().baseline
     assert baseline is not None
     assert (baseline.number, baseline.user_attrs[records.ANCHOR]) == (6, BASELINE)
     assert baseline.user_attrs[records.NOISY] == "the core was shared 40% of the time"
     noted = figures.note(baseline).splitlines()
     assert "* times trial 0 again" in noted
     assert "* disturbed: the core was shared 40% of the time; undisturbed about 1.80 s" in noted
-    shown = summary.table(study)
+    shown = summary.table(study.snapshot())
     columns = {str(column.header): list(column.cells) for column in shown.columns}
     assert (columns["seconds"][0], set(columns["speed-up"])) == ("*3.00", {""})
-    assert any(line.startswith("* Other work disturbed the device") for line in summary.lines(study))
-    assert any("8 complete (2 of them timed again)" in line for line in summary.lines(study))
-    result = summary.as_json(study)
+    assert any(line.startswith("* Other work disturbed the device") for line in summary.lines(study.snapshot()))
+    assert any("8 complete (2 of them timed again)" in line for line in summary.lines(study.snapshot()))
+    result = summary.as_json(study.snapshot())
     assert result["baseline"]["noisy"] == "the core was shared 40% of the time"  # type: ignore[index]
 
 
 def test_a_quiet_study_claims_its_speed_ups(new_study: Callable[..., Study]) -> None:
     study = new_study(repeats=2)
-    study.enqueue_anchors()
+    queue.enqueue_anchors(study)
     run(study, Scripted([[(4.0, 0.8)], [(2.0, 0.9)]]), 2)
-    assert [list(c.cells) for c in summary.table(study).columns if c.header == "speed-up"] == [["2.00x", "1.00x"]]
-    assert not any(line.startswith("*") for line in summary.lines(study))
+    assert [list(c.cells) for c in summary.table(study.snapshot()).columns if c.header == "speed-up"] == [
+        ["2.00x", "1.00x"]
+    ]
+    assert not any(line.startswith("*") for line in summary.lines(study.snapshot()))
 
 
 def test_what_is_dominated_in_any_case_is_not_timed_again_but_baseline_is(new_study: Callable[..., Study]) -> None:
     study = new_study(repeats=2)
-    study.enqueue_anchors()
+    queue.enqueue_anchors(study)
     trainings = [[(9.0, 0.3)], [(1.0, 0.9)], [(4.0, 0.8)]]
     said = run(study, Scripted(trainings, shares={0: 0.9, 2: 0.5}), 3)
     assert len(said) == 1
@@ -187,19 +189,19 @@ def test_what_is_dominated_in_any_case_is_not_timed_again_but_baseline_is(new_st
 def test_without_repeats_a_disturbed_trial_is_marked_and_that_is_all(new_study: Callable[..., Study]) -> None:
     study = new_study(repeats=0)
     assert run(study, Scripted([[(4.0, 0.9)]], shares={0: 0.5}), 1) == []
-    assert study.is_complete(1)
+    assert study.snapshot().is_complete(1)
     assert study.trials()[0].user_attrs[records.NOISY]
 
 
 def test_a_network_comes_back_with_its_point_when_a_repeat_is_slower(new_study: Callable[..., Study]) -> None:
     study = new_study(repeats=2)
     run(study, Scripted([[(2.0, 0.8)], [(1.9, 0.85)], [(2.1, 0.85)]], shares={1: 0.9}), 2)
-    assert [p.trial for p in study.front()] == [1]
-    assert study.artifact(0).exists()  # a repeat may yet bring it back
+    assert [p.trial for p in study.snapshot().front] == [1]
+    assert study.networks.of(0).exists()  # a repeat may yet bring it back
     study.collect()
     run(study, Scripted([[(2.1, 0.85)]]), 1)
-    assert [p.trial for p in study.front()] == [0, 2]
-    assert {p.name for p in study.artifacts.iterdir()} == {study.artifact(n).name for n in (0, 2)}
+    assert [p.trial for p in study.snapshot().front] == [0, 2]
+    assert {p.name for p in study.networks.folder.iterdir()} == {study.networks.of(n).name for n in (0, 2)}
 
 
 def test_a_repeat_is_never_stopped_early(new_study: Callable[..., Study]) -> None:
@@ -219,23 +221,23 @@ def test_a_repeat_that_was_about_to_be_queued_is_queued_by_the_next_start(new_st
     again = opening.resumed(
         "tiny", study.spec.model_copy(update={"search": search}), study.optuna, study.database, FACTS
     )
-    assert not again.is_complete(1)
-    again.recover()
-    again.recover()
+    assert not again.snapshot().is_complete(1)
+    recovery.recover(again)
+    recovery.recover(again)
     assert [records.first(t) for t in repeats.waiting(again.trials())] == [0]
-    asked = again.claim(1)
+    asked = queue.claim(again, 1)
     assert asked is not None
     assert asked.number == 1
 
 
 def test_the_reference_of_the_hypervolume_waits_for_a_quiet_baseline(new_study: Callable[..., Study]) -> None:
     study = new_study(repeats=1)
-    study.enqueue_anchors()
+    queue.enqueue_anchors(study)
     objective = Scripted([[(4.0, 0.9)]] * 6 + [[(2.0, 0.9)]], shares={0: 0.5})
     run(study, objective, 6)
-    assert study.reference().train_seconds == 40.0  # type: ignore[union-attr]
+    assert study.snapshot().reference.train_seconds == 40.0  # type: ignore[union-attr]
     run(study, objective, 1)
-    assert study.reference().train_seconds == 20.0  # type: ignore[union-attr]
+    assert study.snapshot().reference.train_seconds == 20.0  # type: ignore[union-attr]
 
 
 @pytest.fixture

@@ -17,7 +17,8 @@ from optuna.trial import TrialState
 from search import trial
 from search.database import storage
 from search.errors import StorageError, UsageError
-from search.study import opening, records, spec, study
+from search.pareto.front import Reference
+from search.study import opening, queue, records, recovery, spec
 from search.study.study import Study
 from search.views.display import Display
 from spaces.base import BASELINE, baseline
@@ -32,15 +33,15 @@ def test_a_ladder_is_queued_where_half_of_the_trials_are_left_to_search(
     n_trials: int, n_rungs: int, new_study: Callable[..., Study]
 ) -> None:
     made = new_study(n_trials=n_trials)
-    made.enqueue_anchors()
+    queue.enqueue_anchors(made)
     queued = [t.user_attrs[records.ANCHOR] for t in made.trials()]
     assert [name.startswith("ladder") for name in queued] == [False] * 6 + [True] * n_rungs
 
 
 def test_the_anchors_are_the_first_trials_and_are_queued_once(new_study: Callable[..., Study]) -> None:
     made = new_study()
-    made.enqueue_anchors()
-    made.enqueue_anchors()
+    queue.enqueue_anchors(made)
+    queue.enqueue_anchors(made)
     objective = Scripted([GOOD] * 6)
     for _ in objective.trainings:
         trial.run(made, made.ask(), objective, Display(), math.inf)
@@ -65,15 +66,15 @@ def test_the_dashboard_and_optuna_see_metric_names_and_directions(new_study: Cal
 
 def test_the_reference_is_fixed_when_the_baseline_has_run(new_study: Callable[..., Study]) -> None:
     made = new_study()
-    made.enqueue_anchors()
-    assert made.reference() is None
-    assert made.hypervolume() is None
+    queue.enqueue_anchors(made)
+    assert made.snapshot().reference is None
+    assert made.snapshot().hypervolume() is None
     objective = Scripted([GOOD] * 4)
     for _ in range(4):
         trial.run(made, made.ask(), objective, Display(), math.inf)
-    assert made.reference() == study.Reference(20.0, 0.2)
+    assert made.snapshot().reference == Reference(20.0, 0.2)
     again = opening.resumed("tiny", made.spec, opening.find("tiny", made.database), made.database, FACTS)
-    assert again.reference() == made.reference()
+    assert again.snapshot().reference == made.snapshot().reference
 
 
 def test_the_floor_is_twice_chance_but_at_least_a_fifth(new_study: Callable[..., Study]) -> None:
@@ -179,12 +180,12 @@ def test_a_resumed_study_draws_new_pipelines(new_study: Callable[..., Study]) ->
 
 def test_a_trial_of_a_dead_process_fails_and_is_queued_once(new_study: Callable[..., Study]) -> None:
     made = new_study()
-    made.enqueue_anchors()
+    queue.enqueue_anchors(made)
     lost = made.ask()
     pipeline, seeds = made.pipeline(lost), made.seeds(lost)
     lost.set_user_attr(records.OWNER, DEAD)
-    assert made.recover() == [0]
-    assert made.recover() == []
+    assert recovery.recover(made) == [0]
+    assert recovery.recover(made) == []
     states = [t.state for t in made.trials()]
     assert states == [TrialState.FAIL, *[TrialState.WAITING] * 6]
     assert records.reason(made.trials()[0]) == records.LOST
@@ -198,9 +199,9 @@ def test_a_trial_of_a_dead_process_fails_and_is_queued_once(new_study: Callable[
 
 def test_an_anchor_killed_before_it_was_asked_is_the_same_anchor_again(new_study: Callable[..., Study]) -> None:
     made = new_study()
-    made.enqueue_anchors()
+    queue.enqueue_anchors(made)
     made.ask().set_user_attr(records.OWNER, DEAD)  # killed here, with no parameter suggested
-    made.recover()
+    recovery.recover(made)
     while (tried := made.ask()).user_attrs.get(records.RETRY_OF) != 0:
         made.optuna.tell(tried, state=TrialState.FAIL)
     assert made.pipeline(tried) == baseline(made.given)
@@ -212,7 +213,7 @@ def test_a_reason_of_an_interrupted_try_is_forgotten(new_study: Callable[..., St
     interrupted.set_user_attr(records.REASON, "dominated")  # interrupted between the record and the verdict
     made.requeue(interrupted)
     assert trial.run(made, made.ask(), Scripted([GOOD]), Display(), math.inf) == (0, "complete")
-    assert [point.trial for point in made.front()] == [0]
+    assert [point.trial for point in made.snapshot().front] == [0]
 
 
 def test_a_complete_study_is_shown_only_for_what_it_is(new_study: Callable[..., Study]) -> None:
@@ -235,8 +236,8 @@ def test_recovery_that_is_itself_killed_is_finished_by_the_next_start(new_study:
     made = new_study()
     lost = made.ask()
     lost.set_user_attr(records.OWNER, DEAD)
-    made.retry(made.trials()[0])  # killed here: queued, but not yet failed
-    assert made.recover() == [0]
+    recovery.retry(made, made.trials()[0])  # killed here: queued, but not yet failed
+    assert recovery.recover(made) == [0]
     assert [t.state for t in made.trials()] == [TrialState.FAIL, TrialState.WAITING]
 
 
@@ -244,7 +245,7 @@ def test_a_trial_of_a_living_process_or_of_another_host_is_left_alone(new_study:
     made = new_study()
     made.ask()
     made.ask().set_user_attr(records.OWNER, DEAD | {"host": "elsewhere"})
-    assert made.recover() == []
+    assert recovery.recover(made) == []
 
 
 def test_a_trial_of_another_host_is_lost_once_its_heartbeats_have_stopped(new_study: Callable[..., Study]) -> None:
@@ -253,18 +254,18 @@ def test_a_trial_of_another_host_is_lost_once_its_heartbeats_have_stopped(new_st
         asked = made.ask()
         asked.set_user_attr(records.OWNER, DEAD | {"host": "elsewhere"})
         made.heartbeat([asked._trial_id])
-    assert made.recover() == []
+    assert recovery.recover(made) == []
     with sqlite3.connect(storage.sqlite_path(made.database.url)) as database:
         database.execute("UPDATE trial_heartbeats SET heartbeat = datetime('now', '-1 hour') WHERE trial_id = 1")
-    assert made.recover() == [0]
+    assert recovery.recover(made) == [0]
 
 
 def test_a_trial_that_takes_the_program_down_each_time_is_given_up_and_counted(new_study: Callable[..., Study]) -> None:
     made = new_study()
-    for _ in range(study.MAX_RETRIES + 1):
+    for _ in range(recovery.MAX_RETRIES + 1):
         made.ask().set_user_attr(records.OWNER, DEAD)
-        made.recover()
-    assert [records.reason(t) for t in made.trials()] == [records.LOST] * study.MAX_RETRIES + ["crash"]
+        recovery.recover(made)
+    assert [records.reason(t) for t in made.trials()] == [records.LOST] * recovery.MAX_RETRIES + ["crash"]
     assert records.n_counted(made.trials()) == 1
 
 
@@ -272,9 +273,9 @@ def test_collecting_removes_networks_that_no_front_names(new_study: Callable[...
     made = new_study()
     trial.run(made, made.ask(), Scripted([GOOD]), Display(), math.inf)
     for stray in ("trial-00007", ".trial-00008.123.partial"):
-        (made.artifacts / stray).mkdir()
+        (made.networks.folder / stray).mkdir()
     made.collect()
-    assert [p.name for p in made.artifacts.iterdir()] == [made.artifact(0).name]
+    assert [p.name for p in made.networks.folder.iterdir()] == [made.networks.of(0).name]
 
 
 def test_a_study_whose_creation_was_interrupted_is_made_anew(new_study: Callable[..., Study], tmp_path: Path) -> None:
