@@ -74,7 +74,7 @@ def is_lost(study: Study, trial: FrozenTrial) -> bool:
 
 def _silent(study: Study) -> list[int]:
     """Ids of running trials whose last heartbeat is older than the lease, both by the database's clock."""
-    judge = copy.copy(study.storage)
+    judge = copy.copy(study.database.optuna)
     judge.heartbeat_interval = LEASE_SECONDS // 2  # set on the storage itself, every `ask` would warn
     judge.grace_period = LEASE_SECONDS
     return judge._get_stale_trial_ids(study.optuna._study_id)

@@ -29,7 +29,7 @@ def test_every_study_that_is_shipped_is_valid(path: Path) -> None:
         ("[data]", "[date]\n[data]", "date: unknown key; did you mean 'data'?"),
         ("n_trials = 7", "n_trials = 0", "search.n_trials: Input should be greater than or equal to 1"),
         ("n_trials = 7", "n_trials = 5.5", "search.n_trials: Input should be a valid integer"),
-        ("repeats = 0", "repeats = 6", "search.study.repeats: Input should be less than or equal to 5"),
+        ("repeats = 0", "repeats = 6", "search.repeats: Input should be less than or equal to 5"),
         ("n_trials = 7", "n_trials = 7\nstopping = 'frond'", "unknown stopping 'frond'; did you mean 'front'?"),
         ("n_trials = 7", "n_trials = 7\nsampler = 'os.system'", "search.sampler: Input should be 'tpe'"),
         ("n_trials = 7", "n_trials = 7\ntimeout = inf", "search.timeout"),

@@ -164,7 +164,7 @@ def test_budget_sampler_and_stopping_may_change(new_study: Callable[..., Study])
         update={"n_trials": 9, "sampler": "random", "stopping": "none", "timeout": 3.0}
     )
     now = made.spec.model_copy(update={"search": search, "description": "other words"})
-    assert opening.resumed("tiny", now, made.optuna, made.database, FACTS).n_left(9) == 9
+    assert opening.resumed("tiny", now, made.optuna, made.database, FACTS).snapshot().n_left(9) == 9
 
 
 def test_a_resumed_study_draws_new_pipelines(new_study: Callable[..., Study]) -> None:
