@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import string
 from functools import cache, partial
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import optuna
@@ -27,8 +28,8 @@ def installed() -> bool:
     Loads them, which takes a second: ask while waiting for something else.
     """
     try:
-        import optuna_dashboard  # noqa: F401
-        import plotly  # noqa: F401
+        for library in ("plotly", "optuna_dashboard"):  # in this order: the second loads scikit-learn and scipy
+            import_module(library)
     except ModuleNotFoundError:
         return False
     return True
