@@ -201,7 +201,7 @@ def _say_skipped(skipped: list[str], display: Display) -> None:
 def _show(study: Study, options: argparse.Namespace) -> None:
     """Prints the result on stdout: a table, or one JSON object."""
     if options.json:
-        print(json.dumps(summary.as_json(study), ensure_ascii=False))
+        print(json.dumps(summary.as_json(study)))  # in ASCII: it goes to whatever reads it
         return
     terminal = sys.stdout.isatty()
     out = Console(file=sys.stdout, width=None if terminal else WIDE, highlight=False, markup=False)

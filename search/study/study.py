@@ -57,7 +57,7 @@ class Study:
     @property
     def artifacts(self) -> Path:
         """The folder of this study's exported models."""
-        return storage.artifacts(self.database.url, self.name)
+        return self.database.artifacts(self.name)
 
     @property
     def _storage(self) -> RDBStorage:
@@ -150,7 +150,8 @@ class Study:
         stored = self.attributes().get(REFERENCE)
         if stored is None and (run := self.baseline()) is not None:
             stored = [WORSE_THAN_BASELINE * run.values[0], self.floor]
-            if records.first(run) not in repeats.unsettled(self.trials(), self.floor, self.spec.search.repeats):
+            unsettled = repeats.unsettled(self.trials(), self.floor, self.spec.search.repeats)
+            if records.first(run) not in unsettled and not self.database.read_only:
                 self._patiently(lambda: self.optuna.set_user_attr(REFERENCE, stored))
         return Reference(*stored) if stored is not None else None
 

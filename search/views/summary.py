@@ -69,7 +69,7 @@ def lines(study: Study) -> list[str]:
         *said,
         f"models      {study.artifacts} ({disk.words(disk.folder_bytes(study.artifacts))})",
         f"database    {study.database.shown} ({disk.words(disk.database_bytes(study.database.url))})",
-        f"dashboard   python -m search dashboard --study {study.name}",
+        f"dashboard   python -m search dashboard --study {study.name}{study.database.option}",
     ]
 
 

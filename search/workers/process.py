@@ -23,8 +23,9 @@ from objectives.errors import DataError, DeviceError, DeviceLost
 from objectives.pipeline import Pipeline, Reading, Report
 from objectives.task import Seeds
 from search.errors import StorageError
+from search.host.interruptions import INTERRUPTIONS
 from search.workers.seam import Halted, Preparation, TrialFault, WorkerLost
-from search.workers.template import INTERRUPTIONS, Message, serve
+from search.workers.template import Message, serve
 from search.workers.watchdog import Watchdog
 
 TICK = 0.5  # seconds between two looks at the clock while a worker is silent
