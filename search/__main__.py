@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
+from search.host.streams import guarded
+
 USAGE = 2
 COMMANDS = {  # name: (module, what it does)
     "run": ("search.run", "run or resume a study: the Pareto front of training time against accuracy"),
@@ -14,6 +16,7 @@ COMMANDS = {  # name: (module, what it does)
 }
 
 
+@guarded
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command that the first word names with the others; its exit code, 2 where there is no such command."""
     words = sys.argv[1:] if arguments is None else arguments

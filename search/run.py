@@ -6,18 +6,18 @@ The same command continues a study that was interrupted, and says so when it is 
 from __future__ import annotations
 
 import argparse
-import errno
 import os
-import signal
 import sys
 from typing import TYPE_CHECKING, NoReturn
+
+from search.host.interruptions import on_interruption
+from search.host.streams import guarded
 
 if TYPE_CHECKING:
     from search.workers.seam import Training
 
-OK, USAGE, DATA, STORAGE, DEVICE, INTERRUPTED = 0, 2, 3, 4, 5, 130
+OK, INTERRUPTED = 0, 130
 SHOW_CURSOR = b"\x1b[?25h\n"  # as terminals since the VT220 know it
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -65,6 +65,7 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
+@guarded
 def main(arguments: list[str] | None = None, training: Training | None = None) -> int:
     """Runs a study; the exit code: 0 done, 2 usage, 3 data, 4 storage, 5 device, 130 interrupted.
 
@@ -72,33 +73,19 @@ def main(arguments: list[str] | None = None, training: Training | None = None) -
     """
     words = sys.argv[1:] if arguments is None else arguments
     options = parser().parse_args(words)
-    for interruption in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(interruption, _interrupt)
+    on_interruption(_interrupt)
 
-    from objectives.errors import DataError, DeviceError
     from search import session
+    from search.commands.exits import exit_code
     from search.database import storage
-    from search.errors import DeviceFault, StorageError, UsageError
     from search.invocation import Invocation
     from search.workers.seam import preparation
 
-    codes = {UsageError: USAGE, DataError: DATA, StorageError: STORAGE, DeviceError: DEVICE, DeviceFault: DEVICE}
-    try:
+    def run() -> int:
         session.run(Invocation(**vars(options), words=tuple(words)), training or preparation)
-    except storage.FAILURES as error:
-        print(f"error: {storage.failure(error, storage.url(options.storage, None))}", file=sys.stderr)
-        return STORAGE
-    except OSError as error:
-        if error.errno not in NO_SPACE:
-            raise
-        print(f"error: no space on {error.filename}: make room, then the same command goes on", file=sys.stderr)
-        return STORAGE
-    except tuple(codes) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return next(code for kind, code in codes.items() if isinstance(error, kind))
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    return OK
+        return OK
+
+    return exit_code(run, storage.url(options.storage, None))
 
 
 def _count(text: str) -> int:
@@ -119,8 +106,7 @@ def _seconds(text: str) -> float:
 
 def _interrupt(number: int, frame: object) -> NoReturn:
     """The first signal ends the run in order, a second one at once: the workers die with it."""
-    for interruption in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(interruption, _leave)
+    on_interruption(_leave)
     raise KeyboardInterrupt
 
 

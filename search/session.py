@@ -160,7 +160,7 @@ def _say_skipped(skipped: list[str], display: Display) -> None:
 def _show(now: Snapshot, *, as_json: bool) -> None:
     """Prints the result on stdout: a table, or one JSON object."""
     if as_json:
-        print(json.dumps(summary.as_json(now), ensure_ascii=False))
+        print(json.dumps(summary.as_json(now)))  # in ASCII: it goes to whatever reads it
         return
     terminal = sys.stdout.isatty()
     out = Console(file=sys.stdout, width=None if terminal else WIDE, highlight=False, markup=False)

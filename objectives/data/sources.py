@@ -63,7 +63,7 @@ class Labelled:
 def cache_home() -> Path:
     """The folder for all that this program may keep and can make again."""
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (base if base.is_absolute() else Path("~/.cache").expanduser()) / "frontrunner"
+    return (base if base.is_absolute() else Path(os.path.expanduser("~/.cache"))) / "frontrunner"
 
 
 def printable(text: str) -> str:

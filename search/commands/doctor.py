@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import shutil
 import signal
 import sqlite3
@@ -20,8 +21,9 @@ from optuna.trial import TrialState
 
 from objectives import durable
 from search.commands.exits import exit_code
-from search.database import disk, server, storage
-from search.errors import StorageError
+from search.database import disk, file, server, storage
+from search.database.storage import Database
+from search.errors import Foreign, StorageError
 from search.host import devices
 from search.host.owner import Owner
 from search.study import opening, records, recovery, results
@@ -60,16 +62,25 @@ def findings(name: str, url: str) -> Iterator[Finding]:
         StorageError, UsageError: there is no such database or study.
     """
     yield from _integrity(url)
-    study = opening.stored(name, storage.open_storage(url, create=False))
-    if storage.sqlite_path(url) is None:
-        yield from _server(study)
-    yield from _leases(study)
-    yield from _files(study)
+    database = storage.open_storage(url, create=False)
+    if database.read_only:
+        yield Finding("database", f"{database.path} {file.READ_ONLY}", trouble=True)
+    try:
+        study = opening.stored(name, database)
+    except Foreign as foreign:
+        yield Finding("study", f"{foreign}: nothing more can be said of it", trouble=True)
+    else:
+        if changed := opening.changes(study):
+            yield Finding("study", f"cannot be gone on with by this version: {'; '.join(changed)}", trouble=True)
+        if database.path is None:
+            yield from _server(study)
+        yield from _leases(study)
+        yield from _files(study)
+        yield from _clock(study)
     yield from _locks()
     yield from _processes()
-    yield from _space(study)
+    yield from _space(database)
     yield from _gpus()
-    yield from _clock(study)
 
 
 def _examine(name: str, url: str, *, fix: bool) -> int:
@@ -95,12 +106,12 @@ def _integrity(url: str) -> Iterator[Finding]:
     if not path.exists():
         raise StorageError(f"there is no database {path}: name another with --storage")
     try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=10)) as database:
+        with closing(file.connect(path, 10, read_only=True)) as database:
             said = [row[0] for row in database.execute("PRAGMA integrity_check(5)")]
     except sqlite3.DatabaseError as error:
         raise StorageError(f"{path} is no database, or a damaged one ({error}): restore a copy of it") from error
     if said != ["ok"]:
-        way_out = f"sqlite3 {path} .recover | sqlite3 recovered.db"
+        way_out = f"sqlite3 {shlex.quote(str(path))} .recover | sqlite3 recovered.db"
         yield Finding("database", f"{path}: {'; '.join(said)}: restore a copy, or try: {way_out}", trouble=True)
     else:
         yield Finding("database", f"{path}: whole, {disk.words(disk.database_bytes(url))}")
@@ -155,6 +166,10 @@ def _files(study: Study) -> Iterator[Finding]:
         if damaged := durable.damaged(folder):
             what = f"{folder}: {', '.join(damaged)} damaged or missing; its trial has to be run again to have it back"
             yield Finding("files", what, trouble=True)
+    if study.database.path is not None and (disputed := file.disputed(study.database.path)) is not None:
+        others = ", ".join(file.rivals(study.database.path))
+        what = f"{disputed} was shared with {others}: move what belongs to this study to {networks.folder}"
+        yield Finding("files", what, trouble=True)
     yield Finding("files", f"{networks.folder}: {disk.words(disk.folder_bytes(networks.folder))}")
 
 
@@ -177,11 +192,13 @@ def _kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def _space(study: Study) -> Iterator[Finding]:
-    free = disk.free_bytes(study.networks.folder)
-    what = f"{disk.words(free)} are free where {study.networks.folder} is"
+def _space(database: Database) -> Iterator[Finding]:
+    free = disk.free_bytes(database.folder)
+    what = f"{disk.words(free)} are free where {database.networks} is"
     if free < LEAST_FREE:
-        yield Finding("disk", f"{what}: python -m search studies disk says what takes the space", trouble=True)
+        yield Finding(
+            "disk", f"{what}: python -m search studies{database.option} disk says what takes the space", trouble=True
+        )
     else:
         yield Finding("disk", what)
 

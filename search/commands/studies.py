@@ -6,7 +6,7 @@ import argparse
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import optuna
@@ -17,12 +17,14 @@ from rich.table import Table
 
 from objectives.data.sources import cache_home
 from search.commands.exits import exit_code
-from search.database import disk, storage
+from search.database import catalogue, disk, file, storage
+from search.database.file import READ_ONLY
 from search.database.storage import Database
-from search.errors import StorageError, UsageError
+from search.errors import Foreign, StorageError, UsageError
 from search.host import devices
 from search.study import opening, records, recovery
 from search.study.spec import check_name
+from search.study.study import Study
 from search.views import summary
 
 WIDE = 200  # columns of a table that does not go to a terminal
@@ -56,13 +58,14 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _do(options: argparse.Namespace, url: str) -> int:
-    database = storage.open_storage(url, create=False)
+    database = storage.open_storage(url, create=False, any_version=True)
+    if database.read_only and options.command in ("rename", "delete", "clean"):
+        raise StorageError(f"{database.shown} {READ_ONLY}")
     match options.command:
         case "list":
-            _print(_listed(database))
+            _list(database)
         case "show":
-            now = opening.stored(options.study, database).snapshot()
-            _print(summary.table(now), *summary.lines(now))
+            _show(database, options.study)
         case "rename":
             _rename(database, options.study, options.new_name)
         case "delete":
@@ -77,83 +80,150 @@ def _do(options: argparse.Namespace, url: str) -> int:
 
 def _names(database: Database) -> list[str]:
     """Names of our studies; a database may hold others."""
-    summaries = optuna.get_all_study_summaries(database.optuna)
-    return sorted(each.study_name for each in summaries if records.IDENTITY in each.user_attrs)
+    return catalogue.names_with(database, records.IDENTITY)
 
 
-def _listed(database: Database) -> Table:
+def _opened(database: Database, name: str) -> Study | Foreign:
+    """A study, or why this version does not understand it."""
+    if database.other_version is not None:
+        return Foreign(f"{database.shown} {database.other_version}")
+    try:
+        return opening.stored(name, database)
+    except Foreign as foreign:
+        return foreign
+
+
+def _list(database: Database) -> None:
+    """A line a study; below, what this version cannot go on with, and why."""
     table = Table(box=None, pad_edge=False)
     for column in ("study", "trials", "waiting", "front", "best accuracy", "device", "run by"):
         table.add_column(
             column, justify="right" if column in ("trials", "waiting", "front", "best accuracy") else "left"
         )
+    notes = []
     for name in _names(database):
-        now = opening.stored(name, database).snapshot()
-        runs = [str(who.get("pid")) for who in _runs(database, name).values()]
-        table.add_row(
-            name,
-            str(now.n_counted),
-            str(now.counts.waiting),
-            str(len(now.front)),
-            f"{now.front[-1].accuracy:.2%}" if now.front else "",
-            now.attributes[records.IDENTITY]["device"]["model"],
-            ", ".join(runs),
+        try:
+            cells, note = _row(_opened(database, name))
+        except opening.UNREADABLE as error:
+            cells, note = _row(Foreign(f"trials of study {name!r} are of another version of frontrunner ({error})"))
+        table.add_row(name, *cells, ", ".join(str(who.get("pid")) for who in _runs(database, name).values()))
+        notes += [note] if note else []
+    _print(table, *dict.fromkeys(notes))
+
+
+def _row(study: Study | Foreign) -> tuple[list[str], str]:
+    """(cells, what this version cannot do with the study)."""
+    if isinstance(study, Foreign):
+        return ["", "", "", "", "foreign"], f"{study}: show says what can be read; rename and delete work"
+    now, changed = study.snapshot(), opening.changes(study)
+    cells = [
+        str(now.n_counted),
+        str(now.counts.waiting),
+        str(len(now.front)),
+        f"{now.front[-1].accuracy:.2%}" if now.front else "",
+        str(now.attributes[records.IDENTITY]["device"]["model"]),
+    ]
+    return (
+        cells,
+        f"study {study.name!r} can be read, but not gone on with by this version: {changed[0]}" if changed else "",
+    )
+
+
+def _show(database: Database, name: str) -> None:
+    study = _opened(database, name)
+    if isinstance(study, Study):
+        try:
+            now = study.snapshot()
+            _print(summary.table(now), *summary.lines(now))
+            return
+        except opening.UNREADABLE as error:
+            study = Foreign(f"trials of study {name!r} were written by another version of frontrunner ({error})")
+    _print(_as_far_as_understood(opening.loaded(name, database)), str(study))
+
+
+def _as_far_as_understood(study: optuna.Study) -> Table:
+    """Every trial of a study, in what all versions write."""
+    shown = Table(box=None, pad_edge=False, title=study.study_name, title_justify="left")
+    for column in ("trial", "seconds", "accuracy", "ended", "pipeline"):
+        shown.add_column(column, justify="right" if column in ("trial", "seconds", "accuracy") else "left")
+    try:
+        trials = study.get_trials(deepcopy=False)
+    except opening.UNREADABLE as error:
+        raise Foreign(f"trials of study {study.study_name!r} cannot be read by this version ({error})") from error
+    for trial in trials:
+        values = [*(trial.values or ()), None, None][:2]
+        shown.add_row(
+            str(trial.number),
+            "" if values[0] is None else f"{values[0]:.2f}",
+            "" if values[1] is None else f"{values[1]:.2%}",
+            str(trial.user_attrs.get(records.REASON) or trial.state.name.lower()),
+            str(trial.user_attrs.get(records.WORDS, trial.params)),
         )
-    return table
+    return shown
+
+
+def _check_ours(database: Database, name: str) -> None:
+    """Raises UsageError where there is no such study, or it is not ours."""
+    if name not in _names(database):
+        opening.loaded(name, database)  # says more
 
 
 def _rename(database: Database, name: str, new_name: str) -> None:
     check_name(new_name)
-    opening.stored(name, database)
-    if new_name in [each.study_name for each in optuna.get_all_study_summaries(database.optuna)]:
+    _check_ours(database, name)
+    if new_name in catalogue.names(database):
         raise UsageError(f"there is a study {new_name!r} already: choose another name")
     with _idle(database, name):
-        old, new = (storage.artifacts(database.url, each) for each in (name, new_name))
-        change = sqlalchemy.text("UPDATE studies SET study_name = :new WHERE study_name = :old")
-        with database.optuna.engine.begin() as connection:
-            connection.execute(change, {"new": new_name, "old": name})
-            if old.exists():
-                old.rename(new)  # before the commit: a failure undoes the name
+        catalogue.rename(database, name, new_name)
     print(f"study {name!r} is now {new_name!r}: go on with --as {new_name}")
 
 
 def _delete(database: Database, name: str, *, sure: bool) -> None:
-    study = opening.stored(name, database)
-    size = disk.words(disk.folder_bytes(study.networks.folder))
-    what = f"study {name!r} with {len(study.trials())} trials and {size}"
+    _check_ours(database, name)
+    study, networks = _opened(database, name), database.artifacts(name)
+    trials = "" if isinstance(study, Foreign) else f"{len(study.trials())} trials and "
+    what = f"study {name!r} with {trials}{disk.words(disk.folder_bytes(networks))}"
     if not sure:
         if not sys.stdin.isatty():
             raise UsageError(f"this would delete {what}: say --yes")
-        if input(f"delete {what}? Type its name: ") != name:
+        try:
+            typed = input(f"delete {what}? Type its name: ")
+        except EOFError:
+            typed = ""
+        if typed != name:
             raise UsageError("nothing was deleted")
     with _idle(database, name):
-        optuna.delete_study(study_name=name, storage=database.optuna)
-        shutil.rmtree(study.networks.folder, ignore_errors=True)
+        catalogue.delete(database, name)
+        shutil.rmtree(networks, ignore_errors=True)
     print(f"deleted {what}")
 
 
 def _disk(database: Database) -> Iterator[tuple[str, int | None]]:
     """(what, bytes) of all that belongs to the database."""
     yield f"database {database.shown}", disk.database_bytes(database.url)
-    names = _names(database)
-    for name in names:
-        yield f"networks of {name}", disk.folder_bytes(storage.artifacts(database.url, name))
+    for name in _names(database):
+        yield f"networks of {name}", disk.folder_bytes(database.artifacts(name))
     for folder in _orphans(database):
         yield f"{folder}: of no study, `clean` removes it", disk.folder_bytes(folder)
-    yield f"decoded images and downloads in {cache_home()}", disk.folder_bytes(cache_home())
-    yield "free", disk.free_bytes(storage.folder(database.url))
+    if database.path is not None and (disputed := file.disputed(database.path)) is not None:
+        yield f"{disputed}: of this database or of another, nothing removes it", disk.folder_bytes(disputed)
+    if (home := cache_home()) is not None:
+        yield f"decoded images and downloads in {home}", disk.folder_bytes(home)
+    yield "free", disk.free_bytes(database.folder)
 
 
 def _clean(database: Database, *, cache: bool) -> int:
-    """Removes what nothing names; bytes freed."""
+    """Removes what nothing names; bytes freed. Networks of a study that is not understood stay."""
     before = sum(n_bytes or 0 for what, n_bytes in _disk(database) if what != "free")
     for name in _names(database):
-        opening.stored(name, database).collect()
+        if isinstance(study := _opened(database, name), Study):
+            with suppress(*opening.UNREADABLE):  # trials that another version has written
+                study.collect()
     for folder in _orphans(database):
         shutil.rmtree(folder, ignore_errors=True)
-    if cache:
-        shutil.rmtree(cache_home() / "images", ignore_errors=True)
-    if not any(_runs(database, name) for name in _names(database)) and storage.sqlite_path(database.url) is not None:
+    if cache and (home := cache_home()) is not None:
+        shutil.rmtree(home / "images", ignore_errors=True)
+    if not any(_runs(database, name) for name in _names(database)) and database.path is not None:
         with database.optuna.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             for statement in ("VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)"):
                 connection.execute(sqlalchemy.text(statement))
@@ -162,9 +232,9 @@ def _clean(database: Database, *, cache: bool) -> int:
 
 def _orphans(database: Database) -> list[Path]:
     """Folders of networks whose study is gone."""
-    names = {each.study_name for each in optuna.get_all_study_summaries(database.optuna)}
-    place = storage.artifacts(database.url, "any").parent
-    return [folder for folder in sorted(place.glob("*")) if folder.is_dir() and folder.name not in names]
+    names, place = set(catalogue.names(database)), database.networks
+    folders = sorted(place.iterdir()) if place.is_dir() else []
+    return [folder for folder in folders if folder.is_dir() and folder.name not in names]
 
 
 def _runs(database: Database, name: str) -> dict[str, dict[str, object]]:
@@ -179,9 +249,9 @@ def _idle(database: Database, name: str) -> Iterator[None]:
     with database.exclusive(name):
         for who in _runs(database, name).values():
             raise StorageError(f"study {name!r} is being run by process {who.get('pid')}: end it first")
-        study = opening.stored(name, database)
-        for trial in study.trials():  # of a database server: also what other hosts run
-            if trial.state == TrialState.RUNNING and not recovery.is_lost(study, trial):
+        study = _opened(database, name)
+        for trial in study.trials() if isinstance(study, Study) else ():  # of a server: also what other hosts run
+            if trial.state == TrialState.RUNNING and isinstance(study, Study) and not recovery.is_lost(study, trial):
                 who = trial.user_attrs[records.OWNER]
                 raise StorageError(f"study {name!r} is being run by {who['pid']} on {who['host']}: end it first")
         yield

@@ -46,10 +46,10 @@ def this_process() -> Owner:
 def start_time(pid: int) -> int | None:
     """Clock ticks after boot at which the process started (field 22 of /proc/PID/stat); None when there is none."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()  # its name may be of any encoding
     except OSError:
         return None
-    return None if fields[0] == "Z" else int(fields[19])
+    return None if fields[0] == b"Z" else int(fields[19])
 
 
 def _boot_id() -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import optuna
+from pydantic import ValidationError
 
+from objectives.pipeline import NumberFormatName
 from search.database.storage import Database
-from search.errors import StorageError, UsageError
+from search.errors import Foreign, StorageError, UsageError
 from search.proposals.samplers import experimental
 from search.study import records
 from search.study.spec import StudySpec
@@ -18,6 +20,7 @@ from spaces.base import Given
 from spaces.restricted import check, suggestion, walk
 
 MIN_FLOOR = 0.2  # accuracy
+UNREADABLE = (LookupError, TypeError, ValueError, AttributeError)  # what another version has written looks like this
 
 
 def find(name: str, database: Database) -> optuna.Study | None:
@@ -39,18 +42,17 @@ def opened(name: str, spec: StudySpec, found: optuna.Study, database: Database) 
     """A stored study, without a look at device and data: to read it.
 
     Raises:
+        Foreign: this version does not understand it.
         UsageError: the spec asks for another one: the difference and the way out.
     """
-    stored = found.user_attrs[records.IDENTITY]
-    usable = tuple(n for n, reason in found.user_attrs[records.FORMATS].items() if reason is None)
-    given = spec.given(usable, stored["data"]["flip"])
-    asked = {"name": spec.data.name, "n_train": spec.data.n_train or stored["data"]["n_train"]}
-    _check_same(name, stored, identity(spec, given, stored | {"data": stored["data"] | asked}))
-    return Study(name, spec, found, database, given, found.user_attrs[records.FLOOR])
+    study = _readable(name, spec, found, database)
+    if differences := _changes(study, spec):
+        raise _unlike(name, differences)
+    return study
 
 
-def stored(name: str, database: Database) -> Study:
-    """The study of that name as it is in the database, whatever its file says now: to read it, to mend it.
+def loaded(name: str, database: Database) -> optuna.Study:
+    """The study of that name, whoever understands it.
 
     Raises:
         UsageError: there is none, or it is not ours.
@@ -58,13 +60,63 @@ def stored(name: str, database: Database) -> Study:
     try:
         found = optuna.load_study(study_name=name, storage=database.optuna)
     except KeyError as error:
-        known = [summary.study_name for summary in optuna.get_all_study_summaries(database.optuna)]
+        known = optuna.get_all_study_names(database.optuna)
         hint = suggestion(name, known) if known else ""
         raise UsageError(f"there is no study {name!r} in {database.shown}{hint}") from error
     if records.IDENTITY not in found.user_attrs:
         raise UsageError(f"study {name!r} is not one of ours, or was never finished: choose another")
-    spec = StudySpec.model_validate(found.user_attrs["spec"])
-    return opened(name, spec, found, database)
+    return found
+
+
+def stored(name: str, database: Database) -> Study:
+    """The study of that name as it is in the database, whatever its file or the spaces say now: to read it, to mend it.
+
+    Raises:
+        Foreign: this version does not understand it.
+        UsageError: there is none, or it is not ours.
+    """
+    found = loaded(name, database)
+    return _readable(name, None, found, database)
+
+
+def changes(study: Study) -> list[str]:
+    """Why this version would not go on with a study that it can read."""
+    try:
+        return _changes(study, study.spec)
+    except UNREADABLE as error:
+        return [f"its space: {error}"]
+
+
+def _readable(name: str, spec: StudySpec | None, found: optuna.Study, database: Database) -> Study:
+    """A stored study with a spec, or with its own."""
+    try:
+        known = found.user_attrs
+        spec = StudySpec.model_validate(known["spec"]) if spec is None else spec
+        usable = tuple(n for n, reason in known[records.FORMATS].items() if reason is None)
+        given = spec.given(usable, known[records.IDENTITY]["data"]["flip"])
+        study = Study(name, spec, found, database, given, float(known[records.FLOOR]))
+        study.trials()
+    except UNREADABLE as error:
+        raise Foreign(f"study {name!r} was made by another version of frontrunner ({_mistake(error)})") from error
+    return study
+
+
+def _changes(study: Study, spec: StudySpec) -> list[str]:
+    """Where a stored study differs from the one that a spec asks for."""
+    stored = study.optuna.user_attrs[records.IDENTITY]
+    asked = {"name": spec.data.name, "n_train": spec.data.n_train or stored["data"].get("n_train")}
+    facts = {name: stored.get(name) for name in ("device", "workers", "timing_version")}
+    unknown = set(study.given.number_formats) - set(get_args(NumberFormatName))
+    said = [f"number format {name!r} is unknown to this version" for name in sorted(unknown)]
+    return said + _differences(stored, identity(spec, study.given, facts | {"data": stored["data"] | asked}))
+
+
+def _mistake(error: Exception) -> str:
+    """What was not understood, in a line."""
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}"
+    return f"without {error}" if isinstance(error, KeyError) else str(error).partition("\n")[0]
 
 
 def resumed(
@@ -81,7 +133,9 @@ def resumed(
         UsageError: it was made of something else: the difference and the way out.
     """
     study = opened(name, spec, found, database)
-    _check_same(name, found.user_attrs[records.IDENTITY], identity(spec, study.given, {**facts, "workers": workers}))
+    now = identity(spec, study.given, {**facts, "workers": workers})
+    if differences := _differences(found.user_attrs[records.IDENTITY], now):
+        raise _unlike(name, differences)
     return study
 
 
@@ -167,12 +221,11 @@ def identity(spec: StudySpec, given: Given, facts: Mapping[str, Any]) -> dict[st
     }
 
 
-def _check_same(name: str, stored: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    if differences := _differences(stored, now):
-        raise UsageError(
-            f"study {name!r} does not match what was asked: {'; '.join(differences)}: "
-            f"start a new study with --as NAME, or restore what it was"
-        )
+def _unlike(name: str, differences: Sequence[str]) -> UsageError:
+    return UsageError(
+        f"study {name!r} does not match what was asked: {'; '.join(differences)}: "
+        f"start a new study with --as NAME, or restore what it was"
+    )
 
 
 def _differences(stored: Any, now: Any, where: str = "") -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
+from search.database.storage import Database
 from search.pareto.front import Outcome, Reference, front, hypervolume, normalised_hypervolume
 from search.pareto.stopping import Curve
 from search.study import records, repeats
@@ -29,7 +30,7 @@ class Snapshot:
     floor: float  # accuracy below which a result counts for nothing
     trials: tuple[FrozenTrial, ...]  # by number
     attributes: Mapping[str, Any]  # user attributes of the study
-    url: str  # of the database
+    database: Database  # where it lies
     artifacts: Path  # the folder of exported networks
 
     @cached_property

@@ -245,7 +245,7 @@ def _toml(path: Path) -> dict[str, object]:
             content = file.read(MAX_BYTES + 1)
         if len(content) > MAX_BYTES:
             raise ValueError(f"more than {MAX_BYTES} bytes")
-        return tomllib.loads(content.decode("utf-8"))
+        return tomllib.loads(content.decode("utf-8-sig"))  # Windows' editors begin with a mark
     except (OSError, ValueError, RecursionError) as error:  # tomllib: also integers too long to read, lists too deep
         raise UsageError(printable(f"{path}: not a readable TOML file: {error}")) from error
 

@@ -50,7 +50,7 @@ class Study:
     @property
     def networks(self) -> Networks:
         """The exported networks of this study."""
-        return Networks(storage.artifacts(self.database.url, self.name))
+        return Networks(self.database.artifacts(self.name))
 
     @property
     def untold(self) -> Path:
@@ -73,7 +73,7 @@ class Study:
     def snapshot(self) -> Snapshot:
         """The study as it is now."""
         trials, attributes = tuple(self.trials()), self.attributes()
-        return Snapshot(self.name, self.spec, self.floor, trials, attributes, self.database.url, self.networks.folder)
+        return Snapshot(self.name, self.spec, self.floor, trials, attributes, self.database, self.networks.folder)
 
     def patiently(self, action: Callable[[], T]) -> T:
         """What the action returns; while the database is away it is tried again.

@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial
 from rich import box
 from rich.table import Table
 
-from search.database import disk, storage
+from search.database import disk
 from search.study import records
 from search.study.snapshot import Snapshot
 
@@ -28,7 +28,7 @@ def as_json(now: Snapshot) -> dict[str, object]:
         "hypervolume_share": volume[1] if volume else None,
         "reference": asdict(reference) if reference else None,
         "identity": now.attributes[records.IDENTITY],
-        "storage": storage.shown(now.url),
+        "storage": now.database.shown,
     }
 
 
@@ -67,8 +67,8 @@ def lines(now: Snapshot) -> list[str]:
     return [
         *said,
         f"models      {now.artifacts} ({disk.words(disk.folder_bytes(now.artifacts))})",
-        f"database    {storage.shown(now.url)} ({disk.words(disk.database_bytes(now.url))})",
-        f"dashboard   python -m search dashboard --study {now.name}",
+        f"database    {now.database.shown} ({disk.words(disk.database_bytes(now.database.url))})",
+        f"dashboard   python -m search dashboard --study {now.name}{now.database.option}",
     ]
 
 

@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from contextlib import suppress
 from multiprocessing.connection import wait
 
+from search.host.interruptions import INTERRUPTIONS
 from search.workers.seam import Preparation
-from search.workers.template import INTERRUPTIONS, Message, serve
+from search.workers.template import Message, serve
 
 END = 10.0  # seconds for a process to be gone: a GPU context takes a while
 
