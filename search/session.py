@@ -75,7 +75,7 @@ def asked(options: argparse.Namespace) -> tuple[str, StudySpec]:
         UsageError: there is no such study, or it is not a valid one.
     """
     name, spec = read(options.study)
-    name, spec = override(name, spec, options.data, options.data_root, options.n_train, options.seed)
+    name, spec = override(name, spec, options.data, options.data_root, options.n_train, options.seed, options.labels)
     changes = {key: getattr(options, key) for key in ("sampler", "stopping") if getattr(options, key) is not None}
     spec = spec.model_copy(update={"search": spec.search.model_copy(update=changes)})
     return check_name(options.as_name or name), spec
@@ -179,6 +179,8 @@ def _open(
         raise DeviceFault(f"the worker cannot start: {fault}") from fault
     except WorkerLost as lost:
         raise DeviceFault(f"a worker was lost before the study began: {lost}: run the command again") from lost
+    if about := facts.get("about"):
+        display.say(str(about))
     _say_skipped(cast("list[str]", facts["skipped"]), display)
     for warning in cast("list[str]", facts["warnings"]):
         display.say(f"warning: {warning}")

@@ -140,7 +140,8 @@ def _disk(database: Database) -> Iterator[tuple[str, int | None]]:
         yield f"networks of {name}", disk.folder_bytes(storage.artifacts(database.url, name))
     for folder in _orphans(database):
         yield f"{folder}: of no study, `clean` removes it", disk.folder_bytes(folder)
-    yield f"decoded images and downloads in {cache_home()}", disk.folder_bytes(cache_home())
+    if (home := cache_home()) is not None:
+        yield f"decoded images and downloads in {home}", disk.folder_bytes(home)
     yield "free", disk.free_bytes(storage.folder(database.url))
 
 
@@ -151,8 +152,8 @@ def _clean(database: Database, *, cache: bool) -> int:
         opening.stored(name, database).collect()
     for folder in _orphans(database):
         shutil.rmtree(folder, ignore_errors=True)
-    if cache:
-        shutil.rmtree(cache_home() / "images", ignore_errors=True)
+    if cache and (home := cache_home()) is not None:
+        shutil.rmtree(home / "images", ignore_errors=True)
     if not any(_runs(database, name) for name in _names(database)) and storage.sqlite_path(database.url) is not None:
         with database.optuna.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             for statement in ("VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)"):

@@ -7,6 +7,8 @@ from typing import Any
 
 import optuna
 
+from objectives.data import content
+from objectives.data.sources import some
 from search.database.storage import Database
 from search.errors import StorageError, UsageError
 from search.study import records
@@ -17,6 +19,7 @@ from spaces.base import Given
 from spaces.restricted import check, suggestion, walk
 
 MIN_FLOOR = 0.2  # accuracy
+IDENTIFYING = ("device", "data", "timing_version")  # facts that enter the identity of a study
 
 
 def find(name: str, database: Database) -> optuna.Study | None:
@@ -43,7 +46,7 @@ def opened(name: str, spec: StudySpec, found: optuna.Study, database: Database) 
     stored = found.user_attrs[records.IDENTITY]
     usable = tuple(n for n, reason in found.user_attrs[records.FORMATS].items() if reason is None)
     given = spec.given(usable, stored["data"]["flip"])
-    asked = {"name": spec.data.name, "n_train": spec.data.n_train or stored["data"]["n_train"]}
+    asked = {"name": spec.task.data.kind, "n_train": spec.data.n_train or stored["data"]["n_train"]}
     _check_same(name, stored, identity(spec, given, stored | {"data": stored["data"] | asked}))
     return Study(name, spec, found, database, given, found.user_attrs[records.FLOOR])
 
@@ -80,7 +83,8 @@ def resumed(
         UsageError: it was made of something else: the difference and the way out.
     """
     study = opened(name, spec, found, database)
-    _check_same(name, found.user_attrs[records.IDENTITY], identity(spec, study.given, {**facts, "workers": workers}))
+    now = identity(spec, study.given, {**facts, "workers": workers})
+    _check_same(name, found.user_attrs[records.IDENTITY], now, facts.get("images", {}))
     return study
 
 
@@ -100,7 +104,8 @@ def check_alike(name: str, facts: Mapping[str, Any], others: Sequence[Mapping[st
         UsageError: they differ.
     """
     for other in others:
-        if differences := _differences(facts, other):
+        one, two = ({key: each[key] for key in IDENTIFYING} for each in (facts, other))
+        if differences := _differences(one, two):
             raise UsageError(
                 f"study {name!r} cannot use devices that differ: {'; '.join(differences)}: name equal ones, "
                 "or begin a study with --mixed-devices"
@@ -166,8 +171,16 @@ def identity(spec: StudySpec, given: Given, facts: Mapping[str, Any]) -> dict[st
     }
 
 
-def _check_same(name: str, stored: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    if differences := _differences(stored, now):
+def _check_same(
+    name: str, stored: Mapping[str, Any], now: Mapping[str, Any], images: Mapping[str, str] | None = None
+) -> None:
+    """`images`: digest -> name, as far as they are known."""
+    words, explained = content.differences(stored["data"], now["data"], images or {})
+    was, is_now = (
+        {**each, "data": {key: value for key, value in each["data"].items() if key not in explained}}
+        for each in (stored, now)
+    )
+    if differences := ([some(words, 5)] if words else []) + _differences(was, is_now):
         raise UsageError(
             f"study {name!r} does not match what was asked: {'; '.join(differences)}: "
             f"start a new study with --as NAME, or restore what it was"
