@@ -67,7 +67,7 @@ class TrainingObjective:
             "device": asdict(describe(self._device)),
             "timing_version": TIMING_VERSION,
             "data": {
-                "name": data.name,
+                "name": self._task.data.kind,
                 "content": data.content_hash,
                 "split": data.split_hash,
                 "size": data.size,
@@ -76,7 +76,10 @@ class TrainingObjective:
                 "n_train": len(data.train.y),
                 "n_val": len(data.val.y),
                 "flip": data.flip,
+                "classes": [list(each) for each in data.by_class],
             },
+            "about": data.about,
+            "images": dict(data.named),
             "skipped": list(data.skipped),
             "warnings": list(data.warnings),
         }

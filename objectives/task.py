@@ -23,6 +23,8 @@ class DataSpec:
     channels: int | None = None  # 1 or 3; None: what the data has
     flip: bool | None = None  # whether a horizontal flip keeps the label; None: the source's default
     drop_small_classes: bool = False  # classes with fewer than two images are dropped instead of refused
+    labels: str | None = None  # of a folder: the table that names the classes of its images
+    follow_links: bool = False  # of a folder: links that lead out of it are followed
     seed: int = 0  # of the splits
 
     def __post_init__(self) -> None:
@@ -34,6 +36,13 @@ class DataSpec:
             raise ValueError(f"channels is {self.channels}: choose 1 (grey) or 3 (colour)")
         if self.seed < 0:
             raise ValueError(f"seed is {self.seed}: it must not be negative")
+        if self.labels is not None and self.kind != "folder":
+            raise ValueError(f"labels = {self.labels!r} names the images of a folder: say folder:PATH, not {self.name}")
+
+    @property
+    def kind(self) -> str:
+        """What the data are, apart from where they lie: 'folder', or a name."""
+        return self.name.partition(":")[0]
 
     def to_json(self) -> dict[str, object]:
         """This spec as plain JSON data; `from_json` is the inverse."""

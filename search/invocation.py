@@ -17,6 +17,7 @@ class Invocation:
     as_name: str | None
     data: str | None
     data_root: str | None
+    labels: str | None  # path of a table
     n_train: int | None
     device: str
     workers: int | None
@@ -42,7 +43,7 @@ class Invocation:
             UsageError: there is no such study, or it is not a valid one.
         """
         name, spec = read(self.study)
-        name, spec = override(name, spec, self.data, self.data_root, self.n_train, self.seed)
+        name, spec = override(name, spec, self.data, self.data_root, self.n_train, self.seed, self.labels)
         given = {"sampler": self.sampler, "stopping": self.stopping, "timeout": self.timeout}
         changes = {key: value for key, value in given.items() if value is not None}
         spec = spec.model_copy(update={"search": spec.search.model_copy(update=changes)})

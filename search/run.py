@@ -28,6 +28,9 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--as", dest="as_name", metavar="NEWNAME", help="run it as a study of this name")
     p.add_argument("--data", metavar="DATA", help="digits, fashion_mnist, cifar10, cifar100 or folder:PATH")
+    p.add_argument(
+        "--labels", metavar="FILE.csv", help="names the classes of a folder: columns file, label, perhaps split"
+    )
     p.add_argument("--data-root", metavar="DIR", help="where to look for data sets first")
     p.add_argument("--n-train", type=_count, metavar="N", help="training images to use")
     p.add_argument(

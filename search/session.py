@@ -128,6 +128,8 @@ class _Session:
             raise DeviceFault(f"the worker cannot start: {fault}") from fault
         except WorkerLost as lost:
             raise DeviceFault(f"a worker was lost before the study began: {lost}: run the command again") from lost
+        if about := facts.get("about"):
+            self.display.say(str(about))
         _say_skipped(cast("list[str]", facts["skipped"]), self.display)
         for warning in cast("list[str]", facts["warnings"]):
             self.display.say(f"warning: {warning}")

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,10 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
+from objectives.data import cautions, content
 from objectives.data.duplicates import Positions, repetitions
 from objectives.data.folders import read_folder
-from objectives.data.sources import Bytes, Labelled, cifar, digits, fashion_mnist, printable, some
+from objectives.data.sources import Bytes, Labelled, cifar, digits, expanded, fashion_mnist, printable, some
 from objectives.errors import DataError
 from objectives.task import DataSpec
 
@@ -52,6 +54,11 @@ class Dataset:
     split_hash: str  # SHA-256 over the positions of validation and training images
     skipped: tuple[str, ...]  # images that cannot be used: 'relative/path: reason'
     warnings: tuple[str, ...]  # what a user should know of the images that are used, a line each
+    about: str = ""  # how many images of what kind, and how they are split: a line
+    by_class: tuple[content.Class, ...] = ()  # what tells two data sets apart in words
+    named: Mapping[str, str] = field(
+        default_factory=dict
+    )  # digest -> name of every image; empty where they are no files, or many
 
     @property
     def size(self) -> int:
@@ -82,9 +89,10 @@ def load(spec: DataSpec, device: torch.device) -> Dataset:
     found = _without_small_classes(_read(spec), spec.drop_small_classes)
     pixels = _resized(_with_channels(found.pixels, spec.channels or found.pixels.shape[-1]), spec.size)
     found = replace(found, pixels=pixels)
-    train, val = _split(found.labels, spec)
+    train, val = _split(found, spec)
     images = [_images(pixels, found.labels, chosen) for chosen in (train, val)]
     mean, std = _statistics(images[0].x)
+    known = content.digests(pixels)
     return Dataset(
         name=spec.name,
         classes=found.classes,
@@ -96,16 +104,35 @@ def load(spec: DataSpec, device: torch.device) -> Dataset:
         content_hash=_hash(pixels, found.labels, found.classes),
         split_hash=_hash(val, train, ()),
         skipped=found.skipped,
-        warnings=repetitions(found, train, val),
+        warnings=(
+            *found.warnings,
+            *cautions.of_classes(found.classes, found.labels, val),
+            *repetitions(found, train, val, known),
+        ),
+        about=_about(found, len(train), len(val)),
+        by_class=content.by_class(known, found.labels, found.classes),
+        named=content.names_of(known, found.names),
     )
+
+
+def _about(found: Labelled, n_train: int, n_val: int) -> str:
+    n, height, width, channels = found.pixels.shape
+    what = f"{n} images of {height}x{width} in {'colour' if channels == 3 else 'grey'}, {len(found.classes)} classes"
+    unused = n - n_train - n_val
+    train = f"{n_train} of {n_train + unused} to train" if unused else f"{n_train} to train"
+    split = f"{train}, {n_val} to validate ({found.validation or 'split off'})"
+    return "; ".join((f"{what}: {split}", *found.remarks))
 
 
 def _read(spec: DataSpec) -> Labelled:
     kind, _, path = spec.name.partition(":")
-    root = Path(spec.root).expanduser() if spec.root else None
+    root = Path(expanded(spec.root)) if spec.root else None
     try:
         if kind == "folder" and path:
-            return read_folder(_find_folder(path, root), spec.size or DEFAULT_SIZE)
+            folder = _find_folder(path, root)
+            table = _find_table(spec.labels, [folder, *([root] if root else [])]) if spec.labels else None
+            size = spec.size or DEFAULT_SIZE
+            return read_folder(folder, size, table, spec.follow_links, spec.drop_small_classes)
         if spec.name == "digits":
             return digits()
         if spec.name == "fashion_mnist":
@@ -122,7 +149,7 @@ def _read(spec: DataSpec) -> Labelled:
 
 def _find_folder(path: str, root: Path | None) -> Path:
     """`path` under `root` if it is there, else as it stands."""
-    plain = Path(path).expanduser()
+    plain = Path(expanded(path))
     places = [root / plain, plain] if root and not plain.is_absolute() else [plain]
     for place in places:
         if place.is_dir():
@@ -130,25 +157,47 @@ def _find_folder(path: str, root: Path | None) -> Path:
     raise DataError(printable(f"there is no folder {' or '.join(map(str, places))}: check the path after 'folder:'"))
 
 
+def _find_table(table: str, places: Sequence[Path]) -> Path:
+    """The table as it stands, or in one of the places."""
+    plain = Path(expanded(table))
+    for place in (plain, *(place / plain for place in places)):
+        if place.is_file():
+            return place
+    looked = ", ".join(map(str, ("here", *places)))
+    raise DataError(printable(f"there is no table of labels {table} ({looked}): check the path after --labels"))
+
+
 def _without_small_classes(found: Labelled, drop: bool) -> Labelled:
-    """`found` with at least two images in every class: one to train on, one to spare for validation."""
-    counts = np.bincount(found.labels, minlength=len(found.classes))
-    large = np.flatnonzero(counts >= 2)
+    """`found` with an image to train on in every class, and one to spare where validation is not given."""
+    least = 2 if found.validates is None else 1
+    may_train = found.labels if found.validates is None else found.labels[~found.validates]
+    counts = np.bincount(may_train, minlength=len(found.classes))
+    large = np.flatnonzero(counts >= least)
     if len(large) == len(found.classes) >= 2:
         return found
-    small = [name for name, count in zip(found.classes, counts, strict=True) if count < 2]
+    small = [name for name, count in zip(found.classes, counts, strict=True) if count < least]
     if small and not drop:
-        way_out = "add images or set drop_small_classes = true"
-        raise DataError(f"{len(small)} classes have fewer than two images ({some(small)}): {way_out}")
+        alike = cautions.look_alikes(found.classes)
+        hint = f"; some look alike: {some(alike)}" if alike else ""
+        needed = "fewer than two images" if least == 2 else "no image to train on"
+        way_out = f"add images or set drop_small_classes = true{hint}"
+        raise DataError(f"{len(small)} classes have {needed} ({some(small)}): {way_out}")
     if len(large) < 2:
         dropped = f" once {some(small)} are dropped" if small else ""
-        raise DataError(f"there are {len(large)} classes{dropped}: a classifier needs at least two, add images")
+        one = "is 1 class" if len(large) == 1 else f"are {len(large)} classes"
+        raise DataError(f"there {one}{dropped}: a classifier needs at least two, add images")
     position = np.full(len(found.classes), -1)
     position[large] = np.arange(len(large))
     kept = position[found.labels] >= 0
-    classes = tuple(found.classes[i] for i in large)
-    names = tuple(name for name, keep in zip(found.names, kept, strict=True) if keep) if found.names else ()
-    return replace(found, pixels=found.pixels[kept], labels=position[found.labels[kept]], classes=classes, names=names)
+    return replace(
+        found,
+        pixels=found.pixels[kept],
+        labels=position[found.labels[kept]],
+        classes=tuple(found.classes[i] for i in large),
+        names=tuple(name for name, keep in zip(found.names, kept, strict=True) if keep) if found.names else (),
+        validates=None if found.validates is None else found.validates[kept],
+        remarks=(*found.remarks, f"without {len(small)} small classes ({some(small)})"),
+    )
 
 
 def _with_channels(pixels: Bytes, channels: int) -> Bytes:
@@ -172,11 +221,16 @@ def _resized(pixels: Bytes, size: int | None) -> Bytes:
     return np.ascontiguousarray(x.permute(0, 2, 3, 1).numpy())
 
 
-def _split(labels: npt.NDArray[np.int64], spec: DataSpec) -> tuple[Positions, Positions]:
+def _split(found: Labelled, spec: DataSpec) -> tuple[Positions, Positions]:
     """Positions of the images to train on and to validate with; validation depends on the seed, not on `n_train`."""
     random = np.random.default_rng(spec.seed)
-    n_classes = int(labels.max()) + 1
-    val = _set_aside(labels, max(1, min(MAX_VALIDATION, len(labels) // 5)), random)
+    labels, n_classes = found.labels, len(found.classes)
+    if found.validates is None:
+        val = _set_aside(labels, max(1, min(MAX_VALIDATION, len(labels) // 5)), random)
+    else:
+        val = np.flatnonzero(found.validates)
+    if not len(val):
+        raise DataError(f"the validation split has no image that can be used ({found.validation}): add some")
     rest = np.setdiff1d(np.arange(len(labels)), val)
     if spec.n_train is None:
         return rest, val

@@ -44,6 +44,7 @@ FASHION_CLASSES = (
 )
 DIGITS_TEST, DIGITS_TEST_SEED = 297, 20240229  # the part of scikit-learn's digits that only `confirm` may open
 NETWORK_SECONDS = 15.0  # without an answer, before a download is given up
+NO_CACHE = "there is no home folder to keep a cache in: set HOME or XDG_CACHE_HOME"
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -58,12 +59,23 @@ class Labelled:
     flip: bool  # whether a horizontal flip keeps the label
     skipped: tuple[str, ...] = ()  # 'relative/path: reason'
     names: tuple[str, ...] = ()  # [n] relative paths; empty where images are no files of their own
+    validates: npt.NDArray[np.bool_] | None = None  # [n] the validation split that the data came with
+    validation: str | None = None  # what says so, in words
+    remarks: tuple[str, ...] = ()  # what was recognised in the source
+    warnings: tuple[str, ...] = ()  # what should be known of it, a line each
 
 
-def cache_home() -> Path:
-    """The folder for all that this program may keep and can make again."""
-    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (base if base.is_absolute() else Path(os.path.expanduser("~/.cache"))) / "frontrunner"
+def cache_home() -> Path | None:
+    """The folder for all that this program may keep and can make again; None for a user without a home folder."""
+    for base in (os.environ.get("XDG_CACHE_HOME", ""), expanded("~/.cache")):
+        if os.path.isabs(base):
+            return Path(base) / "frontrunner"
+    return None
+
+
+def expanded(path: str) -> str:
+    """`path` with `~` and `~user` as the folders that they mean, unchanged where there is no such user or home."""
+    return os.path.expanduser(path)  # that of pathlib raises RuntimeError
 
 
 def printable(text: str) -> str:
@@ -97,16 +109,15 @@ def digits() -> Labelled:
 
 def fashion_mnist(root: Path | None) -> Labelled:
     """Fashion-MNIST (Xiao et al. 2017), 28 x 28 grey, from idx files on this machine or else from the network."""
-    downloaded = cache_home() / "datasets" / "FashionMNIST" / "raw"
     given = [root, root / "FashionMNIST" / "raw", root / "fashion-mnist"] if root else []
-    places = [*given, downloaded, DEBIAN_FASHION]
+    places = [*given, *(place / "FashionMNIST" / "raw" for place in _downloads()), DEBIAN_FASHION]
     files = next(filter(None, map(_fashion_files, places)), None)
     failure = ""
     if files is None:
         failure = _download(
             "FashionMNIST", lambda into: import_torchvision("datasets").FashionMNIST(into, train=True, download=True)
         )
-        files = _fashion_files(downloaded)
+        files = next(filter(None, map(_fashion_files, places)), None)
     if files is None:
         ways = "apt-get install dataset-fashion-mnist, a network"
         raise DataError(_not_found("fashion_mnist", places, failure, ways))
@@ -126,13 +137,12 @@ def cifar(name: str, root: Path | None) -> Labelled:
     unpickles it; we accept that and never unpickle anything ourselves.
     """
     reader = getattr(import_torchvision("datasets"), name.upper())
-    downloaded = cache_home() / "datasets"
-    places = [root, downloaded] if root else [downloaded]
+    places = [*([root] if root else []), *_downloads()]
     found = next(filter(None, (_read_cifar(reader, place) for place in places)), None)
     failure = ""
     if found is None:
         failure = _download(reader.base_folder, lambda into: reader(into, train=True, download=True))
-        found = _read_cifar(reader, downloaded)
+        found = next(filter(None, (_read_cifar(reader, place) for place in _downloads())), None)
     if found is None:
         raise DataError(_not_found(name, [place / reader.base_folder for place in places], failure, "a network"))
     return found
@@ -181,7 +191,18 @@ def read_idx(path: Path, item: tuple[int, ...]) -> Bytes:
 
 def _download(item: str, fetch: Callable[[Path], object]) -> str:
     """Why the download failed, or '': `fetch` fills a temporary folder, from which `item` moves into the cache."""
-    place = cache_home() / "datasets"
+    for place in _downloads():
+        return _download_to(place, item, fetch)
+    return NO_CACHE
+
+
+def _downloads() -> list[Path]:
+    """Where downloads lie: one folder, or none."""
+    home = cache_home()
+    return [home / "datasets"] if home else []
+
+
+def _download_to(place: Path, item: str, fetch: Callable[[Path], object]) -> str:
     try:
         place.mkdir(parents=True, exist_ok=True)
         # torchvision narrates on stdout, which belongs to the result of the command
@@ -209,7 +230,7 @@ def _socket_timeout(seconds: float) -> Iterator[None]:
 
 
 def _not_found(name: str, places: Sequence[Path], failure: str, ways: str) -> str:
-    looked = ", ".join(str(place) for place in places)
+    looked = ", ".join(str(place) for place in places) or "any folder"
     return printable(
         f"data set {name!r} is not found intact in {looked}, and the download failed ({failure or 'incomplete'}): "
         f"to get it: --data-root FOLDER, {ways}"

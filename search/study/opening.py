@@ -8,6 +8,8 @@ from typing import Any, get_args
 import optuna
 from pydantic import ValidationError
 
+from objectives.data import content
+from objectives.data.sources import some
 from objectives.pipeline import NumberFormatName
 from search.database.storage import Database
 from search.errors import Foreign, StorageError, UsageError
@@ -21,6 +23,7 @@ from spaces.restricted import check, suggestion, walk
 
 MIN_FLOOR = 0.2  # accuracy
 UNREADABLE = (LookupError, TypeError, ValueError, AttributeError)  # what another version has written looks like this
+IDENTIFYING = ("device", "data", "timing_version")  # facts that enter the identity of a study
 
 
 def find(name: str, database: Database) -> optuna.Study | None:
@@ -104,11 +107,11 @@ def _readable(name: str, spec: StudySpec | None, found: optuna.Study, database: 
 def _changes(study: Study, spec: StudySpec) -> list[str]:
     """Where a stored study differs from the one that a spec asks for."""
     stored = study.optuna.user_attrs[records.IDENTITY]
-    asked = {"name": spec.data.name, "n_train": spec.data.n_train or stored["data"].get("n_train")}
+    asked = {"name": spec.task.data.kind, "n_train": spec.data.n_train or stored["data"].get("n_train")}
     facts = {name: stored.get(name) for name in ("device", "workers", "timing_version")}
     unknown = set(study.given.number_formats) - set(get_args(NumberFormatName))
     said = [f"number format {name!r} is unknown to this version" for name in sorted(unknown)]
-    return said + _differences(stored, identity(spec, study.given, facts | {"data": stored["data"] | asked}))
+    return said + _told(stored, identity(spec, study.given, facts | {"data": stored["data"] | asked}), {})
 
 
 def _mistake(error: Exception) -> str:
@@ -134,7 +137,7 @@ def resumed(
     """
     study = opened(name, spec, found, database)
     now = identity(spec, study.given, {**facts, "workers": workers})
-    if differences := _differences(found.user_attrs[records.IDENTITY], now):
+    if differences := _told(found.user_attrs[records.IDENTITY], now, facts.get("images", {})):
         raise _unlike(name, differences)
     return study
 
@@ -155,7 +158,8 @@ def check_alike(name: str, facts: Mapping[str, Any], others: Sequence[Mapping[st
         UsageError: they differ.
     """
     for other in others:
-        if differences := _differences(facts, other):
+        one, two = ({key: each[key] for key in IDENTIFYING} for each in (facts, other))
+        if differences := _differences(one, two):
             raise UsageError(
                 f"study {name!r} cannot use devices that differ: {'; '.join(differences)}: name equal ones, "
                 "or begin a study with --mixed-devices"
@@ -226,6 +230,16 @@ def _unlike(name: str, differences: Sequence[str]) -> UsageError:
         f"study {name!r} does not match what was asked: {'; '.join(differences)}: "
         f"start a new study with --as NAME, or restore what it was"
     )
+
+
+def _told(stored: Mapping[str, Any], now: Mapping[str, Any], images: Mapping[str, str]) -> list[str]:
+    """Where two identities differ, in words. `images`: digest -> name, as far as they are known."""
+    words, explained = content.differences(stored["data"], now["data"], images)
+    was, is_now = (
+        {**each, "data": {key: value for key, value in each["data"].items() if key not in explained}}
+        for each in (stored, now)
+    )
+    return ([some(words, 5)] if words else []) + _differences(was, is_now)
 
 
 def _differences(stored: Any, now: Any, where: str = "") -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import tomllib
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from objectives.data.sources import printable
+from objectives.data.sources import expanded, printable
 from objectives.task import DataSpec, Task
 from search.errors import UsageError
 from search.host.places import STUDIES
@@ -41,12 +42,17 @@ class DataSection(_Section):
     channels: int | None = None
     flip: bool | None = None
     drop_small_classes: bool = False
+    labels: str | None = None
+    follow_links: bool = False
 
     @field_validator("name")
     @classmethod
     def _known(cls, name: str) -> str:
         kinds = ("digits", "fashion_mnist", "cifar10", "cifar100")
         if name not in kinds and not (name.startswith("folder:") and len(name) > len("folder:")):
+            path = expanded(name)
+            if os.sep in name or path in (".", "..") or os.path.isdir(path):
+                raise ValueError(f"unknown data set {name!r}: did you mean 'folder:{printable(name)}'?")
             raise ValueError(f"unknown data set {name!r}{suggestion(name, [*kinds, 'folder:PATH'])}")
         return name
 
@@ -188,7 +194,13 @@ def check_name(name: str) -> str:
 
 
 def override(
-    name: str, spec: StudySpec, data: str | None, root: str | None, n_train: int | None, seed: int | None
+    name: str,
+    spec: StudySpec,
+    data: str | None,
+    root: str | None,
+    n_train: int | None,
+    seed: int | None,
+    labels: str | None = None,
 ) -> tuple[str, StudySpec]:
     """(name, spec) with parts replaced that a study's identity holds.
 
@@ -202,6 +214,10 @@ def override(
     if data is not None:
         changes["data"]["name"] = data
         label = data.partition(":")[0]
+    if labels is not None:
+        here = os.path.realpath(expanded(labels))
+        changes["data"]["labels"] = here if os.path.isfile(here) else labels
+        label = label or "labels"
     if n_train is not None:
         changes["data"]["n_train"] = n_train
         label = label or "n-train"
@@ -214,15 +230,39 @@ def override(
         plain = spec.model_dump()
         merged = plain | {section: plain[section] | values for section, values in changes.items()}
         if data is not None and data.startswith("folder:"):
-            merged["data"]["name"] = f"folder:{Path(data.removeprefix('folder:')).expanduser().resolve()}"
+            merged["data"]["name"] = f"folder:{_found(data.removeprefix('folder:'), merged['data']['root'])}"
         changed = StudySpec.model_validate(merged)
     except ValidationError as error:
         raise UsageError(f"command line: {'; '.join(_mistake(e) for e in error.errors())}") from error
     if not label:
         return name, changed
-    distinguishing = {"data": merged["data"] | {"root": None}, "seed": changed.search.seed}
+    distinguishing = {"data": merged["data"] | _without_places(changed.data), "seed": changed.search.seed}
     digest = hashlib.sha256(json.dumps(distinguishing, sort_keys=True).encode()).hexdigest()[:6]
     return check_name(f"{name[: 64 - len(label) - 8]}-{label}-{digest}"), changed
+
+
+def _found(path: str, root: str | None) -> str:
+    """Where the folder of a command line lies: under the root if it is there, else as it stands."""
+    plain = expanded(path)
+    under = os.path.join(expanded(root), plain) if root else plain
+    return os.path.realpath(under if os.path.isdir(under) else plain)
+
+
+def _without_places(data: DataSection) -> dict[str, object]:
+    """What stands for the data in the name of a study: for a folder, its own name and those of the folders in it.
+
+    So it is the same study wherever the folder lies and however it is written, and also where images were added, which
+    the study then tells and refuses.
+    """
+    kind, _, path = data.name.partition(":")
+    if kind != "folder":
+        return {"root": None}
+    try:
+        inner = sorted(entry.name for entry in os.scandir(expanded(path)) if entry.is_dir())
+    except (OSError, ValueError):  # on another machine, or mistyped: whoever reads the data tells
+        inner = []
+    table = os.path.basename(data.labels or "")
+    return {"root": None, "name": f"folder:{os.path.basename(path)}", "folders": inner, "labels": table}
 
 
 def _find(name_or_file: str) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -121,5 +122,22 @@ def test_a_cache_that_cannot_be_written_costs_time_and_a_warning_only(
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    with pytest.warns(UserWarning, match="cannot write .* set XDG_CACHE_HOME"):
-        assert load_folder(make_folder(tmp_path / "data", [5, 5])).n_classes == 2
+    data = load_folder(make_folder(tmp_path / "data", [5, 5]))
+    (warning,) = data.warnings
+    assert re.match("cannot write .*: images are decoded at every start; set XDG_CACHE_HOME elsewhere", warning)
+    assert data.n_classes == 2
+
+
+@pytest.mark.parametrize("home", [None, "relative"])
+def test_no_home_folder_costs_time_and_a_warning_only(
+    home: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "getuid", lambda: 98765)  # of a container: in no list of users
+    monkeypatch.delenv("HOME") if home is None else monkeypatch.setenv("HOME", home)
+    data = load_folder(make_folder(tmp_path / "data", [5, 5]))
+    assert data.warnings == (
+        "there is no home folder to keep a cache in: set HOME or XDG_CACHE_HOME: images are decoded at every start",
+    )
+    assert {path.name for path in tmp_path.iterdir()} == {"data"}

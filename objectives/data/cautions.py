@@ -1,0 +1,48 @@
+"""What a user should know of classes: names that look alike, sizes that differ much, classes nobody validates."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from objectives.data.sources import some
+
+UNEVEN = 5  # times the images of the smallest class that the largest may have without a word
+
+
+def of_classes(classes: Sequence[str], labels: npt.NDArray[np.int64], val: npt.NDArray[np.int64]) -> tuple[str, ...]:
+    """A line for each fault; `val`: the positions that validate."""
+    lines = []
+    if alike := look_alikes(classes):
+        lines.append(
+            f"class names that look alike ({some(alike)}): put the images into one folder if they are one class"
+        )
+    counts = np.bincount(labels, minlength=len(classes))
+    small, large = int(counts.argmin()), int(counts.argmax())
+    if counts[large] >= UNEVEN * counts[small]:
+        sizes = f"{classes[small]} has {counts[small]} images, {classes[large]} {counts[large]}"
+        way_out = 'metric = "balanced" in the study file counts every class alike'
+        lines.append(f"classes are uneven: {sizes}: plain accuracy favours large classes, {way_out}")
+    validated = np.bincount(labels[val], minlength=len(classes))
+    if len(unseen := np.flatnonzero(validated == 0)):
+        which = some([classes[label] for label in unseen.tolist()])
+        lines.append(
+            f"{len(unseen)} of {len(classes)} classes have no validation image ({which}): no accuracy sees them"
+        )
+    return tuple(lines)
+
+
+def look_alikes(classes: Sequence[str]) -> list[str]:
+    """Pairs of names that differ in Unicode form, case, blanks or invisible characters only."""
+    seen: dict[str, str] = {}
+    pairs = []
+    for name in classes:
+        visible = "".join(c for c in unicodedata.normalize("NFKC", name) if unicodedata.category(c) != "Cf")
+        first = seen.setdefault(" ".join(visible.casefold().split()), name)
+        if first is not name:
+            same = unicodedata.normalize("NFC", first) == unicodedata.normalize("NFC", name)
+            pairs.append(f"{name!r} in two Unicode forms" if same else f"{first!r} and {name!r}")
+    return pairs

@@ -1,0 +1,185 @@
+"""Which folder is a class and which a split: `cats/ dogs/`, or `Train/ val/ test/` with class folders in each.
+
+A name alone does not make a split, because a class may be called 'train', too: a training split holds class folders.
+A test split is known by its name and never looked into.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from objectives.data.listing import File, Layout, Walk, stamp
+from objectives.data.sources import printable, some
+from objectives.errors import DataError
+
+TABLES = (".csv", ".tsv")
+# Beside classes, folders of exactly these names are a split that was left over; 'valves' and 'testudo' may be classes.
+_PLAIN = re.compile(r"(val|valid|validation|dev|test|testing|eval|evaluation)([-_ ]?(set|data|images))?", re.IGNORECASE)
+
+
+def role(name: str) -> str | None:
+    """'train', 'val' or 'test' where the name of a folder, or a word in a table, is one of a split."""
+    word = name.strip().casefold()
+    if word.startswith("train"):
+        return "train"
+    if word.startswith("val") or word == "dev":
+        return "val"
+    return "test" if word.startswith(("test", "eval")) else None
+
+
+def arranged(path: Path, follow_links: bool) -> Layout:
+    """The classes, splits and files of a folder. Classes and files are sorted by name; folders within a class are its.
+
+    Raises:
+        DataError: no classes, an arrangement with two readings.
+    """
+    walk = Walk(str(path), follow_links)
+    folders, skipped = [], []
+    for entry, fault in walk.entries(str(path)):
+        if fault and role(entry.name) == "train" and entry.is_dir():
+            target = os.path.realpath(entry.path)
+            raise DataError(printable(f"{entry.path} is a link out of {path}: pass folder:{target}"))
+        if fault:
+            skipped.append(printable(f"{entry.name}: {fault}"))
+        elif entry.is_dir():
+            folders.append(entry.name)
+    split = _split(path, folders, walk)
+    if split is None:
+        _check_classes(path, folders, skipped, walk)
+    top = path if split is None or split.val else path / split.train
+    places = {".": False} if split is None or not split.val else {split.train: False, split.val: True}
+    gathered = _Gathered(walk, top)
+    if split:
+        gathered.warn_of_loose(path, "split folders")
+    for place, validates in places.items():
+        gathered.add(place, validates)
+    remarks = [f"{split.test}/ stays unopened"] if split and split.test else []
+    if walk.n_followed:
+        remarks.append(f"{walk.n_followed} links out of the folder followed")
+    return Layout(
+        top,
+        tuple(map(printable, gathered.classes)),
+        tuple(gathered.files),
+        tuple(gathered.skipped) if split is None else (*skipped, *gathered.skipped),
+        f"all of {printable(split.val)}/" if split and split.val else None,
+        tuple(map(printable, remarks)),
+        tuple(gathered.warnings),
+    )
+
+
+@dataclass(frozen=True)
+class _Split:
+    """Names of the folders that are splits; '' where there is none."""
+
+    train: str
+    val: str
+    test: str
+
+
+class _Gathered:
+    """The files of the class folders of one split or two."""
+
+    def __init__(self, walk: Walk, top: Path) -> None:
+        self._walk, self._top = walk, top
+        self.classes: list[str] = []
+        self.files: list[File] = []
+        self.skipped: list[str] = []
+        self.warnings: list[str] = []
+
+    def add(self, split: str, validates: bool) -> None:
+        """Adds what lies in the class folders of a split; '.' is the folder itself."""
+        place = self._top / split
+        for entry, fault in self._walk.entries(str(place)):
+            if fault:
+                self._skip(entry.path, fault)
+            elif entry.is_dir():
+                if entry.name not in self.classes:
+                    self.classes.append(entry.name)
+                self._add_class(entry.path, self.classes.index(entry.name), validates)
+        self.warn_of_loose(place, "class folders")
+
+    def warn_of_loose(self, place: Path, beside: str) -> None:
+        """Tells of images that lie where only folders are looked for."""
+        if loose := list(self._walk.images(str(place))):
+            where = f"{len(loose)} images lie beside the {beside} of {place} and are left out"
+            self.warnings.append(printable(f"{where} ({some(loose)})"))
+
+    def _add_class(self, place: str, label: int, validates: bool) -> None:
+        for entry, fault in self._walk.files(place):
+            if fault:
+                self._skip(entry.path, fault)
+            else:
+                relative = os.path.relpath(entry.path, self._top)
+                self.files.append(File(entry.path, relative, label, validates, stamp(entry.path)))
+
+    def _skip(self, path: str, fault: str) -> None:
+        self.skipped.append(printable(f"{os.path.relpath(path, self._top)}: {fault}"))
+
+
+def _split(path: Path, folders: Sequence[str], walk: Walk) -> _Split | None:
+    """The folders that are splits, or None where the folders are classes.
+
+    Raises:
+        DataError: they are neither, or both.
+    """
+    by_role = {name: [folder for folder in folders if role(folder) == name] for name in ("train", "val", "test")}
+    others = [folder for folder in folders if role(folder) is None]
+    trains = [folder for folder in by_role["train"] if walk.folders(str(path / folder))]
+    if not trains:
+        if folders and not others:
+            raise DataError(_no_training(path, folders, by_role["train"]))
+        if plain := [folder for folder in folders if _PLAIN.fullmatch(folder)]:
+            raise DataError(_mixed(path, plain, others))
+        return None
+    if mixed := [folder for folder in others if walk.any_image(str(path / folder))]:
+        if all(any(walk.images(str(path / train))) for train in trains):
+            return None  # classes, one of them called 'train'
+        raise DataError(_mixed(path, trains, mixed))
+    for name, found in by_role.items():
+        if len(found) > 1:
+            raise DataError(
+                printable(f"{path} has {len(found)} folders for one split, {name} ({some(found)}): keep one of them")
+            )
+    val = "".join(by_role["val"])
+    if val and not walk.folders(str(path / val)):
+        held = "images" if any(walk.images(str(path / val))) else "nothing"
+        way_out = f"put the images of class X into {path / val / 'X'}, or rename it"
+        raise DataError(
+            printable(f"{path / val} is a split by its name, but holds {held} instead of class folders: {way_out}")
+        )
+    return _Split(trains[0], val, "".join(by_role["test"]))
+
+
+def _no_training(path: Path, folders: Sequence[str], trains: Sequence[str]) -> str:
+    if trains:
+        what = f"{some(folders)} in {path} are splits by their names, but {trains[0]} holds no class folders"
+        ways = f"put the images of class X into {path / trains[0] / 'X'}, or name them in a table"
+        return printable(f"{what}: {ways}: --labels FILE.csv (columns file, label, split)")
+    return printable(f"{some(folders)} in {path} are splits by their names, and none is for training: call it 'train'")
+
+
+def _mixed(path: Path, splits: Sequence[str], classes: Sequence[str]) -> str:
+    what = f"{path} mixes folders that are splits by their names ({some(splits)}) with classes ({some(classes)})"
+    return printable(f"{what}: put the classes into {path / 'train'}, or rename what is no split")
+
+
+def _check_classes(path: Path, folders: Sequence[str], skipped: Sequence[str], walk: Walk) -> None:
+    """Raises DataError where the folders of a folder without splits cannot be its classes."""
+    tables = [entry.name for entry, _ in walk.entries(str(path)) if entry.name.lower().endswith(TABLES)]
+    found = f"{path / tables[0]}" if tables else "FILE.csv"
+    table = f"name them in a table with columns file, label: --labels {found}"
+    if not folders:
+        hint = f" ({some(skipped)})" if skipped else ""
+        way_out = f"put the images of class X into {path / 'X'}, or {table}"
+        raise DataError(printable(f"{path} has no class folders{hint}: {way_out}"))
+    if len(folders) > 1:
+        return
+    inner = path / folders[0]
+    if len(walk.folders(str(inner))) > 1 and not any(walk.images(str(inner))):
+        raise DataError(printable(f"{path} holds a single folder with folders in it: did you mean folder:{inner}"))
+    if tables:
+        raise DataError(printable(f"{path} has one class, {folders[0]}: {table}"))
