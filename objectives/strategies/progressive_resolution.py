@@ -61,6 +61,10 @@ class ProgressiveResolution(Strategy):
 
         return interpolate(x, size=(self.size, self.size), mode="bilinear", antialias=True), y
 
+    def smallest(self, full: int) -> int:
+        """The side in pixels of the first images."""
+        return self._size_at(0.0, full) or full
+
     def _size_at(self, fraction: float, full: int) -> int | None:
         """The side in pixels at a fraction of the run; None for the full side."""
         if fraction >= self.until:

@@ -131,7 +131,9 @@ def same_weights(one: ResNet, other: ResNet) -> bool:
 def untimed(report: Report) -> Report:
     """A report without what differs from run to run."""
     return replace(
-        report, train_seconds=0.0, process_seconds=0.0, boundary_seconds=0.0, eval_seconds=0.0, peak_memory=0
+        report,
+        **dict.fromkeys(("train_seconds", "process_seconds", "boundary_seconds", "eval_seconds"), 0.0),
+        **dict.fromkeys(("peak_memory", "eval_peak_memory"), 0),
     )
 
 
