@@ -18,11 +18,12 @@ from objectives.data.augment import Augmentation, Batches, Normalisation
 from objectives.data.dataset import Dataset
 from objectives.device.auto import EXPECTED, Auto, Executors
 from objectives.device.clock import Clock, PeakMemory
+from objectives.device.comparison import admitted
 from objectives.device.executors import Compiled, Eager, Executor, Segment
 from objectives.device.formats import FORMATS, LossScaler, NumberFormat
 from objectives.evaluation import Evaluation, evaluate, finiteness
-from objectives.feasibility import obstacle
-from objectives.networks import architecture, flops
+from objectives.feasibility import first_architecture, full_architecture, layers, obstacle
+from objectives.networks import flops
 from objectives.networks.architecture import Architecture
 from objectives.networks.resnet import ResNet
 from objectives.networks.trainee import Trainee
@@ -52,10 +53,11 @@ def train(pipeline: Pipeline, task: Task, dataset: Dataset, seeds: Seeds) -> Gen
         ValueError: the pipeline cannot train on images of this size.
         torch.OutOfMemoryError: the device is too small for the pipeline.
     """
-    if reason := obstacle(pipeline, task.family, task.stem_stride, dataset.size, len(dataset.train.y)):
+    if reason := obstacle(pipeline, task, dataset.size, len(dataset.train.y)):
         raise ValueError(f"{pipeline.describe()}: {reason}")
     device = dataset.train.x.device
-    number_format = FORMATS[pipeline.number_format]
+    reached = layers(pipeline, task, dataset.size, dataset.channels)
+    number_format = admitted(FORMATS[pipeline.number_format], reached, device)
     number_format.set_float32_products()
     state = starting_state(pipeline, task, dataset, seeds)
     batches = Batches(
@@ -102,25 +104,11 @@ def train(pipeline: Pipeline, task: Task, dataset: Dataset, seeds: Seeds) -> Gen
     return Trained(result.model, pipeline, report, task.test_time_flip)
 
 
-def full_architecture(pipeline: Pipeline, task: Task, in_channels: int, n_classes: int) -> Architecture:
-    """The architecture that a pipeline's settings ask for."""
-    return architecture.build(
-        task.family,
-        depth=pipeline.depth,
-        width=pipeline.width,
-        in_channels=in_channels,
-        n_classes=n_classes,
-        stem_stride=task.stem_stride,
-    )
-
-
 def starting_state(pipeline: Pipeline, task: Task, dataset: Dataset, seeds: Seeds) -> TrainState:
     """The state before the first step: initial weights by `seeds.init` alone, on the device of the data."""
     device = dataset.train.x.device
     full = full_architecture(pipeline, task, dataset.channels, dataset.n_classes)
-    start = full
-    for strategy in pipeline.strategies:
-        start = strategy.architecture(start)
+    start = first_architecture(pipeline, full)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeds.init)  # drawn on the CPU: the same weights on every device
         model = ResNet(start, pipeline.ghost_batch).to(device)

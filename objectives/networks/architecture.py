@@ -8,6 +8,7 @@ from typing import Any, Literal, cast, get_args
 
 StemKind = Literal["conv", "haar"]
 TransitionKind = Literal["projection", "pool"]
+Kind = tuple[int, int, int]  # of convolution: kernel, stride, pixels a side of what it reads
 
 
 def stage_axis(stage: int) -> str:
@@ -37,6 +38,11 @@ class Layer:
     n_in: int  # channels
     n_out: int  # channels
     side: int  # pixels: of the square images that it reads
+
+    @property
+    def kind(self) -> Kind:
+        """What decides which pixels meet which taps."""
+        return self.kernel, self.stride, self.side
 
     @property
     def outputs(self) -> int:

@@ -18,6 +18,7 @@ from objectives.data.augment import Augmentation, Batches, Normalisation
 from objectives.data.dataset import Dataset, Images, load
 from objectives.device.formats import FORMATS
 from objectives.evaluation import evaluate
+from objectives.feasibility import full_architecture
 from objectives.networks import flops
 from objectives.networks.architecture import build
 from objectives.networks.resnet import ResNet
@@ -32,7 +33,6 @@ from objectives.train import (
     WARM_UP_STEPS,
     Trained,
     augmentation,
-    full_architecture,
     starting_state,
     train,
     warm_up,

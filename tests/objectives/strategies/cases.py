@@ -113,9 +113,9 @@ def using(*strategies: Strategy, **settings: object) -> Pipeline:
     return replace(PLAIN, strategies=strategies, **settings)  # type: ignore[arg-type]
 
 
-def finish(pipeline: Pipeline, dataset: Dataset) -> tuple[list[Report], Trained]:
+def finish(pipeline: Pipeline, dataset: Dataset, task: Task = TASK) -> tuple[list[Report], Trained]:
     """All reports of a training, and its result."""
-    reports, training = [], train(pipeline, TASK, dataset, SEEDS)
+    reports, training = [], train(pipeline, task, dataset, SEEDS)
     while True:
         try:
             reports.append(next(training))
