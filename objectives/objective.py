@@ -15,10 +15,12 @@ from objectives.data.dataset import Dataset, load
 from objectives.device import reference
 from objectives.device.allocator import keep_freed_memory
 from objectives.device.clock import TIMING_VERSION, describe
+from objectives.device.comparison import compared
 from objectives.device.executors import Eager, Segment
 from objectives.device.formats import FORMATS, LossScaler, unavailable
 from objectives.errors import DataError, DeviceError
 from objectives.export import export
+from objectives.feasibility import reachable
 from objectives.pipeline import NumberFormatName, Pipeline, Reading, Report
 from objectives.task import Seeds, Task
 from objectives.train import Trained, augmentation, starting_state, train
@@ -87,7 +89,8 @@ class TrainingObjective:
     def number_formats(self) -> dict[str, str | None]:
         """Every number format, with the reason why it is of no use on this device, or None where it is.
 
-        A format must compute a training step of the family's shallowest network in at most 1.5 times the time of fp32.
+        A format must compute a training step of the family's shallowest network in at most 1.5 times the time of fp32,
+        and nearly every convolution that pipelines may reach as fp32 does, gradients included.
         """
         reasons = {name: unavailable(name, self._device) for name in FORMATS}
         step_seconds = {name: self._step_seconds(name) for name, reason in reasons.items() if reason is None}
@@ -95,6 +98,9 @@ class TrainingObjective:
             ratio = seconds / step_seconds["fp32"]
             if ratio > SLOWEST_FORMAT:
                 reasons[slow] = f"{ratio:.1f} times the step time of fp32 on this device"
+        reached = reachable(self._task, self._dataset.size, self._dataset.channels)
+        for name in (name for name, reason in reasons.items() if reason is None and name != "fp32"):
+            reasons[name] = compared(FORMATS[name], reached, self._device).reason
         return {str(name): reason for name, reason in reasons.items()}
 
     def reports(self, pipeline: Pipeline, seeds: Seeds) -> Generator[Report]:

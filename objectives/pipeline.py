@@ -120,7 +120,7 @@ class Report:
     balanced_accuracy: float  # mean of the recalls of the classes, in [0, 1]
     settled: bool  # the accuracy says something about the final one: images and network have their full size
     loss: float  # mean training loss over the steps taken in this epoch; NaN when loss scaling skipped all of them
-    diverged: bool  # that loss is no longer finite
+    diverged: bool  # that loss is not finite, or a logit, weight or statistic of the network, or an average of its own
     process_seconds: float  # CPU time of the process, and of compilers that it waited for, within train_seconds
     boundary_seconds: float  # within train_seconds: surgery and whatever else strategies do between epochs
     eval_seconds: float  # evaluation so far; not charged
@@ -128,7 +128,8 @@ class Report:
     inference_flops: float  # of the deployed network, per image
     full_flops: float  # of an inference by the network that the pipeline's settings ask for, before any surgery
     n_parameters: int  # of the deployed network
-    peak_memory: int  # bytes: allocated on a GPU, resident on a CPU
+    peak_memory: int  # bytes at the peak of training: allocated on a GPU, resident on a CPU
+    eval_peak_memory: int  # likewise of evaluation; on a CPU what training has freed stays resident
     skipped_steps: int  # optimizer steps skipped by fp16 loss scaling so far
     events: tuple[str, ...] = ()  # what strategies did at the boundary that ended this epoch, in words
 

@@ -117,6 +117,25 @@ def peak_memory(device: torch.device) -> int:
     raise RuntimeError("/proc/self/status has no VmHWM line: memory cannot be measured on this system")
 
 
+class PeakMemory:
+    """Bytes at the peak of a training, and of its evaluations apart."""
+
+    def __init__(self, device: torch.device) -> None:
+        """Starts to measure."""
+        self._device = device
+        self.training = self.evaluation = 0
+        reset_peak_memory(device)
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """The enclosed block is evaluation; all else is training, and its peak is known when the block begins."""
+        self.training = max(self.training, peak_memory(self._device))
+        reset_peak_memory(self._device)
+        yield
+        self.evaluation = max(self.evaluation, peak_memory(self._device))
+        reset_peak_memory(self._device)
+
+
 def _process_seconds() -> float:
     """CPU time of this process and of its children that have ended: torch.compile waits for a compiler."""
     children = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -69,6 +69,7 @@ def explanation(reports: Sequence[Report], accuracies: Sequence[float]) -> dict[
         "full_flops": last.full_flops,
         "n_parameters": last.n_parameters,
         "peak_memory_bytes": last.peak_memory,
+        "eval_peak_memory_bytes": last.eval_peak_memory,
         "process_seconds": round(last.process_seconds, 4),
         "eval_seconds": round(last.eval_seconds, 4),
     }

@@ -67,7 +67,9 @@ def note(trial: FrozenTrial) -> str:
         )
         lines.append(f"* {attributes['train_flops'] / 1e9:.1f} GFLOP spent on training")
     if "peak_memory_bytes" in attributes:
-        lines.append(f"* peak memory {attributes['peak_memory_bytes'] / 2**20:.0f} MiB")
+        evaluation = attributes.get("eval_peak_memory_bytes")
+        beside = "" if evaluation is None else f", in evaluation {evaluation / 2**20:.0f} MiB"
+        lines.append(f"* peak memory {attributes['peak_memory_bytes'] / 2**20:.0f} MiB{beside}")
     lines += [f"* {literal(event)}" for event in attributes.get("events", ())]
     if shadow := attributes.get(records.WOULD_STOP):
         lines.append(f"* with early stopping it would have been stopped at epoch {shadow['epoch']}: {shadow['reason']}")

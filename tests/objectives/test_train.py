@@ -17,6 +17,8 @@ from torch import Tensor
 from objectives.data.augment import Augmentation, Batches, Normalisation
 from objectives.data.dataset import Dataset, Images, load
 from objectives.device.formats import FORMATS
+from objectives.evaluation import evaluate
+from objectives.feasibility import full_architecture
 from objectives.networks import flops
 from objectives.networks.architecture import build
 from objectives.networks.resnet import ResNet
@@ -31,8 +33,6 @@ from objectives.train import (
     WARM_UP_STEPS,
     Trained,
     augmentation,
-    evaluate,
-    full_architecture,
     starting_state,
     train,
     warm_up,
@@ -90,8 +90,8 @@ def test_the_network_returned_has_the_last_accuracy(digits: Dataset, number_form
     reports, trained = finish(pipeline, digits)
     assert trained.pipeline == pipeline
     assert not trained.model.training
-    found = evaluate(trained.model, digits.val, Normalisation(digits, CPU), FORMATS[number_format])
-    assert found == (reports[-1].accuracy, reports[-1].balanced_accuracy)
+    found = evaluate(trained.model, digits.val, Normalisation(digits, CPU), FORMATS[number_format], batch_size=50)
+    assert (found.accuracy, found.balanced_accuracy) == (reports[-1].accuracy, reports[-1].balanced_accuracy)
 
 
 def test_training_learns_digits() -> None:
@@ -428,7 +428,8 @@ def test_accuracy_and_balanced_accuracy_are_those_of_scikit_learn(digits: Datase
     assert len(images.y) > 1000
     normalise = Normalisation(digits, CPU)
     predicted = trained.model(normalise(images.x)).argmax(1)
-    found = evaluate(trained.model, images, normalise, FORMATS["fp32"])
+    evaluation = evaluate(trained.model, images, normalise, FORMATS["fp32"], batch_size=50)
+    found = (evaluation.accuracy, evaluation.balanced_accuracy)
     recall = recall_score(images.y, predicted, labels=present, average="macro")
     assert found == pytest.approx((accuracy_score(images.y, predicted), recall))
     assert found[0] != pytest.approx(found[1], abs=1e-4)  # otherwise the images are not unbalanced

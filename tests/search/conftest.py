@@ -147,6 +147,7 @@ def report(epoch: int, epochs: int, seconds: float, accuracy: float, **changes: 
         "full_flops": 2e6,
         "n_parameters": 1000,
         "peak_memory": 2**20,
+        "eval_peak_memory": 2**20,
         "skipped_steps": 0,
     }
     return Report(**(values | changes))

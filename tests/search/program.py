@@ -151,7 +151,13 @@ def report(epoch: int, epochs: int, seconds: float, accuracy: float, process_sec
         **{"epoch": epoch, "epochs": epochs, "train_seconds": seconds, "accuracy": accuracy, "settled": True},
         **{"balanced_accuracy": accuracy, "loss": 1.0, "diverged": False, "process_seconds": process_seconds},
         **{"boundary_seconds": 0.0, "eval_seconds": 0.1, "train_flops": 1e9, "inference_flops": 1e6},
-        **{"full_flops": 2e6, "n_parameters": 1000, "peak_memory": 2**20, "skipped_steps": 0},
+        **{
+            "full_flops": 2e6,
+            "n_parameters": 1000,
+            "peak_memory": 2**20,
+            "eval_peak_memory": 2**20,
+            "skipped_steps": 0,
+        },
     )
 
 
