@@ -200,4 +200,4 @@ def _strategy(plain: Mapping[str, object]) -> Strategy:
     strategy = STRATEGIES[str(name)]
     if unknown := sorted(set(parameters) - {f.name for f in fields(strategy) if f.init}):
         raise ValueError(f"{name} has no parameter {unknown[0]!r}: it was written by another version")
-    return strategy(**parameters)
+    return strategy(**{**strategy.of_before, **parameters})

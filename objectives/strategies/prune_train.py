@@ -47,7 +47,7 @@ class PruneTrain(Strategy):
     adapt_batch: bool = False  # the batch fills the memory that the full network's activations would, lr alike
     strength: float = learned(0.0)  # lambda
     active: bool = learned(True)  # in this segment
-    exempt: Exempt | None = learned(None)  # channels in their grace epochs
+    exempt: Exempt | None = learned(None)  # channels in their grace epochs; brought up to date in place
     flat: FlatGroups | None = learned(None)  # on a GPU: the groups of this segment's network as one vector
     has_pruned: bool = learned(False)
     sampled_batch: int = learned(0)  # samples
@@ -94,7 +94,7 @@ class PruneTrain(Strategy):
         active = self.lpr > 0 and state.fraction < self.stop
         exempt = self._young(state) if active else None
         flat = self._flattened(state, exempt) if active else None
-        if active == self.active and exempt is None and self.exempt is None and flat is self.flat:
+        if active == self.active and exempt is self.exempt and flat is self.flat:
             return self
         return self.having_learned(active=active, exempt=exempt, flat=flat)
 
@@ -137,15 +137,25 @@ class PruneTrain(Strategy):
             return None
         from objectives.strategies.methods.flat_lasso import FlatGroups
 
-        holds = self.flat is not None and self.flat.model is model and exempt is None and self.exempt is None
-        return self.flat if holds else FlatGroups(model, exempt or {})
+        if self.flat is None or self.flat.model is not model:
+            return FlatGroups(model, exempt or {})
+        self.flat.exempt_(exempt or {})
+        return self.flat
 
     def _young(self, state: TrainState) -> Exempt | None:
-        """The channels that growth added less than `grace` epochs ago, by axis; None when there are none."""
+        """The channels that growth added less than `grace` epochs ago, by axis; None where none ever was.
+
+        The masks at hand, brought up to date in place, while the axes are as they were: a segment does not end with a
+        grace.
+        """
         born = state.trainee.born
         young = {axis: (epochs > 0) & (epochs > state.epoch - self.grace) for axis, epochs in born.items()}
-        found = {axis: mask for axis, mask in young.items() if bool(mask.any())}
-        return found or None
+        held = self.exempt
+        if held is not None and {a: m.shape for a, m in held.items()} == {a: m.shape for a, m in young.items()}:
+            for axis, mask in young.items():
+                held[axis].copy_(mask)
+            return held
+        return young if any(bool(mask.any()) for mask in young.values()) else None
 
     def _reconfigured(self, state: TrainState) -> TrainState:
         """The state without what is dead."""
