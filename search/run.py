@@ -12,6 +12,8 @@ import signal
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
+from search.host.called import command
+
 if TYPE_CHECKING:
     from search.workers.seam import Training
 
@@ -22,9 +24,9 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    p = argparse.ArgumentParser(prog="python -m search.run", description=__doc__.split("\n\n")[0], allow_abbrev=False)
+    p = argparse.ArgumentParser(prog=command("run"), description=__doc__.split("\n\n")[0], allow_abbrev=False)
     p.add_argument(
-        "--study", "--study-name", required=True, metavar="NAME", help="studies/NAME.toml, or the path of a study file"
+        "--study", "--study-name", required=True, metavar="STUDY", help="studies/STUDY.toml, a built-in one, or a file"
     )
     p.add_argument("--as", dest="as_name", metavar="NEWNAME", help="run it as a study of this name")
     p.add_argument("--data", metavar="DATA", help="digits, fashion_mnist, cifar10, cifar100 or folder:PATH")
@@ -73,6 +75,11 @@ def main(arguments: list[str] | None = None, training: Training | None = None) -
     words = sys.argv[1:] if arguments is None else arguments
     options = parser().parse_args(words)
     options.words = words
+    return perform(options, training)
+
+
+def perform(options: argparse.Namespace, training: Training | None = None) -> int:
+    """Runs the study that was asked for; the exit code, as of `main`."""
     for interruption in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(interruption, _interrupt)
 

@@ -20,6 +20,7 @@ from search.database import storage
 from search.database.storage import Database
 from search.errors import DeviceFault, UsageError
 from search.host import devices
+from search.host.called import command
 from search.study import disturbance, opening, records
 from search.study.spec import StudySpec, check_name, override, read
 from search.study.study import Study
@@ -45,7 +46,12 @@ def run(options: argparse.Namespace, training: Training) -> None:
     name, spec = asked(options)
     _check_place(options)
     display = _display(options)
-    database = storage.open_storage(storage.url(options.storage, spec.storage))
+    url = storage.url(options.storage, spec.storage)
+    folder = storage.folder(url)
+    is_new = not folder.exists()
+    database = storage.open_storage(url)
+    if is_new:
+        display.say(f"{folder.absolute()} is new: database, networks and figures of studies lie there")
     if (warning := storage.on_network_file_system(database.url)) is not None:
         display.say(f"warning: {warning}")
     with database.exclusive(name):  # another run may be creating it
@@ -225,7 +231,7 @@ def _again(options: argparse.Namespace, n_trials: int) -> str:
     if options.add:
         at = next(i for i, word in enumerate(words) if word.startswith("--add"))
         words[at : at + (1 if "=" in words[at] else 2)] = ["--n-trials", str(n_trials)]
-    return f"python -m search.run {shlex.join(words)}"
+    return f"{command('run')} {shlex.join(words)}"
 
 
 def _without_password(word: str) -> str:

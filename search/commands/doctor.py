@@ -1,4 +1,4 @@
-"""Looks for what is wrong around a study: python -m search doctor --study NAME; --fix mends what can be mended."""
+"""Looks for what is wrong around a study: frontrunner doctor --study NAME; --fix mends what can be mended."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import shutil
 import signal
 import sqlite3
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from search.commands.exits import exit_code
 from search.database import disk, server, storage
 from search.errors import StorageError
 from search.host import devices
+from search.host.called import command
 from search.host.owner import Owner
 from search.study import opening, records, results
 from search.study.study import Study
@@ -42,13 +42,8 @@ class Finding:
     mend: Callable[[], object] | None = None  # what --fix does
 
 
-def main(arguments: list[str] | None = None) -> int:
+def perform(options: argparse.Namespace) -> int:
     """Prints what it finds; 0 when all is well or mended, 1 when it is not, 2 usage, 4 storage."""
-    p = argparse.ArgumentParser(prog="python -m search doctor", description=(__doc__ or "").split(":")[0])
-    p.add_argument("--study", required=True, metavar="NAME", help="its name in the database")
-    p.add_argument("--storage", metavar="URL", help="default: OPTUNA_STORAGE, then sqlite:///studies/optuna.db")
-    p.add_argument("--fix", action="store_true", help="mend what can be mended")
-    options = p.parse_args(arguments)
     url = storage.url(options.storage, None)
     return exit_code(lambda: _examine(options.study, url, fix=options.fix), url)
 
@@ -181,7 +176,7 @@ def _space(study: Study) -> Iterator[Finding]:
     free = disk.free_bytes(study.artifacts)
     what = f"{disk.words(free)} are free where {study.artifacts} is"
     if free < LEAST_FREE:
-        yield Finding("disk", f"{what}: python -m search studies disk says what takes the space", trouble=True)
+        yield Finding("disk", f"{what}: {command('studies')} disk says what takes the space", trouble=True)
     else:
         yield Finding("disk", what)
 
@@ -212,7 +207,3 @@ def _clock(study: Study) -> Iterator[Finding]:
         yield Finding("clock", what, trouble=True)
     else:
         yield Finding("clock", f"{now:%F %T}, after every trial")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from objectives.data.sources import printable
 from objectives.task import DataSpec, Task
 from search.errors import UsageError
-from search.host.places import STUDIES
+from search.host.places import STUDIES, study_files
 from search.pareto.stopping import STOPPING
 from spaces import SPACES
 from spaces.base import Given, Value
@@ -156,7 +156,7 @@ class StudySpec(_Section):
 
 
 def read(name_or_file: str) -> tuple[str, StudySpec]:
-    """(name, spec) of the study file that the argument names: `./studies/NAME.toml`, or a path.
+    """(name, spec) of the study file that the argument names: `./studies/NAME.toml`, a built-in one, or a path.
 
     Raises:
         UsageError: no such file, or it does not describe a study; one line, with every mistake.
@@ -231,12 +231,11 @@ def _find(name_or_file: str) -> Path:
         if not as_path.is_file():
             raise UsageError(f"no study file {name_or_file!r}")
         return as_path
-    path = STUDIES / f"{check_name(name_or_file)}.toml"
-    if not path.is_file():
-        known = [p.stem for p in STUDIES.glob("*.toml")]
-        hint = suggestion(name_or_file, known) if known else "; run from the folder that holds studies/, or give a path"
-        raise UsageError(f"no study {name_or_file!r}: {path} does not exist{hint}")
-    return path
+    known = study_files()
+    if check_name(name_or_file) not in known:
+        path = STUDIES / f"{name_or_file}.toml"
+        raise UsageError(f"no study {name_or_file!r}: {path} does not exist{suggestion(name_or_file, known)}")
+    return known[name_or_file]
 
 
 def _toml(path: Path) -> dict[str, object]:

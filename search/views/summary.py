@@ -10,6 +10,7 @@ from rich import box
 from rich.table import Table
 
 from search.database import disk
+from search.host.called import command
 from search.study import records
 from search.study.study import Study
 
@@ -69,7 +70,7 @@ def lines(study: Study) -> list[str]:
         *said,
         f"models      {study.artifacts} ({disk.words(disk.folder_bytes(study.artifacts))})",
         f"database    {study.database.shown} ({disk.words(disk.database_bytes(study.database.url))})",
-        f"dashboard   python -m search dashboard --study {study.name}",
+        f"dashboard   {command('dashboard')} --study {study.name}",
     ]
 
 

@@ -106,7 +106,7 @@ def test_a_study_runs_to_its_front_and_the_same_command_trains_nothing_more(plac
     assert done.returncode == 0, done.stderr
     assert "Pareto front" in done.stdout
     assert "BASELINE" in done.stdout
-    assert "python -m search.commands.dashboard --study tiny" in done.stdout
+    assert "python -m search dashboard --study tiny" in done.stdout
     trials = stored(place)
     assert [t.state.is_finished() for t in trials] == [True] * 7
 
@@ -286,7 +286,8 @@ def test_a_file_that_is_no_database_is_refused(place: Path) -> None:
 
 
 def test_the_storage_of_the_environment_is_used(place: Path) -> None:
-    done = run("--study", "tiny", "--n-trials", "1", cwd=place, OPTUNA_STORAGE=f"sqlite:///{place}/other.db")
+    done = run("--study", "tiny", "--n-trials", "1", cwd=place, OPTUNA_STORAGE=f"sqlite:///{place}/new/other.db")
     assert done.returncode == 0
-    assert (place / "other.db").exists()
+    assert f"{place}/new is new: database, networks and figures" in done.stderr
+    assert (place / "new" / "other.db").exists()
     assert not (place / "studies" / "optuna.db").exists()

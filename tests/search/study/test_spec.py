@@ -143,6 +143,18 @@ def test_an_unknown_study_is_refused_with_the_closest_name(monkeypatch: pytest.M
         spec.read("cifar_parteo")
 
 
+def test_the_studies_that_come_with_the_program_are_found_everywhere_and_a_file_here_goes_first(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert spec.read("digits_pareto")[1].search.n_trials == 32
+    (tmp_path / "studies").mkdir()
+    (tmp_path / "studies" / "digits_pareto.toml").write_text(TOML)
+    assert spec.read("digits_pareto")[1].search.n_trials == 7
+    with pytest.raises(UsageError, match="known are cifar_pareto, digits_pareto, fashion_pareto"):
+        spec.read("xyz")
+
+
 @given(st.text(max_size=80))
 def test_a_study_name_cannot_leave_its_folder(name: str) -> None:
     try:
