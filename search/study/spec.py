@@ -16,6 +16,7 @@ from objectives.task import DataSpec, Task
 from search.errors import UsageError
 from search.host.places import STUDIES, study_files
 from search.pareto.stopping import STOPPING
+from search.study.mistakes import in_words, of_toml
 from spaces import SPACES
 from spaces.base import Given, Value
 from spaces.restricted import Restrictions, check, suggestion
@@ -60,7 +61,7 @@ class NetworkSection(_Section):
     """`[network]`: which networks are trained."""
 
     family: Literal["small", "thin", "wide", "fast"]
-    stem_stride: Literal[1, 2] = 1  # 2 quarters the work: for small studies on a CPU
+    stem_stride: Annotated[int, Field(ge=1, le=2)] = 1  # 2 quarters the work: for small studies on a CPU
 
 
 class SpaceSection(_Section):
@@ -83,7 +84,7 @@ class SpaceSection(_Section):
     @model_validator(mode="after")
     def _sensible(self) -> Self:
         if self.name not in SPACES:
-            raise ValueError(f"name: unknown space {self.name!r}{suggestion(self.name, SPACES)}")
+            raise ValueError(f"unknown space {self.name!r}{suggestion(self.name, SPACES)}")
         for name in ("epochs", "batch_size", "depth", "width"):
             low, high = getattr(self, name)
             if low > high:
@@ -166,7 +167,7 @@ def read(name_or_file: str) -> tuple[str, StudySpec]:
     try:
         spec = StudySpec.model_validate(_toml(path))
     except ValidationError as error:
-        raise UsageError(printable(f"{path}: {'; '.join(_mistake(e) for e in error.errors())}")) from error
+        raise UsageError(printable(f"{path}: {in_words(error, StudySpec)}")) from error
     try:
         check(SPACES[spec.space.name], spec.given(("fp32", "tf32", "bf16", "fp16"), flip=True), spec.restrictions)
     except ValueError as error:
@@ -217,7 +218,7 @@ def override(
             merged["data"]["name"] = f"folder:{Path(data.removeprefix('folder:')).expanduser().resolve()}"
         changed = StudySpec.model_validate(merged)
     except ValidationError as error:
-        raise UsageError(f"command line: {'; '.join(_mistake(e) for e in error.errors())}") from error
+        raise UsageError(f"command line: {in_words(error, StudySpec)}") from error
     if not label:
         return name, changed
     distinguishing = {"data": merged["data"] | {"root": None}, "seed": changed.search.seed}
@@ -246,17 +247,4 @@ def _toml(path: Path) -> dict[str, object]:
             raise ValueError(f"more than {MAX_BYTES} bytes")
         return tomllib.loads(content.decode("utf-8"))
     except (OSError, ValueError, RecursionError) as error:  # tomllib: also integers too long to read, lists too deep
-        raise UsageError(printable(f"{path}: not a readable TOML file: {error}")) from error
-
-
-def _mistake(error: object) -> str:
-    """One pydantic error in words: where, what, and the name that was probably meant."""
-    assert isinstance(error, dict)
-    where = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "extra_forbidden":
-        section = StudySpec
-        for part in error["loc"][:-1]:
-            section = section.model_fields[part].annotation  # type: ignore[assignment]
-        return f"{where}: unknown key{suggestion(error['loc'][-1], section.model_fields)}"
-    message = error["msg"].removeprefix("Value error, ")
-    return f"{where}: {message}" if where else message
+        raise UsageError(printable(f"{path}: not a readable TOML file: {of_toml(error)}")) from error
