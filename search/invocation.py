@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from search.database import storage
+from search.host.called import command
 from search.study.spec import StudySpec, check_name, override, read
 
 
@@ -34,7 +36,7 @@ class Invocation:
     json: bool
     verbose: bool
     quiet: bool
-    words: tuple[str, ...]  # as they were typed
+    words: Sequence[str]  # as they were typed
 
     def asked(self) -> tuple[str, StudySpec]:
         """(name, spec) of the study that is meant.
@@ -59,7 +61,7 @@ class Invocation:
         if self.add:
             at = next(i for i, word in enumerate(words) if word.startswith("--add"))
             words[at : at + (1 if "=" in words[at] else 2)] = ["--n-trials", str(n_trials)]
-        return f"python -m search.run {shlex.join(words)}"
+        return f"{command('run')} {shlex.join(words)}"
 
 
 def _without_password(word: str) -> str:

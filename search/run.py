@@ -10,6 +10,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
+from search.host.called import command
 from search.host.interruptions import on_interruption
 from search.host.streams import guarded
 
@@ -22,9 +23,9 @@ SHOW_CURSOR = b"\x1b[?25h\n"  # as terminals since the VT220 know it
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    p = argparse.ArgumentParser(prog="python -m search.run", description=__doc__.split("\n\n")[0], allow_abbrev=False)
+    p = argparse.ArgumentParser(prog=command("run"), description=__doc__.split("\n\n")[0], allow_abbrev=False)
     p.add_argument(
-        "--study", "--study-name", required=True, metavar="NAME", help="studies/NAME.toml, or the path of a study file"
+        "--study", "--study-name", required=True, metavar="STUDY", help="studies/STUDY.toml, a built-in one, or a file"
     )
     p.add_argument("--as", dest="as_name", metavar="NEWNAME", help="run it as a study of this name")
     p.add_argument("--data", metavar="DATA", help="digits, fashion_mnist, cifar10, cifar100 or folder:PATH")
@@ -76,6 +77,12 @@ def main(arguments: list[str] | None = None, training: Training | None = None) -
     """
     words = sys.argv[1:] if arguments is None else arguments
     options = parser().parse_args(words)
+    options.words = words
+    return perform(options, training)
+
+
+def perform(options: argparse.Namespace, training: Training | None = None) -> int:
+    """Runs the study that was asked for; the exit code, as of `main`."""
     on_interruption(_interrupt)
 
     from search import session
@@ -85,7 +92,7 @@ def main(arguments: list[str] | None = None, training: Training | None = None) -
     from search.workers.seam import preparation
 
     def run() -> int:
-        session.run(Invocation(**vars(options), words=tuple(words)), training or preparation)
+        session.run(Invocation(**vars(options)), training or preparation)
         return OK
 
     return exit_code(run, storage.url(options.storage, None))

@@ -46,7 +46,12 @@ def run(asked: Invocation, training: Training) -> None:
     name, spec = asked.asked()
     place = _place(asked)
     display = _display(asked)
-    database = storage.open_storage(storage.url(asked.storage, spec.storage))
+    url = storage.url(asked.storage, spec.storage)
+    file = storage.sqlite_path(url)
+    is_new = file is not None and not file.parent.exists()
+    database = storage.open_storage(url)
+    if is_new:
+        display.say(f"{database.folder.absolute()} is new: database, networks and figures of studies lie there")
     if (warning := storage.on_network_file_system(database.url)) is not None:
         display.say(f"warning: {warning}")
     with database.exclusive(name):  # another run may be creating it

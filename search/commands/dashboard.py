@@ -1,4 +1,4 @@
-"""Shows studies in a browser: python -m search dashboard --study NAME. A copy is served, on this machine only.
+"""Shows studies in a browser: frontrunner dashboard --study NAME. A copy is served, on this machine only.
 
 optuna-dashboard itself has no login and can delete studies: it never gets the database.
 """
@@ -36,13 +36,8 @@ LOOPBACK = "127.0.0.1"
 REFRESH = 10.0  # seconds between two copies
 
 
-def main(arguments: list[str] | None = None) -> int:
+def perform(options: argparse.Namespace) -> int:
     """Serves until it is interrupted."""
-    p = argparse.ArgumentParser(prog="python -m search dashboard", description=(__doc__ or "").partition(":")[0])
-    p.add_argument("--study", required=True, metavar="NAME", help="the study to open")
-    p.add_argument("--storage", metavar="URL", help="default: OPTUNA_STORAGE, then sqlite:///studies/optuna.db")
-    p.add_argument("--port", type=int, default=8080, help="0: any free one (default: 8080)")
-    options = p.parse_args(arguments)
     url = storage.url(options.storage, None)
     return exit_code(lambda: _serve(options.study, url, options.port), url)
 
@@ -151,7 +146,3 @@ def _renew(again: Callable[[], None], ended: threading.Event) -> None:
 def _refused(status: str, why: str, start_response: StartResponse) -> Iterable[bytes]:
     start_response(status, [("Content-Type", "text/plain")])
     return [why.encode()]
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,4 +1,4 @@
-"""Looks for what is wrong around a study: python -m search doctor --study NAME; --fix mends what can be mended."""
+"""Looks for what is wrong around a study: frontrunner doctor --study NAME; --fix mends what can be mended."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import shutil
 import signal
 import sqlite3
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from search.database import disk, file, server, storage
 from search.database.storage import Database
 from search.errors import Foreign, StorageError
 from search.host import devices
+from search.host.called import command
 from search.host.owner import Owner
 from search.study import opening, records, recovery, results
 from search.study.study import Study
@@ -44,13 +44,8 @@ class Finding:
     mend: Callable[[], object] | None = None  # what --fix does
 
 
-def main(arguments: list[str] | None = None) -> int:
+def perform(options: argparse.Namespace) -> int:
     """Prints what it finds; 0 when all is well or mended, 1 when it is not, 2 usage, 4 storage."""
-    p = argparse.ArgumentParser(prog="python -m search doctor", description=(__doc__ or "").split(":")[0])
-    p.add_argument("--study", required=True, metavar="NAME", help="its name in the database")
-    p.add_argument("--storage", metavar="URL", help="default: OPTUNA_STORAGE, then sqlite:///studies/optuna.db")
-    p.add_argument("--fix", action="store_true", help="mend what can be mended")
-    options = p.parse_args(arguments)
     url = storage.url(options.storage, None)
     return exit_code(lambda: _examine(options.study, url, fix=options.fix), url)
 
@@ -196,9 +191,8 @@ def _space(database: Database) -> Iterator[Finding]:
     free = disk.free_bytes(database.folder)
     what = f"{disk.words(free)} are free where {database.networks} is"
     if free < LEAST_FREE:
-        yield Finding(
-            "disk", f"{what}: python -m search studies{database.option} disk says what takes the space", trouble=True
-        )
+        what += f": {command('studies')}{database.option} disk says what takes the space"
+        yield Finding("disk", what, trouble=True)
     else:
         yield Finding("disk", what)
 
@@ -229,7 +223,3 @@ def _clock(study: Study) -> Iterator[Finding]:
         yield Finding("clock", what, trouble=True)
     else:
         yield Finding("clock", f"{now:%F %T}, after every trial")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

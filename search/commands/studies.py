@@ -1,4 +1,4 @@
-"""Looks after the studies of a database: python -m search studies list | show | rename | delete | disk | clean."""
+"""Looks after the studies of a database: frontrunner studies list | show | rename | delete | disk | clean."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from search.database.file import READ_ONLY
 from search.database.storage import Database
 from search.errors import Foreign, StorageError, UsageError
 from search.host import devices
+from search.host.places import study_files
 from search.study import opening, records, recovery
 from search.study.spec import check_name
 from search.study.study import Study
@@ -30,31 +31,15 @@ from search.views import summary
 WIDE = 200  # columns of a table that does not go to a terminal
 
 
-def main(arguments: list[str] | None = None) -> int:
+def perform(options: argparse.Namespace) -> int:
     """Does what the command line asks; 0, 2 usage, 4 storage, 130 interrupted."""
-    options = parser().parse_args(arguments)
+    if options.command == "files":
+        for name, path in study_files().items():
+            print(f"{name:<20}  {path}")
+        return 0
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     url = storage.url(options.storage, None)
     return exit_code(lambda: _do(options, url), url)
-
-
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    p = argparse.ArgumentParser(prog="python -m search studies", description=(__doc__ or "").partition(":")[0])
-    p.add_argument("--storage", metavar="URL", help="default: OPTUNA_STORAGE, then sqlite:///studies/optuna.db")
-    commands = p.add_subparsers(dest="command", required=True)
-    commands.add_parser("list", help="all studies, a line each")
-    commands.add_parser("show", help="the front of a study").add_argument("study")
-    rename = commands.add_parser("rename", help="give a study another name")
-    rename.add_argument("study")
-    rename.add_argument("new_name")
-    delete = commands.add_parser("delete", help="remove a study with its trials and networks")
-    delete.add_argument("study")
-    delete.add_argument("--yes", action="store_true", help="do not ask")
-    commands.add_parser("disk", help="what takes how much space")
-    clean = commands.add_parser("clean", help="remove files that nothing names any more")
-    clean.add_argument("--cache", action="store_true", help="decoded images, too: they are decoded anew when needed")
-    return p
 
 
 def _do(options: argparse.Namespace, url: str) -> int:
@@ -261,7 +246,3 @@ def _print(*what: Table | str) -> None:
     out = Console(file=sys.stdout, width=None if sys.stdout.isatty() else WIDE, highlight=False, markup=False)
     for each in what:
         out.print(each, soft_wrap=isinstance(each, str))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

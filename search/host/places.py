@@ -9,7 +9,13 @@ from pathlib import Path
 from search.errors import StorageError
 
 STUDIES = Path("studies")  # study files by name, the default database and what belongs to it; in the working directory
+BUILT_IN = Path(__file__).parents[2] / "studies"  # the study files that come with the program: beside its packages
 RUN_DIRECTORY = "FRONTRUNNER_RUN_DIR"  # the environment variable that says where the locks of runs lie
+
+
+def study_files() -> dict[str, Path]:
+    """The study files that a name can mean: those of the working directory, then the built-in ones."""
+    return {path.stem: path for folder in (BUILT_IN, STUDIES) for path in sorted(folder.glob("*.toml"))}
 
 
 def run_folder() -> Path:

@@ -15,8 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from objectives.data.sources import expanded, printable
 from objectives.task import DataSpec, Task
 from search.errors import UsageError
-from search.host.places import STUDIES
+from search.host.places import STUDIES, study_files
 from search.pareto.stopping import STOPPING
+from search.study.mistakes import in_words, of_toml
 from spaces import SPACES
 from spaces.base import Given, Value
 from spaces.restricted import Restrictions, check, suggestion
@@ -66,7 +67,7 @@ class NetworkSection(_Section):
     """`[network]`: which networks are trained."""
 
     family: Literal["small", "thin", "wide", "fast"]
-    stem_stride: Literal[1, 2] = 1  # 2 quarters the work: for small studies on a CPU
+    stem_stride: Annotated[int, Field(ge=1, le=2)] = 1  # 2 quarters the work: for small studies on a CPU
 
 
 class SpaceSection(_Section):
@@ -89,7 +90,7 @@ class SpaceSection(_Section):
     @model_validator(mode="after")
     def _sensible(self) -> Self:
         if self.name not in SPACES:
-            raise ValueError(f"name: unknown space {self.name!r}{suggestion(self.name, SPACES)}")
+            raise ValueError(f"unknown space {self.name!r}{suggestion(self.name, SPACES)}")
         for name in ("epochs", "batch_size", "depth", "width"):
             low, high = getattr(self, name)
             if low > high:
@@ -162,7 +163,7 @@ class StudySpec(_Section):
 
 
 def read(name_or_file: str) -> tuple[str, StudySpec]:
-    """(name, spec) of the study file that the argument names: `./studies/NAME.toml`, or a path.
+    """(name, spec) of the study file that the argument names: `./studies/NAME.toml`, a built-in one, or a path.
 
     Raises:
         UsageError: no such file, or it does not describe a study; one line, with every mistake.
@@ -172,7 +173,7 @@ def read(name_or_file: str) -> tuple[str, StudySpec]:
     try:
         spec = StudySpec.model_validate(_toml(path))
     except ValidationError as error:
-        raise UsageError(printable(f"{path}: {'; '.join(_mistake(e) for e in error.errors())}")) from error
+        raise UsageError(printable(f"{path}: {in_words(error, StudySpec)}")) from error
     try:
         check(SPACES[spec.space.name], spec.given(("fp32", "tf32", "bf16", "fp16"), flip=True), spec.restrictions)
     except ValueError as error:
@@ -233,7 +234,7 @@ def override(
             merged["data"]["name"] = f"folder:{_found(data.removeprefix('folder:'), merged['data']['root'])}"
         changed = StudySpec.model_validate(merged)
     except ValidationError as error:
-        raise UsageError(f"command line: {'; '.join(_mistake(e) for e in error.errors())}") from error
+        raise UsageError(f"command line: {in_words(error, StudySpec)}") from error
     if not label:
         return name, changed
     distinguishing = {"data": merged["data"] | _without_places(changed.data), "seed": changed.search.seed}
@@ -271,12 +272,11 @@ def _find(name_or_file: str) -> Path:
         if not as_path.is_file():
             raise UsageError(f"no study file {name_or_file!r}")
         return as_path
-    path = STUDIES / f"{check_name(name_or_file)}.toml"
-    if not path.is_file():
-        known = [p.stem for p in STUDIES.glob("*.toml")]
-        hint = suggestion(name_or_file, known) if known else "; run from the folder that holds studies/, or give a path"
-        raise UsageError(f"no study {name_or_file!r}: {path} does not exist{hint}")
-    return path
+    known = study_files()
+    if check_name(name_or_file) not in known:
+        path = STUDIES / f"{name_or_file}.toml"
+        raise UsageError(f"no study {name_or_file!r}: {path} does not exist{suggestion(name_or_file, known)}")
+    return known[name_or_file]
 
 
 def _toml(path: Path) -> dict[str, object]:
@@ -287,17 +287,4 @@ def _toml(path: Path) -> dict[str, object]:
             raise ValueError(f"more than {MAX_BYTES} bytes")
         return tomllib.loads(content.decode("utf-8-sig"))  # Windows' editors begin with a mark
     except (OSError, ValueError, RecursionError) as error:  # tomllib: also integers too long to read, lists too deep
-        raise UsageError(printable(f"{path}: not a readable TOML file: {error}")) from error
-
-
-def _mistake(error: object) -> str:
-    """One pydantic error in words: where, what, and the name that was probably meant."""
-    assert isinstance(error, dict)
-    where = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "extra_forbidden":
-        section = StudySpec
-        for part in error["loc"][:-1]:
-            section = section.model_fields[part].annotation  # type: ignore[assignment]
-        return f"{where}: unknown key{suggestion(error['loc'][-1], section.model_fields)}"
-    message = error["msg"].removeprefix("Value error, ")
-    return f"{where}: {message}" if where else message
+        raise UsageError(printable(f"{path}: not a readable TOML file: {of_toml(error)}")) from error

@@ -10,6 +10,7 @@ from rich import box
 from rich.table import Table
 
 from search.database import disk
+from search.host.called import command
 from search.study import records
 from search.study.snapshot import Snapshot
 
@@ -68,7 +69,7 @@ def lines(now: Snapshot) -> list[str]:
         *said,
         f"models      {now.artifacts} ({disk.words(disk.folder_bytes(now.artifacts))})",
         f"database    {now.database.shown} ({disk.words(disk.database_bytes(now.database.url))})",
-        f"dashboard   python -m search dashboard --study {now.name}{now.database.option}",
+        f"dashboard   {command('dashboard')} --study {now.name}{now.database.option}",
     ]
 
 

@@ -286,7 +286,8 @@ def test_a_file_that_is_no_database_is_refused(place: Path) -> None:
 
 
 def test_the_storage_of_the_environment_is_used(place: Path) -> None:
-    done = run("--study", "tiny", "--n-trials", "1", cwd=place, OPTUNA_STORAGE=f"sqlite:///{place}/other.db")
+    done = run("--study", "tiny", "--n-trials", "1", cwd=place, OPTUNA_STORAGE=f"sqlite:///{place}/new/other.db")
     assert done.returncode == 0
-    assert (place / "other.db").exists()
+    assert f"{place}/new is new: database, networks and figures" in done.stderr
+    assert (place / "new" / "other.db").exists()
     assert not (place / "studies" / "optuna.db").exists()

@@ -88,7 +88,7 @@ def test_a_browser_takes_no_markup_from_the_dashboard(page: str, evil_study: Stu
 @contextmanager
 def served(place: Place, study: Study) -> Iterator[str]:
     """The address of the study's page."""
-    words = ("--study", study.name, "--storage", study.database.url, "--port", "0")
-    with place.started(*words, module="search.commands.dashboard") as process:
+    words = ("dashboard", "--study", study.name, "--storage", study.database.url, "--port", "0")
+    with place.started(*words, module="search") as process:
         assert process.stdout is not None
         yield process.stdout.readline().split()[0]
