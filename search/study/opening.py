@@ -16,7 +16,13 @@ from spaces import SPACES
 from spaces.base import Given
 from spaces.restricted import check, suggestion, walk
 
-MIN_FLOOR = 0.2  # accuracy
+FLOOR_SHARE = 1 / 8  # of the way from chance to an accuracy of 1: the floor where a study names none
+
+# TIMING_VERSION of objectives.device.clock, and what changed with it. Seconds of two versions share no front.
+TIMING = {
+    2: "the last deployment of a run is charged",
+    3: "seconds on a CPU are CPU time, no longer wall time; runs are charged for each table of images that they use",
+}
 
 
 def find(name: str, database: Database) -> optuna.Study | None:
@@ -45,7 +51,13 @@ def opened(name: str, spec: StudySpec, found: optuna.Study, database: Database) 
     given = spec.given(usable, stored["data"]["flip"])
     asked = {"name": spec.data.name, "n_train": spec.data.n_train or stored["data"]["n_train"]}
     _check_same(name, stored, identity(spec, given, stored | {"data": stored["data"] | asked}))
-    return Study(name, spec, found, database, given, found.user_attrs[records.FLOOR])
+    floor = found.user_attrs[records.FLOOR]
+    if spec.search.floor not in (None, floor):
+        raise UsageError(
+            f"study {name!r} counts results from a floor of {floor:g}, the study file says {spec.search.floor:g}: "
+            "start a new study with --as NAME, or restore what it was"
+        )
+    return Study(name, spec, found, database, given, floor)
 
 
 def stored(name: str, database: Database) -> Study:
@@ -128,9 +140,7 @@ def created(
         check(SPACES[spec.space.name], given, spec.restrictions)
     except ValueError as error:
         raise UsageError(f"study {name!r} on this device and data: {error}") from error
-    floor = spec.search.floor
-    if floor is None:
-        floor = max(MIN_FLOOR, 2 / facts["data"]["n_classes"])
+    floor = spec.search.floor if spec.search.floor is not None else default_floor(spec.metric, facts["data"])
     try:
         study = optuna.create_study(study_name=name, storage=database.optuna, directions=["minimize", "maximize"])
     except optuna.exceptions.DuplicatedStudyError as error:
@@ -145,6 +155,18 @@ def created(
         records.IDENTITY, identity(spec, given, {**facts, "workers": workers})
     )  # last: a study without it was never finished
     return Study(name, spec, study, database, given, floor)
+
+
+def default_floor(metric: str, data: Mapping[str, Any]) -> float:
+    """The accuracy below which a result counts for nothing: out of reach for a network that has learned nothing.
+
+    Chance is what a network that gives one answer to all images may reach: the share of the largest class. Validation
+    images of a single class tell nothing of a network: of them one counts as another's, so that the floor is below 1.
+    """
+    chance = 1 / data["n_classes"]
+    if metric == "plain":
+        chance = max(chance, min(data["largest_share"], 1 - 1 / data["n_val"]))
+    return float(round(chance + FLOOR_SHARE * (1 - chance), 6))
 
 
 def identity(spec: StudySpec, given: Given, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -167,6 +189,14 @@ def identity(spec: StudySpec, given: Given, facts: Mapping[str, Any]) -> dict[st
 
 
 def _check_same(name: str, stored: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    was, is_ = stored["timing_version"], now["timing_version"]
+    if was != is_:
+        changes = "; ".join(why for version, why in TIMING.items() if was < version <= is_)
+        raise UsageError(
+            f"study {name!r} was timed in another way (timing version {was}, this is {is_}"
+            f"{': since then ' if changes else ''}{changes}), and seconds of two ways share no front: "
+            "start a new study with --as NAME, or go on with the version of the program that began it"
+        )
     if differences := _differences(stored, now):
         raise UsageError(
             f"study {name!r} does not match what was asked: {'; '.join(differences)}: "

@@ -87,17 +87,13 @@ class Study:
     def ask(self, waiting: FrozenTrial | None = None) -> OptunaTrial:
         """The next trial, signed by this process: one from the queue (anchors, what was interrupted), or a new one.
 
-        `waiting`: this one from the queue.
+        `waiting`: this one from the queue, where repeats wait as well.
         """
         with self.exclusive():
             trials = self.trials()
             n_waiting = sum(trial.state == TrialState.WAITING for trial in trials)
             self.optuna.sampler = sampler(self.spec, len(trials), n_waiting)
-            if waiting is None:
-                trial = self.optuna.ask()
-            else:
-                self._storage.set_trial_state_values(waiting._trial_id, TrialState.RUNNING)
-                trial = OptunaTrial(self.optuna, waiting._trial_id)
+            trial = self._begun(waiting or next(filter(_is_searched, trials), None))
             try:
                 trial.set_user_attr(records.OWNER, this_process().to_json())
                 pipeline = self.pipeline(trial)
@@ -108,8 +104,16 @@ class Study:
                 raise
         return trial
 
+    def _begun(self, waiting: FrozenTrial | None) -> OptunaTrial:
+        """The trial from the queue, or a new one, as `optuna.Study.ask` begins it, which takes any that waits."""
+        self.optuna._thread_local.cached_all_trials = None
+        if waiting is None:
+            return OptunaTrial(self.optuna, self._storage.create_new_trial(self.optuna._study_id))
+        self._storage.set_trial_state_values(waiting._trial_id, TrialState.RUNNING)
+        return OptunaTrial(self.optuna, waiting._trial_id)
+
     def claim(self, n_trials: int) -> OptunaTrial | None:
-        """The next trial of a total of `n_trials`, or a repeat; None when only what is running now is missing."""
+        """The next trial of a total of `n_trials`, then of its repeats; None when only what runs now is missing."""
         return self._patiently(lambda: self._claim(n_trials))
 
     def _claim(self, n_trials: int) -> OptunaTrial | None:
@@ -117,10 +121,10 @@ class Study:
             self.recover()
             trials = self.trials()
             running = sum(trial.state == TrialState.RUNNING and not records.is_repeat(trial) for trial in trials)
-            if self.n_left(n_trials) > running:
-                return self.ask()
-            again = next(iter(repeats.waiting(trials)), None)
-            return self.ask(again) if again is not None else None
+            if (n_left := self.n_left(n_trials)) > 0:
+                return self.ask() if n_left > running else None
+            again = repeats.waiting(trials) or self._repeat(trials)
+            return self.ask(again[0]) if again else None
 
     def pipeline(self, trial: OptunaTrial) -> Pipeline:
         """The pipeline that the trial chooses."""
@@ -146,22 +150,26 @@ class Study:
         return records.baseline(self.trials(), BASELINE)
 
     def reference(self) -> Reference | None:
-        """The worst corner of the hypervolume: None before BASELINE has run, fixed once it is not timed again."""
+        """The worst corner of the hypervolume: None before BASELINE has run, fixed once it is not timed again.
+
+        None as well where the floor is 1, as it was for two classes once: nothing lies above it.
+        """
         stored = self.attributes().get(REFERENCE)
         if stored is None and (run := self.baseline()) is not None:
             stored = [WORSE_THAN_BASELINE * run.values[0], self.floor]
             if records.first(run) not in repeats.unsettled(self.trials(), self.floor, self.spec.search.repeats):
                 self._patiently(lambda: self.optuna.set_user_attr(REFERENCE, stored))
-        return Reference(*stored) if stored is not None else None
+        return Reference(*stored) if stored is not None and stored[1] < 1 else None
 
     def hypervolume(self, outcomes: Sequence[Outcome] | None = None) -> tuple[float, float] | None:
         """(hypervolume, share of the whole box) of the front or of given outcomes; None before BASELINE has run.
 
-        The box reaches from the reference down to the fastest anchor and up to an accuracy of 1.
+        The box reaches from the reference down to the fastest anchor and up to an accuracy of 1; what is faster than
+        that anchor counts in the share as if it were as fast.
         """
         reference = self.reference()
         anchors = [t.values[0] for t in records.points(self.trials()) if records.ANCHOR in t.user_attrs]
-        if reference is None or not anchors:
+        if reference is None or not anchors or min(anchors) >= reference.train_seconds:
             return None
         points = self.front() if outcomes is None else outcomes
         return hypervolume(points, reference), normalised_hypervolume(points, reference, min(anchors))
@@ -173,7 +181,7 @@ class Study:
     def is_complete(self, n_trials: int) -> bool:
         """Whether it has so many trials, and nothing is left to be timed again."""
         limit = self.spec.search.repeats
-        return not self.n_left(n_trials) and not repeats.unsettled(self.trials(), self.floor, limit)
+        return not self.n_left(n_trials) and not repeats.pending(self.trials(), self.floor, limit)
 
     def tell(self, result: Result) -> None:
         """Writes how a trial ended. While another program holds the database, it is tried again.
@@ -230,15 +238,13 @@ class Study:
         if not any(other.user_attrs.get(records.RETRY_OF) == trial.number for other in self.trials()):
             self._enqueue(trial, {records.RETRY_OF: trial.number})
 
-    def repeat_disturbed(self) -> dict[int, int]:
-        """Queues what is to be timed again: number of a disturbed trial, number of its repeat."""
-        with self.exclusive():
-            queued: dict[int, int] = {}
-            trials = self.trials()
-            for trial in repeats.due(trials, self.floor, self.spec.search.repeats):
-                queued[trial.number] = len(trials) + len(queued)
-                self._enqueue(trial, {records.REPEAT_OF: records.first(trial)})
-        return queued
+    def _repeat(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+        """Queues what is to be timed again next, if anything is: the repeat."""
+        due = repeats.due(trials, self.floor, self.spec.search.repeats)
+        if due is None:
+            return []
+        self._enqueue(due, {records.REPEAT_OF: records.first(due)})
+        return repeats.waiting(self.trials())
 
     def _enqueue(self, trial: FrozenTrial, attributes: dict[str, object]) -> None:
         """Queues a trial once more, with the same parameters and seeds; as a repeat where it was one."""
@@ -253,10 +259,7 @@ class Study:
             self._storage.record_heartbeat(trial_id)
 
     def recover(self) -> list[int]:
-        """Tells kept results, then fails the trials whose process is gone and queues each again; their numbers.
-
-        Queues what else was about to be timed again when a process was killed.
-        """
+        """Tells kept results, then fails the trials whose process is gone and queues each again; their numbers."""
         with self.exclusive():
             for path, result in results.kept(self.artifacts / "untold"):
                 self._tell(result)
@@ -264,7 +267,6 @@ class Study:
             lost = [trial for trial in self.trials() if trial.state == TrialState.RUNNING and self.is_lost(trial)]
             for trial in lost:
                 self.lose(trial.number, "its process is gone")
-            self.repeat_disturbed()
         return [trial.number for trial in lost]
 
     def lose(self, number: int, message: str) -> str:
@@ -335,6 +337,11 @@ class Study:
         while (before := trial.user_attrs.get(records.RETRY_OF)) is not None:
             trial, losses = numbers[before], losses + 1
         return losses
+
+
+def _is_searched(trial: FrozenTrial) -> bool:
+    """Whether the trial waits for the search, not for its end."""
+    return trial.state == TrialState.WAITING and not records.is_repeat(trial)
 
 
 def sampler(spec: StudySpec, n_trials: int, n_waiting: int) -> BaseSampler:

@@ -130,9 +130,7 @@ def same_weights(one: ResNet, other: ResNet) -> bool:
 
 def untimed(report: Report) -> Report:
     """A report without what differs from run to run."""
-    return replace(
-        report, train_seconds=0.0, process_seconds=0.0, boundary_seconds=0.0, eval_seconds=0.0, peak_memory=0
-    )
+    return replace(report, train_seconds=0.0, wall_seconds=0.0, boundary_seconds=0.0, eval_seconds=0.0, peak_memory=0)
 
 
 def first_batch(dataset: Dataset) -> tuple[Tensor, Tensor]:
