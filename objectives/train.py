@@ -76,7 +76,7 @@ def train(pipeline: Pipeline, task: Task, dataset: Dataset, seeds: Seeds) -> Gen
     scaler = LossScaler(device.type) if number_format.scaled else None
     spent_flops, n_skipped = 0, 0
     with clock.span("calibration"):
-        state = begun(state, *next(batches.epoch(0)))
+        state = begun(state, *batches.first())
         batches = batches.over(state.data, state.pipeline.batch_size)
     executors = Executors(pipeline.executor, dict(EXPECTED))
     while state.epoch < state.ends:
@@ -287,7 +287,7 @@ def _report(
         settled=all(strategy.settled(state) for strategy in state.pipeline.strategies),
         loss=epoch.loss,
         diverged=epoch.diverged or not result.is_finite,
-        process_seconds=clock.process_seconds,
+        wall_seconds=clock.wall_seconds,
         boundary_seconds=clock.seconds("boundary"),
         eval_seconds=clock.seconds("evaluation"),
         train_flops=float(spent_flops),

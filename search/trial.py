@@ -7,7 +7,7 @@ import math
 import time
 from contextlib import closing
 from functools import partial
-from typing import Protocol
+from typing import Protocol, cast
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -54,15 +54,21 @@ def run(study: Study, trial: optuna.Trial, objective: Objective, watcher: Watche
         DeviceLost: the device failed.
         StorageError: the network cannot be exported, or the result cannot be told.
     """
-    again: list[str] = []
+    disturbed = None
     try:
         pipeline, before = study.pipeline(trial), study.snapshot()
         attributes = storage.patiently(lambda: trial.user_attrs)
+        if records.REPEAT_OF in attributes:
+            watcher.say(_why_again(before, trial.number, attributes[records.REPEAT_OF]))
         watcher.trial_started(trial.number, attributes.get(records.ANCHOR), pipeline)
         try:
             reports, reason = _train(study, before, trial, pipeline, objective, watcher, deadline)
-            message = f"{accuracy_of(study, reports[-1]):.2%} after {reports[-1].train_seconds:.2f} s"
-            again = _recorded(study, trial, reports, reason, objective, Watch.of(before))
+            seconds = records.in_seconds(reports[-1].train_seconds, reports[-1].wall_seconds)
+            message = f"{accuracy_of(study, reports[-1]):.2%} after {seconds}"
+            if reason is not None:
+                study.tell(_stopped(study, trial, reports, reason))
+            else:
+                disturbed = _finish(study, trial, reports, objective, Watch.of(before))
         except TrialFault as fault:
             reason, message = fault.reason, str(fault)
             _fail(study, trial, fault)
@@ -80,8 +86,8 @@ def run(study: Study, trial: optuna.Trial, objective: Objective, watcher: Watche
         study.requeue(trial)
         raise
     watcher.trial_finished(trial.number, reason or "complete", message)
-    for line in again:
-        watcher.say(line)
+    if disturbed is not None and records.REPEAT_OF in attributes:
+        watcher.say(f"  it was disturbed again ({disturbed}): there is no quiet to be had, nothing more is timed again")
     return trial.number, reason or "complete"
 
 
@@ -131,47 +137,36 @@ def _train(
     return reports, None
 
 
-def _recorded(
-    study: Study, trial: optuna.Trial, reports: list[Report], reason: str | None, objective: Objective, watch: Watch
-) -> list[str]:
-    """Tells the result of a training; returns a line for each trial that is timed again because of it."""
-    if reason is None:
-        queued = _finish(study, trial, reports, objective, watch)
-        why = {number: study.trials()[number].user_attrs[records.NOISY] for number in queued}
-        return [f"  trial {n} was disturbed ({why[n]}): it is timed again as trial {queued[n]}" for n in queued]
-    study.tell(_stopped(study, trial, reports, reason))
-    return []
+def _why_again(now: Snapshot, number: int, first: int) -> str:
+    """Why a trial times another one again, in words."""
+    why = now.trials[first].user_attrs.get(records.NOISY)
+    return f"trial {first} was disturbed ({why}): it is timed again as trial {number}, not counted"
 
 
-def _finish(
-    study: Study, trial: optuna.Trial, reports: list[Report], objective: Objective, watch: Watch
-) -> dict[int, int]:
+def _finish(study: Study, trial: optuna.Trial, reports: list[Report], objective: Objective, watch: Watch) -> str | None:
     """Tells the result of a training that ran to its end; its network is exported when it enters the front.
 
-    Returns what was queued to be timed again: number of a disturbed trial, number of its repeat.
+    Returns what disturbed the training, if anything did.
     """
     last = reports[-1]
-    accuracy = accuracy_of(study, last)
+    accuracy, observed = accuracy_of(study, last), watch.observed(last, objective.reference)
     result = Result(
         trial.number,
         "COMPLETE",
         (last.train_seconds, accuracy),
-        records.explanation(reports, [accuracy_of(study, report) for report in reports])
-        | watch.observed(last, objective.reference),
+        records.explanation(reports, [accuracy_of(study, report) for report in reports]) | observed,
         violation=study.floor - accuracy,
     )
     try:
-        return storage.patiently(lambda: _settle(study, result, objective))
+        storage.patiently(lambda: _settle(study, result, objective))
     except storage.FAILURES as error:  # whether it is on the front is seen when it is told; `collect` follows
         _export(study, result, objective)
         raise study.put_aside(result, error) from error
+    return cast("str | None", observed.get(records.NOISY))
 
 
-def _settle(study: Study, result: Result, objective: Objective) -> dict[int, int]:
-    """Tells a finished result, with its network if it is on the front; networks that it dominates are removed.
-
-    Returns what was queued to be timed again: number of a disturbed trial, number of its repeat.
-    """
+def _settle(study: Study, result: Result, objective: Objective) -> None:
+    """Tells a finished result, with its network if it is on the front; networks that it dominates are removed."""
     with study.exclusive():  # the front must not change between the export and the result
         before = study.snapshot()
         if result.trial in before.with_trial(_as_told(before.trials[result.trial], result)).kept:
@@ -179,10 +174,8 @@ def _settle(study: Study, result: Result, objective: Objective) -> dict[int, int
         study.tell(result)
         now = study.snapshot()
         study.fix_reference(now)
-        queued = recovery.repeat_disturbed(study, now)
         for left in {point.trial for point in before.outcomes} - now.kept:
             study.networks.remove(left)
-    return queued
 
 
 def _as_told(trial: FrozenTrial, result: Result) -> FrozenTrial:

@@ -21,9 +21,15 @@ from spaces import SPACES
 from spaces.base import Given
 from spaces.restricted import check, suggestion, walk
 
-MIN_FLOOR = 0.2  # accuracy
 UNREADABLE = (LookupError, TypeError, ValueError, AttributeError)  # what another version has written looks like this
 IDENTIFYING = ("device", "data", "timing_version")  # facts that enter the identity of a study
+FLOOR_SHARE = 1 / 8  # of the way from chance to an accuracy of 1: the floor where a study names none
+
+# TIMING_VERSION of objectives.device.clock, and what changed with it. Seconds of two versions share no front.
+TIMING = {
+    2: "the last deployment of a run is charged",
+    3: "seconds on a CPU are CPU time, no longer wall time; runs are charged for each table of images that they use",
+}
 
 
 def find(name: str, database: Database) -> optuna.Study | None:
@@ -51,6 +57,11 @@ def opened(name: str, spec: StudySpec, found: optuna.Study, database: Database) 
     study = _readable(name, spec, found, database)
     if differences := _changes(study, spec):
         raise _unlike(name, differences)
+    if spec.search.floor not in (None, study.floor):
+        raise UsageError(
+            f"study {name!r} counts results from a floor of {study.floor:g}, the file says {spec.search.floor:g}: "
+            "start a new study with --as NAME, or restore what it was"
+        )
     return study
 
 
@@ -187,9 +198,7 @@ def created(
         check(SPACES[spec.space.name], given, spec.restrictions)
     except ValueError as error:
         raise UsageError(f"study {name!r} on this device and data: {error}") from error
-    floor = spec.search.floor
-    if floor is None:
-        floor = max(MIN_FLOOR, 2 / facts["data"]["n_classes"])
+    floor = spec.search.floor if spec.search.floor is not None else default_floor(spec.metric, facts["data"])
     try:
         study = optuna.create_study(study_name=name, storage=database.optuna, directions=["minimize", "maximize"])
     except optuna.exceptions.DuplicatedStudyError as error:
@@ -204,6 +213,18 @@ def created(
         records.IDENTITY, identity(spec, given, {**facts, "workers": workers})
     )  # last: a study without it was never finished
     return Study(name, spec, study, database, given, floor)
+
+
+def default_floor(metric: str, data: Mapping[str, Any]) -> float:
+    """The accuracy below which a result counts for nothing: out of reach for a network that has learned nothing.
+
+    Chance is what a network that gives one answer to all images may reach: the share of the largest class. Validation
+    images of a single class tell nothing of a network: of them one counts as another's, so that the floor is below 1.
+    """
+    chance = 1 / data["n_classes"]
+    if metric == "plain":
+        chance = max(chance, min(data["largest_share"], 1 - 1 / data["n_val"]))
+    return float(round(chance + FLOOR_SHARE * (1 - chance), 6))
 
 
 def identity(spec: StudySpec, given: Given, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -234,12 +255,19 @@ def _unlike(name: str, differences: Sequence[str]) -> UsageError:
 
 def _told(stored: Mapping[str, Any], now: Mapping[str, Any], images: Mapping[str, str]) -> list[str]:
     """Where two identities differ, in words. `images`: digest -> name, as far as they are known."""
+    was, is_ = stored["timing_version"], now["timing_version"]
+    if was != is_:  # all else would hide it
+        changes = "; ".join(why for version, why in TIMING.items() if was < version <= is_)
+        return [
+            f"it was timed in another way (timing version {was}, this is {is_}"
+            f"{': since then ' if changes else ''}{changes}), and seconds of two ways share no front"
+        ]
     words, explained = content.differences(stored["data"], now["data"], images)
-    was, is_now = (
+    before, after = (
         {**each, "data": {key: value for key, value in each["data"].items() if key not in explained}}
         for each in (stored, now)
     )
-    return ([some(words, 5)] if words else []) + _differences(was, is_now)
+    return ([some(words, 5)] if words else []) + _differences(before, after)
 
 
 def _differences(stored: Any, now: Any, where: str = "") -> list[str]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from optuna.trial import FrozenTrial, TrialState
 from optuna.trial import Trial as OptunaTrial
-from optuna.trial import TrialState
 
 from search.study import records, recovery, repeats
+from search.study.snapshot import Snapshot
 from search.study.study import Study
 from spaces import SPACES
 from spaces.ladders import LADDERS
@@ -13,7 +14,7 @@ from spaces.restricted import usable_anchors
 
 
 def claim(study: Study, n_trials: int) -> OptunaTrial | None:
-    """The next trial of a total of `n_trials`, or a repeat; None when only what is running now is missing."""
+    """The next trial of a total of `n_trials`, then of its repeats; None when only what runs now is missing."""
     return study.patiently(lambda: _claim(study, n_trials))
 
 
@@ -22,10 +23,19 @@ def _claim(study: Study, n_trials: int) -> OptunaTrial | None:
         recovery.recover(study)
         now = study.snapshot()
         running = sum(trial.state == TrialState.RUNNING and not records.is_repeat(trial) for trial in now.trials)
-        if now.n_left(n_trials) > running:
-            return study.ask()
-        again = next(iter(repeats.waiting(now.trials)), None)
-        return study.ask(again) if again is not None else None
+        if (n_left := now.n_left(n_trials)) > 0:
+            return study.ask() if n_left > running else None
+        again = repeats.waiting(now.trials) or _repeat(study, now)
+        return study.ask(again[0]) if again else None
+
+
+def _repeat(study: Study, now: Snapshot) -> list[FrozenTrial]:
+    """Queues what is to be timed again next, if anything is: the repeat."""
+    due = repeats.due(now.trials, study.floor, study.spec.search.repeats)
+    if due is None:
+        return []
+    study.enqueue(due, {records.REPEAT_OF: records.first(due)})
+    return repeats.waiting(study.trials())
 
 
 def enqueue_anchors(study: Study) -> None:

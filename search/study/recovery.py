@@ -1,4 +1,4 @@
-"""What has to run again: trials whose process is gone, and trials that were disturbed."""
+"""Trials whose process is gone: found, failed, and queued again."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from search.host.owner import Owner
-from search.study import records, repeats
-from search.study.snapshot import Snapshot
+from search.study import records
 from search.study.study import Study
 
 MAX_RETRIES = 3  # of a trial whose worker was lost with the whole program, or whose device was lost
@@ -18,16 +17,12 @@ LEASE_SECONDS = 180  # without a heartbeat, a trial of another host is lost
 
 
 def recover(study: Study) -> list[int]:
-    """Tells kept results, then fails the trials whose process is gone and queues each again; their numbers.
-
-    Queues what else was about to be timed again when a process was killed.
-    """
+    """Tells kept results, then fails the trials whose process is gone and queues each again; their numbers."""
     with study.exclusive():
         study.tell_kept()
         lost = [trial for trial in study.trials() if trial.state == TrialState.RUNNING and is_lost(study, trial)]
         for trial in lost:
             lose(study, trial.number, "its process is gone")
-        repeat_disturbed(study, study.snapshot())
     return [trial.number for trial in lost]
 
 
@@ -53,14 +48,6 @@ def retry(study: Study, trial: FrozenTrial) -> None:
     """Queues a failed trial once more, with the same parameters and seeds."""
     if not any(other.user_attrs.get(records.RETRY_OF) == trial.number for other in study.trials()):
         study.enqueue(trial, {records.RETRY_OF: trial.number})
-
-
-def repeat_disturbed(study: Study, now: Snapshot) -> dict[int, int]:
-    """Queues what is to be timed again: number of a disturbed trial, number of its repeat."""
-    due = repeats.due(now.trials, study.floor, study.spec.search.repeats)
-    for trial in due:
-        study.enqueue(trial, {records.REPEAT_OF: records.first(trial)})
-    return {trial.number: len(now.trials) + n for n, trial in enumerate(due)}
 
 
 def is_lost(study: Study, trial: FrozenTrial) -> bool:

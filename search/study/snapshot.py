@@ -85,10 +85,14 @@ class Snapshot:
 
     @cached_property
     def reference(self) -> Reference | None:
-        """The worst corner of the hypervolume; None before BASELINE has run."""
-        if (stored := self.attributes.get(REFERENCE)) is not None:
-            return Reference(*stored)
-        return Reference(WORSE_THAN_BASELINE * self.baseline.values[0], self.floor) if self.baseline else None
+        """The worst corner of the hypervolume; None before BASELINE has run.
+
+        None as well where the floor is 1, as it was for two classes once: nothing lies above it.
+        """
+        stored = self.attributes.get(REFERENCE)
+        if stored is None and self.baseline is not None:
+            stored = [WORSE_THAN_BASELINE * self.baseline.values[0], self.floor]
+        return Reference(*stored) if stored is not None and stored[1] < 1 else None
 
     @property
     def is_reference_final(self) -> bool:
@@ -98,10 +102,11 @@ class Snapshot:
     def hypervolume(self, outcomes: Sequence[Outcome] | None = None) -> tuple[float, float] | None:
         """(hypervolume, share of the whole box) of the front or of given outcomes; None before BASELINE has run.
 
-        The box reaches from the reference down to the fastest anchor and up to an accuracy of 1.
+        The box reaches from the reference down to the fastest anchor and up to an accuracy of 1; what is faster than
+        that anchor counts in the share as if it were as fast.
         """
         anchors = [trial.values[0] for trial in self.points if records.ANCHOR in trial.user_attrs]
-        if self.reference is None or not anchors:
+        if self.reference is None or not anchors or min(anchors) >= self.reference.train_seconds:
             return None
         points = self.front if outcomes is None else outcomes
         return hypervolume(points, self.reference), normalised_hypervolume(points, self.reference, min(anchors))
@@ -112,7 +117,8 @@ class Snapshot:
 
     def is_complete(self, n_trials: int) -> bool:
         """Whether it has so many trials, and nothing is left to be timed again."""
-        return not self.n_left(n_trials) and not self.unsettled
+        limit = self.spec.search.repeats
+        return not self.n_left(n_trials) and not repeats.pending(self.trials, self.floor, limit)
 
     def with_trial(self, trial: FrozenTrial) -> Snapshot:
         """This snapshot with a trial as it will be in the database."""

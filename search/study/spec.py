@@ -107,7 +107,7 @@ class SearchSection(_Section):
     timeout: Seconds | None = None  # per invocation
     sampler: Literal["tpe", "nsga2", "random"] = "tpe"
     stopping: str = "front"
-    floor: Annotated[float, Field(ge=0, lt=1)] | None = None  # accuracy; absent: twice chance level, at least 0.2
+    floor: Annotated[float, Field(ge=0, lt=1)] | None = None  # accuracy; absent: see opening.default_floor
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     repeats: Annotated[int, Field(ge=0, le=5)] = 2  # how often a candidate for the front that was disturbed is re-timed
 

@@ -91,17 +91,13 @@ class Study:
     def ask(self, waiting: FrozenTrial | None = None) -> OptunaTrial:
         """The next trial, signed by this process: one from the queue (anchors, what was interrupted), or a new one.
 
-        `waiting`: this one from the queue.
+        `waiting`: this one from the queue, where repeats wait as well.
         """
         with self.exclusive():
             trials = self.trials()
             n_waiting = sum(trial.state == TrialState.WAITING for trial in trials)
             self.optuna.sampler = sampler(self.spec.search.sampler, self.spec.search.seed, len(trials), n_waiting)
-            if waiting is None:
-                trial = self.optuna.ask()
-            else:
-                self.storage.set_trial_state_values(waiting._trial_id, TrialState.RUNNING)
-                trial = OptunaTrial(self.optuna, waiting._trial_id)
+            trial = self._begun(waiting or next(filter(_is_searched, trials), None))
             try:
                 trial.set_user_attr(records.OWNER, this_process().to_json())
                 pipeline = self.pipeline(trial)
@@ -111,6 +107,14 @@ class Study:
                 self.requeue(trial)
                 raise
         return trial
+
+    def _begun(self, waiting: FrozenTrial | None) -> OptunaTrial:
+        """The trial from the queue, or a new one, as `optuna.Study.ask` begins it, which takes any that waits."""
+        self.optuna._thread_local.cached_all_trials = None
+        if waiting is None:
+            return OptunaTrial(self.optuna, self.storage.create_new_trial(self.optuna._study_id))
+        self.storage.set_trial_state_values(waiting._trial_id, TrialState.RUNNING)
+        return OptunaTrial(self.optuna, waiting._trial_id)
 
     def pipeline(self, trial: OptunaTrial) -> Pipeline:
         """The pipeline that the trial chooses."""
@@ -206,3 +210,8 @@ class Study:
         """Says that trials still run: for other hosts, which cannot look at this one's processes."""
         for trial_id in trial_ids:
             self.storage.record_heartbeat(trial_id)
+
+
+def _is_searched(trial: FrozenTrial) -> bool:
+    """Whether the trial waits for the search, not for its end."""
+    return trial.state == TrialState.WAITING and not records.is_repeat(trial)

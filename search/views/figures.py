@@ -59,9 +59,8 @@ def note(trial: FrozenTrial) -> str:
         lines.append(f"* message: {literal(attributes[records.MESSAGE])}")
     if curve:
         epoch, seconds, accuracy, _ = curve[-1]
-        lines.append(
-            f"* epoch {epoch} of {attributes[records.PIPELINE]['epochs']}: {accuracy:.2%} after {seconds:.2f} s"
-        )
+        took = records.in_seconds(seconds, attributes.get(records.WALL_SECONDS))
+        lines.append(f"* epoch {epoch} of {attributes[records.PIPELINE]['epochs']}: {accuracy:.2%} after {took}")
         lines.append(
             f"* {attributes['n_parameters']:,} parameters, {attributes['inference_flops'] / 1e6:.2f} MFLOP an inference"
         )

@@ -59,17 +59,45 @@ def lines(now: Snapshot) -> list[str]:
     said = [
         "Seconds: training time on this device. Accuracy: of the validation images. Speed-up, difference in points and "
         "FLOPs of an inference: against BASELINE.",
+        *_nothing_passed(now),
         *_disturbed(now),
+        *_on_the_wall(now),
         *_test_time(now),
         f"trials      {ended}" + (f" ({reasons})" if reasons else ""),
     ]
     if (volume := now.hypervolume()) is not None:
-        said.append(f"hypervolume {volume[1]:.3f} (1: the box down to the fastest anchor, up to 100 %)")
+        said.append(f"hypervolume {volume[1]:.3f} of the box down to the fastest anchor, up to 100 %")
     return [
         *said,
         f"models      {now.artifacts} ({disk.words(disk.folder_bytes(now.artifacts))})",
         f"database    {now.database.shown} ({disk.words(disk.database_bytes(now.database.url))})",
         f"dashboard   {command('dashboard')} --study {now.name}{now.database.option}",
+    ]
+
+
+def _nothing_passed(now: Snapshot) -> list[str]:
+    """Where no run reached the floor: the floor, the best below it, and how to set another."""
+    ended = [t for t in now.trials if t.user_attrs.get(records.CURVE) and records.reason(t) != "diverged"]
+    if now.front or not ended:
+        return []
+    best = max(ended, key=lambda trial: trial.user_attrs[records.CURVE][-1][2])
+    _, seconds, accuracy, _ = best.user_attrs[records.CURVE][-1]
+    return [
+        f"Nothing reached the floor of {now.floor:.2%} accuracy, below which a result counts for nothing. "
+        f"The best below it: trial {best.number}, {accuracy:.2%} after {seconds:.2f} s, {records.in_words(best)}.",
+        "For another floor set floor = ... under [search] in the study file, and begin a new study with --as NAME.",
+    ]
+
+
+def _on_the_wall(now: Snapshot) -> list[str]:
+    """How long trainings took by the clock on the wall, where that is another time."""
+    walls = [(t.number, t.values[0], t.user_attrs.get(records.WALL_SECONDS) or t.values[0]) for t in now.front_trials]
+    number, seconds, wall = max(walls, key=lambda each: abs(each[2] / each[1] - 1), default=(0, 1.0, 1.0))
+    if abs(wall / seconds - 1) <= records.MUCH:
+        return []
+    return [
+        "Seconds are those that the processor worked for a training; by the clock on the wall it took up to "
+        f"{wall / seconds:.2g}x as long (trial {number}: {wall:.2f} s)."
     ]
 
 

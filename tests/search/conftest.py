@@ -45,7 +45,9 @@ FACTS: dict[str, Any] = {
         "channels": 1,
         "n_classes": 10,
         "n_train": 200,
+        "n_val": 50,
         "flip": False,
+        "largest_share": 0.1,
     },
     "skipped": [],
     "warnings": [],
@@ -92,8 +94,8 @@ class Scripted:
     exported: list[Path] = field(default_factory=list)
     trained: list[Pipeline] = field(default_factory=list)
     seeds: list[Seeds] = field(default_factory=list)
-    shares: Mapping[int, float] = field(default_factory=dict)  # number of a training: what it gets of its core
-    step_seconds: float = 1e-3  # of the reference workload
+    slow: Mapping[int, float] = field(default_factory=dict)  # number of a training: times that the ...
+    step_seconds: float = 1e-3  # ... reference workload takes after it, a step
     n_steps: list[int] = field(default_factory=list)  # of it, each time
 
     def facts(self) -> dict[str, object]:
@@ -106,12 +108,12 @@ class Scripted:
         self.trained.append(pipeline)
         self.seeds.append(seeds)
         number = len(self.trained) - 1
-        script, share = self.trainings[number], self.shares.get(number, 1.0)
+        script = self.trainings[number]
         if isinstance(script, BaseException):
             yield report(1, pipeline.epochs, 1.0, 0.5)
             raise script
         for epoch, (seconds, accuracy) in enumerate(script, start=1):
-            yield report(epoch, len(script), seconds, accuracy, process_seconds=seconds * share)
+            yield report(epoch, len(script), seconds, accuracy)
 
     def export(self, folder: Path, about: Mapping[str, object]) -> None:
         folder.mkdir(parents=True)
@@ -119,7 +121,7 @@ class Scripted:
 
     def reference(self, n_steps: int) -> Reading:
         self.n_steps.append(n_steps)
-        return Reading(self.step_seconds)
+        return Reading(self.step_seconds * self.slow.get(len(self.trained) - 1, 1.0))
 
     def halt(self) -> None:
         pass
@@ -139,7 +141,7 @@ def report(epoch: int, epochs: int, seconds: float, accuracy: float, **changes: 
         "settled": True,
         "loss": 1.0,
         "diverged": False,
-        "process_seconds": seconds,
+        "wall_seconds": seconds,
         "boundary_seconds": 0.0,
         "eval_seconds": 0.1,
         "train_flops": 1e9,

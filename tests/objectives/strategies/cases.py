@@ -132,7 +132,7 @@ def untimed(report: Report) -> Report:
     """A report without what differs from run to run."""
     return replace(
         report,
-        **dict.fromkeys(("train_seconds", "process_seconds", "boundary_seconds", "eval_seconds"), 0.0),
+        **dict.fromkeys(("train_seconds", "wall_seconds", "boundary_seconds", "eval_seconds"), 0.0),
         **dict.fromkeys(("peak_memory", "eval_peak_memory"), 0),
     )
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 import socket
 import sqlite3
 from collections.abc import Callable, Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,14 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from objectives.device.clock import TIMING_VERSION
 from search import trial
 from search.database import storage
 from search.errors import StorageError, UsageError
 from search.pareto.front import Reference
 from search.study import opening, queue, records, recovery, spec
 from search.study.study import Study
+from search.views import figures, summary
 from search.views.display import Display
 from spaces.base import BASELINE, baseline
 from tests.search.conftest import FACTS, FORMATS, TOML, Scripted
@@ -72,14 +76,86 @@ def test_the_reference_is_fixed_when_the_baseline_has_run(new_study: Callable[..
     objective = Scripted([GOOD] * 4)
     for _ in range(4):
         trial.run(made, made.ask(), objective, Display(), math.inf)
-    assert made.snapshot().reference == Reference(20.0, 0.2)
+    assert made.snapshot().reference == Reference(20.0, 0.2125)
     again = opening.resumed("tiny", made.spec, opening.find("tiny", made.database), made.database, FACTS)
     assert again.snapshot().reference == made.snapshot().reference
 
 
-def test_the_floor_is_twice_chance_but_at_least_a_fifth(new_study: Callable[..., Study]) -> None:
-    assert new_study("ten").floor == 0.2
-    assert new_study("given", floor=0.4).floor == 0.4
+@pytest.mark.parametrize(
+    ("n_classes", "largest_share", "metric", "floor"),
+    [
+        (10, 0.1, "plain", 0.2125),
+        (2, 0.5, "plain", 0.5625),
+        (3, 0.34, "plain", 0.4225),
+        (2, 0.9, "plain", 0.9125),
+        (2, 0.9, "balanced", 0.5625),
+        (1000, 0.002, "plain", 0.12675),
+    ],
+)
+def test_the_floor_is_an_eighth_of_the_way_from_chance_to_perfection(
+    n_classes: int, largest_share: float, metric: str, floor: float
+) -> None:
+    data = {"n_classes": n_classes, "largest_share": largest_share, "n_val": 500}
+    assert opening.default_floor(metric, data) == pytest.approx(floor)
+
+
+def test_the_floor_of_any_data_is_above_what_one_answer_for_all_reaches_and_within_reach() -> None:
+    for n_classes, n_val in product(range(2, 1001), (1, 2, 7, 200, 5000)):
+        for largest in {-(-n_val // n_classes), n_val // 2 + 1, n_val - 1, n_val}:  # images of the largest class
+            share = largest / n_val
+            data = {"n_classes": n_classes, "largest_share": round(share, 6), "n_val": n_val}
+            assert 1 / n_classes < opening.default_floor("balanced", data) < 1
+            floor = opening.default_floor("plain", data)
+            assert 1 / n_classes < floor < 1
+            assert share < floor or share == 1
+
+
+def test_the_floor_of_the_study_file_goes_first_and_does_not_change(new_study: Callable[..., Study]) -> None:
+    assert new_study("ten").floor == 0.2125
+    made = new_study("given", floor=0.4)
+    assert made.floor == 0.4
+    assert opening.resumed("given", made.spec, made.optuna, made.database, FACTS).floor == 0.4
+    other = made.spec.model_copy(update={"search": made.spec.search.model_copy(update={"floor": 0.3})})
+    with pytest.raises(
+        UsageError, match=r"a floor of 0\.4, the file says 0\.3: start a new study with --as NAME"
+    ):
+        opening.resumed("given", other, made.optuna, made.database, FACTS)
+
+
+@pytest.mark.parametrize("floor", [0.0, 0.5625, 0.9999, 1.0])
+def test_a_study_of_any_floor_is_shown_also_where_nothing_reaches_it(
+    floor: float, new_study: Callable[..., Study]
+) -> None:
+    """1.0 was the floor of two classes once."""
+    made = new_study(stopping="none")
+    made.optuna.set_user_attr(records.FLOOR, floor)
+    made = opening.opened("tiny", made.spec, made.optuna, made.database)
+    queue.enqueue_anchors(made)
+    for _ in range(2):
+        trial.run(made, made.ask(), Scripted([[(1.0, 0.3), (2.0, 0.55)]]), Display(), math.inf)
+    shown = "\n".join(summary.lines(made.snapshot()))
+    assert summary.table(made.snapshot()).columns
+    assert json.dumps(summary.as_json(made.snapshot()))
+    assert figures.hypervolume_history(made.snapshot()).data
+    assert ("Nothing reached the floor of" in shown) == (floor > 0.55)
+    if floor > 0.55:
+        assert f"{floor:.2%} accuracy" in shown
+        assert "The best below it: trial 0, 55.00% after 2.00 s, BASELINE: fp32" in shown
+        assert "set floor = ... under [search] in the study file" in shown
+    assert (made.snapshot().hypervolume() is None) == (floor == 1.0)
+
+
+def test_a_study_that_was_timed_in_another_way_is_refused_with_the_reason(new_study: Callable[..., Study]) -> None:
+    made = new_study()
+    for now, said in [
+        (TIMING_VERSION, "since then the last deployment of a run is charged; seconds on a CPU are CPU time"),
+        (0, "(timing version 1, this is 0), and"),
+    ]:
+        with pytest.raises(UsageError, match=r"was timed in another way.*start a new study with --as NAME") as refused:
+            opening.resumed("tiny", made.spec, made.optuna, made.database, FACTS | {"timing_version": now})
+        assert said in str(refused.value)
+        assert "\n" not in str(refused.value)
+    assert max(opening.TIMING) == TIMING_VERSION  # a version without a reason is not one
 
 
 def changed(**paths: object) -> Mapping[str, Any]:
@@ -97,7 +173,7 @@ def other(value: object) -> object:
     return not value if isinstance(value, bool) else f"another {value}" if isinstance(value, str) else 77
 
 
-MEASURED = {"device__model": "another processor", "data__content": "d", "timing_version": 2} | {
+MEASURED = {"device__model": "another processor", "data__content": "d"} | {
     f"{section}__{key}": other(value)
     for section in ("device", "data")
     for key, value in FACTS[section].items()
