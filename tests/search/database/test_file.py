@@ -131,6 +131,14 @@ def test_what_is_no_database_of_studies_is_refused_and_stays_as_it_is(
     assert after == before
 
 
+def test_a_working_directory_that_is_gone_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(StorageError, match="the working directory is gone"), opened("sqlite:///x.db"):
+        pass
+
+
 @pytest.mark.parametrize(("version", "said"), [("v9.9.9.a", "of another Optuna"), ("v3.0.0.a", "storage upgrade")])
 def test_a_database_of_another_optuna_is_used_by_nobody_who_does_not_say_so(
     version: str, said: str, tmp_path: Path
