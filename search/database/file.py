@@ -6,39 +6,41 @@ No path is ever pasted into a URL: `%20`, `?` and `#` are ordinary characters of
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 from functools import partial
 from pathlib import Path
 
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
-from sqlalchemy.engine import URL
 from sqlalchemy.pool import QueuePool
 
 from search.errors import StorageError
 
-BACKEND = "sqlite"
+URL = re.compile(r"sqlite(\+\w+)?://(/(?P<path>.*))?", re.DOTALL)
 COMMON = "optuna.db"  # the name of the default database, whose networks lie in `artifacts`
 MAGIC = b"SQLite format 3\0"  # SQLite's file format, section 1.3
 BESIDE = ("-wal", "-shm", "-journal")  # what SQLite keeps beside a database, after its name
 READ_ONLY = "is read-only here: copy it to where you may write, or name another with --storage"
 
 
-def real_path(url: URL) -> Path:
-    """The file of an SQLite URL; behind links the one that they lead to, so that all of its names are one.
+def real_path(storage_url: str) -> Path | None:
+    """The file of an SQLite URL, behind links the one that they lead to, so that all its names are one; else None.
 
     Raises:
         StorageError: the URL names no file.
     """
-    if not url.database or url.database == ":memory:":
+    if not (found := URL.match(storage_url)):
+        return None
+    if found["path"] in (None, "", ":memory:"):
         raise StorageError("a study needs a database that outlives the process, e.g. sqlite:///studies/optuna.db")
-    if url.query:
-        raise StorageError(f"{url}: a URL of SQLite is a path and nothing else; '?' in it begins options: leave it out")
+    if options := re.search(r"\?[a-z_]+=.*", found["path"]):
+        raise StorageError(f"the options {options[0]!r} of a URL of SQLite are not supported: leave them out")
     try:
-        here, real = os.path.join(os.getcwd(), url.database), os.path.realpath(url.database)
+        here, real = os.path.join(os.getcwd(), found["path"]), os.path.realpath(found["path"])
     except OSError as error:
         raise StorageError(f"the working directory is gone ({error.strerror}): go to one that exists") from error
-    return Path(url.database if here == real else real)
+    return Path(found["path"] if here == real else real)
 
 
 def is_read_only(path: Path) -> bool:

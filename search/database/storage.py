@@ -164,6 +164,8 @@ def url(flag: str | None, from_spec: str | None) -> str:
 
 def shown(storage_url: str) -> str:
     """The URL as it may be printed: without a password."""
+    if file.URL.match(storage_url):
+        return storage_url
     try:
         parsed = sqlalchemy.make_url(storage_url)
         if "password" in parsed.query:  # libpq reads it there as well
@@ -340,8 +342,10 @@ def sqlite_path(storage_url: str) -> Path | None:
     Raises:
         StorageError: not a URL, or none of a file.
     """
+    if (path := file.real_path(storage_url)) is not None:
+        return path
     try:
-        parsed = sqlalchemy.make_url(storage_url)
+        sqlalchemy.make_url(storage_url)
     except SQLAlchemyError as error:
         raise StorageError(f"the storage is not an SQLAlchemy URL, e.g. {DEFAULT_URL}") from error
-    return file.real_path(parsed) if parsed.get_backend_name() == file.BACKEND else None
+    return None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+import shlex
+import signal
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,10 +13,12 @@ import pytest
 
 from objectives.pipeline import Pipeline, Reading, Report
 from objectives.task import Seeds
+from search.__main__ import main
 from search.database import storage
+from search.host.interruptions import INTERRUPTIONS
 from search.study import opening, spec
 from search.study.study import Study
-from tests.search.place import Place
+from tests.search.place import Done, Place
 
 TOML = """
 [data]
@@ -53,6 +57,33 @@ FACTS: dict[str, Any] = {
     "warnings": [],
 }
 FORMATS = {"fp32": None, "tf32": "no GPU", "bf16": None, "fp16": "slow"}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def attentive() -> None:
+    """Interruptions reach the programs under test, also where the tests run in the background of a shell."""
+    for number in INTERRUPTIONS:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
+
+
+@pytest.fixture
+def command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Callable[[str], Done]]:
+    """Runs a command of the program in this process, in the folder of the test."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FRONTRUNNER_RUN_DIR", str(tmp_path / "run"))
+    monkeypatch.delenv("OPTUNA_STORAGE", raising=False)
+
+    def run(line: str) -> Done:
+        code = main(shlex.split(line))
+        return Done(code, *capsys.readouterr())
+
+    handlers = {number: signal.getsignal(number) for number in INTERRUPTIONS}
+    yield run
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture
