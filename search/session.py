@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from math import inf
+from pathlib import Path
 from typing import cast
 
 import optuna
@@ -45,6 +46,8 @@ def run(options: argparse.Namespace, training: Training) -> None:
     name, spec = asked(options)
     _check_place(options)
     display = _display(options)
+    if name not in (options.as_name, Path(options.study).stem):
+        display.say(f"what the command line changes makes it study {name!r}; --as NAME calls it otherwise")
     database = storage.open_storage(storage.url(options.storage, spec.storage))
     if (warning := storage.on_network_file_system(database.url)) is not None:
         display.say(f"warning: {warning}")

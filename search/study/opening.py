@@ -172,9 +172,9 @@ def identity(spec: StudySpec, given: Given, facts: Mapping[str, Any]) -> dict[st
 
 
 def _check_same(
-    name: str, stored: Mapping[str, Any], now: Mapping[str, Any], images: Mapping[str, str] | None = None
+    name: str, stored: Mapping[str, Any], now: Mapping[str, Any], images: content.Names | None = None
 ) -> None:
-    """`images`: digest -> name, as far as they are known."""
+    """`images`: their names, as far as they are known."""
     words, explained = content.differences(stored["data"], now["data"], images or {})
     was, is_now = (
         {**each, "data": {key: value for key, value in each["data"].items() if key not in explained}}

@@ -245,7 +245,8 @@ def _found(path: str, root: str | None) -> str:
     """Where the folder of a command line lies: under the root if it is there, else as it stands."""
     plain = expanded(path)
     under = os.path.join(expanded(root), plain) if root else plain
-    return os.path.realpath(under if os.path.isdir(under) else plain)
+    found = under if os.path.isdir(under) else plain
+    return os.path.realpath(found) if os.path.isdir(found) else found
 
 
 def _without_places(data: DataSection) -> dict[str, object]:

@@ -90,7 +90,7 @@ def test_an_empty_class_and_a_folder_without_classes_are_refused_by_name(tmp_pat
     folder = make_folder(tmp_path / "data", [3, 3])
     (folder / "newt").mkdir()
     (folder / "newt" / "readme.txt").write_text("soon")
-    with pytest.raises(DataError, match=r"class folder .*newt' has no images"):
+    with pytest.raises(DataError, match=r"class 'newt' in .* has no images"):
         load_folder(folder)
     (tmp_path / "flat").mkdir()
     (tmp_path / "flat" / "x.pgm").write_bytes(grey(0))
