@@ -212,12 +212,12 @@ def override(
     changes: dict[str, dict[str, object]] = {"data": {}, "search": {}}
     label = ""
     if data is not None:
-        changes["data"]["name"] = data
+        changes["data"] = {"name": data, "labels": None}  # the table of a study file is that of its own folder
         label = data.partition(":")[0]
     if labels is not None:
         here = os.path.realpath(expanded(labels))
         changes["data"]["labels"] = here if os.path.isfile(here) else labels
-        label = label or "labels"
+        label = label or "labels"  # without `data`: another table for the folder of the study file
     if n_train is not None:
         changes["data"]["n_train"] = n_train
         label = label or "n-train"
