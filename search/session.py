@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from math import inf
+from pathlib import Path
 from typing import Any, cast
 
 import optuna
@@ -46,6 +47,8 @@ def run(asked: Invocation, training: Training) -> None:
     name, spec = asked.asked()
     place = _place(asked)
     display = _display(asked)
+    if name not in (asked.as_name, Path(asked.study).stem):
+        display.say(f"what the command line changes makes it study {name!r}; --as NAME calls it otherwise")
     url = storage.url(asked.storage, spec.storage)
     file = storage.sqlite_path(url)
     is_new = file is not None and not file.parent.exists()

@@ -30,7 +30,7 @@ def of_classes(classes: Sequence[str], labels: npt.NDArray[np.int64], val: npt.N
     if len(unseen := np.flatnonzero(validated == 0)):
         which = some([classes[label] for label in unseen.tolist()])
         lines.append(
-            f"{len(unseen)} of {len(classes)} classes have no validation image ({which}): no accuracy sees them"
+            f"classes without a validation image: {len(unseen)} of {len(classes)} ({which}): no accuracy sees them"
         )
     return tuple(lines)
 
@@ -44,5 +44,5 @@ def look_alikes(classes: Sequence[str]) -> list[str]:
         first = seen.setdefault(" ".join(visible.casefold().split()), name)
         if first is not name:
             same = unicodedata.normalize("NFC", first) == unicodedata.normalize("NFC", name)
-            pairs.append(f"{name!r} in two Unicode forms" if same else f"{first!r} and {name!r}")
+            pairs.append(f"{first!r} in two Unicode forms" if same else f"{first!r} and {name!r}")
     return pairs

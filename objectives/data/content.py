@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from objectives.data.sources import counted
+
 MAX_NAMED = 10_000  # images: of more, a difference is told by numbers alone
 MODULUS = 2**64
 _SETTINGS = ("name", "size", "channels")  # where one of these differs, no image is what it was
 
 Class = tuple[str, int, str]  # name, images, the sum of their digests: the same whatever their order
+Names = Mapping[str, Mapping[str, str]]  # class -> digest -> name of an image
 
 
 def digests(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint64]:
@@ -33,16 +36,18 @@ def by_class(found: npt.NDArray[np.uint64], labels: npt.NDArray[np.int64], class
     return tuple((name, int(n), f"{total:016x}") for name, n, total in zip(classes, counts, sums.tolist(), strict=True))
 
 
-def names_of(found: npt.NDArray[np.uint64], names: Sequence[str]) -> dict[str, str]:
-    """Digest -> name of every image that is a file of its own, where they are few enough to be told by name."""
-    if len(names) > MAX_NAMED:
-        return {}
-    return {f"{digest:016x}": name for digest, name in zip(found[:, 0].tolist(), names, strict=False)}
+def names_of(
+    found: npt.NDArray[np.uint64], labels: npt.NDArray[np.int64], classes: Sequence[str], names: Sequence[str]
+) -> Names:
+    """The name of every image that is a file of its own, where they are few enough to be told by name."""
+    known: dict[str, dict[str, str]] = {}
+    if len(names) <= MAX_NAMED:
+        for digest, label, name in zip(found[:, 0].tolist(), labels.tolist(), names, strict=False):
+            known.setdefault(classes[label], {})[f"{digest:016x}"] = name
+    return known
 
 
-def differences(
-    stored: Mapping[str, Any], now: Mapping[str, Any], names: Mapping[str, str]
-) -> tuple[list[str], set[str]]:
+def differences(stored: Mapping[str, Any], now: Mapping[str, Any], names: Names) -> tuple[list[str], set[str]]:
     """(how the data of a study differ from those of now, in words; the facts that these words explain).
 
     The sum of digests gives away a single image that was added: what it grew by is the digest of that image, which
@@ -67,11 +72,11 @@ def differences(
     return [], {"classes", "split"}
 
 
-def _difference(name: str, before: tuple[int, int], after: tuple[int, int], names: Mapping[str, str]) -> str:
+def _difference(name: str, before: tuple[int, int], after: tuple[int, int], names: Names) -> str:
     added = after[0] - before[0]
-    if added == 1 and (image := names.get(f"{(after[1] - before[1]) % MODULUS:016x}")):
+    if added == 1 and (image := names.get(name, {}).get(f"{(after[1] - before[1]) % MODULUS:016x}")):
         return f"1 image added: {image}"
     if added == 0:
         return f"images of {name} changed"
-    what = f"{abs(added)} image{'s' if abs(added) > 1 else ''} {'added to' if added > 0 else 'removed from'} {name}"
-    return f"{what} (class {'new' if not before[0] else 'gone'})" if not before[0] or not after[0] else what
+    what = f"{counted(abs(added), 'image')} {'added to' if added > 0 else 'removed from'} {name}"
+    return what if before[0] and after[0] else f"{what} (class {'gone' if before[0] else 'new'})"

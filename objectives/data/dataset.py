@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from objectives.data import cautions, content
 from objectives.data.duplicates import Positions, repetitions
 from objectives.data.folders import read_folder
-from objectives.data.sources import Bytes, Labelled, cifar, digits, expanded, fashion_mnist, printable, some
+from objectives.data.sources import Bytes, Labelled, cifar, counted, digits, expanded, fashion_mnist, printable, some
 from objectives.errors import DataError
 from objectives.task import DataSpec
 
@@ -56,9 +56,7 @@ class Dataset:
     warnings: tuple[str, ...]  # what a user should know of the images that are used, a line each
     about: str = ""  # how many images of what kind, and how they are split: a line
     by_class: tuple[content.Class, ...] = ()  # what tells two data sets apart in words
-    named: Mapping[str, str] = field(
-        default_factory=dict
-    )  # digest -> name of every image; empty where they are no files, or many
+    named: content.Names = field(default_factory=dict)  # every image; empty where they are no files, or many
 
     @property
     def size(self) -> int:
@@ -111,7 +109,7 @@ def load(spec: DataSpec, device: torch.device) -> Dataset:
         ),
         about=_about(found, len(train), len(val)),
         by_class=content.by_class(known, found.labels, found.classes),
-        named=content.names_of(known, found.names),
+        named=content.names_of(known, found.labels, found.classes, found.names),
     )
 
 
@@ -181,11 +179,10 @@ def _without_small_classes(found: Labelled, drop: bool) -> Labelled:
         hint = f"; some look alike: {some(alike)}" if alike else ""
         needed = "fewer than two images" if least == 2 else "no image to train on"
         way_out = f"add images or set drop_small_classes = true{hint}"
-        raise DataError(f"{len(small)} classes have {needed} ({some(small)}): {way_out}")
+        raise DataError(f"{counted(len(small), 'class')} with {needed} ({some(small)}): {way_out}")
     if len(large) < 2:
         dropped = f" once {some(small)} are dropped" if small else ""
-        one = "is 1 class" if len(large) == 1 else f"are {len(large)} classes"
-        raise DataError(f"there {one}{dropped}: a classifier needs at least two, add images")
+        raise DataError(f"only {counted(len(large), 'class')}{dropped}: a classifier needs at least two, add images")
     position = np.full(len(found.classes), -1)
     position[large] = np.arange(len(large))
     kept = position[found.labels] >= 0
@@ -196,7 +193,7 @@ def _without_small_classes(found: Labelled, drop: bool) -> Labelled:
         classes=tuple(found.classes[i] for i in large),
         names=tuple(name for name, keep in zip(found.names, kept, strict=True) if keep) if found.names else (),
         validates=None if found.validates is None else found.validates[kept],
-        remarks=(*found.remarks, f"without {len(small)} small classes ({some(small)})"),
+        remarks=(*found.remarks, f"without {counted(len(small), 'small class')} ({some(small)})"),
     )
 
 

@@ -15,7 +15,7 @@ from objectives.data.content import digests
 from objectives.data.decoding import NO_IMAGE, Decoded
 from objectives.data.labels import tabled
 from objectives.data.listing import Layout
-from objectives.data.sources import Labelled, printable, some
+from objectives.data.sources import Labelled, counted, printable, some
 from objectives.data.splits import arranged
 from objectives.errors import DataError
 
@@ -40,15 +40,14 @@ def read_folder(
     label = np.array([file.label for file in files], np.int64)
     high, low = digests(decoded.pixels).T
     order = np.lexsort((low, high, label))
-    lost = [printable(f"{layout.files[position].relative}: {fault}") for position, fault in sorted(faults.items())]
     n_others = len(decoded.faults) - len(faults)
-    others = (f"{n_others} other files are no images",) if n_others else ()
+    others = (f"{counted(n_others, 'file')} of other kinds left out",) if n_others else ()
     return Labelled(
         decoded.pixels[order],
         label[order],
         layout.classes,
         flip=True,
-        skipped=(*layout.skipped, *lost),
+        skipped=(*layout.skipped, *map(printable, _faults(layout, faults))),
         names=tuple(printable(files[position].relative) for position in order),
         validates=np.array([files[position].validates for position in order]) if layout.validation else None,
         validation=layout.validation,
@@ -65,14 +64,14 @@ def _check_losses(layout: Layout, decoded: Decoded, faults: dict[int, str], drop
         if present[label]:
             continue
         if lost[label]:
-            all_lost = _some_faults(layout, {at: why for at, why in faults.items() if layout.files[at].label == label})
-            way_out = f"repair or remove: {all_lost}"
+            of_class = {at: why for at, why in faults.items() if layout.files[at].label == label}
+            way_out = f"repair or remove: {some(_faults(layout, of_class))}"
             raise DataError(printable(f"no image of class {name!r} in {layout.top} can be read: {way_out}"))
         if not drop_empty:
-            within = [line for line in layout.skipped if line.startswith(f"{name}/")]
+            within = [line for line in layout.skipped if line.startswith(f"{name}/")] or layout.skipped
             hint = f" ({some(within)})" if within else ""
-            where = printable(f"class folder {str(layout.top / name)!r}")
-            raise DataError(f"{where} has no images{hint}: add some, remove it or set drop_small_classes = true")
+            way_out = "add some, remove it or set drop_small_classes = true"
+            raise DataError(printable(f"class {name!r} in {layout.top} has no images{hint}: {way_out}"))
     skipped = len(faults) + len(layout.skipped)
     total = len(decoded.kept) + skipped
     if skipped > max(3, total // 100):
@@ -85,7 +84,3 @@ def _check_losses(layout: Layout, decoded: Decoded, faults: dict[int, str], drop
 
 def _faults(layout: Layout, faults: dict[int, str]) -> list[str]:
     return [f"{layout.files[position].relative}: {fault}" for position, fault in sorted(faults.items())]
-
-
-def _some_faults(layout: Layout, faults: dict[int, str]) -> str:
-    return some(_faults(layout, faults))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from objectives.data.listing import File, Layout, Walk, is_image, stamp
-from objectives.data.sources import printable, some
+from objectives.data.sources import counted, printable, some
 from objectives.data.splits import TABLES, role
 from objectives.errors import DataError
 
@@ -48,7 +48,7 @@ def tabled(path: Path, table: Path, follow_links: bool) -> Layout:
             files.append(File(place, relative, position[row.label], row.split == "val", stamp(place)))
     if missing:
         first = f"line {missing[0].line}: {missing[0].file}"
-        what = f"{table} names {len(missing)} files that are not in {base} ({first})"
+        what = f"{table} names what is not in {base}: {counted(len(missing), 'file')} ({first})"
         raise DataError(printable(f"{what}: paths are relative to it, with the extension"))
     named = {os.path.normpath(base / row.file) for row in rows}
     validates = any(file.validates for file in files)
@@ -67,7 +67,7 @@ def tabled(path: Path, table: Path, follow_links: bool) -> Layout:
 
 def _remarks(table: Path, rows: Sequence[_Row]) -> tuple[str, ...]:
     n_test = sum(row.split == "test" for row in rows)
-    return (printable(f"{n_test} test images of {table.name} stay unopened"),) if n_test else ()
+    return (printable(f"{counted(n_test, 'test image')} of {table.name} left unopened"),) if n_test else ()
 
 
 def _unnamed(walk: Walk, base: Path, table: Path, named: set[str]) -> tuple[str, ...]:
@@ -75,7 +75,11 @@ def _unnamed(walk: Walk, base: Path, table: Path, named: set[str]) -> tuple[str,
     entries = ((entry, os.path.normpath(entry.path)) for entry, fault in walk.files(str(base)) if not fault)
     others = ((os.path.relpath(path, base), path) for entry, path in entries if path not in named)
     left = [name for name, path in others if role(name) != "test" and _may_be_image(path)]
-    return (printable(f"{len(left)} images are not in {table.name} and are left out ({some(left)})"),) if left else ()
+    return (
+        (printable(f"left out, because not in {table.name}: {counted(len(left), 'image')} ({some(left)})"),)
+        if left
+        else ()
+    )
 
 
 def _may_be_image(path: str) -> bool:

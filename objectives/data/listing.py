@@ -59,7 +59,7 @@ class Walk:
 
     def __init__(self, boundary: str, follow_links: bool) -> None:
         self._boundary, self._follow_links = os.path.realpath(boundary), follow_links
-        self.n_followed = 0  # links that led out
+        self.followed: set[str] = set()  # links that lead out
 
     def entries(self, place: str) -> Iterator[tuple[os.DirEntry[str], str]]:
         """Entries of a folder that count, sorted, each with the reason why it must not be followed, or ''."""
@@ -75,8 +75,10 @@ class Walk:
             return "a broken link"
         if self.inside(target):
             return ""
-        self.n_followed += self._follow_links
-        return "" if self._follow_links else "a link that leads out of the folder (follow_links = true allows it)"
+        if not self._follow_links:
+            return "a link that leads out of the folder (follow_links = true allows it)"
+        self.followed.add(entry.path)
+        return ""
 
     def inside(self, target: str) -> bool:
         """Whether a real path lies below the boundary."""

@@ -86,6 +86,11 @@ def printable(text: str) -> str:
     )
 
 
+def counted(n: int, thing: str) -> str:
+    """A number of things in words: '1 class', '2 classes'."""
+    return f"{n} {thing}" if n == 1 else f"{n} {thing}{'es' if thing.endswith('s') else 's'}"
+
+
 def some(names: Sequence[str], limit: int = 3) -> str:
     """The first few names, and how many more there are."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""

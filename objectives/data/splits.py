@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from objectives.data.listing import File, Layout, Walk, stamp
-from objectives.data.sources import printable, some
+from objectives.data.sources import counted, printable, some
 from objectives.errors import DataError
 
 TABLES = (".csv", ".tsv")
@@ -57,9 +57,9 @@ def arranged(path: Path, follow_links: bool) -> Layout:
         gathered.warn_of_loose(path, "split folders")
     for place, validates in places.items():
         gathered.add(place, validates)
-    remarks = [f"{split.test}/ stays unopened"] if split and split.test else []
-    if walk.n_followed:
-        remarks.append(f"{walk.n_followed} links out of the folder followed")
+    remarks = [f"{split.test}/ left unopened"] if split and split.test else []
+    if walk.followed:
+        remarks.append(f"{counted(len(walk.followed), 'link')} out of the folder followed")
     return Layout(
         top,
         tuple(map(printable, gathered.classes)),
@@ -105,7 +105,7 @@ class _Gathered:
     def warn_of_loose(self, place: Path, beside: str) -> None:
         """Tells of images that lie where only folders are looked for."""
         if loose := list(self._walk.images(str(place))):
-            where = f"{len(loose)} images lie beside the {beside} of {place} and are left out"
+            where = f"left out, because beside the {beside} of {place}: {counted(len(loose), 'image')}"
             self.warnings.append(printable(f"{where} ({some(loose)})"))
 
     def _add_class(self, place: str, label: int, validates: bool) -> None:

@@ -253,8 +253,8 @@ def _unlike(name: str, differences: Sequence[str]) -> UsageError:
     )
 
 
-def _told(stored: Mapping[str, Any], now: Mapping[str, Any], images: Mapping[str, str]) -> list[str]:
-    """Where two identities differ, in words. `images`: digest -> name, as far as they are known."""
+def _told(stored: Mapping[str, Any], now: Mapping[str, Any], images: content.Names) -> list[str]:
+    """Where two identities differ, in words. `images`: their names, as far as they are known."""
     was, is_ = stored["timing_version"], now["timing_version"]
     if was != is_:  # all else would hide it
         changes = "; ".join(why for version, why in TIMING.items() if was < version <= is_)

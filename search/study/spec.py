@@ -213,12 +213,12 @@ def override(
     changes: dict[str, dict[str, object]] = {"data": {}, "search": {}}
     label = ""
     if data is not None:
-        changes["data"]["name"] = data
+        changes["data"] = {"name": data, "labels": None}  # the table of a study file is that of its own folder
         label = data.partition(":")[0]
     if labels is not None:
         here = os.path.realpath(expanded(labels))
         changes["data"]["labels"] = here if os.path.isfile(here) else labels
-        label = label or "labels"
+        label = label or "labels"  # without `data`: another table for the folder of the study file
     if n_train is not None:
         changes["data"]["n_train"] = n_train
         label = label or "n-train"
@@ -246,7 +246,8 @@ def _found(path: str, root: str | None) -> str:
     """Where the folder of a command line lies: under the root if it is there, else as it stands."""
     plain = expanded(path)
     under = os.path.join(expanded(root), plain) if root else plain
-    return os.path.realpath(under if os.path.isdir(under) else plain)
+    found = under if os.path.isdir(under) else plain
+    return os.path.realpath(found) if os.path.isdir(found) else found
 
 
 def _without_places(data: DataSection) -> dict[str, object]:

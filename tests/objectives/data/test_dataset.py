@@ -31,7 +31,9 @@ pytestmark = pytest.mark.usefixtures("cache")
     [
         DataSpec("digits"),
         DataSpec(
-            "folder:a b/frösche", root="/x", n_train=7, size=8, channels=3, flip=False, drop_small_classes=True, seed=3
+            "folder:a b/frösche",
+            **{"root": "/x", "n_train": 7, "size": 8, "channels": 3, "flip": False, "drop_small_classes": True},
+            **{"seed": 3, "labels": "x.csv", "follow_links": True},
         ),
     ],
 )

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, features
 
 from objectives.data.dataset import load
 from objectives.errors import DataError
@@ -90,7 +90,7 @@ def test_an_empty_class_and_a_folder_without_classes_are_refused_by_name(tmp_pat
     folder = make_folder(tmp_path / "data", [3, 3])
     (folder / "newt").mkdir()
     (folder / "newt" / "readme.txt").write_text("soon")
-    with pytest.raises(DataError, match=r"class folder .*newt' has no images"):
+    with pytest.raises(DataError, match=r"class 'newt' in .* has no images"):
         load_folder(folder)
     (tmp_path / "flat").mkdir()
     (tmp_path / "flat" / "x.pgm").write_bytes(grey(0))
@@ -111,6 +111,82 @@ def test_damaged_images_are_skipped_and_listed_with_their_reason(tmp_path: Path)
     assert empty == "a/empty.jpg: an empty file"
     assert text == "b/text.png: not an image of a known format"
     assert data.skipped == load_folder(folder).skipped
+
+
+@pytest.mark.parametrize(
+    ("name", "format_name"),
+    [
+        *(("x.jfif", "JPEG"), ("x.jpe", "JPEG"), ("x", "JPEG"), ("x.txt", "PNG"), ("x.jpg", "PNG"), ("x.PNG", "GIF")),
+        *(("x.jp2", "JPEG2000"), ("x.avif", "AVIF"), ("x.mpo", "MPO"), ("x.tif", "TIFF"), ("x.1", "WEBP")),
+    ],
+)
+def test_an_image_is_known_by_its_content_whatever_its_name(tmp_path: Path, name: str, format_name: str) -> None:
+    if (codec := {"JPEG2000": "jpg_2000", "AVIF": "avif", "WEBP": "webp"}.get(format_name)) and not features.check(
+        codec
+    ):
+        pytest.skip(f"this Pillow was built without {format_name}")
+    folder = make_folder(tmp_path / "data", [3, 3])
+    Image.new("RGB", (9, 9), "red").save(folder / "class000" / name, format=format_name)
+    data = load_folder(folder)
+    assert [len(images) for images in everything(data).values()] == [4, 3]
+    assert data.skipped == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("x.heic", b"\0\0\0\x18ftypheic" + bytes(99), "HEIC: convert it to PNG or JPEG"),
+        ("x", b"\0\0\0\x18ftypmif1" + bytes(99), "HEIF: convert it to PNG or JPEG"),
+        ("x.cr2", b"II*\0\x10\0\0\0CR" + bytes(99), "CR2: convert it to PNG or JPEG"),
+        ("x.dcm", bytes(128) + b"DICM" + bytes(99), "DICOM: convert it to PNG or JPEG"),
+        ("x.jxl", b"\xff\x0a" + bytes(99), "JPEG XL: convert it to PNG or JPEG"),
+        ("x.svg", b"<svg/>", "SVG: convert it to PNG or JPEG"),
+        ("x.tga", bytes(99), "not an image of a known format"),
+        ("x", b"\xff\xd8\xff" + bytes(99), "JPEG"),
+    ],
+)
+def test_what_was_meant_as_an_image_and_cannot_be_read_is_named(
+    tmp_path: Path, name: str, content: bytes, said: str
+) -> None:
+    folder = make_folder(tmp_path / "data", [3, 3])
+    (folder / "class000" / name).write_bytes(content)
+    (line,) = load_folder(folder).skipped
+    assert line.startswith(f"class000/{name}: {said}")
+
+
+def test_what_cannot_be_read_is_counted_by_class_and_other_files_apart(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "data", [10, 10], ["cats", "dogs"])
+    for number in range(9):
+        (folder / "cats" / f"x{number}.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    with pytest.raises(DataError, match=r"9 of 29 images in .* cannot be used \(cats 9 of 19\), and the limit is 1 %"):
+        load_folder(folder)
+    for image in (folder / "cats").glob("*.heic"):
+        image.write_text("BM is an abbreviation, P5 too")
+        image.rename(image.with_suffix(".txt"))
+    (folder / "dogs" / "Thumbs.db").write_bytes(bytes(99))
+    assert load_folder(folder).about.endswith("; 9 files of other kinds left out")
+
+
+def odd_exif(tag: int, kind: int, n: int, value: bytes) -> bytes:
+    """EXIF with orientation 6 and a tag of a type that it does not have, as some phones write it."""
+    entries = sorted([(0x0112, 3, 1, b"\6\0\0\0"), (tag, kind, n, value)])
+    return b"Exif\0\0II*\0\x08\0\0\0\2\0" + b"".join(struct.pack("<HHI4s", *entry) for entry in entries) + bytes(4)
+
+
+@pytest.mark.parametrize("name", ["x.jpg", "x.png", "x.webp"])
+@pytest.mark.parametrize(
+    "odd",
+    [(0x011A, 2, 4, b"72a\0"), (0x0100, 9, 1, b"\xfb\xff\xff\xff"), (0x0128, 4, 1, b"\0\0\1\0")],
+    ids=["text for a fraction", "a negative width", "70000 in 16 bits"],
+)
+def test_odd_tags_beside_an_orientation_are_no_damage(
+    tmp_path: Path, name: str, odd: tuple[int, int, int, bytes]
+) -> None:
+    image = Image.new("L", (32, 32))
+    image.paste(255, (0, 0, 16, 16))
+    exif = odd_exif(*odd) if name == "x.jpg" else odd_exif(*odd)[6:]
+    x = converted(tmp_path / "data", image, name, options={"exif": exif})
+    assert (x[0] > 128).nonzero().tolist() == [[row, column] for row in range(4) for column in range(4, 8)]
 
 
 def test_a_file_of_a_format_that_is_not_allowed_is_skipped_whatever_its_name(tmp_path: Path) -> None:

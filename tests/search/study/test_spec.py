@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from datetime import date
 from pathlib import Path
@@ -237,6 +238,72 @@ def test_overrides_that_change_identity_never_touch_the_plain_study(study_file: 
         assert changed != plain
         assert spec.check_name(derived).startswith("tiny-")
         seen.add(derived)
+
+
+@pytest.fixture
+def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with two classes, in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("ant", "bee"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+    return tmp_path / "images"
+
+
+def test_a_folder_gives_one_name_wherever_it_lies_and_however_it_is_written(study_file: Path, images: Path) -> None:
+    name, plain = spec.read(str(study_file))
+    (images.parent / "link").symlink_to(images)
+
+    def derived(data: str, **changes: str) -> str:
+        values = {"root": None, "n_train": None, "seed": None} | changes
+        return spec.override(name, plain, data, **values)[0]  # type: ignore[arg-type]
+
+    asked = derived(f"folder:{images}")
+    assert asked.startswith("tiny-folder-")
+    assert {
+        derived(f"folder:{path}") for path in (f"{images}/", "images", "./images//", "images/../images", "link")
+    } == {asked}
+    assert derived("folder:images", root=str(images.parent)) == asked
+    (images / "ant" / "new.png").touch()  # the study itself tells of it
+    (images.parent / "elsewhere").mkdir()
+    images.rename(images.parent / "elsewhere" / "images")
+    assert derived("folder:elsewhere/images") == asked
+    assert spec.override(name, plain, "folder:images", "elsewhere", None, None)[1].data.name == (
+        f"folder:{images.parent}/elsewhere/images"
+    )
+    others = {derived("folder:elsewhere"), derived("folder:elsewhere/images", labels="a.csv"), derived("digits")}
+    assert len(others | {asked}) == 4
+
+
+@pytest.mark.parametrize("path", ["images", "./images", "{0}", "images/", "..", "~nosuchuser/x"])
+def test_a_path_for_a_name_is_told_how_it_is_meant(path: str, study_file: Path, images: Path) -> None:
+    name, plain = spec.read(str(study_file))
+    given = path.format(images)
+    with pytest.raises(UsageError, match=f"did you mean 'folder:{re.escape(given)}'"):
+        spec.override(name, plain, given, None, None, None)
+
+
+@pytest.mark.parametrize("path", ["~nosuchuser/x", "nowhere", "\udcff", "a\nb"])
+def test_a_folder_that_is_not_there_is_left_to_whoever_reads_it(path: str, study_file: Path, images: Path) -> None:
+    name, plain = spec.read(str(study_file))
+    derived, changed = spec.override(name, plain, f"folder:{path}", None, None, None)
+    assert spec.check_name(derived) == derived
+    assert changed.data.name == f"folder:{path}"
+
+
+def test_a_table_of_labels_goes_with_a_folder(study_file: Path, images: Path) -> None:
+    name, plain = spec.read(str(study_file))
+    with pytest.raises(
+        UsageError, match=r"labels = 'x\.csv' names the images of a folder: say folder:PATH, not digits"
+    ):
+        spec.override(name, plain, None, None, None, None, "x.csv")
+    (images.parent / "x.csv").touch()
+    derived, changed = spec.override(name, plain, "folder:images", None, None, None, "x.csv")
+    assert changed.task.data.labels == f"{images.parent}/x.csv"
+    assert derived != spec.override(name, plain, "folder:images", None, None, None)[0]
+    study_file.write_text(TOML.replace('"digits"', '"folder:images"\nlabels = "x.csv"\nfollow_links = true'))
+    read = spec.read(str(study_file))[1].task.data
+    assert (read.labels, read.follow_links) == ("x.csv", True)
+    assert spec.override(*spec.read(str(study_file)), "digits", None, None, None)[1].data.labels is None
 
 
 def test_where_data_lies_is_no_part_of_the_name(study_file: Path) -> None:

@@ -1,0 +1,129 @@
+"""Laws of tables that name the classes of a folder's images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from objectives.errors import DataError
+from tests.objectives.data.images import as_set, grey, load_folder, make_folder
+
+pytestmark = pytest.mark.usefixtures("cache")
+
+
+def flat(place: Path, n: int = 12) -> Path:
+    """A folder with n images."""
+    place.mkdir(parents=True)
+    for number in range(n):
+        (place / f"{number}.pgm").write_bytes(grey(number))
+    return place
+
+
+def lines(head: str, n: int = 12, more: str = "") -> str:
+    return head + "".join(f"\n{number}.pgm,{'ab'[number % 2]}{more}" for number in range(n))
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        lines("file,label"),
+        "\ufeff" + lines("File , LABEL\r").replace("\n", "\r\n"),
+        lines("file,label").replace(",", ";"),
+        lines("file,label").replace(",", "\t") + "\n\n",
+        lines("file,label,remark", more=',"wet, cold"'),
+        lines("file,label").replace("\n", '\n"./').replace(".pgm", '.pgm"'),
+    ],
+    ids=["plain", "spreadsheet", "semicolons", "tabs", "other columns", "quoted, relative"],
+)
+def test_a_table_names_the_classes_of_a_flat_folder(table: str, tmp_path: Path) -> None:
+    folder = flat(tmp_path / "data")
+    (folder / "labels.csv").write_bytes(table.encode())
+    data = load_folder(folder, labels="labels.csv")
+    assert (data.classes, data.warnings) == (("a", "b"), ())
+    whole = torch.cat([data.train.y, data.val.y]).tolist()
+    assert (whole.count(0), whole.count(1)) == (6, 6)
+
+
+def test_a_table_may_lie_anywhere_and_its_images_one_folder_deeper(tmp_path: Path) -> None:
+    folder = flat(tmp_path / "data" / "images").parent
+    for table in (folder / "labels.csv", tmp_path / "labels.csv"):
+        table.write_text(lines("file,label"))
+        assert load_folder(folder, labels=str(table)).classes == ("a", "b")
+
+
+def test_the_split_column_says_what_validates_and_test_images_stay_unopened(tmp_path: Path) -> None:
+    folder = flat(tmp_path / "data")
+    splits = ["Train"] * 6 + ["val"] * 2 + ["test"] * 4
+    rows = [f"{number}.pgm,{'ab'[number % 2]},{split}" for number, split in enumerate(splits)]
+    (folder / "labels.csv").write_text("\n".join(["file,label,split", *rows]))
+    for number in range(8, 12):
+        (folder / f"{number}.pgm").unlink()
+    data = load_folder(folder, labels="labels.csv")
+    assert as_set(data.val) == {grey(6)[-16:], grey(7)[-16:]}
+    assert data.about.endswith(
+        "6 to train, 2 to validate (as labels.csv says); 4 test images of labels.csv left unopened"
+    )
+
+
+def test_images_that_the_table_leaves_out_are_told(tmp_path: Path) -> None:
+    folder = flat(tmp_path / "data", 14)
+    (folder / "readme.txt").write_text("of 2019")
+    (folder / "labels.csv").write_text(lines("file,label"))
+    assert load_folder(folder, labels="labels.csv").warnings == (
+        "left out, because not in labels.csv: 2 images (12.pgm, 13.pgm)",
+    )
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ("id,breed\n1,2", "has columns id, breed: it needs file and label, and may have split"),
+        ("", "has columns none"),
+        ("file,label", "names no files"),
+        ("file,label\n0.pgm", "line 2: 1 columns, the first line has 2"),
+        ("file,label\n0.pgm,", "line 2: the label is empty"),
+        ("file,label\n0.pgm,a\n0.pgm,b", "line 3: 0.pgm is named in line 2 already"),
+        ("file,label\n0.pgm,a\n./0.pgm,b", "line 3: ./0.pgm is named in line 2 already"),
+        ("file,label,split\n0.pgm,a,train\n1.pgm,b,", "line 3: split is '': write train, val or test"),
+        ("file,label\n0.pgm,a\n99,b\n98,b", r"what is not in .*data: 2 files \(line 4: 98\): .* with the extension"),
+        (
+            "file,label\n../secret.pgm,a\n1.pgm,b\n2.pgm,b",
+            r"class 'a' in .* has no images \(\.\./secret.pgm: leads out",
+        ),
+        ("file,label\n0.pgm,a\n1.pgm,b\n2.pgm,b", r"1 class with fewer than two images \(a\)"),
+        ("file,label\n0.pgm,\xff".encode("utf-16"), "is no table in UTF-8"),
+        ("file,label\n" + "x" * 200_000 + ",a", "is no table in UTF-8: field larger"),
+        (None, r"there is no table of labels labels\.csv \(here, .*data\): check the path after --labels"),
+    ],
+)
+def test_a_table_that_cannot_be_meant_is_refused_in_one_line(
+    table: str | bytes | None, said: str, tmp_path: Path
+) -> None:
+    folder = flat(tmp_path / "data")
+    (tmp_path / "secret.pgm").write_bytes(grey(77))
+    if table is not None:
+        (folder / "labels.csv").write_bytes(table if isinstance(table, bytes) else table.encode())
+    with pytest.raises(DataError, match=said) as refused:
+        load_folder(folder, labels="labels.csv")
+    assert "\n" not in str(refused.value)
+
+
+def test_a_folder_that_needs_a_table_is_told_of_the_one_beside_it(tmp_path: Path) -> None:
+    folder = flat(tmp_path / "flat")
+    with pytest.raises(DataError, match=r"columns file, label: --labels FILE\.csv"):
+        load_folder(folder)
+    for place in (folder, flat(tmp_path / "deep" / "images").parent):
+        (place / "labels.csv").write_text(lines("file,label"))
+        with pytest.raises(DataError, match=f"--labels {place}/labels.csv"):
+            load_folder(place)
+
+
+def test_labels_make_the_same_data_as_class_folders(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "data", [6, 6], ["a", "b"])
+    before = load_folder(folder)
+    rows = [f"{name}/{number:04}.pgm,{name}" for name in "ab" for number in range(6)]
+    (tmp_path / "labels.csv").write_text("\n".join(["file,label", *rows]))
+    after = load_folder(folder, labels=str(tmp_path / "labels.csv"))
+    assert (after.content_hash, after.split_hash) == (before.content_hash, before.split_hash)

@@ -1,0 +1,133 @@
+"""Laws of what a folder is taken for: classes, or splits that hold them; and of what is refused with a way out."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from objectives.errors import DataError
+from tests.objectives.data.images import as_set, grey, load_folder
+
+pytestmark = pytest.mark.usefixtures("cache")
+
+
+def make(place: Path, *files: str) -> Path:
+    """The folder `data` with an image at each path; 'x*3/' stands for three files in x; 'x/' for an empty folder."""
+    place = place / "data"
+    for number, file in enumerate(files):
+        path, _, times = file.rstrip("/").partition("*")
+        (place / path).mkdir(parents=True, exist_ok=True)
+        for each in range(int(times or 0)):
+            (place / path / f"{each}.pgm").write_bytes(grey(100 * number + each))
+    return place
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "test"),
+    [
+        ("train", "", ""),
+        ("Train", "", "Test"),
+        ("TRAINING", "Validation", "testing"),
+        ("train_set", "valid", "eval"),
+        ("training", "DEV", ""),
+        ("train2017", "val2017", "test2017"),
+    ],
+)
+def test_splits_are_known_by_their_names_in_any_case(train: str, val: str, test: str, tmp_path: Path) -> None:
+    folder = make(tmp_path, *(f"{split}/{name}*10" for split in (train, val) if split for name in ("ant", "bee")))
+    if test:
+        (folder / test).mkdir()
+    data = load_folder(folder)
+    assert data.classes == ("ant", "bee")
+    assert (len(data.train.y), len(data.val.y)) == ((20, 20) if val else (16, 4))
+    assert f"({f'all of {val}/' if val else 'split off'})" in data.about
+    assert (f"{test}/ left unopened" in data.about) == bool(test)
+
+
+def test_all_of_the_validation_split_validates_whatever_part_trains(tmp_path: Path) -> None:
+    folder = make(tmp_path, "train/ant*10", "train/bee*10", "val/ant*3", "val/bee*4")
+    whole, part = load_folder(folder), load_folder(folder, n_train=6, seed=5)
+    assert (
+        as_set(whole.val)
+        == as_set(part.val)
+        == {grey(100 * i + j)[-16:] for i, n in ((2, 3), (3, 4)) for j in range(n)}
+    )
+    assert as_set(part.train) < as_set(whole.train)
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        (
+            ("train*3", "test*3"),
+            "splits by their names, but train holds no class folders: .*train/X, or name them in a t",
+        ),
+        (("val/ant*3", "test/ant*3"), "test, val in .* are splits by their names, and none is for training"),
+        (("train/ant*3", "train/bee*3", "cow*3"), r"mixes folders that are splits .* \(train\) with classes \(cow\)"),
+        (("ant*3", "bee*3", "Test*3"), r"\(Test\) with classes \(ant, bee\)"),
+        (("ant*3", "bee*3", "validation*3"), r"\(validation\) with classes"),
+        (("train/ant*3", "training/ant*3"), r"2 folders for one split, train \(train, training\)"),
+        (
+            ("train/ant*3", "train/bee*3", "val*3"),
+            "val is a split by its name, but holds images instead of class folders",
+        ),
+        (("train/ant*3", "train/bee*3", "val/"), "val is a split by its name, but holds nothing"),
+        (("train/ant*3", "train/bee*3", "val/ant*1", "val/cow*1"), r"1 class with no image to train on \(cow\)"),
+        (("train/ant*3", "train/Bee*3", "val/bee*1"), "some look alike: 'Bee' and 'bee'"),
+        (("train/ant*3", "train/bee*3", "val/ant/"), r"validation split has no image .*\(all of val/\)"),
+        (("birds/train/ant*3", "birds/test/ant*3", "__MACOSX/birds*2"), r"did you mean folder:.*/data/birds$"),
+        (("birds/ant*3", "birds/bee*3"), r"did you mean folder:.*/data/birds$"),
+    ],
+)
+def test_what_has_two_readings_is_refused_with_the_reason(files: tuple[str, ...], said: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=said) as refused:
+        load_folder(make(tmp_path, *files))
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("files", "classes"),
+    [
+        (("bus*3", "train*3"), ("bus", "train")),
+        (("bus*3", "train*3", "train/steam*3"), ("bus", "train")),
+        (("pump*3", "valve*3", "testudo*3"), ("pump", "testudo", "valve")),
+        (("ant*3", "bee*3", "__MACOSX/ant*3", "@eaDir/x*1", ".git/x*1", "lost+found/"), ("ant", "bee")),
+        (("train/ant*3", "train/bee*3", "docs/"), ("ant", "bee")),
+        (("ant/2019*3", "ant/2020/may*3", "bee*3"), ("ant", "bee")),
+    ],
+)
+def test_a_name_alone_makes_no_split_and_leftovers_are_no_classes(
+    files: tuple[str, ...], classes: tuple[str, ...], tmp_path: Path
+) -> None:
+    assert load_folder(make(tmp_path, *files)).classes == classes
+
+
+@pytest.mark.parametrize("place", [".", "train"])
+def test_images_beside_the_folders_are_told(place: str, tmp_path: Path) -> None:
+    folder = make(tmp_path, "train/ant*9", "train/bee*9")
+    (folder / place / "lost").write_bytes(grey(9))
+    (warning,) = load_folder(folder).warnings
+    assert warning.endswith(": 1 image (lost)")
+
+
+def test_a_dropped_class_may_be_empty_or_only_validated(tmp_path: Path) -> None:
+    folder = make(tmp_path, "train/ant*3", "train/bee*3", "train/cow/", "val/ant*1", "val/dog*1")
+    data = load_folder(folder, drop_small_classes=True)
+    assert data.classes == ("ant", "bee")
+    assert "without 2 small classes (cow, dog)" in data.about
+
+
+def test_links_out_of_the_folder_are_followed_on_request_and_said(tmp_path: Path) -> None:
+    elsewhere = make(tmp_path / "elsewhere", "ant*3", "bee*3")
+    (tmp_path / "data").mkdir()
+    for name in ("ant", "bee"):
+        (tmp_path / "data" / name).symlink_to(elsewhere / name)
+    with pytest.raises(DataError, match=r"ant: a link that leads out .* \(follow_links = true allows it\)"):
+        load_folder(tmp_path / "data")
+    os.symlink(tmp_path / "data", elsewhere / "ant" / "round")
+    data = load_folder(tmp_path / "data", follow_links=True)
+    assert data.classes == ("ant", "bee")
+    assert "links out of the folder followed" in data.about
+    assert data.skipped == ("ant/round/ant: a link round to a folder above it",)
