@@ -9,7 +9,7 @@ import optuna
 
 from search.database.storage import Database
 from search.errors import StorageError, UsageError
-from search.study import records
+from search.study import differences, records
 from search.study.spec import StudySpec
 from search.study.study import Study, experimental
 from spaces import SPACES
@@ -100,9 +100,9 @@ def check_alike(name: str, facts: Mapping[str, Any], others: Sequence[Mapping[st
         UsageError: they differ.
     """
     for other in others:
-        if differences := _differences(facts, other):
+        if told := differences.in_words(facts, other):
             raise UsageError(
-                f"study {name!r} cannot use devices that differ: {'; '.join(differences)}: name equal ones, "
+                f"study {name!r} cannot use devices that differ: {'; '.join(told)}: name equal ones, "
                 "or begin a study with --mixed-devices"
             )
 
@@ -167,25 +167,8 @@ def identity(spec: StudySpec, given: Given, facts: Mapping[str, Any]) -> dict[st
 
 
 def _check_same(name: str, stored: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    if differences := _differences(stored, now):
+    if told := differences.in_words(stored, now):
         raise UsageError(
-            f"study {name!r} does not match what was asked: {'; '.join(differences)}: "
+            f"study {name!r} does not match what was asked: {'; '.join(told)}: "
             f"start a new study with --as NAME, or restore what it was"
         )
-
-
-def _differences(stored: Any, now: Any, where: str = "") -> list[str]:
-    """Where two JSON values differ, in words."""
-    if isinstance(stored, dict) and isinstance(now, dict):
-        found = []
-        for key in sorted({*stored, *now}):
-            found += _differences(stored.get(key), now.get(key), f"{where}.{key}" if where else str(key))
-        return found
-    if records.same_json(stored, now):
-        return []
-    return [f"{where} was {_short(stored)}, is {_short(now)}"]
-
-
-def _short(value: Any) -> str:
-    text = "absent" if value is None else repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
