@@ -8,13 +8,11 @@ from typing import Any, get_args
 import optuna
 from pydantic import ValidationError
 
-from objectives.data import content
-from objectives.data.sources import some
 from objectives.pipeline import NumberFormatName
 from search.database.storage import Database
 from search.errors import Foreign, StorageError, UsageError
 from search.proposals.samplers import experimental
-from search.study import records
+from search.study import differences, records
 from search.study.spec import StudySpec
 from search.study.study import Study
 from spaces import SPACES
@@ -24,12 +22,6 @@ from spaces.restricted import check, suggestion, walk
 UNREADABLE = (LookupError, TypeError, ValueError, AttributeError)  # what another version has written looks like this
 IDENTIFYING = ("device", "data", "timing_version")  # facts that enter the identity of a study
 FLOOR_SHARE = 1 / 8  # of the way from chance to an accuracy of 1: the floor where a study names none
-
-# TIMING_VERSION of objectives.device.clock, and what changed with it. Seconds of two versions share no front.
-TIMING = {
-    2: "the last deployment of a run is charged",
-    3: "seconds on a CPU are CPU time, no longer wall time; runs are charged for each table of images that they use",
-}
 
 
 def find(name: str, database: Database) -> optuna.Study | None:
@@ -55,8 +47,8 @@ def opened(name: str, spec: StudySpec, found: optuna.Study, database: Database) 
         UsageError: the spec asks for another one: the difference and the way out.
     """
     study = _readable(name, spec, found, database)
-    if differences := _changes(study, spec):
-        raise _unlike(name, differences)
+    if told := _changes(study, spec):
+        raise _unlike(name, told)
     if spec.search.floor not in (None, study.floor):
         raise UsageError(
             f"study {name!r} counts results from a floor of {study.floor:g}, the file says {spec.search.floor:g}: "
@@ -122,7 +114,8 @@ def _changes(study: Study, spec: StudySpec) -> list[str]:
     facts = {name: stored.get(name) for name in ("device", "workers", "timing_version")}
     unknown = set(study.given.number_formats) - set(get_args(NumberFormatName))
     said = [f"number format {name!r} is unknown to this version" for name in sorted(unknown)]
-    return said + _told(stored, identity(spec, study.given, facts | {"data": stored["data"] | asked}), {})
+    now = identity(spec, study.given, facts | {"data": stored["data"] | asked})
+    return said + differences.in_words(stored, now)
 
 
 def _mistake(error: Exception) -> str:
@@ -148,8 +141,8 @@ def resumed(
     """
     study = opened(name, spec, found, database)
     now = identity(spec, study.given, {**facts, "workers": workers})
-    if differences := _told(found.user_attrs[records.IDENTITY], now, facts.get("images", {})):
-        raise _unlike(name, differences)
+    if told := differences.in_words(found.user_attrs[records.IDENTITY], now, facts.get("images", {})):
+        raise _unlike(name, told)
     return study
 
 
@@ -170,9 +163,9 @@ def check_alike(name: str, facts: Mapping[str, Any], others: Sequence[Mapping[st
     """
     for other in others:
         one, two = ({key: each[key] for key in IDENTIFYING} for each in (facts, other))
-        if differences := _differences(one, two):
+        if told := differences.in_words(one, two):
             raise UsageError(
-                f"study {name!r} cannot use devices that differ: {'; '.join(differences)}: name equal ones, "
+                f"study {name!r} cannot use devices that differ: {'; '.join(told)}: name equal ones, "
                 "or begin a study with --mixed-devices"
             )
 
@@ -246,42 +239,8 @@ def identity(spec: StudySpec, given: Given, facts: Mapping[str, Any]) -> dict[st
     }
 
 
-def _unlike(name: str, differences: Sequence[str]) -> UsageError:
+def _unlike(name: str, told: Sequence[str]) -> UsageError:
     return UsageError(
-        f"study {name!r} does not match what was asked: {'; '.join(differences)}: "
+        f"study {name!r} does not match what was asked: {'; '.join(told)}: "
         f"start a new study with --as NAME, or restore what it was"
     )
-
-
-def _told(stored: Mapping[str, Any], now: Mapping[str, Any], images: content.Names) -> list[str]:
-    """Where two identities differ, in words. `images`: their names, as far as they are known."""
-    was, is_ = stored["timing_version"], now["timing_version"]
-    if was != is_:  # all else would hide it
-        changes = "; ".join(why for version, why in TIMING.items() if was < version <= is_)
-        return [
-            f"it was timed in another way (timing version {was}, this is {is_}"
-            f"{': since then ' if changes else ''}{changes}), and seconds of two ways share no front"
-        ]
-    words, explained = content.differences(stored["data"], now["data"], images)
-    before, after = (
-        {**each, "data": {key: value for key, value in each["data"].items() if key not in explained}}
-        for each in (stored, now)
-    )
-    return ([some(words, 5)] if words else []) + _differences(before, after)
-
-
-def _differences(stored: Any, now: Any, where: str = "") -> list[str]:
-    """Where two JSON values differ, in words."""
-    if isinstance(stored, dict) and isinstance(now, dict):
-        found = []
-        for key in sorted({*stored, *now}):
-            found += _differences(stored.get(key), now.get(key), f"{where}.{key}" if where else str(key))
-        return found
-    if records.same_json(stored, now):
-        return []
-    return [f"{where} was {_short(stored)}, is {_short(now)}"]
-
-
-def _short(value: Any) -> str:
-    text = "absent" if value is None else repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
