@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -32,7 +31,6 @@ from search.workers.place import Cluster, Place, ThisHost, ThisProcess
 from search.workers.seam import Objective, Remote, Training, TrialFault, WorkerLost
 
 MAX_LISTED = 20  # images that cannot be used
-WIDE = 200  # columns of a table that does not go to a terminal
 
 
 def run(asked: Invocation, training: Training) -> None:
@@ -116,6 +114,7 @@ class _Session:
                 crew.work(cast("Sequence[Remote]", objectives))
             now = study.snapshot()
             figures.save(study.optuna, now)
+            self.database.checkpoint()
             return now
 
     def _open(self, objectives: Sequence[Objective]) -> Study:
@@ -172,11 +171,7 @@ def _show(now: Snapshot, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(summary.as_json(now)))  # in ASCII: it goes to whatever reads it
         return
-    terminal = sys.stdout.isatty()
-    out = Console(file=sys.stdout, width=None if terminal else WIDE, highlight=False, markup=False)
-    out.print(summary.table(now))
-    for line in summary.lines(now):
-        out.print(line, soft_wrap=True)
+    print(*summary.table(now), *summary.lines(now), sep="\n")
 
 
 def _display(asked: Invocation) -> Display:

@@ -12,8 +12,6 @@ from pathlib import Path
 import optuna
 import sqlalchemy
 from optuna.trial import TrialState
-from rich.console import Console
-from rich.table import Table
 
 from objectives.data.sources import cache_home
 from search.commands.exits import exit_code
@@ -27,8 +25,7 @@ from search.study import opening, records, recovery
 from search.study.spec import check_name
 from search.study.study import Study
 from search.views import summary
-
-WIDE = 200  # columns of a table that does not go to a terminal
+from search.views.columns import columns
 
 
 def perform(options: argparse.Namespace) -> int:
@@ -80,20 +77,16 @@ def _opened(database: Database, name: str) -> Study | Foreign:
 
 def _list(database: Database) -> None:
     """A line a study; below, what this version cannot go on with, and why."""
-    table = Table(box=None, pad_edge=False)
-    for column in ("study", "trials", "waiting", "front", "best accuracy", "device", "run by"):
-        table.add_column(
-            column, justify="right" if column in ("trials", "waiting", "front", "best accuracy") else "left"
-        )
-    notes = []
+    notes, rows = [], []
     for name in _names(database):
         try:
             cells, note = _row(_opened(database, name))
         except opening.UNREADABLE as error:
             cells, note = _row(Foreign(f"trials of study {name!r} are of another version of frontrunner ({error})"))
-        table.add_row(name, *cells, ", ".join(str(who.get("pid")) for who in _runs(database, name).values()))
+        rows.append([name, *cells, ", ".join(str(who.get("pid")) for who in _runs(database, name).values())])
         notes += [note] if note else []
-    _print(table, *dict.fromkeys(notes))
+    header = ["study", "trials", "waiting", "front", "best accuracy", "device", "run by"]
+    print(*columns(header, rows, left=["study", "device"]), *dict.fromkeys(notes), sep="\n")
 
 
 def _row(study: Study | Foreign) -> tuple[list[str], str]:
@@ -119,32 +112,32 @@ def _show(database: Database, name: str) -> None:
     if isinstance(study, Study):
         try:
             now = study.snapshot()
-            _print(summary.table(now), *summary.lines(now))
+            print(*summary.table(now), *summary.lines(now), sep="\n")
             return
         except opening.UNREADABLE as error:
             study = Foreign(f"trials of study {name!r} were written by another version of frontrunner ({error})")
-    _print(_as_far_as_understood(opening.loaded(name, database)), str(study))
+    print(*_as_far_as_understood(opening.loaded(name, database)), str(study), sep="\n")
 
 
-def _as_far_as_understood(study: optuna.Study) -> Table:
+def _as_far_as_understood(study: optuna.Study) -> list[str]:
     """Every trial of a study, in what all versions write."""
-    shown = Table(box=None, pad_edge=False, title=study.study_name, title_justify="left")
-    for column in ("trial", "seconds", "accuracy", "ended", "pipeline"):
-        shown.add_column(column, justify="right" if column in ("trial", "seconds", "accuracy") else "left")
     try:
         trials = study.get_trials(deepcopy=False)
     except opening.UNREADABLE as error:
         raise Foreign(f"trials of study {study.study_name!r} cannot be read by this version ({error})") from error
+    rows = []
     for trial in trials:
-        values = [*(trial.values or ()), None, None][:2]
-        shown.add_row(
-            str(trial.number),
-            "" if values[0] is None else f"{values[0]:.2f}",
-            "" if values[1] is None else f"{values[1]:.2%}",
-            str(trial.user_attrs.get(records.REASON) or trial.state.name.lower()),
-            str(trial.user_attrs.get(records.WORDS, trial.params)),
+        seconds, accuracy = [*(trial.values or ()), None, None][:2]
+        rows.append(
+            [
+                str(trial.number),
+                "" if seconds is None else f"{seconds:.2f}",
+                "" if accuracy is None else f"{accuracy:.2%}",
+                str(trial.user_attrs.get(records.REASON) or trial.state.name.lower()),
+                str(trial.user_attrs.get(records.WORDS, trial.params)),
+            ]
         )
-    return shown
+    return [study.study_name, *columns(["trial", "seconds", "accuracy", "ended", "pipeline"], rows, left=["ended"])]
 
 
 def _check_ours(database: Database, name: str) -> None:
@@ -240,9 +233,3 @@ def _idle(database: Database, name: str) -> Iterator[None]:
                 who = trial.user_attrs[records.OWNER]
                 raise StorageError(f"study {name!r} is being run by {who['pid']} on {who['host']}: end it first")
         yield
-
-
-def _print(*what: Table | str) -> None:
-    out = Console(file=sys.stdout, width=None if sys.stdout.isatty() else WIDE, highlight=False, markup=False)
-    for each in what:
-        out.print(each, soft_wrap=isinstance(each, str))

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 import textwrap
 from collections.abc import Sequence
 
 GAP = 2  # blanks between columns
+WIDE = 200  # columns of what does not go to a terminal
 LEAST_BESIDE = 44  # columns of text that the last cell needs to stand beside the others
 INDENT = "    "
 
 
-def columns(header: Sequence[str], rows: Sequence[Sequence[str]], width: int, *, left: Sequence[str] = ()) -> list[str]:
+def printed_width() -> int:
+    """Columns of standard output."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDE
+
+
+def columns(
+    header: Sequence[str], rows: Sequence[Sequence[str]], width: int | None = None, *, left: Sequence[str] = ()
+) -> list[str]:
     """A header and rows as lines of at most `width` columns, if the cells before the last leave room for that.
 
     Cells are flush right but for the columns named in `left` and the last one, which is wrapped: beside the others
-    where there is room for it, below them, indented, where there is not.
+    where there is room for it, below them, indented, where there is not. `width`: of what is printed to, unless given.
     """
+    width = width or printed_width()
     *names, last = header
     fixed = [max(map(len, [name, *(row[i] for row in rows)])) for i, name in enumerate(names)]
     used = sum(fixed) + GAP * len(fixed)

@@ -6,15 +6,16 @@ from dataclasses import asdict
 from statistics import median
 
 from optuna.trial import FrozenTrial
-from rich import box
-from rich.table import Table
 
 from search.database import disk
 from search.host.called import command
 from search.study import records
 from search.study.snapshot import Snapshot
+from search.views.columns import columns
 
 MARK = "*"  # of seconds that were disturbed
+OTHER = {"balanced": "balanced_accuracy", "plain": "accuracy"}  # what is not maximised: its user attribute
+FAR = 0.02  # of accuracy: where plain and balanced differ by so much, both are shown
 
 
 def as_json(now: Snapshot) -> dict[str, object]:
@@ -33,19 +34,18 @@ def as_json(now: Snapshot) -> dict[str, object]:
     }
 
 
-def table(now: Snapshot) -> Table:
+def table(now: Snapshot, width: int | None = None) -> list[str]:
     """The front by rising seconds, compared with BASELINE, which stands below it where it is not on it."""
-    baseline = now.baseline
-    shown = Table(box=box.SIMPLE_HEAD, title=f"{now.name}: Pareto front", title_justify="left", pad_edge=False)
-    for name in ("trial", "seconds", "accuracy", "speed-up", "difference", "FLOPs"):
-        shown.add_column(name, justify="right", no_wrap=True)
-    shown.add_column("pipeline", overflow="fold")
-    for trial in now.front_trials:
-        shown.add_row(*_row(trial, baseline))
-    if baseline is not None and baseline.number not in {point.trial for point in now.front}:
-        shown.add_section()
-        shown.add_row(*_row(baseline, baseline), style="dim")
-    return shown
+    shown = [*now.front_trials]
+    if now.baseline is not None and now.baseline.number not in {trial.number for trial in shown}:
+        shown.append(now.baseline)
+    cells = [_cells(trial, now) for trial in shown]
+    other = "balanced" if now.spec.metric == "plain" else "plain"
+    if not any(abs(trial.user_attrs[OTHER[other]] - trial.values[1]) >= FAR for trial in shown):
+        for row in cells:
+            del row[other]
+    header = list(cells[0]) if cells else ["trial", "seconds", "accuracy", "pipeline"]
+    return [f"{now.name}: Pareto front", "", *columns(header, [list(row.values()) for row in cells], width), ""]
 
 
 def lines(now: Snapshot) -> list[str]:
@@ -129,20 +129,26 @@ def _point(trial: FrozenTrial) -> dict[str, object]:
         "val_accuracy": trial.values[1],
         "params": trial.params,
         "pipeline": trial.user_attrs[records.PIPELINE],
+        "balanced_accuracy": trial.user_attrs["balanced_accuracy"],
         "noisy": trial.user_attrs.get(records.NOISY),
     }
 
 
-def _row(trial: FrozenTrial, baseline: FrozenTrial | None) -> list[str]:
-    seconds, accuracy = trial.values
+def _cells(trial: FrozenTrial, now: Snapshot) -> dict[str, str]:
+    """A row of the table, by column."""
+    (seconds, accuracy), baseline = trial.values, now.baseline
     mark = MARK if trial.user_attrs.get(records.NOISY) else ""
-    against = ["", "", ""]
+    other = "balanced" if now.spec.metric == "plain" else "plain"
+    cells = {
+        "trial": str(trial.number),
+        "seconds": f"{mark}{seconds:.2f}",
+        "accuracy": f"{accuracy:.2%}",
+        other: f"{trial.user_attrs[OTHER[other]]:.2%}",
+    }
     if baseline is not None:
         is_claim = not (mark or baseline.user_attrs.get(records.NOISY))
         kept = trial.user_attrs["inference_flops"] / baseline.user_attrs["inference_flops"]
-        against = [
-            f"{baseline.values[0] / seconds:.2f}x" if is_claim else "",
-            f"{100 * (accuracy - baseline.values[1]):+.2f}",
-            f"{kept:.0%}",
-        ]
-    return [str(trial.number), f"{mark}{seconds:.2f}", f"{accuracy:.2%}", *against, records.in_words(trial)]
+        cells["speed-up"] = f"{baseline.values[0] / seconds:.2f}x" if is_claim else ""
+        cells["difference"] = f"{100 * (accuracy - baseline.values[1]):+.2f}"
+        cells["FLOPs"] = f"{kept:.0%}"
+    return cells | {"pipeline": records.in_words(trial)}

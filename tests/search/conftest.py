@@ -128,6 +128,7 @@ class Scripted:
     slow: Mapping[int, float] = field(default_factory=dict)  # number of a training: times that the ...
     step_seconds: float = 1e-3  # ... reference workload takes after it, a step
     n_steps: list[int] = field(default_factory=list)  # of it, each time
+    balanced: float | None = None  # accuracy; the same as the plain one unless given
 
     def facts(self) -> dict[str, object]:
         return FACTS
@@ -144,7 +145,8 @@ class Scripted:
             yield report(1, pipeline.epochs, 1.0, 0.5)
             raise script
         for epoch, (seconds, accuracy) in enumerate(script, start=1):
-            yield report(epoch, len(script), seconds, accuracy)
+            balanced = accuracy if self.balanced is None else self.balanced
+            yield report(epoch, len(script), seconds, accuracy, balanced_accuracy=balanced)
 
     def export(self, folder: Path, about: Mapping[str, object]) -> None:
         folder.mkdir(parents=True)

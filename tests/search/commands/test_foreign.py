@@ -87,7 +87,7 @@ def test_all_studies_are_listed_and_read_as_far_as_they_are_understood(
         assert "version" in note
         shown = command(f"studies {PATH} show {name}")
         assert (shown.code, f"words of {name}" in shown.out, "90.00%" in shown.out) == (0, True, True), shown.out
-    for said in ("of-tomorrow", "search.of_tomorrow", "space.of_tomorrow", "fp4"):
+    for said in ("of-tomorrow", "search.of_tomorrow", "parameters removed: of_tomorrow", "fp4"):
         assert said in listed.out
     for words in ("show theirs", "rename theirs ours", "delete theirs --yes"):
         done = command(f"studies {PATH} {words}")

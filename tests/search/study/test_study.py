@@ -132,7 +132,7 @@ def test_a_study_of_any_floor_is_shown_also_where_nothing_reaches_it(
     for _ in range(2):
         trial.run(made, made.ask(), Scripted([[(1.0, 0.3), (2.0, 0.55)]]), Display(), math.inf)
     shown = "\n".join(summary.lines(made.snapshot()))
-    assert summary.table(made.snapshot()).columns
+    assert summary.table(made.snapshot())
     assert json.dumps(summary.as_json(made.snapshot()))
     assert figures.hypervolume_history(made.snapshot()).data
     assert ("Nothing reached the floor of" in shown) == (floor > 0.55)
