@@ -72,7 +72,7 @@ def comparison(cases: dict[str, Pipeline], task: Task, dataset: Dataset, n_seeds
                 export(result, dataset, folder, {})
                 kept = flops.count(load_model(folder).network.architecture, dataset.size)[0]
                 last = reports[-1]
-                rows[name].append((last.accuracy, kept, last.train_flops, last.train_seconds, last.process_seconds))
+                rows[name].append((last.accuracy, kept, last.train_flops, last.wall_seconds, last.train_seconds))
                 print(
                     f"<!-- seed {seed}, {name}: {last.accuracy:.4f}, {result.model.architecture.describe()} -->",
                     flush=True,

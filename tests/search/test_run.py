@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,10 +24,10 @@ REPOSITORY = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-W", "error", "-m", "search.run"]
 
 
-def run(*arguments: str, cwd: Path, prefix: Sequence[str] = (), **environment: str) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """The finished command."""
     return subprocess.run(
-        [*prefix, *COMMAND, *arguments],
+        [*COMMAND, *arguments],
         cwd=cwd,
         env=_environment(cwd, environment),
         capture_output=True,
@@ -109,6 +109,8 @@ def test_a_study_runs_to_its_front_and_the_same_command_trains_nothing_more(plac
     assert "python -m search dashboard --study tiny" in done.stdout
     trials = stored(place)
     assert [t.state.is_finished() for t in trials] == [True] * 7
+    for ended in trials:  # by the clock on the wall it takes at least what it is charged: one thread
+        assert records.curve(ended)[-1].train_seconds <= 1.05 * ended.user_attrs[records.WALL_SECONDS]
 
     again = run("--study", "tiny", "--json", cwd=place)
     assert again.returncode == 0
@@ -134,29 +136,6 @@ def test_a_study_runs_to_its_front_and_the_same_command_trains_nothing_more(plac
     assert len(notes) == 8
     figures = {key.split(":")[2] for key in attributes if key.startswith("dashboard:plot_data")}
     assert figures == {"learning-curves", "hypervolume"}
-
-
-def test_a_training_that_shares_its_core_is_found_and_timed_again(place: Path) -> None:
-    study = place / "studies" / "tiny.toml"
-    study.write_text(study.read_text().replace("repeats = 0", "repeats = 1"))
-    core = min(os.sched_getaffinity(0))
-    on_one_core = ["taskset", "-c", str(core)]
-    with subprocess.Popen([*on_one_core, sys.executable, "-c", "while True: pass"]) as burner:
-        try:
-            done = run("--study", "tiny", "--n-trials", "1", "--json", cwd=place, prefix=on_one_core)
-        finally:
-            burner.kill()
-    assert done.returncode == 0, done.stderr
-    first, *_, repeat = stored(place)
-    share = first.user_attrs["process_seconds"] / first.values[0]
-    assert share < 0.9
-    assert f"the core was shared {1 - share:.0%} of the time" in first.user_attrs[records.NOISY]
-    assert first.user_attrs[records.UNDISTURBED] < first.values[0]
-    assert "it is timed again as trial 6" in done.stderr
-    assert (repeat.user_attrs[records.REPEAT_OF], repeat.values[1]) == (0, first.values[1])
-    result = json.loads(done.stdout)
-    assert result["trials"]["repeats"] == 1
-    assert result["baseline"]["noisy"] == stored(place)[result["baseline"]["trial"]].user_attrs.get(records.NOISY)
 
 
 def test_killed_in_mid_trial_twice_the_study_still_ends_whole(place: Path) -> None:
