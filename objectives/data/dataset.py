@@ -152,6 +152,8 @@ def _find_folder(path: str, root: Path | None) -> Path:
     for place in places:
         if place.is_dir():
             return place
+    if files := [place for place in places if place.is_file()]:
+        raise DataError(printable(f"{files[0]} is a file: unpack it, or pass folder:{files[0].parent}"))
     raise DataError(printable(f"there is no folder {' or '.join(map(str, places))}: check the path after 'folder:'"))
 
 

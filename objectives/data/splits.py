@@ -178,8 +178,11 @@ def _check_classes(path: Path, folders: Sequence[str], skipped: Sequence[str], w
         raise DataError(printable(f"{path} has no class folders{hint}: {way_out}"))
     if len(folders) > 1:
         return
-    inner = path / folders[0]
-    if len(walk.folders(str(inner))) > 1 and not any(walk.images(str(inner))):
-        raise DataError(printable(f"{path} holds a single folder with folders in it: did you mean folder:{inner}"))
+    inner, below = path / folders[0], walk.folders(str(path / folders[0]))
+    while len(below) == 1:
+        inner = inner / below[0]
+        below = walk.folders(str(inner))
+    if below and not any(walk.images(str(inner))):
+        raise DataError(printable(f"{path} holds a single folder: did you mean folder:{inner}"))
     if tables:
         raise DataError(printable(f"{path} has one class, {folders[0]}: {table}"))

@@ -208,7 +208,7 @@ def test_a_study_of_another_seed_under_the_same_name_is_refused(place: Path) -> 
     assert "seed was 0, is 1" in refused.stderr
 
 
-def test_a_folder_of_images_with_unusual_class_names_is_a_study(place: Path) -> None:
+def test_a_folder_of_images_with_unusual_names_is_one_study_until_its_images_change(place: Path) -> None:
     from PIL import Image
 
     for number, name in enumerate(("Cat & Kitten", "frösche", "=cmd()")):
@@ -218,13 +218,22 @@ def test_a_folder_of_images_with_unusual_class_names_is_a_study(place: Path) -> 
                 place / "images" / name / f"{shade}, a.png"
             )
     shutil.copy(place / "images" / "frösche" / "0, a.png", place / "images" / "=cmd()" / "0, b.png")
-    arguments = ("--study", "tiny", "--data", "folder:images", "--as", "mine", "--n-trials", "1", "--json")
-    done = run(*arguments, "--n-train", "40", cwd=place)
+    done = run("--study", "tiny", "--data", "folder:images", "--n-trials", "1", "--json", "--n-train", "40", cwd=place)
     assert done.returncode == 0, done.stderr
+    name = json.loads(done.stdout)["study"]
+    assert f"makes it study {name!r}" in done.stderr
+    assert "61 images of 32x32 in colour, 3 classes: 40 of 49 to train, 12 to validate (split off)" in done.stderr
     copies = "images that are copies of one of another class: 1 (=cmd()/0, b.png = frösche/0, a.png)"
     assert f"warning: {copies}" in done.stderr
-    about = load_model(next((place / "studies" / "artifacts" / "mine").iterdir())).about
+    about = load_model(next((place / "studies" / "artifacts" / name).iterdir())).about
     assert set(about["classes"]) == {"Cat & Kitten", "frösche", "=cmd()"}  # type: ignore[call-overload]
+
+    (place / "elsewhere").mkdir()
+    moved = (place / "images").rename(place / "elsewhere" / "images")
+    Image.new("RGB", (9, 9)).save(moved / "frösche" / "new.png")
+    done = run("--study", "tiny", "--data", f"folder:{moved}/", "--n-trials", "2", "--n-train", "40", cwd=place)
+    assert done.returncode == 2
+    assert f"study {name!r} does not match what was asked: 1 image added: frösche/new.png: " in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -234,6 +243,8 @@ def test_a_folder_of_images_with_unusual_class_names_is_a_study(place: Path) -> 
         ("--study ../../etc/passwd", 2, "no study file"),
         ("--study tiny --as ../../x", 2, "study name"),
         ("--study tiny --data cifar01", 2, "did you mean 'cifar10'"),
+        ("--study tiny --data ./images", 2, "did you mean 'folder:./images'"),
+        ("--study tiny --labels x.csv", 2, "say folder:PATH, not digits"),
         ("--study tiny --n-trials 0", 2, "not a whole number from 1"),
         ("--study tiny --timeout nan", 2, "not a positive number of seconds"),
         ("--study tiny --sampler evil", 2, "invalid choice"),

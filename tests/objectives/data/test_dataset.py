@@ -72,6 +72,12 @@ def test_an_unknown_data_set_is_refused_with_the_choices(name: str) -> None:
         load(DataSpec(name), CPU)
 
 
+@pytest.mark.parametrize("spec", [DataSpec("folder:~nosuchuser/x"), DataSpec("folder:x", root="~nosuchuser")])
+def test_a_home_folder_of_nobody_is_a_folder_that_is_not_there(spec: DataSpec) -> None:
+    with pytest.raises(DataError, match=r"there is no folder ~nosuchuser/x.*: check the path after 'folder:'"):
+        load(spec, CPU)
+
+
 # --- splits -----------------------------------------------------------------------------------------------------------
 
 

@@ -79,6 +79,10 @@ def test_all_of_the_validation_split_validates_whatever_part_trains(tmp_path: Pa
         (("train/ant*3", "train/bee*3", "val/ant/"), r"validation split has no image .*\(all of val/\)"),
         (("birds/train/ant*3", "birds/test/ant*3", "__MACOSX/birds*2"), r"did you mean folder:.*/data/birds$"),
         (("birds/ant*3", "birds/bee*3"), r"did you mean folder:.*/data/birds$"),
+        (("a/b/c/ant*3", "a/b/c/bee*3"), r"did you mean folder:.*/data/a/b/c$"),
+        (("images*3",), "only 1 class: a classifier needs at least two"),
+        (("ant/more*3",), "only 1 class: a classifier needs at least two"),
+        (("ant/", "bee/"), "class 'ant' in .* has no images"),
     ],
 )
 def test_what_has_two_readings_is_refused_with_the_reason(files: tuple[str, ...], said: str, tmp_path: Path) -> None:
@@ -102,6 +106,12 @@ def test_a_name_alone_makes_no_split_and_leftovers_are_no_classes(
     files: tuple[str, ...], classes: tuple[str, ...], tmp_path: Path
 ) -> None:
     assert load_folder(make(tmp_path, *files)).classes == classes
+
+
+def test_an_archive_is_to_be_unpacked(tmp_path: Path) -> None:
+    (tmp_path / "birds.zip").touch()
+    with pytest.raises(DataError, match=rf"birds\.zip is a file: unpack it, or pass folder:{tmp_path}$"):
+        load_folder(tmp_path / "birds.zip")
 
 
 @pytest.mark.parametrize("place", [".", "train"])

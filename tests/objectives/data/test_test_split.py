@@ -27,7 +27,7 @@ print(*[path for path in opened if "images" in path], sep="\\n")
 
 
 def test_a_search_never_opens_the_test_split(tmp_path: Path) -> None:
-    for split in ("train", "test"):
+    for split in ("Train", "val", "TEST"):
         for number, name in enumerate(("cats", "dogs")):
             (tmp_path / "images" / split / name).mkdir(parents=True)
             for shade in range(10):
@@ -44,5 +44,6 @@ def test_a_search_never_opens_the_test_split(tmp_path: Path) -> None:
         check=True,
     )
     opened = done.stdout.splitlines()
-    assert any("images/train/cats" in path for path in opened)
-    assert not [path for path in opened if "images/test" in path]
+    assert any("images/Train/cats" in path for path in opened)
+    assert any("images/val/dogs" in path for path in opened)
+    assert not [path for path in opened if "images/TEST" in path]
