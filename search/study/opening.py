@@ -7,13 +7,14 @@ from typing import Any
 
 import optuna
 
+from objectives.pipeline import Pipeline
 from search.database.storage import Database
 from search.errors import StorageError, UsageError
 from search.study import records
 from search.study.spec import StudySpec
 from search.study.study import Study, experimental
 from spaces import SPACES
-from spaces.base import Given
+from spaces.base import Given, obstacle
 from spaces.restricted import check, suggestion, walk
 
 MIN_FLOOR = 0.2  # accuracy
@@ -42,7 +43,7 @@ def opened(name: str, spec: StudySpec, found: optuna.Study, database: Database) 
     """
     stored = found.user_attrs[records.IDENTITY]
     usable = tuple(n for n, reason in found.user_attrs[records.FORMATS].items() if reason is None)
-    given = spec.given(usable, stored["data"]["flip"])
+    given = _given(spec, usable, stored["data"])
     asked = {"name": spec.data.name, "n_train": spec.data.n_train or stored["data"]["n_train"]}
     _check_same(name, stored, identity(spec, given, stored | {"data": stored["data"] | asked}))
     return Study(name, spec, found, database, given, found.user_attrs[records.FLOOR])
@@ -123,9 +124,11 @@ def created(
         UsageError: its restrictions cannot be followed on this device or with these data.
     """
     usable = tuple(format_name for format_name, reason in number_formats.items() if reason is None)
-    given = spec.given(usable, facts["data"]["flip"])
+    given = _given(spec, usable, facts["data"])
     try:
         check(SPACES[spec.space.name], given, spec.restrictions)
+        if (reason := obstacle(Pipeline(batch_size=given.batch_size[0]), given)) is not None:
+            raise ValueError(f"[space] batch_size = {list(spec.space.batch_size)}: {reason}")
     except ValueError as error:
         raise UsageError(f"study {name!r} on this device and data: {error}") from error
     floor = spec.search.floor
@@ -164,6 +167,10 @@ def identity(spec: StudySpec, given: Given, facts: Mapping[str, Any]) -> dict[st
         "workers": facts["workers"],
         "timing_version": facts["timing_version"],
     }
+
+
+def _given(spec: StudySpec, usable: tuple[str, ...], data: Mapping[str, Any]) -> Given:
+    return spec.given(usable, data["flip"], size=data["size"], n_train=data["n_train"])
 
 
 def _check_same(name: str, stored: Mapping[str, Any], now: Mapping[str, Any]) -> None:
