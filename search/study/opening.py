@@ -8,7 +8,7 @@ from typing import Any, get_args
 import optuna
 from pydantic import ValidationError
 
-from objectives.pipeline import NumberFormatName
+from objectives.pipeline import NumberFormatName, Pipeline
 from search.database.storage import Database
 from search.errors import Foreign, StorageError, UsageError
 from search.proposals.samplers import experimental
@@ -16,7 +16,7 @@ from search.study import differences, records
 from search.study.spec import StudySpec
 from search.study.study import Study
 from spaces import SPACES
-from spaces.base import Given
+from spaces.base import Given, obstacle
 from spaces.restricted import check, suggestion, walk
 
 UNREADABLE = (LookupError, TypeError, ValueError, AttributeError)  # what another version has written looks like this
@@ -99,7 +99,7 @@ def _readable(name: str, spec: StudySpec | None, found: optuna.Study, database: 
         known = found.user_attrs
         spec = StudySpec.model_validate(known["spec"]) if spec is None else spec
         usable = tuple(n for n, reason in known[records.FORMATS].items() if reason is None)
-        given = spec.given(usable, known[records.IDENTITY]["data"]["flip"])
+        given = _given(spec, usable, known[records.IDENTITY]["data"])
         study = Study(name, spec, found, database, given, float(known[records.FLOOR]))
         study.trials()
     except UNREADABLE as error:
@@ -186,9 +186,11 @@ def created(
         UsageError: its restrictions cannot be followed on this device or with these data.
     """
     usable = tuple(format_name for format_name, reason in number_formats.items() if reason is None)
-    given = spec.given(usable, facts["data"]["flip"])
+    given = _given(spec, usable, facts["data"])
     try:
         check(SPACES[spec.space.name], given, spec.restrictions)
+        if (reason := obstacle(Pipeline(batch_size=given.batch_size[0]), given)) is not None:
+            raise ValueError(f"[space] batch_size = {list(spec.space.batch_size)}: {reason}")
     except ValueError as error:
         raise UsageError(f"study {name!r} on this device and data: {error}") from error
     floor = spec.search.floor if spec.search.floor is not None else default_floor(spec.metric, facts["data"])
@@ -237,6 +239,10 @@ def identity(spec: StudySpec, given: Given, facts: Mapping[str, Any]) -> dict[st
         "workers": facts["workers"],
         "timing_version": facts["timing_version"],
     }
+
+
+def _given(spec: StudySpec, usable: tuple[str, ...], data: Mapping[str, Any]) -> Given:
+    return spec.given(usable, data["flip"], size=data["size"], n_train=data["n_train"])
 
 
 def _unlike(name: str, told: Sequence[str]) -> UsageError:

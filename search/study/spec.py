@@ -23,6 +23,7 @@ from spaces.base import Given, Value
 from spaces.restricted import Restrictions, check, suggestion
 
 MAX_BYTES = 100_000  # of a study file
+MAX_BATCH = 65536  # samples
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 Executor = Literal["auto", "eager", "cuda_graph", "compile"]
@@ -75,7 +76,7 @@ class SpaceSection(_Section):
 
     name: str = "acceleration"
     epochs: tuple[Annotated[int, Field(ge=1, le=10_000)], Annotated[int, Field(ge=1, le=10_000)]]
-    batch_size: tuple[Annotated[int, Field(ge=1, le=65536)], Annotated[int, Field(ge=1, le=65536)]] = (64, 512)
+    batch_size: tuple[Annotated[int, Field(ge=1, le=MAX_BATCH)], Annotated[int, Field(ge=1, le=MAX_BATCH)]] = (64, 512)
     depth: tuple[Annotated[int, Field(ge=1, le=9)], Annotated[int, Field(ge=1, le=9)]] = (1, 3)
     width: tuple[Annotated[float, Field(ge=0.25, le=8)], Annotated[float, Field(ge=0.25, le=8)]] = (0.5, 2.0)
     executors: Annotated[tuple[Executor, ...], Field(min_length=1)] = ("auto", "eager")  # how steps may be run
@@ -146,19 +147,28 @@ class StudySpec(_Section):
         }
         return Restrictions(self.space.fix, listed)
 
-    def given(self, number_formats: tuple[str, ...], flip: bool) -> Given:
-        """What a space is given: this file, and what is known once device and data are open."""
+    def given(
+        self, number_formats: tuple[str, ...], flip: bool, *, size: int | None = None, n_train: int | None = None
+    ) -> Given:
+        """What a space is given: this file, and what is known once device and data are open.
+
+        No batch is larger than the training set: all those would be one.
+        """
         space = self.space
+        most = 2 ** ((n_train or MAX_BATCH).bit_length() - 1)
         return Given(
             self.network.family,
             number_formats,
             space.epochs,
-            space.batch_size,
+            (min(space.batch_size[0], most), min(space.batch_size[1], most)),
             space.depth,
             space.width,
             flip,
             self.data.name,
             space.executors,
+            self.network.stem_stride,
+            size,
+            n_train,
         )
 
 
