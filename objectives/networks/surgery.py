@@ -99,11 +99,13 @@ def insert_block(trainee: Trainee, stage: int, position: int, interior: int, epo
 
 
 def drop_block(trainee: Trainee, stage: int, position: int) -> Trainee:
-    """The trainee without the branch of a block, whose output must be constant: its last convolution is zero.
+    """The trainee without the branch of a block, whose output must be constant: one of its convolutions is zero.
 
     What the branch adds is then the bias of its last batch norm. It goes into the bias of the projection shortcut; a
-    basic block keeps it as an offset, and disappears where it is zero, in all averages too. The function of a training
-    step is preserved exactly; in evaluation as far as the running mean of the dead branch has decayed to 0.
+    basic block keeps it as an offset, and disappears where it is zero, in all averages too. Where the last convolution
+    is zero, the function of a training step is preserved exactly; in evaluation as far as the running mean of the dead
+    branch has decayed to 0. Where the first one is, the last one reads a constant, whose mean its batch norm takes
+    away: what is lost is the pattern that the zero padding draws along the border, if the constant is not 0.
 
     Raises:
         ValueError: there is no such branch.

@@ -96,7 +96,7 @@ CASES = {
     "Muon": Case(Muon(), Muon(lr=0.0), events=(), learns=False),
     "Swa": Case(Swa(start=0.5, lr=0.2, images=200), Swa(start=1.0), events=("averaging since epoch 2",), learns=False),
     "Whitening": Case(
-        Whitening(frozen=0.5), Whitening(share=0.0), events=("the stem trains from here on",), learns=False
+        Whitening(frozen=0.5), Whitening(share=0.0), events=("the stem trains from here on",), learns=True
     ),
 }
 
