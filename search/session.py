@@ -214,7 +214,8 @@ def _display(options: argparse.Namespace) -> Display:
     err = Console(stderr=True)
     if options.quiet:
         return Display()
-    if err.is_terminal and not options.verbose:
+    redraws = sys.stderr.isatty() and not err.is_dumb_terminal  # FORCE_COLOR makes a terminal of a file
+    if redraws and not options.verbose:
         return LiveDisplay(err)
     return PlainDisplay(err, every_epoch=options.verbose)
 

@@ -44,9 +44,7 @@ class Place:
         plain = {"faults": {str(number): fault for number, fault in (faults or {}).items()}, **settings}
         (self.folder / "script.json").write_text(json.dumps(plain))
 
-    def run(
-        self, *words: str, module: str = "tests.search.program", shell: str = START, **environment: str
-    ) -> Done:
+    def run(self, *words: str, module: str = "tests.search.program", shell: str = START, **environment: str) -> Done:
         """The command, run to its end."""
         with self.started(*words, module=module, shell=shell, **environment) as process:
             out, err = process.communicate(timeout=120)

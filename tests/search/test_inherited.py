@@ -15,7 +15,9 @@ STUDY = ("--study", "tiny", "--device", "cpu")
 DASHBOARD, SEVERAL = "search.__main__", "tests.search.several"
 STRICT = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
 # As root nothing is forbidden: another user, whom this machine does not know, who may read what root may.
-NOBODY = "setpriv --reuid=54321 --regid=54321 --clear-groups --inh-caps=+dac_read_search --ambient-caps=+dac_read_search"
+NOBODY = (
+    "setpriv --reuid=54321 --regid=54321 --clear-groups --inh-caps=+dac_read_search --ambient-caps=+dac_read_search"
+)
 AS_USER = f'exec {NOBODY} "$@"' if os.getuid() == 0 else START
 
 

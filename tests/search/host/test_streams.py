@@ -27,7 +27,13 @@ sys.exit(main())
 
 
 def started(
-    text: str = "text", error: str = "", code: int = 0, times: int = 1, redirected: str = "", before: str = "", **environment: str
+    text: str = "text",
+    error: str = "",
+    code: int = 0,
+    times: int = 1,
+    redirected: str = "",
+    before: str = "",
+    **environment: str,
 ) -> subprocess.Popen[bytes]:
     """The program, with streams that a shell redirects."""
     program = PROGRAM.format(text=text, error=error, code=code, times=times)
