@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -178,6 +179,7 @@ def _display(asked: Invocation) -> Display:
     err = Console(stderr=True)
     if asked.quiet:
         return Display()
-    if err.is_terminal and not asked.verbose:
+    redraws = sys.stderr.isatty() and not err.is_dumb_terminal  # FORCE_COLOR makes a terminal of a file
+    if redraws and not asked.verbose:
         return LiveDisplay(err)
     return PlainDisplay(err, every_epoch=asked.verbose)

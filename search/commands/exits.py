@@ -42,4 +42,6 @@ def _of_system(error: OSError) -> str:
     where = f"{error.filename}" if error.filename is not None else "a file or folder"
     if error.errno in NO_SPACE:
         return f"no space on {where}: make room, then the same command goes on"
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return "too many open files: raise the limit with ulimit -n, then the same command goes on"
     return f"{where} cannot be used ({error.strerror or error}): mend that, then the same command goes on"

@@ -53,10 +53,16 @@ def connect(path: Path, seconds: float, *, read_only: bool = False) -> sqlite3.C
 
     SQLite reads a database in WAL mode by way of files beside it. Where those cannot be made and nobody else has made
     them, nobody writes, and the database is read as it lies there.
+
+    Raises:
+        StorageError: part of it lies in a log that cannot be read without writing.
     """
     where: Path | str = path
     if read_only:
-        nobody_writes = is_read_only(path) and not path.with_name(f"{path.name}-wal").exists()
+        log, index = (path.with_name(path.name + end) for end in BESIDE[:2])
+        if is_read_only(path) and log.exists() and not index.exists():
+            raise StorageError(f"{path} cannot be read without writing: copy it and {log} to where you may write")
+        nobody_writes = is_read_only(path) and not log.exists()
         where = f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if nobody_writes else ''}"
     return sqlite3.connect(where, uri=read_only, timeout=seconds, check_same_thread=False)
 

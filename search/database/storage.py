@@ -166,7 +166,9 @@ class Database:
 
 def url(flag: str | None, from_spec: str | None) -> str:
     """The storage URL in force: the command line, OPTUNA_STORAGE, the study file, the default."""
-    return flag or os.environ.get("OPTUNA_STORAGE") or from_spec or DEFAULT_URL
+    if flag is not None:  # an empty word is a variable that was not set, and no default
+        return flag
+    return os.environ.get("OPTUNA_STORAGE") or from_spec or DEFAULT_URL
 
 
 def shown(storage_url: str) -> str:

@@ -20,6 +20,7 @@ class Owner:
     boot: str  # of the host's kernel
     pid: int
     started: int | None  # clock ticks after boot
+    namespace: str | None = None  # that the number is of: containers of one name count their processes apart
 
     def to_json(self) -> dict[str, object]:
         """This owner as plain JSON data: what is stored with a trial and in a lock."""
@@ -28,19 +29,20 @@ class Owner:
     @classmethod
     def from_json(cls, plain: Mapping[str, object]) -> Owner:
         """The owner that `to_json` wrote."""
-        return cls(**{name: plain[name] for name in ("host", "boot", "pid", "started")})  # type: ignore[arg-type]
+        known = {name: plain[name] for name in ("host", "boot", "pid", "started")}
+        return cls(**known, namespace=plain.get("namespace"))  # type: ignore[arg-type]
 
     @property
     def fate(self) -> Fate:
         """Whether the process still lives; one that is stopped or suspended does."""
-        if self.host != socket.gethostname():
+        if self.host != socket.gethostname() or self.namespace not in (None, _namespace()):
             return "unknown"
         return "alive" if self.boot == _boot_id() and self.started == start_time(self.pid) else "dead"
 
 
 def this_process() -> Owner:
     """The process that asks."""
-    return Owner(socket.gethostname(), _boot_id(), os.getpid(), start_time(os.getpid()))
+    return Owner(socket.gethostname(), _boot_id(), os.getpid(), start_time(os.getpid()), _namespace())
 
 
 def start_time(pid: int) -> int | None:
@@ -50,6 +52,13 @@ def start_time(pid: int) -> int | None:
     except OSError:
         return None
     return None if fields[0] == b"Z" else int(fields[19])
+
+
+def _namespace() -> str | None:
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return None
 
 
 def _boot_id() -> str:

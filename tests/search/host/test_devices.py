@@ -82,6 +82,7 @@ def test_an_owner_is_told_from_another_process_of_the_same_number() -> None:
     assert Owner(me.host, me.boot, me.pid, 1).fate == "dead"
     assert Owner(me.host, "another boot", me.pid, me.started).fate == "dead"
     assert Owner("elsewhere", me.boot, me.pid, 1).fate == "unknown"
+    assert Owner(me.host, me.boot, me.pid, 1, "of another container").fate == "unknown"
 
 
 @pytest.mark.parametrize("place", ["/proc/nowhere", "/dev/null"])
