@@ -138,6 +138,7 @@ def test_a_study_runs_to_its_front_and_the_same_command_trains_nothing_more(plac
     assert figures == {"learning-curves", "hypervolume"}
 
 
+@pytest.mark.long
 def test_killed_in_mid_trial_twice_the_study_still_ends_whole(place: Path) -> None:
     for _ in range(2):
         with started("--study", "tiny", "-v", cwd=place) as process:
@@ -165,6 +166,7 @@ def test_ctrl_c_puts_the_trial_back_and_says_how_to_go_on(place: Path) -> None:
     assert records.n_counted(stored(place)) == len(stored(place)) == 7
 
 
+@pytest.mark.long
 def test_sigterm_is_an_interruption_too(place: Path) -> None:
     with started("--study", "tiny", "--add", "7", "-v", cwd=place) as process:
         wait_for(process, "epoch 1 of")
@@ -174,6 +176,7 @@ def test_sigterm_is_an_interruption_too(place: Path) -> None:
     assert "--study tiny --n-trials 7 -v" in err
 
 
+@pytest.mark.long
 def test_a_second_run_of_the_same_study_says_who_runs_it(place: Path) -> None:
     with started("--study", "tiny", "--n-trials", "1000", cwd=place) as process:
         wait_for(process, "trial 0")
@@ -183,6 +186,7 @@ def test_a_second_run_of_the_same_study_says_who_runs_it(place: Path) -> None:
     assert str(process.pid) in second.stderr
 
 
+@pytest.mark.long
 def test_time_that_is_up_ends_the_run_and_keeps_the_study(place: Path) -> None:
     done = run("--study", "tiny", "--timeout", "0.5", cwd=place)
     assert done.returncode == 0
@@ -191,6 +195,7 @@ def test_time_that_is_up_ends_the_run_and_keeps_the_study(place: Path) -> None:
     assert not any(t.state == TrialState.RUNNING for t in stored(place))
 
 
+@pytest.mark.long
 def test_an_override_runs_a_study_of_its_own(place: Path) -> None:
     for _ in range(2):
         assert run("--study", "tiny", "--n-train", "100", "--n-trials", "1", cwd=place).returncode == 0
@@ -201,6 +206,7 @@ def test_an_override_runs_a_study_of_its_own(place: Path) -> None:
     assert "tiny" not in names
 
 
+@pytest.mark.long
 def test_a_study_of_another_seed_under_the_same_name_is_refused(place: Path) -> None:
     assert run("--study", "tiny", "--as", "mine", "--n-trials", "1", cwd=place).returncode == 0
     refused = run("--study", "tiny", "--as", "mine", "--seed", "1", "--n-trials", "2", cwd=place)
@@ -275,6 +281,7 @@ def test_a_file_that_is_no_database_is_refused(place: Path) -> None:
     assert (place / "studies" / "optuna.db").read_text() == "not a database"
 
 
+@pytest.mark.long
 def test_the_storage_of_the_environment_is_used(place: Path) -> None:
     done = run("--study", "tiny", "--n-trials", "1", cwd=place, OPTUNA_STORAGE=f"sqlite:///{place}/new/other.db")
     assert done.returncode == 0

@@ -63,6 +63,7 @@ def test_a_study_that_runs_is_neither_renamed_nor_deleted(place: Place) -> None:
         process.communicate()
 
 
+@pytest.mark.long
 def test_clean_removes_what_nothing_names_and_disk_counts_it(whole: Place) -> None:
     artifacts = whole.folder / "studies" / "artifacts"
     for stray in ("tiny/trial-00099", "tiny/.trial-00098.1.partial", "gone/trial-00000"):
@@ -100,6 +101,7 @@ def test_the_doctor_mends_lost_trials_and_stray_files(place: Place) -> None:
 SLEEPER = "import signal; open('/proc/self/comm', 'w').write('trains-1'); print(flush=True); signal.pause()"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("is_ours", [True, False])
 def test_the_doctor_ends_processes_of_this_run_directory_that_train_for_nobody(whole: Place, is_ours: bool) -> None:
     """`trains-1`: a process whose parent, it says, is another."""
@@ -130,6 +132,7 @@ def test_the_doctor_sees_damage_in_networks_database_and_clock(whole: Place) -> 
     assert whole.run("doctor", *STUDY, module="search").code == 4
 
 
+@pytest.mark.long
 def test_the_dashboard_shows_a_copy_that_nobody_can_change(whole: Place) -> None:
     with whole.started("dashboard", *STUDY, "--port", "0", module="search") as process:
         assert process.stdout is not None

@@ -20,6 +20,9 @@ from tests.search.place import Place, check_whole, wait_for
 STUDY = ("--study", "tiny")
 
 
+pytestmark = pytest.mark.long
+
+
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
     """A server of this module's own."""

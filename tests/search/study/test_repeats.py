@@ -457,6 +457,7 @@ def test_totals_are_exact_and_baseline_is_timed_again_after_the_last_trial(place
     assert {path.name for path in (place.folder / "studies" / "artifacts" / "tiny").glob("trial-*")} >= front
 
 
+@pytest.mark.long
 def test_a_repeat_that_is_killed_is_run_by_the_same_command_also_of_a_complete_study(place: Place) -> None:
     words = (*STUDY, "--n-trials", "6")
     place.script({6: "kill_program"}, slow=SLOW)
