@@ -124,7 +124,8 @@ def check_whole(trials: Sequence[FrozenTrial], n: int) -> None:
         first = trials[records.first(repeat)]
         assert (repeat.params, repeat.user_attrs[records.SEED_TRIAL]) == (first.params, seed(first))
         assert repeat.values is None or repeat.values[1] == first.values[1]
-    seconds = [(records.is_repeat(t), points[-1].train_seconds) for t in trials if (points := records.curve(t))]
+    curves = [(records.is_repeat(t), t.user_attrs.get(records.CURVE)) for t in trials]
+    seconds = [(is_repeat, curve[-1][1]) for is_repeat, curve in curves if curve]
     again = sum(each for is_repeat, each in seconds if is_repeat)
     assert again <= 0.1 * sum(each for _, each in seconds if each < math.inf), "repeats took too long"
     counted = [t for t in counted if not records.is_repeat(t)]
