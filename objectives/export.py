@@ -15,6 +15,7 @@ from torch import Tensor
 
 from objectives.data.dataset import Dataset
 from objectives.durable import SUMS, write_folder
+from objectives.evaluation import finiteness
 from objectives.networks.architecture import Architecture
 from objectives.networks.resnet import ResNet
 from objectives.train import Trained
@@ -58,7 +59,12 @@ def export(trained: Trained, dataset: Dataset, folder: Path, about: Mapping[str,
     """Writes the deployed network of a training to `folder`, whole or not at all; replaces an older export.
 
     `about` is added to the description, e.g. the study and the trial; it cannot replace what is known here.
+
+    Raises:
+        ValueError: the network is no longer finite: it predicts nothing.
     """
+    if not finiteness(trained.model.state_dict().values()):
+        raise ValueError("the network is not exported: not all of its numbers are finite")
     description = {
         **about,
         "format": FORMAT,

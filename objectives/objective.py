@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 
 import torch
 
-from objectives.data.augment import Batches, Normalisation
 from objectives.data.dataset import Dataset, load
 from objectives.device import reference
 from objectives.device.allocator import keep_freed_memory
@@ -18,13 +17,17 @@ from objectives.device.comparison import compared
 from objectives.device.executors import Eager, Segment
 from objectives.device.formats import FORMATS, LossScaler, unavailable
 from objectives.errors import DataError, DeviceError
+from objectives.evaluation import STEP_VALUES
 from objectives.export import export
-from objectives.feasibility import reachable
+from objectives.feasibility import full_architecture, reachable
 from objectives.pipeline import NumberFormatName, Pipeline, Reading, Report
 from objectives.task import Seeds, Task
-from objectives.train import Trained, augmentation, starting_state, train
+from objectives.train import Trained, starting_state, train
 
 SLOWEST_FORMAT = 1.5  # times fp32: a number format that is slower is dropped from a study
+PROBE_BATCH = 64  # images, or what PROBE_BYTES hold
+PROBE_SIDE = 64  # pixels at most: a step in fp16 on two images of 224 pixels takes a CPU up to a minute
+PROBE_BYTES = 64 << 20  # of activations
 PROBE_STEPS = 5
 PROBE_SECONDS = 0.5  # per format: a step in fp16 takes long on a CPU
 
@@ -128,14 +131,16 @@ class TrainingObjective:
 
     def _step_seconds(self, name: NumberFormatName) -> float:
         """Median device seconds of a training step in the number format."""
-        pipeline = Pipeline(number_format=name, batch_size=64, epochs=1)
-        state = starting_state(replace(pipeline, depth=1), self._task, self._dataset, Seeds(0, 0, 0))
+        channels, side = self._dataset.channels, min(self._dataset.size, PROBE_SIDE)
+        network = full_architecture(Pipeline(), self._task, channels, self._dataset.n_classes)
+        batch = max(2, min(PROBE_BATCH, PROBE_BYTES // (4 * STEP_VALUES * network.activations(side))))
+        pipeline = Pipeline(number_format=name, batch_size=batch, epochs=1)
+        state = starting_state(pipeline, self._task, self._dataset, Seeds(0, 0, 0))
         scaler = LossScaler(self._device.type) if FORMATS[name].scaled else None
         FORMATS[name].set_float32_products()
         executor = Eager(Segment(state.trainee, (), FORMATS[name], scaler, 0.0))
-        normalise = Normalisation(self._dataset, self._device)
-        batches = Batches(self._dataset.train, 64, augmentation(pipeline, self._dataset), normalise, (0, 0))
-        x, y = batches.first()
+        x = torch.randn(batch, channels, side, side, generator=torch.Generator().manual_seed(0)).to(self._device)
+        x, y = x.contiguous(memory_format=torch.channels_last), torch.zeros(batch, dtype=torch.int64).to(self._device)
         seconds: list[float] = []
         while len(seconds) <= PROBE_STEPS and sum(seconds) < PROBE_SECONDS:
             clock = Clock(self._device)

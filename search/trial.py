@@ -232,4 +232,6 @@ def _out_of_patience(trial: optuna.Trial) -> bool:
 
 
 def _is_plausible(report: Report) -> bool:
-    return math.isfinite(report.train_seconds) and report.train_seconds > 0 and 0 <= report.accuracy <= 1
+    accuracies = (report.accuracy, report.balanced_accuracy)  # either may be the one that counts
+    is_timed = math.isfinite(report.train_seconds) and report.train_seconds > 0
+    return is_timed and all(0 <= accuracy <= 1 for accuracy in accuracies)

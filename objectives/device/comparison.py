@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from objectives.device.formats import FORMATS, NumberFormat
 from objectives.networks.architecture import Kind, Layer
+from objectives.networks.resnet import convolve
 
 # Of the norm of what fp32 finds. Right kernels err by up to 0.005 in bf16 and 0.001 in fp16, a few times that where
 # sums are short. In bf16 on a CPU with AVX512-BF16, oneDNN's gradient of a 3x3 convolution of stride 2 over 1x1 pixels
@@ -20,16 +20,12 @@ TOLERANCE = 0.05
 MOST_DIFFER = 0.5  # share of the kinds: a format that differs in more is refused
 SPARE = (17, 9)  # channels as pruning leaves them, in and out
 CHANNELS = 32  # at most: kernels work on blocks of 8 or 16
+LARGE = 64  # pixels a side, from which on 16 channels are enough: 107 kinds up to 224 pixels take seconds
 SMALL = 2  # pixels a side, up to which some taps may see padding only: looked at closely
 TRIES = 4  # there; what is wrong may be right by chance, in one of four tries
 PRIMER = 1e4  # size of what is left in memory before a try
 
 Convolve = Callable[[Tensor, Tensor, int], Tensor]  # of x: [batch, in, side, side] with [out, in, k, k] at a stride
-
-
-def convolve(x: Tensor, weight: Tensor, stride: int) -> Tensor:
-    """The convolution as networks compute it."""
-    return F.conv2d(x, weight, None, stride, weight.shape[-1] // 2)
 
 
 @dataclass(frozen=True)
@@ -56,7 +52,8 @@ def compared(
     """What the format computes unlike fp32 in layers of these kinds. Draws nothing from the default generator."""
     channels: dict[Kind, set[tuple[int, int]]] = {}
     for layer in layers:
-        capped = min(CHANNELS, layer.n_in), min(CHANNELS, layer.n_out)
+        most = CHANNELS // 2 if layer.side >= LARGE else CHANNELS
+        capped = min(most, layer.n_in), min(most, layer.n_out)
         channels.setdefault(layer.kind, set()).add(capped)
     for kind, pairs in channels.items():
         channels[kind] = {min(pairs), max(pairs)} | ({SPARE} if kind[-1] <= SMALL else set())

@@ -7,12 +7,11 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.optim import Optimizer
 
 from objectives.networks.architecture import Kind
-from objectives.networks.resnet import Convolution
+from objectives.networks.resnet import Convolution, convolve
 from objectives.pipeline import NumberFormatName
 
 
@@ -35,13 +34,13 @@ class NumberFormat:
         """How a layer computes while training, within the context."""
 
         def compute(x: Tensor) -> Tensor:
-            if (*kind, x.shape[-1]) not in self.strict:
-                return F.conv2d(x, layer.weight, None, layer.stride, layer.padding)
+            if (layer.kernel_size[0], stride, x.shape[-1]) not in self.strict:
+                return convolve(x, layer.weight, stride)
             with torch.autocast(x.device.type, enabled=False):
-                exact = F.conv2d(x.float(), layer.weight, None, layer.stride, layer.padding)
+                exact = convolve(x.float(), layer.weight, stride)
             return exact.to(self.autocast)
 
-        kind = layer.kernel_size[0], layer.stride[0]
+        stride = layer.stride[0]
         return compute
 
     def set_float32_products(self) -> None:

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from objectives.data.dataset import Dataset, Images
-from objectives.device.comparison import Convolve, compared, convolve
+from objectives.device.comparison import Convolve, compared
 from objectives.device.formats import FORMATS
 from objectives.feasibility import layers, reachable
 from objectives.networks.architecture import Kind, build
-from objectives.networks.resnet import Convolution, ResNet
+from objectives.networks.resnet import Convolution, ResNet, convolve
 from objectives.pipeline import Pipeline
 from objectives.strategies.haar_stem import HaarStem
 from objectives.strategies.net2net import Net2Net

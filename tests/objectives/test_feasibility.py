@@ -1,0 +1,79 @@
+"""Laws of what can be trained: what is refused cannot be, and what is not refused can."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import reduce
+from itertools import product
+
+import pytest
+import torch
+
+from objectives.data.dataset import Dataset, Images
+from objectives.feasibility import obstacle
+from objectives.pipeline import Pipeline
+from objectives.strategies.base import Strategy
+from objectives.strategies.haar_stem import HaarStem
+from objectives.strategies.progressive_resolution import ProgressiveResolution
+from objectives.strategies.whitening import Whitening
+from objectives.task import DataSpec, Seeds, Task
+from objectives.train import begun, bound, starting_state, train
+
+STRATEGIES: list[tuple[Strategy, ...]] = [
+    (),
+    (HaarStem(),),
+    (Whitening(),),
+    (HaarStem(), Whitening()),
+    (ProgressiveResolution(start=0.5, until=0.5, steps=2),),
+    (HaarStem(), ProgressiveResolution(start=0.4, until=0.5, steps=1)),
+]
+
+
+def images_of(digits: Dataset, size: int, n: int) -> Dataset:
+    """The first digits, at another size."""
+    x = torch.nn.functional.interpolate(digits.train.x[:n].float(), size=size).to(torch.uint8)
+    few = Images(x.contiguous(memory_format=torch.channels_last), digits.train.y[:n])
+    return replace(digits, train=few, val=few)
+
+
+def trains(pipeline: Pipeline, task: Task, dataset: Dataset) -> bool:
+    """Whether calibration and a forward pass succeed, asked of the network itself."""
+    state = starting_state(pipeline, task, dataset, Seeds(1, 2, 3))
+    x, y = dataset.train.x[: pipeline.batch_size], dataset.train.y[: pipeline.batch_size]
+    try:
+        state = bound(begun(state, state.normalise(x), y))
+        small, _ = reduce(lambda batch, strategy: strategy.batch(*batch), state.pipeline.strategies, (x.float(), y))
+        state.trainee.model.train()(small)
+    except (RuntimeError, ValueError):
+        return False
+    return True
+
+
+@pytest.mark.parametrize("family", ["small", "thin", "fast"])
+@pytest.mark.parametrize("stem_stride", [1, 2])
+def test_what_is_refused_cannot_train_and_all_else_can(family: str, stem_stride: int, digits: Dataset) -> None:
+    task = Task(DataSpec("digits"), family, stem_stride)
+    verdicts = set()
+    batches = [{"batch_size": n} for n in (1, 2)] + [{"batch_size": 3, "ghost_batch": n} for n in (1, 2)]
+    for size, settings, strategies in product((4, 5, 8), batches, STRATEGIES):
+        pipeline = Pipeline(**settings, width=0.25, strategies=strategies, crop=False)  # type: ignore[arg-type]
+        refused = obstacle(pipeline, task, size, n_train=4)
+        verdicts.add(refused is None)
+        assert trains(pipeline, task, images_of(digits, size, 4)) == (refused is None), (pipeline, size, refused)
+    assert verdicts == {True, False}
+
+
+def test_a_batch_is_never_larger_than_the_training_set() -> None:
+    task = Task(DataSpec("digits"), "thin", 2)
+    assert obstacle(Pipeline(batch_size=128), task, size=4, n_train=1) is not None
+    assert obstacle(Pipeline(batch_size=128), task, size=4, n_train=2) is None
+
+
+def test_a_training_that_cannot_be_is_refused_in_one_line_before_its_first_step(digits: Dataset) -> None:
+    pipeline = Pipeline(batch_size=50, strategies=(HaarStem(), Whitening()))
+    with pytest.raises(
+        ValueError, match="the stem sees 2 pixels a side, and whitening measures patches of 3"
+    ) as caught:
+        next(train(pipeline, Task(DataSpec("digits"), "small"), images_of(digits, 4, 100), Seeds(1, 2, 3)))
+    assert "\n" not in str(caught.value)
+    assert "leave out Whitening or HaarStem" in str(caught.value)
