@@ -47,7 +47,7 @@ def run(options: argparse.Namespace, training: Training) -> None:
     _check_place(options)
     display = _display(options)
     if name not in (options.as_name, Path(options.study).stem):
-        display.say(f"what the command line changes makes it study {name!r}; --as NAME calls it otherwise")
+        display.say(f"study {name!r}, named after what the command line changes; --as NAME names it otherwise")
     database = storage.open_storage(storage.url(options.storage, spec.storage))
     if (warning := storage.on_network_file_system(database.url)) is not None:
         display.say(f"warning: {warning}")
