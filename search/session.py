@@ -47,7 +47,7 @@ def run(asked: Invocation, training: Training) -> None:
     place = _place(asked)
     display = _display(asked)
     if name not in (asked.as_name, Path(asked.study).stem):
-        display.say(f"what the command line changes makes it study {name!r}; --as NAME calls it otherwise")
+        display.say(f"study {name!r}, named after what the command line changes; --as NAME names it otherwise")
     url = storage.url(asked.storage, spec.storage)
     file = storage.sqlite_path(url)
     is_new = file is not None and not file.parent.exists()

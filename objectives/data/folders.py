@@ -51,7 +51,7 @@ def read_folder(
         names=tuple(printable(files[position].relative) for position in order),
         validates=np.array([files[position].validates for position in order]) if layout.validation else None,
         validation=layout.validation,
-        remarks=(*layout.remarks, *others),
+        remarks=(*layout.remarks, *([f"cannot be read: {_by_class(layout, faults)}"] if faults else []), *others),
         warnings=(*layout.warnings, *warnings),
     )
 
@@ -75,11 +75,15 @@ def _check_losses(layout: Layout, decoded: Decoded, faults: dict[int, str], drop
     skipped = len(faults) + len(layout.skipped)
     total = len(decoded.kept) + skipped
     if skipped > max(3, total // 100):
-        whole = Counter(file.label for file in layout.files)
-        by_class = [f"{layout.classes[label]} {n} of {whole[label]}" for label, n in lost.most_common()]
-        classes = f" ({some(by_class)})" if by_class else ""
+        classes = f" ({_by_class(layout, faults)})" if faults else ""
         what = f"{skipped} of {total} images in {layout.top} cannot be used{classes}, and the limit is 1 %"
         raise DataError(printable(f"{what}: repair or remove: {some([*layout.skipped, *_faults(layout, faults)])}"))
+
+
+def _by_class(layout: Layout, faults: dict[int, str]) -> str:
+    """How many files of which class are at fault, most first."""
+    lost, whole = (Counter(layout.files[at].label for at in ats) for ats in (faults, range(len(layout.files))))
+    return some([f"{layout.classes[label]} {n} of {whole[label]}" for label, n in lost.most_common()], 5)
 
 
 def _faults(layout: Layout, faults: dict[int, str]) -> list[str]:

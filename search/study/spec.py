@@ -7,6 +7,7 @@ import json
 import os
 import re
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -226,8 +227,7 @@ def override(
         changes["data"] = {"name": data, "labels": None}  # the table of a study file is that of its own folder
         label = data.partition(":")[0]
     if labels is not None:
-        here = os.path.realpath(expanded(labels))
-        changes["data"]["labels"] = here if os.path.isfile(here) else labels
+        changes["data"]["labels"] = _resolved(labels, os.path.isfile)
         label = label or "labels"  # without `data`: another table for the folder of the study file
     if n_train is not None:
         changes["data"]["n_train"] = n_train
@@ -241,23 +241,30 @@ def override(
         plain = spec.model_dump()
         merged = plain | {section: plain[section] | values for section, values in changes.items()}
         if data is not None and data.startswith("folder:"):
-            merged["data"]["name"] = f"folder:{_found(data.removeprefix('folder:'), merged['data']['root'])}"
+            merged["data"]["name"] = f"folder:{_folder(data.removeprefix('folder:'), merged['data']['root'])}"
         changed = StudySpec.model_validate(merged)
     except ValidationError as error:
         raise UsageError(f"command line: {in_words(error, StudySpec)}") from error
-    if not label:
-        return name, changed
-    distinguishing = {"data": merged["data"] | _without_places(changed.data), "seed": changed.search.seed}
+    return _derived_name(name, label, changed) if label else name, changed
+
+
+def _derived_name(name: str, label: str, changed: StudySpec) -> str:
+    """The name of a study that differs from the one of that name in its data or seed."""
+    distinguishing = {"data": changed.data.model_dump() | _without_places(changed.data), "seed": changed.search.seed}
     digest = hashlib.sha256(json.dumps(distinguishing, sort_keys=True).encode()).hexdigest()[:6]
-    return check_name(f"{name[: 64 - len(label) - 8]}-{label}-{digest}"), changed
+    return check_name(f"{name[: 64 - len(label) - 8]}-{label}-{digest}")
 
 
-def _found(path: str, root: str | None) -> str:
+def _folder(path: str, root: str | None) -> str:
     """Where the folder of a command line lies: under the root if it is there, else as it stands."""
-    plain = expanded(path)
-    under = os.path.join(expanded(root), plain) if root else plain
-    found = under if os.path.isdir(under) else plain
-    return os.path.realpath(found) if os.path.isdir(found) else found
+    under = os.path.join(expanded(root), expanded(path)) if root else path
+    return _resolved(under if os.path.isdir(under) else path, os.path.isdir)
+
+
+def _resolved(path: str, exists: Callable[[str], bool]) -> str:
+    """The real path of what is there, or `path` as it was written: whoever reads it tells that it is not."""
+    found = os.path.realpath(expanded(path))
+    return found if exists(found) else path
 
 
 def _without_places(data: DataSection) -> dict[str, object]:

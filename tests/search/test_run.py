@@ -227,7 +227,7 @@ def test_a_folder_of_images_with_unusual_names_is_one_study_until_its_images_cha
     done = run("--study", "tiny", "--data", "folder:images", "--n-trials", "1", "--json", "--n-train", "40", cwd=place)
     assert done.returncode == 0, done.stderr
     name = json.loads(done.stdout)["study"]
-    assert f"makes it study {name!r}" in done.stderr
+    assert f"study {name!r}, named after what the command line changes" in done.stderr
     assert "61 images of 32x32 in colour, 3 classes: 40 of 49 to train, 12 to validate (split off)" in done.stderr
     copies = "images that are copies of one of another class: 1 (=cmd()/0, b.png = frösche/0, a.png)"
     assert f"warning: {copies}" in done.stderr
