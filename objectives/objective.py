@@ -75,7 +75,7 @@ class TrainingObjective:
                 "n_train": len(data.train.y),
                 "n_val": len(data.val.y),
                 "flip": data.flip,
-                "largest_share": round(int(data.val.y.bincount().max()) / len(data.val.y), 6),
+                "largest_share": int(data.val.y.bincount().max()) / len(data.val.y),
             },
             "skipped": list(data.skipped),
             "warnings": list(data.warnings),
