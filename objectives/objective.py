@@ -81,7 +81,7 @@ class TrainingObjective:
                 "n_val": len(data.val.y),
                 "flip": data.flip,
                 "classes": [list(each) for each in data.by_class],
-                "largest_share": round(int(data.val.y.bincount().max()) / len(data.val.y), 6),
+                "largest_share": int(data.val.y.bincount().max()) / len(data.val.y),
             },
             "about": data.about,
             "images": dict(data.named),
