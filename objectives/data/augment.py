@@ -11,6 +11,8 @@ from torch import Tensor
 
 from objectives.data.dataset import Dataset, Images
 
+TABLE = 256 << 20  # bytes of padded images that are kept beside the images themselves: CIFAR-10 whole
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -55,12 +57,10 @@ class Batches:
         self.batch_size = min(batch_size, n)
         self.n_steps = n // self.batch_size
         self._device = images.x.device
-        pixels = images.x.permute(0, 2, 3, 1)
-        padding = augmentation.padding
-        self._side = self._size + 2 * padding
-        # [n * side * side, channels]: a window is a list of rows of this table. Selecting rows is 4.6 times as fast as
-        # indexing with three tensors on a CPU (350,000 against 75,000 images of 32x32 per second and core)
-        self._pixels = F.pad(pixels, (0, 0, padding, padding, padding, padding)).reshape(-1, channels)
+        self._side = self._size + 2 * augmentation.padding
+        # Of all images at once where they are small: a table of each batch takes 1.6 times as long (32x32 in colour).
+        is_cut = augmentation.padding > 0 or augmentation.flip
+        self._table = self._rows(images.x) if is_cut and n * channels * self._side**2 <= TABLE else None
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -94,6 +94,15 @@ class Batches:
         first = torch.rand(len(self._images.y), generator=generator, device=self._device) < 0.5
         return first ^ bool(epoch % 2)
 
+    def _rows(self, x: Tensor) -> Tensor:
+        """[n * side * side, channels] the padded pixels of images: a window is a list of rows of this table.
+
+        Selecting rows is 4.6 times as fast as indexing with three tensors on a CPU (350,000 against 75,000 images of
+        32x32 per second and core).
+        """
+        padding = self._augmentation.padding
+        return F.pad(x.permute(0, 2, 3, 1), (0, 0, padding, padding, padding, padding)).reshape(-1, x.shape[1])
+
     def _windows(self, chosen: Tensor, generator: torch.Generator, mirrored: Tensor | None) -> Tensor:
         padding, flip = self._augmentation.padding, self._augmentation.flip
         if not padding and not flip:
@@ -106,9 +115,12 @@ class Batches:
             if mirrored is None:
                 mirrored = torch.rand(batch, generator=generator, device=self._device) < 0.5
             columns = torch.where(mirrored[:, None], size - 1 - steps, steps)
-        rows = (chosen[:, None] * side + top + steps) * side + left
+        table, places = self._table, chosen
+        if table is None:
+            table, places = self._rows(self._images.x[chosen]), torch.arange(batch, device=self._device)
+        rows = (places[:, None] * side + top + steps) * side + left
         index = rows[:, :, None] + columns[:, None, :]
-        return self._pixels.index_select(0, index.view(-1)).view(batch, size, size, -1).permute(0, 3, 1, 2)
+        return table.index_select(0, index.view(-1)).view(batch, size, size, -1).permute(0, 3, 1, 2)
 
 
 def _cutout(x: Tensor, side: int, generator: torch.Generator) -> Tensor:

@@ -21,6 +21,7 @@ from objectives.strategies.base import Strategy
 from objectives.strategies.ema import Ema
 from objectives.strategies.lookahead import Lookahead
 from objectives.strategies.swa import Swa
+from objectives.task import DataSpec, Task
 from tests.objectives.strategies.cases import finish, using
 
 CPU = torch.device("cpu")
@@ -142,3 +143,12 @@ def test_accuracies_do_not_depend_on_how_many_images_are_evaluated_at_once(
         for size in (batch_size, 10_000)
     )
     assert (found.accuracy, found.balanced_accuracy) == (expected.accuracy, expected.balanced_accuracy)
+
+
+def test_evaluation_of_large_images_takes_no_more_memory_than_training_on_them(digits: Dataset) -> None:
+    """In batches of 1000 images it took 440 MB here, and 3.7 GiB in the wide family at 224 pixels."""
+    x = digits.val.x.repeat_interleave(12, 2).repeat_interleave(12, 3)
+    val = Images(x[:150].contiguous(memory_format=torch.channels_last), digits.val.y[:150])
+    few = replace(digits, train=Images(val.x[:8], val.y[:8]), val=val)
+    (report,), _ = finish(using(batch_size=4, epochs=1), few, Task(DataSpec("digits"), "small"))
+    assert 0 < report.eval_peak_memory < report.peak_memory + (50 << 20)
