@@ -70,6 +70,12 @@ def test_an_average_that_is_no_longer_finite_is_diverged(keeper: Strategy, digit
     assert not any(report.diverged for report in reports[:-1])
 
 
+def test_a_network_that_is_no_longer_finite_is_diverged_though_its_average_is_deployed(digits: Dataset) -> None:
+    """The average has statistics of its own."""
+    reports, _ = finish(using(Swa(start=0.5, images=50), Breaks("buffer", math.nan, after=2)), digits)
+    assert [report.diverged for report in reports] == [False, False, True, True]
+
+
 def evaluation_of(model: ResNet, digits: Dataset, labels: torch.Tensor | None = None) -> Evaluation:
     images = digits.val if labels is None else Images(digits.val.x, labels)
     return evaluate(model.eval(), images, Normalisation(digits, CPU), FORMATS["fp32"], batch_size=50)
