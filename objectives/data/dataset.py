@@ -24,6 +24,7 @@ from objectives.errors import DataError
 from objectives.task import DataSpec
 
 DEFAULT_SIZE = 32  # pixels; side of the images of a folder when the study names none
+RESIZED_AT_ONCE = 256  # images: what lies between the old pixels and the new ones takes memory too
 MAX_VALIDATION = 5000  # images; a fifth of the training set where that is less
 
 
@@ -205,19 +206,25 @@ def _with_channels(pixels: Bytes, channels: int) -> Bytes:
         return pixels
     if channels == 3:
         return np.repeat(pixels, 3, axis=-1)
-    luminance = np.full(pixels.shape[:-1], 1 << 15, np.uint32)
-    for channel, weight in enumerate((19595, 38470, 7471)):  # 0.299, 0.587, 0.114 times 2 ** 16
-        luminance += pixels[..., channel].astype(np.uint32) * np.uint32(weight)
-    return (luminance >> 16).astype(np.uint8)[..., None]
+    grey = np.empty((*pixels.shape[:-1], 1), np.uint8)
+    for image, result in zip(pixels, grey, strict=True):  # one by one: all at once would take eight times their memory
+        luminance = np.full(image.shape[:-1], 1 << 15, np.uint32)
+        for channel, weight in enumerate((19595, 38470, 7471)):  # 0.299, 0.587, 0.114 times 2 ** 16
+            luminance += image[..., channel].astype(np.uint32) * np.uint32(weight)
+        result[..., 0] = luminance >> 16
+    return grey
 
 
 def _resized(pixels: Bytes, size: int | None) -> Bytes:
     """Square `pixels` [n, any, any, channels] at another size: bilinear, antialiased, as folders are decoded."""
     if size is None or pixels.shape[1] == size:
         return pixels
-    x = torch.tensor(pixels).permute(0, 3, 1, 2)
-    x = F.interpolate(x, size=(size, size), mode="bilinear", antialias=True)
-    return np.ascontiguousarray(x.permute(0, 2, 3, 1).numpy())
+    resized = np.empty((len(pixels), size, size, pixels.shape[-1]), np.uint8)
+    for start in range(0, len(pixels), RESIZED_AT_ONCE):
+        x = torch.tensor(pixels[start : start + RESIZED_AT_ONCE]).permute(0, 3, 1, 2)
+        x = F.interpolate(x, size=(size, size), mode="bilinear", antialias=True)
+        resized[start : start + RESIZED_AT_ONCE] = x.permute(0, 2, 3, 1).numpy()
+    return resized
 
 
 def _split(found: Labelled, spec: DataSpec) -> tuple[Positions, Positions]:

@@ -21,6 +21,7 @@ from objectives.strategies.base import Strategy
 from objectives.strategies.ema import Ema
 from objectives.strategies.lookahead import Lookahead
 from objectives.strategies.swa import Swa
+from objectives.task import DataSpec, Task
 from tests.objectives.strategies.cases import finish, using
 
 CPU = torch.device("cpu")
@@ -67,6 +68,12 @@ def test_an_average_that_is_no_longer_finite_is_diverged(keeper: Strategy, digit
     reports, _ = finish(using(keeper, Breaks("shadow", math.nan)), digits)
     assert reports[-1].diverged
     assert not any(report.diverged for report in reports[:-1])
+
+
+def test_a_network_that_is_no_longer_finite_is_diverged_though_its_average_is_deployed(digits: Dataset) -> None:
+    """The average has statistics of its own."""
+    reports, _ = finish(using(Swa(start=0.5, images=50), Breaks("buffer", math.nan, after=2)), digits)
+    assert [report.diverged for report in reports] == [False, False, True, True]
 
 
 def evaluation_of(model: ResNet, digits: Dataset, labels: torch.Tensor | None = None) -> Evaluation:
@@ -142,3 +149,12 @@ def test_accuracies_do_not_depend_on_how_many_images_are_evaluated_at_once(
         for size in (batch_size, 10_000)
     )
     assert (found.accuracy, found.balanced_accuracy) == (expected.accuracy, expected.balanced_accuracy)
+
+
+def test_evaluation_of_large_images_takes_no_more_memory_than_training_on_them(digits: Dataset) -> None:
+    """In batches of 1000 images it took 440 MB here, and 3.7 GiB in the wide family at 224 pixels."""
+    x = digits.val.x.repeat_interleave(12, 2).repeat_interleave(12, 3)
+    val = Images(x[:150].contiguous(memory_format=torch.channels_last), digits.val.y[:150])
+    few = replace(digits, train=Images(val.x[:8], val.y[:8]), val=val)
+    (report,), _ = finish(using(batch_size=4, epochs=1), few, Task(DataSpec("digits"), "small"))
+    assert 0 < report.eval_peak_memory < report.peak_memory + (50 << 20)

@@ -69,10 +69,10 @@ class Case:
 
 
 TRAINS = [
-    Case(2, 20, side=4, batch_size=(2, 64), n_trials=20),
-    Case(2, 20, side=4, channels=3, batch_size=(1, 2), stem_stride=1, n_trials=20),
-    Case(3, 20, side=8, batch_size=(2, 512), family="thin", n_trials=12),
-    Case(10, 40, side=28, batch_size=(64, 512), n_trials=12),
+    Case(2, 20, side=4, batch_size=(2, 64), n_trials=12),
+    Case(2, 20, side=4, channels=3, batch_size=(1, 2), stem_stride=1, n_trials=12),
+    Case(3, 20, side=8, batch_size=(2, 512), family="thin"),
+    Case(10, 40, side=28, batch_size=(64, 512)),
 ]
 LONG = [
     Case(100, 400, side=8, batch_size=(32, 512), n_trials=24),

@@ -86,12 +86,13 @@ def test_a_result_below_the_floor_is_complete_but_never_on_the_front(new_study: 
     assert not study.networks.of(0).exists()
 
 
-@pytest.mark.parametrize("what", ["nan", "inf", "accuracy", "seconds"])
+@pytest.mark.parametrize("what", ["nan", "inf", "accuracy", "balanced", "seconds"])
 def test_an_impossible_report_ends_the_trial_as_diverged(what: str, new_study: Callable[..., Study]) -> None:
     broken = {
         "nan": {"loss": math.nan, "diverged": True},
         "inf": {"seconds": math.inf},
         "accuracy": {"accuracy": 1.5},
+        "balanced": {"balanced_accuracy": math.nan},
         "seconds": {"seconds": 0.0},
     }[what]
 

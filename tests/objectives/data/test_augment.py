@@ -65,6 +65,18 @@ def test_the_first_batch_can_be_had_alone(augmentation: Augmentation, batch_size
         assert one.stride() == other.stride()
 
 
+@pytest.mark.parametrize("augmentation", [EVERYTHING, Augmentation(flip=True), Augmentation(padding=2)], ids=str)
+def test_images_too_many_for_one_table_are_cut_alike(
+    augmentation: Augmentation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = numbered(20, channels=3)
+    whole = batches(dataset, 6, augmentation)
+    monkeypatch.setattr("objectives.data.augment.TABLE", 0)
+    piecewise = batches(dataset, 6, augmentation)
+    for number in range(3):
+        assert all(map(torch.equal, epoch(piecewise, number), epoch(whole, number)))
+
+
 def test_an_epoch_is_a_function_of_its_number_and_the_seeds_alone() -> None:
     dataset = numbered(20)
     source, fresh = (batches(dataset, 5, EVERYTHING) for _ in range(2))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from objectives.networks.architecture import FAMILIES, Architecture, Stage, build
-from objectives.networks.resnet import Block, Convolution, GhostBatchNorm, ResNet, haar
+from objectives.networks.resnet import Block, Convolution, GhostBatchNorm, ResNet, convolve, haar
 
 
 def stages(*, first: bool) -> st.SearchStrategy[Stage]:
@@ -403,3 +403,22 @@ def test_a_pooled_transition_computes_its_formula() -> None:
     padded = F.pad(F.conv2d(x, convolution.weight, padding=1), (0, 1, 0, 1), value=-1e9)
     expected = F.relu(norm(F.max_pool2d(padded, 2)))
     torch.testing.assert_close(block(x), expected)
+
+
+@pytest.mark.parametrize("n_in", [3, 8, 16])
+@pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (1, 2), (3, 1), (3, 2)])
+def test_a_convolution_is_the_plain_one(n_in: int, kernel: int, stride: int) -> None:
+    x = torch.randn(2, n_in, 7, 7, dtype=torch.float64)
+    weight = torch.randn(5, n_in, kernel, kernel, dtype=torch.float64)
+    torch.testing.assert_close(convolve(x, weight, stride), F.conv2d(x, weight, None, stride, kernel // 2))
+
+
+@pytest.mark.parametrize("n_in", [4, 8, 12])
+def test_a_convolution_writes_nothing_beyond_its_memory(n_in: int) -> None:
+    """In fp32 oneDNN did in the gradient of 1x1 kernels at a stride of 2; a process that does dies of it."""
+    for _ in range(4):
+        x = torch.randn(8, n_in, 64, 64).contiguous(memory_format=torch.channels_last).requires_grad_()
+        weight = torch.randn(8, n_in, 1, 1, requires_grad=True)
+        convolve(x, weight, 2).sum().backward()
+        neighbours = [torch.zeros(37 * n) for n in range(1, 50)]  # whose memory it would be
+        assert not any(neighbour.any() for neighbour in neighbours)
