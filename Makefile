@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STUDY ?= digits_pareto
 SEED ?= 0
 
-.PHONY: demo test test-cluster lint soak soak-long bench clean
+.PHONY: demo test test-all test-cluster lint soak soak-long bench clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed  ## the main job on the embedded data set: a Pareto front in a minute after set-up
@@ -13,6 +13,9 @@ demo: $(VENV)/.installed  ## the main job on the embedded data set: a Pareto fro
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest
+
+test-all: $(VENV)/.installed-dev  ## also what waits for clocks, servers and whole trainings
+	$(BIN)/python -m pytest -m 'long or not long'
 
 test-cluster: $(VENV)/.installed-dev  ## studies on a Ray cluster of three raylets on this machine; installs Ray (70 MB)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ray]'

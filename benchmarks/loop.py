@@ -68,7 +68,9 @@ class Speed:
     bare: float  # likewise
     ratio: float  # ours / bare, median over the pairs
     lower: float  # the median ratio is at least this with 95 % confidence; NaN for too few pairs
-    process_ratio: float  # as `ratio`, of CPU times: less disturbed by other processes, blind to a wait for a GPU
+    process_ratio: (
+        float  # as `ratio`, of CPU times: less disturbed by other processes; on a GPU, of which they say nothing, NaN
+    )
     flops: float  # per second in our loop
     difference: float  # largest, between the weights that both reached; 0: the same bit for bit
 
@@ -122,16 +124,17 @@ def speed(name: str, workload: Workload, n_pairs: int, deadline: float = math.in
             else:
                 others.append(replace(workload.bare(), model=None))
     n_images = workload.n_steps * workload.pipeline.batch_size
-    ratios = [b.seconds / a.train_seconds for a, b in zip(ours, others, strict=True)]
+    ratios = [b.seconds / a.wall_seconds for a, b in zip(ours, others, strict=True)]
+    is_cpu = workload.dataset.train.x.device.type == "cpu"  # where the seconds charged are CPU time
     return Speed(
         name,
         len(ours),
         workload.n_steps,
-        n_images / median(run.train_seconds for run in ours),
+        n_images / median(run.wall_seconds for run in ours),
         n_images / median(run.seconds for run in others),
         median(ratios),
         lower_bound(ratios),
-        median(b.process_seconds / a.process_seconds for a, b in zip(ours, others, strict=True)),
+        median(b.process_seconds / a.train_seconds for a, b in zip(ours, others, strict=True)) if is_cpu else math.nan,
         median(run.train_flops / run.train_seconds for run in ours),
         difference,
     )

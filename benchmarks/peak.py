@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from benchmarks.workload import BATCH, Workload, pipeline_for
 from objectives.data.dataset import Dataset
 from objectives.device.formats import FORMATS
+from objectives.feasibility import full_architecture
 from objectives.networks.architecture import Architecture
 from objectives.networks.flops import count
 from objectives.task import Task
-from objectives.train import full_architecture
 
 MATMUL_SIDE = 2048
 NETWORKS = (  # (family, depth, width): what `scaling` trains at BATCH

@@ -29,7 +29,8 @@ from search.errors import DeviceFault, StorageError, UsageError
 from search.pareto.front import Outcome, best_within, front
 from search.study import records
 from search.study.opening import stored
-from search.study.study import REFERENCE, Study
+from search.study.snapshot import REFERENCE
+from search.study.study import Study
 from search.trial import accuracy_of
 from search.workers.process import WorkerProcess
 from search.workers.seam import Objective, TrialFault, preparation
@@ -110,7 +111,7 @@ def row(study: Study, replay: Replay) -> str:
     for scaled in (True, False):
         points = with_replays(study, [replay], scaled=scaled)
         joins.append("yes" if replay.trial in {point.trial for point in points} else "no")
-    bar = best_within(study.front(), replay.scaled_seconds)
+    bar = best_within(study.snapshot().front, replay.scaled_seconds)
     end = "diverged" if replay.diverged else f"{replay.final_accuracy:.2%}"
     same = "" if replay.reproduced else f" (now {replay.accuracy:.2%})"
     return (
@@ -129,7 +130,7 @@ HEAD = (
 
 def totals(study: Study, replays: Sequence[Replay]) -> list[str]:
     """What the replays show together."""
-    recorded = study.front()
+    recorded = study.snapshot().front
     said = []
     for scaled in (True, False):
         points = with_replays(study, replays, scaled=scaled)
@@ -139,7 +140,7 @@ def totals(study: Study, replays: Sequence[Replay]) -> list[str]:
         same = "yes" if points == recorded else f"no: {_numbers(joined)} would join, {_numbers(left)} would leave"
         said.append(f"front with stopping off equals the recorded one ({'' if scaled else 'un'}scaled seconds): {same}")
         if points != recorded and REFERENCE in study.optuna.user_attrs:
-            kept, whole = study.hypervolume(recorded), study.hypervolume(points)
+            kept, whole = study.snapshot().hypervolume(recorded), study.snapshot().hypervolume(points)
             if kept is not None and whole is not None:
                 said[-1] += f"; hypervolume kept: {kept[0] / whole[0]:.4f}"
     trained = [t.user_attrs[records.CURVE][-1][1] for t in study.trials() if t.user_attrs.get(records.CURVE)]
@@ -177,7 +178,7 @@ def run(options: argparse.Namespace, command: str) -> None:
         print(f"{date.today()}, {device['model']}, torch {device['torch']}, {device['threads']} thread(s)\n")
         print(f"    {command}\n")
         print(f"Study {study.name}: {counts.complete} trials complete, {len(stopped)} stopped; ", end="")
-        print(f"front of {len(study.front())}.\n\n{HEAD}", flush=True)
+        print(f"front of {len(study.snapshot().front)}.\n\n{HEAD}", flush=True)
         replays = []
         for trial in stopped:
             try:

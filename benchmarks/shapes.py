@@ -1,8 +1,9 @@
-"""Networks that change size: python -m benchmarks.shapes [lambda] [prune] [grow] [cost].
+"""Networks that change size: python -m benchmarks.shapes [lambda] [prune] [grow] [widen] [cost].
 
 lambda: the strength that the lasso penalty ratio gives, beside published values. prune: PruneTrain beside the same
-pipeline without it. grow: Net2Net beside the large network from scratch, at equal epochs and at equal seconds. cost:
-what the lasso, a reconfiguration and a growth cost, and seconds against FLOPs as width shrinks. Prints Markdown.
+pipeline without it. grow: Net2Net beside the large network from scratch, at equal epochs and at equal seconds. widen:
+how new channels begin, see `benchmarks.widening`. cost: what the lasso, a reconfiguration and a growth cost, and
+seconds against FLOPs as width shrinks. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from benchmarks.training import conditions
+from benchmarks.widening import trained, widening
 from objectives.data.dataset import Dataset, load
 from objectives.device.allocator import keep_freed_memory
 from objectives.export import export, load_model
@@ -28,28 +30,16 @@ from objectives.networks import flops, surgery
 from objectives.networks.architecture import build
 from objectives.networks.resnet import ResNet
 from objectives.networks.trainee import Trainee
-from objectives.pipeline import Pipeline, Report
+from objectives.pipeline import Pipeline
 from objectives.strategies.methods import lasso
 from objectives.strategies.methods.flat_lasso import FlatGroups
 from objectives.strategies.net2net import Net2Net
 from objectives.strategies.prune_train import PruneTrain
-from objectives.task import DataSpec, Seeds, Task
-from objectives.train import Trained, train
+from objectives.task import DataSpec, Task
 
 CPU = torch.device("cpu")
 PUBLISHED = {(3, 10): 3.2e-4, (5, 10): 1.95e-4, (9, 10): 1.24e-4, (5, 100): 3.75e-4}  # (depth, classes): LPR 0.2
-PARTS = ("lambda", "prune", "grow", "cost")
-
-
-def trained(pipeline: Pipeline, task: Task, dataset: Dataset, seed: int) -> tuple[list[Report], Trained]:
-    """All reports of a training, and its network."""
-    reports: list[Report] = []
-    running = train(pipeline, task, dataset, Seeds.of(0, seed))
-    while True:
-        try:
-            reports.append(next(running))
-        except StopIteration as end:
-            return reports, end.value
+PARTS = ("lambda", "prune", "grow", "widen", "cost")
 
 
 def lambdas(n_seeds: int) -> None:
@@ -82,7 +72,7 @@ def comparison(cases: dict[str, Pipeline], task: Task, dataset: Dataset, n_seeds
                 export(result, dataset, folder, {})
                 kept = flops.count(load_model(folder).network.architecture, dataset.size)[0]
                 last = reports[-1]
-                rows[name].append((last.accuracy, kept, last.train_flops, last.train_seconds, last.process_seconds))
+                rows[name].append((last.accuracy, kept, last.train_flops, last.wall_seconds, last.train_seconds))
                 print(
                     f"<!-- seed {seed}, {name}: {last.accuracy:.4f}, {result.model.architecture.describe()} -->",
                     flush=True,
@@ -215,7 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the parts that are named, or all."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     parser = argparse.ArgumentParser(prog="python -m benchmarks.shapes", description=__doc__.partition("\n")[0])
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="lambda, prune, grow, cost (default: all)")
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help=f"{', '.join(PARTS)} (default: all)")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=16)
     parser.add_argument("--n-train", type=int, default=10_000)
@@ -233,6 +223,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             pruning(task, dataset, options.seeds, options.epochs)
         if "grow" in parts:
             growing(task, dataset, options.seeds, options.epochs)
+    if "widen" in parts:
+        widening()
     if "cost" in parts:
         costs()
     return 0

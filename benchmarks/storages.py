@@ -28,7 +28,7 @@ import sqlalchemy
 from optuna.storages import RDBStorage
 
 from search.database import disk, storage
-from search.study import opening, records, spec
+from search.study import opening, queue, records, spec
 from search.study.results import Result
 from search.study.study import Study
 from tests.search.database.postgres import NotInstalled, running
@@ -77,7 +77,7 @@ def asking(url: str, deadline: float) -> tuple[list[float], list[float]]:
     study, claims, tells = _stored(url), [], []
     while time.time() < deadline:
         began = time.perf_counter()
-        asked = study.claim(10**9)
+        asked = queue.claim(study, 10**9)
         claims.append(time.perf_counter() - began)
         assert asked is not None
         began = time.perf_counter()
@@ -89,7 +89,7 @@ def asking(url: str, deadline: float) -> tuple[list[float], list[float]]:
 def beating(url: str, deadline: float) -> int:
     """Heartbeats that a process writes until the time, one trial each."""
     study, n = _stored(url), 0
-    asked = study.claim(10**9)
+    asked = queue.claim(study, 10**9)
     assert asked is not None
     while time.time() < deadline:
         study.heartbeat([asked._trial_id])
@@ -123,7 +123,7 @@ def questions(study: Study, sampler: str) -> float:
     other, seconds = replace(study, spec=study.spec.model_copy(update={"search": search})), []
     for _ in range(QUESTIONS):
         began = time.perf_counter()
-        asked = other.claim(10**9)
+        asked = queue.claim(other, 10**9)
         seconds.append(time.perf_counter() - began)
         assert asked is not None
         told(other, asked.number)

@@ -164,7 +164,7 @@ def main() -> int:
         trained = {"bare": Bare(TrainingObjective(TASK, "cpu")).last, **{k: partial(_last, v) for k, v in ways.items()}}
         rounds = seconds(trained, options.rounds)
     for name in ways:
-        for what in ("train_seconds", "process_seconds"):
+        for what in ("train_seconds", "wall_seconds"):
             ratios = [getattr(reports[name], what) / getattr(reports["bare"], what) for reports in rounds]
             middle, low, high = interval(ratios)
             print(f"{what}, {name} / bare: {middle:.4f}, 95 % [{low:.4f}, {high:.4f}], median {median(ratios):.4f}")

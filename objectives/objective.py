@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Generator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -14,11 +13,13 @@ from objectives.data.augment import Batches, Normalisation
 from objectives.data.dataset import Dataset, load
 from objectives.device import reference
 from objectives.device.allocator import keep_freed_memory
-from objectives.device.clock import TIMING_VERSION, describe
+from objectives.device.clock import TIMING_VERSION, Clock, describe
+from objectives.device.comparison import compared
 from objectives.device.executors import Eager, Segment
 from objectives.device.formats import FORMATS, LossScaler, unavailable
 from objectives.errors import DataError, DeviceError
 from objectives.export import export
+from objectives.feasibility import reachable
 from objectives.pipeline import NumberFormatName, Pipeline, Reading, Report
 from objectives.task import Seeds, Task
 from objectives.train import Trained, augmentation, starting_state, train
@@ -77,6 +78,7 @@ class TrainingObjective:
                 "n_val": len(data.val.y),
                 "flip": data.flip,
                 "classes": [list(each) for each in data.by_class],
+                "largest_share": round(int(data.val.y.bincount().max()) / len(data.val.y), 6),
             },
             "about": data.about,
             "images": dict(data.named),
@@ -87,7 +89,8 @@ class TrainingObjective:
     def number_formats(self) -> dict[str, str | None]:
         """Every number format, with the reason why it is of no use on this device, or None where it is.
 
-        A format must compute a training step of the family's shallowest network in at most 1.5 times the time of fp32.
+        A format must compute a training step of the family's shallowest network in at most 1.5 times the time of fp32,
+        and nearly every convolution that pipelines may reach as fp32 does, gradients included.
         """
         reasons = {name: unavailable(name, self._device) for name in FORMATS}
         step_seconds = {name: self._step_seconds(name) for name, reason in reasons.items() if reason is None}
@@ -95,6 +98,9 @@ class TrainingObjective:
             ratio = seconds / step_seconds["fp32"]
             if ratio > SLOWEST_FORMAT:
                 reasons[slow] = f"{ratio:.1f} times the step time of fp32 on this device"
+        reached = reachable(self._task, self._dataset.size, self._dataset.channels)
+        for name in (name for name, reason in reasons.items() if reason is None and name != "fp32"):
+            reasons[name] = compared(FORMATS[name], reached, self._device).reason
         return {str(name): reason for name, reason in reasons.items()}
 
     def reports(self, pipeline: Pipeline, seeds: Seeds) -> Generator[Report]:
@@ -121,7 +127,7 @@ class TrainingObjective:
         self._trained = None
 
     def _step_seconds(self, name: NumberFormatName) -> float:
-        """Median seconds of a training step in the number format."""
+        """Median device seconds of a training step in the number format."""
         pipeline = Pipeline(number_format=name, batch_size=64, epochs=1)
         state = starting_state(replace(pipeline, depth=1), self._task, self._dataset, Seeds(0, 0, 0))
         scaler = LossScaler(self._device.type) if FORMATS[name].scaled else None
@@ -129,14 +135,13 @@ class TrainingObjective:
         executor = Eager(Segment(state.trainee, (), FORMATS[name], scaler, 0.0))
         normalise = Normalisation(self._dataset, self._device)
         batches = Batches(self._dataset.train, 64, augmentation(pipeline, self._dataset), normalise, (0, 0))
-        x, y = next(batches.epoch(0))
+        x, y = batches.first()
         seconds: list[float] = []
         while len(seconds) <= PROBE_STEPS and sum(seconds) < PROBE_SECONDS:
-            start = time.perf_counter()
-            executor.step(x, y)
-            if self._device.type == "cuda":
-                torch.cuda.synchronize(self._device)
-            seconds.append(time.perf_counter() - start)
+            clock = Clock(self._device)
+            with clock.span("steps"):
+                executor.step(x, y)
+            seconds.append(clock.charged)
         return median(seconds[1:] or seconds)
 
 

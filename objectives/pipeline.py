@@ -115,20 +115,21 @@ class Report:
 
     epoch: int  # epochs finished
     epochs: int  # epochs in the run; the report with epoch == epochs is final
-    train_seconds: float  # charged so far: steps, penalties, calibration, surgery; not evaluation, not warm-up
+    train_seconds: float  # of the device, charged so far: all but evaluation and warm-up; see objectives.device.clock
     accuracy: float  # of the deployed network on the validation images, in [0, 1]
     balanced_accuracy: float  # mean of the recalls of the classes, in [0, 1]
     settled: bool  # the accuracy says something about the final one: images and network have their full size
     loss: float  # mean training loss over the steps taken in this epoch; NaN when loss scaling skipped all of them
-    diverged: bool  # that loss is no longer finite
-    process_seconds: float  # CPU time of the process, and of compilers that it waited for, within train_seconds
+    diverged: bool  # that loss is not finite, or a logit, weight or statistic of the network, or an average of its own
+    wall_seconds: float  # what was charged took so long by the clock on the wall
     boundary_seconds: float  # within train_seconds: surgery and whatever else strategies do between epochs
-    eval_seconds: float  # evaluation so far; not charged
+    eval_seconds: float  # of the device: evaluation so far; not charged
     train_flops: float  # of the network, spent so far; 1 multiply-add = 2 FLOPs. Not what strategies compute beside it
     inference_flops: float  # of the deployed network, per image
     full_flops: float  # of an inference by the network that the pipeline's settings ask for, before any surgery
     n_parameters: int  # of the deployed network
-    peak_memory: int  # bytes: allocated on a GPU, resident on a CPU
+    peak_memory: int  # bytes at the peak of training: allocated on a GPU, resident on a CPU
+    eval_peak_memory: int  # likewise of evaluation; on a CPU what training has freed stays resident
     skipped_steps: int  # optimizer steps skipped by fp16 loss scaling so far
     events: tuple[str, ...] = ()  # what strategies did at the boundary that ended this epoch, in words
 
@@ -199,4 +200,4 @@ def _strategy(plain: Mapping[str, object]) -> Strategy:
     strategy = STRATEGIES[str(name)]
     if unknown := sorted(set(parameters) - {f.name for f in fields(strategy) if f.init}):
         raise ValueError(f"{name} has no parameter {unknown[0]!r}: it was written by another version")
-    return strategy(**parameters)
+    return strategy(**{**strategy.of_before, **parameters})

@@ -15,12 +15,15 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from objectives.data.augment import Augmentation, Batches, Normalisation
-from objectives.data.dataset import Dataset, Images
+from objectives.data.dataset import Dataset
 from objectives.device.auto import EXPECTED, Auto, Executors
-from objectives.device.clock import Clock, peak_memory, reset_peak_memory
+from objectives.device.clock import Clock, PeakMemory
+from objectives.device.comparison import admitted
 from objectives.device.executors import Compiled, Eager, Executor, Segment
 from objectives.device.formats import FORMATS, LossScaler, NumberFormat
-from objectives.networks import architecture, flops
+from objectives.evaluation import Evaluation, evaluate, finiteness
+from objectives.feasibility import first_architecture, full_architecture, layers, obstacle
+from objectives.networks import flops
 from objectives.networks.architecture import Architecture
 from objectives.networks.resnet import ResNet
 from objectives.networks.trainee import Trainee
@@ -29,7 +32,6 @@ from objectives.state import Schedule, TrainState
 from objectives.task import Seeds, Task
 
 WARM_UP_STEPS = 3
-EVALUATION_BATCH = 1000  # images
 
 
 @dataclass(frozen=True)
@@ -48,10 +50,14 @@ def train(pipeline: Pipeline, task: Task, dataset: Dataset, seeds: Seeds) -> Gen
     Runs on the device that holds `dataset`. Close the generator to stop early.
 
     Raises:
+        ValueError: the pipeline cannot train on images of this size.
         torch.OutOfMemoryError: the device is too small for the pipeline.
     """
+    if reason := obstacle(pipeline, task, dataset.size, len(dataset.train.y)):
+        raise ValueError(f"{pipeline.describe()}: {reason}")
     device = dataset.train.x.device
-    number_format = FORMATS[pipeline.number_format]
+    reached = layers(pipeline, task, dataset.size, dataset.channels)
+    number_format = admitted(FORMATS[pipeline.number_format], reached, device)
     number_format.set_float32_products()
     state = starting_state(pipeline, task, dataset, seeds)
     batches = Batches(
@@ -65,12 +71,12 @@ def train(pipeline: Pipeline, task: Task, dataset: Dataset, seeds: Seeds) -> Gen
     with clock.span("warm_up"):
         warm_up(state, batches, number_format)
     torch.manual_seed(seeds.augmentation)  # for strategies that draw from the default generator
-    reset_peak_memory(device)
+    memory = PeakMemory(device)
 
     scaler = LossScaler(device.type) if number_format.scaled else None
     spent_flops, n_skipped = 0, 0
     with clock.span("calibration"):
-        state = begun(state, *next(batches.epoch(0)))
+        state = begun(state, *batches.first())
         batches = batches.over(state.data, state.pipeline.batch_size)
     executors = Executors(pipeline.executor, dict(EXPECTED))
     while state.epoch < state.ends:
@@ -83,38 +89,26 @@ def train(pipeline: Pipeline, task: Task, dataset: Dataset, seeds: Seeds) -> Gen
         state = replace(state, epoch=state.epoch + 1, loss=epoch.loss, events=(*state.events, *executor.notes))
         executor.notes.clear()
         del executor  # a boundary may replace the network that it pins
-        result = evaluated(state, task, dataset, clock, number_format)
+        with memory.evaluating():
+            result = evaluated(state, task, dataset, clock, number_format)
         if state.epoch < state.ends:
             with clock.span("boundary"):
                 state = after_boundary(state)
                 batches = batches.over(state.data, state.pipeline.batch_size)
             if state.epoch >= state.ends:  # the boundary ended the run, perhaps with another model
-                result = evaluated(state, task, dataset, clock, number_format)
-        report = _report(state, epoch, result, dataset.size, clock, spent_flops, n_skipped)
+                with memory.evaluating():
+                    result = evaluated(state, task, dataset, clock, number_format)
+        report = _report(state, epoch, result, dataset.size, clock, memory, spent_flops, n_skipped)
         state = replace(state, history=(*state.history, report), events=())
         yield report
     return Trained(result.model, pipeline, report, task.test_time_flip)
-
-
-def full_architecture(pipeline: Pipeline, task: Task, in_channels: int, n_classes: int) -> Architecture:
-    """The architecture that a pipeline's settings ask for."""
-    return architecture.build(
-        task.family,
-        depth=pipeline.depth,
-        width=pipeline.width,
-        in_channels=in_channels,
-        n_classes=n_classes,
-        stem_stride=task.stem_stride,
-    )
 
 
 def starting_state(pipeline: Pipeline, task: Task, dataset: Dataset, seeds: Seeds) -> TrainState:
     """The state before the first step: initial weights by `seeds.init` alone, on the device of the data."""
     device = dataset.train.x.device
     full = full_architecture(pipeline, task, dataset.channels, dataset.n_classes)
-    start = full
-    for strategy in pipeline.strategies:
-        start = strategy.architecture(start)
+    start = first_architecture(pipeline, full)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeds.init)  # drawn on the CPU: the same weights on every device
         model = ResNet(start, pipeline.ghost_batch).to(device)
@@ -210,22 +204,24 @@ class Epoch:
     size: int  # pixels: side of these images
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """A deployed network and how good it is on the validation images."""
-
-    model: ResNet
-    accuracy: float
-    balanced_accuracy: float
-
-
 def evaluated(state: TrainState, task: Task, dataset: Dataset, clock: Clock, number_format: NumberFormat) -> Evaluation:
-    """The network that the state deploys, with its accuracies. The last deployment of a run is charged: it is used."""
+    """The network that the state deploys, with its accuracies. The last deployment of a run is charged: it is used.
+
+    Finite only where the network in training and all its averages are too: what is deployed later comes from them.
+    """
     with clock.span("boundary" if state.epoch >= state.ends else "evaluation"):
         model = deployed(state)
     with clock.span("evaluation"):
-        accuracies = evaluate(model, dataset.val, state.normalise, number_format, mirrored=task.test_time_flip)
-    return Evaluation(model, *accuracies)
+        batch_size = min(state.pipeline.batch_size, len(state.data.y))
+        flips = task.test_time_flip
+        found = evaluate(model, dataset.val, state.normalise, number_format, batch_size=batch_size, mirrored=flips)
+        return replace(found, is_finite=found.is_finite and _is_finite(state.trainee))
+
+
+def _is_finite(trainee: Trainee) -> bool:
+    """Whether all numbers of the network in training are, and of what follows it."""
+    shadows = [tensor for shadow in trainee.shadows.values() for tensor in shadow.tensors.values()]
+    return bool(finiteness([*trainee.model.state_dict().values(), *shadows]))
 
 
 def run_epoch(executor: Executor, batches: Batches, state: TrainState) -> Epoch:
@@ -259,27 +255,6 @@ def set_lr(optimizer: Optimizer, lr: float) -> None:
             group["lr"] = value
 
 
-@torch.no_grad()
-def evaluate(
-    model: ResNet, images: Images, normalise: Normalisation, number_format: NumberFormat, *, mirrored: bool = False
-) -> tuple[float, float]:
-    """(accuracy, balanced accuracy) of a model in evaluation mode, computed in the number format of its training.
-
-    With `mirrored` the logits of each image and of its mirror image are summed: test-time augmentation.
-    """
-    right = []
-    for start in range(0, len(images.y), EVALUATION_BATCH):
-        x, y = (tensor[start : start + EVALUATION_BATCH] for tensor in (images.x, images.y))
-        x = normalise(x)
-        with number_format.context(images.x.device):
-            logits = model(x) + model(x.flip(3)) if mirrored else model(x)
-        right.append(logits.argmax(1) == y)
-    correct = torch.cat(right).double()
-    per_class = torch.bincount(images.y).double()
-    recalls = torch.bincount(images.y, correct)[per_class > 0] / per_class[per_class > 0]
-    return float(correct.mean()), float(recalls.mean())
-
-
 def _work(state: TrainState, size: int) -> tuple[Architecture, int, frozenset[str]]:
     """What `flops.count` asks for: the network in training, the side of its images, the parameters that are frozen."""
     model = state.trainee.model
@@ -293,7 +268,14 @@ def _segment(state: TrainState, number_format: NumberFormat, scaler: LossScaler 
 
 
 def _report(
-    state: TrainState, epoch: Epoch, result: Evaluation, size: int, clock: Clock, spent_flops: int, n_skipped: int
+    state: TrainState,
+    epoch: Epoch,
+    result: Evaluation,
+    size: int,
+    clock: Clock,
+    memory: PeakMemory,
+    spent_flops: int,
+    n_skipped: int,
 ) -> Report:
     """What the consumer is told of an epoch; `size` is the side of the validation images in pixels."""
     return Report(
@@ -304,15 +286,16 @@ def _report(
         balanced_accuracy=result.balanced_accuracy,
         settled=all(strategy.settled(state) for strategy in state.pipeline.strategies),
         loss=epoch.loss,
-        diverged=epoch.diverged,
-        process_seconds=clock.process_seconds,
+        diverged=epoch.diverged or not result.is_finite,
+        wall_seconds=clock.wall_seconds,
         boundary_seconds=clock.seconds("boundary"),
         eval_seconds=clock.seconds("evaluation"),
         train_flops=float(spent_flops),
         inference_flops=flops.count(result.model.architecture, size)[0],
         full_flops=flops.count(state.full, size)[0],
         n_parameters=sum(p.numel() for p in result.model.parameters()),
-        peak_memory=peak_memory(state.data.x.device),
+        peak_memory=memory.training,
+        eval_peak_memory=memory.evaluation,
         skipped_steps=n_skipped,
         events=state.events,
     )

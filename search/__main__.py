@@ -1,33 +1,52 @@
-"""Every command of the program: python -m search NAME, or frontrunner NAME; without a name, what there is."""
+"""Every command of the program: frontrunner NAME, or python -m search NAME; without a name, what there is."""
 
 from __future__ import annotations
 
 import sys
 from importlib import import_module
 
+from search import __version__
+from search.commands.parsers import COMMANDS
+from search.host.called import PROGRAM, program
+from search.host.places import study_files
+from search.host.streams import guarded
+
 USAGE = 2
-COMMANDS = {  # name: (module, what it does)
-    "run": ("search.run", "run or resume a study: the Pareto front of training time against accuracy"),
-    "studies": ("search.commands.studies", "list, show, rename, delete studies; disk space"),
-    "doctor": ("search.commands.doctor", "look for what is wrong around a study, and mend it"),
-    "dashboard": ("search.commands.dashboard", "show studies in a browser"),
-}
 
 
+@guarded
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command that the first word names with the others; its exit code, 2 where there is no such command."""
     words = sys.argv[1:] if arguments is None else arguments
-    if not words or words[0] in ("-h", "--help", "help"):
-        print("usage: frontrunner NAME ...   (each has --help)\n")
-        for name, (_, what) in COMMANDS.items():
-            print(f"  {name:<11}{what}")
-        return 0
-    name, *rest = words
-    if name not in COMMANDS:
-        print(f"error: there is no command {name!r}: choose one of {', '.join(COMMANDS)}", file=sys.stderr)
-        return USAGE
-    code: int = import_module(COMMANDS[name][0]).main(rest)
-    return code
+    if words[:1] == ["help"] and len(words) > 1:
+        words = [words[1], "--help"]
+    match words:
+        case [] | ["-h" | "--help" | "help", *_]:
+            print(f"usage: {program()} COMMAND ...   (each has --help)\n")
+            for name, each in COMMANDS.items():
+                print(f"  {name:<12}{each.what}")
+            return 0
+        case ["--version", *_]:
+            print(f"{PROGRAM} {__version__}")
+            return 0
+        case [name, *rest] if name in COMMANDS:
+            options = COMMANDS[name].parser().parse_args(rest)
+            options.words = rest
+            code: int = import_module(COMMANDS[name].module).perform(options)
+            return code
+    print(f"error: there is no command {words[0]!r}{_hint(words[0])}", file=sys.stderr)
+    return USAGE
+
+
+def _hint(word: str) -> str:
+    """What was probably meant."""
+    if word.startswith("-"):
+        return f": a command comes first: {program()} run {word} ..."
+    if word in study_files():
+        return f": to run the study, {program()} run --study {word}"
+    from spaces.restricted import suggestion
+
+    return suggestion(word, COMMANDS)
 
 
 if __name__ == "__main__":

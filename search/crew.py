@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Protocol
 
 import optuna
 
@@ -19,7 +20,9 @@ from objectives.pipeline import Pipeline, Report
 from search import trial
 from search.database import storage
 from search.errors import DeviceFault
+from search.study import queue as turns
 from search.study import records
+from search.study.snapshot import Snapshot
 from search.study.study import Study
 from search.views import figures
 from search.workers.seam import Halted, Objective, Remote, TrialFault, WorkerLost
@@ -31,11 +34,17 @@ PAUSE = 0.5  # seconds between two looks at trials that run elsewhere, and betwe
 HEARTBEAT = 30.0  # seconds
 
 
+class Audience(trial.Watcher, Protocol):
+    """Whoever is shown a study while its trials run."""
+
+    def study_stands(self, now: Snapshot) -> None: ...
+
+
 @dataclass
 class _InTurn:
     """Shows the trials of several threads to one audience that knows nothing of threads."""
 
-    audience: trial.Watcher
+    audience: Audience
     lock: threading.Lock
 
     def trial_started(self, number: int, anchor: str | None, pipeline: Pipeline) -> None:
@@ -54,11 +63,15 @@ class _InTurn:
         with self.lock:
             self.audience.say(line)
 
+    def study_stands(self, now: Snapshot) -> None:
+        with self.lock:
+            self.audience.study_stands(now)
+
 
 class Crew:
     """Runs trials of a study until it has `n_trials`, or `deadline` (of `time.monotonic()`) passes."""
 
-    def __init__(self, study: Study, audience: trial.Watcher, n_trials: int, deadline: float) -> None:
+    def __init__(self, study: Study, audience: Audience, n_trials: int, deadline: float) -> None:
         self._study, self._n_trials, self._deadline = study, n_trials, deadline
         self._audience = _InTurn(audience, threading.Lock())
         self._ended = threading.Event()
@@ -126,25 +139,27 @@ class Crew:
         No trial is taken before there is a machine for it: others may have room.
         """
         while time.monotonic() < self._deadline and not self._ended.is_set():
-            if self._study.is_complete(self._n_trials):
+            if self._study.snapshot().is_complete(self._n_trials):
                 return None
-            if is_ready() and (asked := self._study.claim(self._n_trials)) is not None:
+            if is_ready() and (asked := turns.claim(self._study, self._n_trials)) is not None:
                 return asked
             self._ended.wait(PAUSE)
         return None
 
     def _after(self, number: int, reason: str) -> None:
-        """What follows a trial: its note, the figures, and an end when every trial crashes.
+        """What follows a trial: where the study stands, its note, the figures, an end when every trial crashes.
 
         Raises:
             DeviceFault: several trials in a row crashed.
         """
-        figures.note_trial(self._study, number)
+        now = self._study.snapshot()
+        self._audience.study_stands(now)
+        figures.note_trial(self._study.optuna, now.trials[number])
         if (number + 1) % FIGURES_EVERY == 0:
-            figures.save(self._study)
+            figures.save(self._study.optuna, now)
         self._n_crashes = self._n_crashes + 1 if reason == "crash" else 0
         if self._n_crashes == CRASHES_IN_A_ROW:
-            message = self._study.trials()[number].user_attrs.get(records.MESSAGE)
+            message = now.trials[number].user_attrs.get(records.MESSAGE)
             raise DeviceFault(
                 f"{self._n_crashes} trials in a row crashed, the last with: {message}; --in-process shows where"
             )

@@ -9,6 +9,10 @@ class StorageError(Exception):
     """The database cannot be used, or somebody else holds what is needed."""
 
 
+class Foreign(StorageError):
+    """A study that another version of this program made, and this one does not understand."""
+
+
 class Untold(StorageError):
     """The database does not take a result; where there was space, it is kept in a file until it does."""
 

@@ -6,25 +6,26 @@ The same command continues a study that was interrupted, and says so when it is 
 from __future__ import annotations
 
 import argparse
-import errno
 import os
-import signal
 import sys
 from typing import TYPE_CHECKING, NoReturn
+
+from search.host.called import command
+from search.host.interruptions import on_interruption
+from search.host.streams import guarded
 
 if TYPE_CHECKING:
     from search.workers.seam import Training
 
-OK, USAGE, DATA, STORAGE, DEVICE, INTERRUPTED = 0, 2, 3, 4, 5, 130
+OK, INTERRUPTED = 0, 130
 SHOW_CURSOR = b"\x1b[?25h\n"  # as terminals since the VT220 know it
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    p = argparse.ArgumentParser(prog="python -m search.run", description=__doc__.split("\n\n")[0], allow_abbrev=False)
+    p = argparse.ArgumentParser(prog=command("run"), description=__doc__.split("\n\n")[0], allow_abbrev=False)
     p.add_argument(
-        "--study", "--study-name", required=True, metavar="NAME", help="studies/NAME.toml, or the path of a study file"
+        "--study", "--study-name", required=True, metavar="STUDY", help="studies/STUDY.toml, a built-in one, or a file"
     )
     p.add_argument("--as", dest="as_name", metavar="NEWNAME", help="run it as a study of this name")
     p.add_argument("--data", metavar="DATA", help="digits, fashion_mnist, cifar10, cifar100 or folder:PATH")
@@ -68,6 +69,7 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
+@guarded
 def main(arguments: list[str] | None = None, training: Training | None = None) -> int:
     """Runs a study; the exit code: 0 done, 2 usage, 3 data, 4 storage, 5 device, 130 interrupted.
 
@@ -76,32 +78,24 @@ def main(arguments: list[str] | None = None, training: Training | None = None) -
     words = sys.argv[1:] if arguments is None else arguments
     options = parser().parse_args(words)
     options.words = words
-    for interruption in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(interruption, _interrupt)
+    return perform(options, training)
 
-    from objectives.errors import DataError, DeviceError
+
+def perform(options: argparse.Namespace, training: Training | None = None) -> int:
+    """Runs the study that was asked for; the exit code, as of `main`."""
+    on_interruption(_interrupt)
+
     from search import session
+    from search.commands.exits import exit_code
     from search.database import storage
-    from search.errors import DeviceFault, StorageError, UsageError
+    from search.invocation import Invocation
     from search.workers.seam import preparation
 
-    codes = {UsageError: USAGE, DataError: DATA, StorageError: STORAGE, DeviceError: DEVICE, DeviceFault: DEVICE}
-    try:
-        session.run(options, training or preparation)
-    except storage.FAILURES as error:
-        print(f"error: {storage.failure(error, storage.url(options.storage, None))}", file=sys.stderr)
-        return STORAGE
-    except OSError as error:
-        if error.errno not in NO_SPACE:
-            raise
-        print(f"error: no space on {error.filename}: make room, then the same command goes on", file=sys.stderr)
-        return STORAGE
-    except tuple(codes) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return next(code for kind, code in codes.items() if isinstance(error, kind))
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    return OK
+    def run() -> int:
+        session.run(Invocation(**vars(options)), training or preparation)
+        return OK
+
+    return exit_code(run, storage.url(options.storage, None))
 
 
 def _count(text: str) -> int:
@@ -122,8 +116,7 @@ def _seconds(text: str) -> float:
 
 def _interrupt(number: int, frame: object) -> NoReturn:
     """The first signal ends the run in order, a second one at once: the workers die with it."""
-    for interruption in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(interruption, _leave)
+    on_interruption(_leave)
     raise KeyboardInterrupt
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import copy
 import math
-import shutil
 import time
 from contextlib import closing
 from functools import partial
-from typing import Protocol
+from typing import Protocol, cast
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -18,10 +17,13 @@ from objectives.pipeline import Pipeline, Report
 from search.database import storage
 from search.errors import StorageError, Untold
 from search.pareto.stopping import STOPPING, Point
-from search.study import records
+from search.proposals.samplers import learns_from_pruned
+from search.study import records, recovery
 from search.study.disturbance import Watch
+from search.study.recovery import MAX_RETRIES
 from search.study.results import Result
-from search.study.study import MAX_RETRIES, Study, learns_from_pruned
+from search.study.snapshot import Snapshot
+from search.study.study import Study
 from search.workers.seam import Halted, Objective, TrialFault, WorkerLost
 
 VIOLATED = 1e-3  # constraint of a stopped trial above the floor, for samplers that must be told a value
@@ -52,21 +54,27 @@ def run(study: Study, trial: optuna.Trial, objective: Objective, watcher: Watche
         DeviceLost: the device failed.
         StorageError: the network cannot be exported, or the result cannot be told.
     """
-    again: list[str] = []
+    disturbed = None
     try:
-        pipeline, watch = study.pipeline(trial), Watch.of(study)
+        pipeline, before = study.pipeline(trial), study.snapshot()
         attributes = storage.patiently(lambda: trial.user_attrs)
+        if records.REPEAT_OF in attributes:
+            watcher.say(_why_again(before, trial.number, attributes[records.REPEAT_OF]))
         watcher.trial_started(trial.number, attributes.get(records.ANCHOR), pipeline)
         try:
-            reports, reason = _train(study, trial, pipeline, objective, watcher, deadline)
-            message = f"{accuracy_of(study, reports[-1]):.2%} after {reports[-1].train_seconds:.2f} s"
-            again = _recorded(study, trial, reports, reason, objective, watch)
+            reports, reason = _train(study, before, trial, pipeline, objective, watcher, deadline)
+            seconds = records.in_seconds(reports[-1].train_seconds, reports[-1].wall_seconds)
+            message = f"{accuracy_of(study, reports[-1]):.2%} after {seconds}"
+            if reason is not None:
+                study.tell(_stopped(study, trial, reports, reason))
+            else:
+                disturbed = _finish(study, trial, reports, objective, Watch.of(before))
         except TrialFault as fault:
             reason, message = fault.reason, str(fault)
             _fail(study, trial, fault)
         except WorkerLost as gone:
             message = f"its worker was lost: {gone}"
-            reason = study.lose(trial.number, message)
+            reason = recovery.lose(study, trial.number, message)
         except DeviceLost as lost:
             if not _out_of_patience(trial):
                 raise
@@ -78,8 +86,8 @@ def run(study: Study, trial: optuna.Trial, objective: Objective, watcher: Watche
         study.requeue(trial)
         raise
     watcher.trial_finished(trial.number, reason or "complete", message)
-    for line in again:
-        watcher.say(line)
+    if disturbed is not None and records.REPEAT_OF in attributes:
+        watcher.say(f"  it was disturbed again ({disturbed}): there is no quiet to be had, nothing more is timed again")
     return trial.number, reason or "complete"
 
 
@@ -89,13 +97,19 @@ def accuracy_of(study: Study, report: Report) -> float:
 
 
 def _train(
-    study: Study, trial: optuna.Trial, pipeline: Pipeline, objective: Objective, watcher: Watcher, deadline: float
+    study: Study,
+    before: Snapshot,
+    trial: optuna.Trial,
+    pipeline: Pipeline,
+    objective: Objective,
+    watcher: Watcher,
+    deadline: float,
 ) -> tuple[list[Report], str | None]:
-    """The reports of the training, and why it was stopped, or None when it ran to its end."""
-    trials = study.trials()
-    finished = [records.curve(t) for t in records.points(trials)]
-    archive = records.pareto_front(trials, study.floor)
-    is_repeat = records.is_repeat(trials[trial.number])  # asked for its seconds, all of them
+    """The reports of the training, and why it was stopped, or None when it ran to its end.
+
+    It is judged by what was finished before it began.
+    """
+    is_repeat = records.is_repeat(before.trials[trial.number])  # asked for its seconds, all of them
     stopping = STOPPING["none" if is_repeat else study.spec.search.stopping]
     shadow = STOPPING["front"] if study.spec.search.stopping == "none" and not is_repeat else None
     reports: list[Report] = []
@@ -109,10 +123,12 @@ def _train(
             points.append(
                 Point(report.epoch, report.epochs, report.train_seconds, accuracy_of(study, report), report.settled)
             )
-            reason = stopping.decide(tuple(points), finished, archive, study.floor)
+            reason = stopping.decide(tuple(points), before.curves, before.front, study.floor)
             if reason is not None:
                 return reports, reason
-            if shadow is not None and (verdict := shadow.decide(tuple(points), finished, archive, study.floor)):
+            if shadow is not None and (
+                verdict := shadow.decide(tuple(points), before.curves, before.front, study.floor)
+            ):
                 seen = {"epoch": report.epoch, "reason": verdict}
                 storage.patiently(partial(trial.set_user_attr, records.WOULD_STOP, seen))
                 shadow = None
@@ -121,58 +137,45 @@ def _train(
     return reports, None
 
 
-def _recorded(
-    study: Study, trial: optuna.Trial, reports: list[Report], reason: str | None, objective: Objective, watch: Watch
-) -> list[str]:
-    """Tells the result of a training; returns a line for each trial that is timed again because of it."""
-    if reason is None:
-        queued = _finish(study, trial, reports, objective, watch)
-        why = {number: study.trials()[number].user_attrs[records.NOISY] for number in queued}
-        return [f"  trial {n} was disturbed ({why[n]}): it is timed again as trial {queued[n]}" for n in queued]
-    study.tell(_stopped(study, trial, reports, reason))
-    return []
+def _why_again(now: Snapshot, number: int, first: int) -> str:
+    """Why a trial times another one again, in words."""
+    why = now.trials[first].user_attrs.get(records.NOISY)
+    return f"trial {first} was disturbed ({why}): it is timed again as trial {number}, not counted"
 
 
-def _finish(
-    study: Study, trial: optuna.Trial, reports: list[Report], objective: Objective, watch: Watch
-) -> dict[int, int]:
+def _finish(study: Study, trial: optuna.Trial, reports: list[Report], objective: Objective, watch: Watch) -> str | None:
     """Tells the result of a training that ran to its end; its network is exported when it enters the front.
 
-    Returns what was queued to be timed again: number of a disturbed trial, number of its repeat.
+    Returns what disturbed the training, if anything did.
     """
     last = reports[-1]
-    accuracy = accuracy_of(study, last)
+    accuracy, observed = accuracy_of(study, last), watch.observed(last, objective.reference)
     result = Result(
         trial.number,
         "COMPLETE",
         (last.train_seconds, accuracy),
-        records.explanation(reports, [accuracy_of(study, report) for report in reports])
-        | watch.observed(last, objective.reference),
+        records.explanation(reports, [accuracy_of(study, report) for report in reports]) | observed,
         violation=study.floor - accuracy,
     )
     try:
-        return storage.patiently(lambda: _settle(study, result, objective))
+        storage.patiently(lambda: _settle(study, result, objective))
     except storage.FAILURES as error:  # whether it is on the front is seen when it is told; `collect` follows
         _export(study, result, objective)
         raise study.put_aside(result, error) from error
+    return cast("str | None", observed.get(records.NOISY))
 
 
-def _settle(study: Study, result: Result, objective: Objective) -> dict[int, int]:
-    """Tells a finished result, with its network if it is on the front; networks that it dominates are removed.
-
-    Returns what was queued to be timed again: number of a disturbed trial, number of its repeat.
-    """
+def _settle(study: Study, result: Result, objective: Objective) -> None:
+    """Tells a finished result, with its network if it is on the front; networks that it dominates are removed."""
     with study.exclusive():  # the front must not change between the export and the result
-        trials = [*study.trials()]
-        before = {point.trial for point in records.outcomes(trials, study.floor)}
-        trials[result.trial] = _as_told(trials[result.trial], result)
-        if result.trial in study.kept(trials):
+        before = study.snapshot()
+        if result.trial in before.with_trial(_as_told(before.trials[result.trial], result)).kept:
             _export(study, result, objective)
         study.tell(result)
-        queued = study.repeat_disturbed()
-        for left in before - study.kept(study.trials()):
-            shutil.rmtree(study.artifact(left), ignore_errors=True)
-    return queued
+        now = study.snapshot()
+        study.fix_reference(now)
+        for left in {point.trial for point in before.outcomes} - now.kept:
+            study.networks.remove(left)
 
 
 def _as_told(trial: FrozenTrial, result: Result) -> FrozenTrial:
@@ -187,7 +190,7 @@ def _export(study: Study, result: Result, objective: Objective) -> None:
     assert result.values is not None
     about = {"study": study.name, "trial": result.trial, "val_accuracy": result.values[1], "metric": study.spec.metric}
     try:
-        objective.export(study.artifact(result.trial), about)
+        objective.export(study.networks.of(result.trial), about)
     except OSError as error:
         raise StorageError(f"{error.filename} cannot be written ({error.strerror}): make room there") from error
 
@@ -196,7 +199,7 @@ def _stopped(study: Study, trial: optuna.Trial, reports: list[Report], reason: s
     """The result of a training that was stopped early."""
     last, accuracies = reports[-1], [accuracy_of(study, report) for report in reports]
     attributes = records.explanation(reports, accuracies) | {records.REASON: reason}
-    if learns_from_pruned(study.spec) or not _is_plausible(last):
+    if learns_from_pruned(study.spec.search.sampler) or not _is_plausible(last):
         return Result(trial.number, "PRUNED", attributes=attributes)
     violation = max(study.floor - accuracies[-1], VIOLATED)
     return Result(trial.number, "COMPLETE", (last.train_seconds, accuracies[-1]), attributes, violation)
@@ -216,7 +219,7 @@ def _fail(study: Study, trial: optuna.Trial, fault: TrialFault) -> None:
         with study.exclusive():  # killed in between, the trial would not be tried again
             study.tell(result)
             if records.RETRY_OF not in trial.user_attrs:
-                study.retry(study.trials()[trial.number])
+                recovery.retry(study, study.trials()[trial.number])
 
     storage.patiently(tell_and_retry)
 

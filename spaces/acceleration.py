@@ -25,7 +25,7 @@ from objectives.strategies.progressive_resolution import ProgressiveResolution
 from objectives.strategies.prune_train import PruneTrain
 from objectives.strategies.swa import Swa
 from objectives.strategies.whitening import Whitening
-from spaces.base import BASELINE, Given, Parameters, Trial, baseline
+from spaces.base import BASELINE, Given, Least, Parameters, Trial, baseline, obstacle
 from spaces.ladders import LADDERS
 
 Ingredients = Mapping[str, tuple[type[Strategy], Callable[[Trial, Given], Strategy]]]  # by the name of its switch
@@ -43,6 +43,9 @@ def pipeline(trial: Trial, given: Given, ingredients: Ingredients) -> Pipeline:
     strategies: tuple[Strategy, ...] = ()
     for switch, (kind, chosen) in ingredients.items():
         refused = any(isinstance(s, kind.excludes) or issubclass(kind, s.excludes) for s in strategies)
+        if not refused:  # nor what images so small, in batches so small, cannot be trained with
+            least = Pipeline(batch_size=batch_size, depth=depth, strategies=(*strategies, chosen(Least(), given)))
+            refused = obstacle(least, given) is not None
         if not refused and trial.suggest_categorical(switch, (False, True)):
             strategies += (chosen(trial, given),)
     flip = given.flip and bool(trial.suggest_categorical("augment.flip", (True, False)))

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from objectives import feasibility
 from objectives.networks.architecture import FAMILIES
 from objectives.pipeline import Pipeline
+from objectives.task import DataSpec, Task
 
 Value = bool | int | float | str  # of one parameter
 Parameters = dict[str, Value]  # dotted name -> value
@@ -28,6 +30,9 @@ class Given:
     flip: bool  # whether a horizontal flip keeps the label
     data: str = ""  # name of the data set: known-good pipelines belong to one
     executors: tuple[str, ...] = ("auto", "eager")  # how steps may be run
+    stem_stride: int = 1
+    size: int | None = None  # pixels: side of the images; None: not known yet, before the data are read
+    n_train: int | None = None  # images; likewise
 
 
 class Trial(Protocol):
@@ -40,6 +45,21 @@ class Trial(Protocol):
     ) -> float: ...
 
 
+class Least:
+    """A trial of which all values are the least, or the first."""
+
+    def suggest_categorical(self, name: str, choices: Sequence[Value]) -> Value:
+        return choices[0]
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        return low
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        return low
+
+
 class Space(Protocol):
     """What may be chosen: a module of this package with these two functions."""
 
@@ -48,6 +68,14 @@ class Space(Protocol):
 
     def anchors(self, given: Given) -> Mapping[str, Parameters]:
         """Known pipelines to try first, BASELINE foremost, as parameters of `sample`."""
+
+
+def obstacle(pipeline: Pipeline, given: Given) -> str | None:
+    """Why a pipeline cannot train on the study's images, in one line, or None where it can, or nobody knows yet."""
+    if given.size is None or given.n_train is None:
+        return None
+    task = Task(DataSpec(given.data), given.family, given.stem_stride)
+    return feasibility.obstacle(pipeline, task, given.size, given.n_train)
 
 
 def baseline(given: Given) -> Pipeline:

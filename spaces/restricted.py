@@ -135,7 +135,7 @@ def check(space: Space, given: Given, restrictions: Restrictions) -> None:
                 raise ValueError(f"[space.{section}] {name}: no such parameter{suggestion(name, free)}")
     for name, value in restrictions.fix.items():
         if not any(contains(_distribution(d), value) for d in free[name]):
-            raise ValueError(f"[space.fix] {name} = {json.dumps(value)}: it must be one of {_range(free[name][0])}")
+            raise ValueError(f"[space.fix] {name} = {json.dumps(value)}: it must be one of {described(free[name][0])}")
     for name, values in restrictions.exclude.items():
         distribution = _distribution(free[name][0])
         if not isinstance(distribution, CategoricalDistribution):
@@ -145,7 +145,7 @@ def check(space: Space, given: Given, restrictions: Restrictions) -> None:
         for value in values:
             if not contains(distribution, value):
                 raise ValueError(
-                    f"[space.exclude] {name} = {json.dumps(value)}: it must be one of {_range(free[name][0])}"
+                    f"[space.exclude] {name} = {json.dumps(value)}: it must be one of {described(free[name][0])}"
                 )
         if set(values) >= set(distribution.choices):
             raise ValueError(f"[space.exclude] {name}: every value is excluded; leave at least one")
@@ -180,10 +180,15 @@ def _distribution(plain: str) -> BaseDistribution:
     return json_to_distribution(plain)
 
 
-def _range(plain: str) -> str:
-    distribution = _distribution(plain)
+def described(plain: str) -> str:
+    """A distribution, given as JSON, in words."""
+    try:
+        distribution = _distribution(plain)
+    except (ValueError, KeyError, TypeError):  # of another version
+        return plain
     if isinstance(distribution, CategoricalDistribution):
         return ", ".join(json.dumps(choice) for choice in distribution.choices)
     if isinstance(distribution, (IntDistribution, FloatDistribution)):
-        return f"{distribution.low:g} to {distribution.high:g}"
+        steps = f" in steps of {distribution.step:g}" if distribution.step not in (None, 1) else ""
+        return f"{distribution.low:g} to {distribution.high:g}{steps}{' (log)' if distribution.log else ''}"
     return plain

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import os
+import shutil
+import tempfile
+
 import pytest
 import torch
 from hypothesis import settings
@@ -10,6 +15,12 @@ from objectives.data.dataset import Dataset, load
 from objectives.task import DataSpec
 
 torch.set_num_threads(1)
+# What is exported where the tests run decides none of them, and nothing of theirs stays in the user's own places.
+for name in ("OPTUNA_STORAGE", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "CUDA_VISIBLE_DEVICES", "PYTHONWARNINGS"):
+    os.environ.pop(name, None)
+ours = tempfile.mkdtemp(prefix="frontrunner-tests-")
+atexit.register(shutil.rmtree, ours, ignore_errors=True)
+os.environ |= {"XDG_CACHE_HOME": f"{ours}/cache", "FRONTRUNNER_RUN_DIR": f"{ours}/run"}
 settings.register_profile("laws", deadline=None)  # the first example of a process pays for imports and kernels
 settings.load_profile("laws")
 

@@ -23,15 +23,15 @@ FORBIDDEN = {
 # From the top floor down; a room, or a file of it that stands on a floor of its own.
 FLOORS = (
     ("search.run", "search.__main__", "search.commands"),
-    ("search.session", "search.crew", "search.trial"),
+    ("search.session", "search.invocation", "search.crew", "search.trial"),
     ("search.views", "search.workers"),
     ("search.study", "search.proposals"),
     ("search.database",),
     ("search.host",),
     ("search.pareto", "search.errors"),
     ("spaces",),
-    ("objectives.objective", "objectives.train", "objectives.export"),
-    ("objectives.device", "objectives.reduction"),
+    ("objectives.objective", "objectives.train", "objectives.export", "objectives.evaluation"),
+    ("objectives.feasibility", "objectives.device", "objectives.reduction"),
     ("objectives.strategies", "objectives.state", "objectives.pipeline", "objectives.device.formats"),
     ("objectives.data",),
     ("objectives.networks",),
@@ -156,7 +156,7 @@ HEAVY = {"torch", "torchvision", "sklearn", "plotly", "optuna_dashboard", "jinja
         "import search.run; search.run.main(['--help'])",
         "import search.run; search.run.main(['--study', 'no_such_study'])",
         "import search.run; search.run.main(['--study', 'digits_pareto', '--data', 'nonsense'])",
-        "from search.commands import dashboard, doctor, studies; studies.main(['list'])",
+        "from search.commands import dashboard, doctor; from search.__main__ import main; main(['studies', 'list'])",
         "import search.session, search.crew, search.views.summary, search.views.figures, spaces, objectives.pipeline",
     ],
 )

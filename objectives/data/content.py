@@ -66,7 +66,7 @@ def differences(stored: Mapping[str, Any], now: Mapping[str, Any], names: Names)
         if before.get(name) != after.get(name)
     ]
     if lines:
-        return lines, {"classes", "content", "split", "n_classes", "n_train", "n_val"}
+        return lines, {"classes", "content", "split", "n_classes", "n_train", "n_val", "largest_share"}
     if stored["split"] != now["split"] and all(stored[key] == now[key] for key in ("n_train", "n_val")):
         return ["the same images are split otherwise into training and validation"], {"classes", "split"}
     return [], {"classes", "split"}

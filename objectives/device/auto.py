@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
@@ -10,6 +9,7 @@ from statistics import median
 import torch
 from torch import Tensor
 
+from objectives.device.clock import device_clock
 from objectives.device.executors import Eager, Executor, Segment, Shape, prepared, unusable
 from objectives.state import Step
 
@@ -35,6 +35,7 @@ class Auto:
     > setup. A segment is expected to last as long again as it has lasted, and at least to the end of its epoch. An
     executor that measures slower than eager is given up at once. `experience` is read and brought up to date: half of
     what was expected, half of what was measured. It is that of one run: the next trial expects what this one did.
+    `now` is read with the device idle; absent: the clock that training is charged by, so that no neighbour decides.
     """
 
     def __init__(
@@ -43,11 +44,12 @@ class Auto:
         fast: str,
         prepare: Callable[[], Executor],
         experience: dict[str, Experience],
-        now: Callable[[], float] = time.perf_counter,
+        now: Callable[[], float] | None = None,
     ) -> None:
         self.segment = segment
         self.notes: list[str] = []
-        self._fast, self._prepare, self._experience, self._now = fast, prepare, experience, now
+        self._fast, self._prepare, self._experience = fast, prepare, experience
+        self._now = now or device_clock(segment.device)
         self._running: Executor = Eager(segment)
         self._seconds: list[float] = []  # of the first steps of what runs now
         self._eager_seconds = self._setup_seconds = 0.0

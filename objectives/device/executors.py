@@ -81,7 +81,7 @@ class Eager:
         # A forward pass that overflows in fp16 poisons the running statistics: a skipped step restores them.
         self._statistics = [b for b in model.buffers() if b.is_floating_point()] if segment.scaler else []
         for layer in model.convolutions():
-            layer.compute = _wrapped(layer, segment.strategies)
+            layer.compute = _wrapped(layer, segment)
         model.train()
 
     def step(self, x: Tensor, y: Tensor) -> Step:
@@ -262,13 +262,10 @@ def prepared(name: str, segment: Segment, shape: Shape) -> Executor:
     return eager
 
 
-def _wrapped(layer: Convolution, strategies: tuple[Strategy, ...]) -> Callable[[Tensor], Tensor] | None:
-    """The layer's training computation with every strategy that wraps it, or None where none does."""
-
-    def plain(x: Tensor) -> Tensor:
-        return F.conv2d(x, layer.weight, None, layer.stride, layer.padding)
-
-    compute: Callable[[Tensor], Tensor] = plain
-    for strategy in strategies:
+def _wrapped(layer: Convolution, segment: Segment) -> Callable[[Tensor], Tensor] | None:
+    """The layer's training computation with every strategy that wraps it, or None where it is the plain one."""
+    plain = segment.number_format.convolution(layer)
+    compute = plain
+    for strategy in segment.strategies:
         compute = strategy.convolution(layer, compute)
-    return None if compute is plain else compute
+    return None if compute is plain and not segment.number_format.strict else compute

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.optim import Optimizer
 
+from objectives.networks.architecture import Kind
+from objectives.networks.resnet import Convolution
 from objectives.pipeline import NumberFormatName
 
 
@@ -19,12 +23,26 @@ class NumberFormat:
     autocast: torch.dtype | None = None  # of convolutions and matrix products (Micikevicius et al. 2018); None: fp32
     tf32: bool = False  # fp32 products on tensor cores with a 10-bit mantissa
     scaled: bool = False  # dynamic loss scaling: needed where gradients underflow
+    strict: frozenset[Kind] = frozenset()  # convolutions that train in fp32 all the same; see device.comparison
 
     def context(self, device: torch.device) -> AbstractContextManager[object]:
         """The context in which the forward pass runs."""
         if self.autocast is None:
             return nullcontext()
         return torch.autocast(device.type, self.autocast)
+
+    def convolution(self, layer: Convolution) -> Callable[[Tensor], Tensor]:
+        """How a layer computes while training, within the context."""
+
+        def compute(x: Tensor) -> Tensor:
+            if (*kind, x.shape[-1]) not in self.strict:
+                return F.conv2d(x, layer.weight, None, layer.stride, layer.padding)
+            with torch.autocast(x.device.type, enabled=False):
+                exact = F.conv2d(x.float(), layer.weight, None, layer.stride, layer.padding)
+            return exact.to(self.autocast)
+
+        kind = layer.kernel_size[0], layer.stride[0]
+        return compute
 
     def set_float32_products(self) -> None:
         """Sets how this process multiplies fp32 numbers on CUDA: strict IEEE unless the format is tf32."""

@@ -27,10 +27,9 @@ def read(device: torch.device, n_steps: int) -> Reading:
 
 
 def _step_seconds(device: torch.device, n_steps: int) -> list[float]:
-    """Seconds of each step, forward and backward in strict fp32. Random state is left as it was.
+    """Seconds of each step, forward and backward in strict fp32, by the clock that trainings are charged by.
 
-    On a CPU they are the process's own: what others have of the core in so few steps is chance, and what they had of
-    it while a training ran is told by its own process seconds.
+    Random state is left as it was.
     """
     n_images, width, size = SHAPES[device.type]
     FORMATS["fp32"].set_float32_products()
@@ -50,5 +49,5 @@ def _step_seconds(device: torch.device, n_steps: int) -> list[float]:
         with clock.span("steps"):
             F.cross_entropy(network(x), y).backward()  # type: ignore[no-untyped-call]
         network.zero_grad(set_to_none=True)
-        seconds.append(clock.charged if device.type == "cuda" else clock.process_seconds)
+        seconds.append(clock.charged)
     return seconds

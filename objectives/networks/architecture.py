@@ -8,6 +8,7 @@ from typing import Any, Literal, cast, get_args
 
 StemKind = Literal["conv", "haar"]
 TransitionKind = Literal["projection", "pool"]
+Kind = tuple[int, int, int]  # of convolution: kernel, stride, pixels a side of what it reads
 
 
 def stage_axis(stage: int) -> str:
@@ -26,6 +27,27 @@ class Stage:
 
     width: int  # channels of the stage's axis
     interiors: tuple[int, ...]  # channels inside each block; 0: its branch is gone, see `resnet.Block`
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A convolution where it stands in a network: all that its work and its memory depend on."""
+
+    kernel: int  # pixels: side
+    stride: int
+    n_in: int  # channels
+    n_out: int  # channels
+    side: int  # pixels: of the square images that it reads
+
+    @property
+    def kind(self) -> Kind:
+        """What decides which pixels meet which taps."""
+        return self.kernel, self.stride, self.side
+
+    @property
+    def outputs(self) -> int:
+        """Values that it puts out for an image."""
+        return self.n_out * (-(-self.side // self.stride)) ** 2
 
 
 @dataclass(frozen=True)
@@ -70,19 +92,36 @@ class Architecture:
             sizes |= {interior_axis(s, b): width for b, width in enumerate(stage.interiors) if width}
         return sizes
 
-    def activations(self, size: int) -> int:
-        """Values per image of `size` pixels a side that convolutions put out: what a training step must remember."""
-        side = -(-size // (2 if self.stem == "haar" else 1))
-        side = -(-side // self.stem_stride)
-        total = self.stages[0].width * side**2
+    def sides(self, size: int) -> list[int]:
+        """Pixels a side of what each stage puts out for images of `size` pixels a side."""
+        seen = -(-size // 2) if self.stem == "haar" else size
+        sides = [-(-seen // self.stem_stride)]
+        for _ in self.stages[1:]:
+            sides.append(-(-sides[-1] // 2))
+        return sides
+
+    def layers(self, size: int) -> list[Layer]:
+        """Every convolution, from stem to head, for images of `size` pixels a side."""
+        haar, sides = self.stem == "haar", self.sides(size)
+        width = self.stages[0].width
+        n_in, seen = self.in_channels * (4 if haar else 1), -(-size // 2) if haar else size
+        found = [Layer(3, self.stem_stride, n_in, width, seen)]
         for number, stage in enumerate(self.stages):
             for block, interior in enumerate(stage.interiors):
-                shortcut = 0
-                if number > 0 and block == 0:
-                    before, side = side, -(-side // 2)
-                    shortcut = stage.width * (side**2 if self.transition == "projection" else before**2)
-                total += shortcut + (interior + stage.width * (interior > 0)) * side**2
-        return total
+                transition = number > 0 and block == 0
+                side, stride = (sides[number - 1], 2) if transition else (sides[number], 1)
+                if interior:
+                    found.append(Layer(3, stride, width, interior, side))
+                    found.append(Layer(3, 1, interior, stage.width, sides[number]))
+                if transition:
+                    kernel, stride = (1, 2) if self.transition == "projection" else (3, 1)
+                    found.append(Layer(kernel, stride, width, stage.width, side))
+                width = stage.width
+        return found
+
+    def activations(self, size: int) -> int:
+        """Values per image of `size` pixels a side that convolutions put out: what a training step must remember."""
+        return sum(layer.outputs for layer in self.layers(size))
 
     def to_json(self) -> dict[str, object]:
         """This architecture as plain JSON data; `from_json` is the inverse."""

@@ -3,8 +3,8 @@
 Shrinking and growing are one gather. Channel j of an axis copies old channel `index[j]`: a subset prunes, repeats
 widen. Copies of a channel share its weight towards their consumers (divided along dim 1), so that the function stays
 the same; dually they share its gradient towards their producer (divided along dim 0), and momentum and first moments
-travel as gradients do, second moments with the square of the share. The old trainee is untouched: keeping it is the
-way back.
+travel as gradients do, second moments with the square of the share. Channels that copy none begin as in a new network,
+unread by anyone. The old trainee is untouched: keeping it is the way back.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from objectives.networks.architecture import Architecture, Stage, interior_axis,
 from objectives.networks.resnet import Block, Labels, ResNet
 from objectives.networks.trainee import Shadow, Trainee
 
-Index = Mapping[str, Tensor]  # axis label -> [new channels] int64, the old channel that each new one copies
+NEW = -1  # in an index: a channel that copies none
+Index = Mapping[str, Tensor]  # axis label -> [new channels] int64, the old channel that each new one copies, or NEW
 Travel = Literal["weight", "gradient", "square", "mask"]  # how a tensor follows the channels that it belongs to
 Source = Callable[[str], str | None]  # new tensor name -> old tensor name; None: it is new
 
@@ -40,7 +41,8 @@ def reindex(trainee: Trainee, index: Index, epoch: int = 0) -> Trainee:
     """The trainee whose channel j of each axis copies old channel `index[axis][j]`; axes left out stay as they are.
 
     A subset of channels computes the same function where the others were dead; repeats always do (Net2WiderNet, Chen et
-    al. 2016). The second and later copies of a channel are born at `epoch`.
+    al. 2016), and so do channels that are `NEW`: He-normal filters, batch norms at (1, 0), and weights of 0 towards old
+    consumers, in all averages too. They, and the second and later copies of a channel, are born at `epoch`.
 
     Raises:
         ValueError: an unknown axis, an empty one, or a channel that does not exist.
@@ -49,7 +51,7 @@ def reindex(trainee: Trainee, index: Index, epoch: int = 0) -> Trainee:
     for label, channels in index.items():
         if label not in sizes:
             raise ValueError(f"there is no axis {label!r}: the network has {', '.join(sizes)}")
-        if not len(channels) or not 0 <= int(channels.min()) <= int(channels.max()) < sizes[label]:
+        if not len(channels) or int(channels.min()) < NEW or not 0 <= int(channels.max()) < sizes[label]:
             raise ValueError(f"axis {label} has channels 0 to {sizes[label] - 1}: {channels.tolist()} cannot be kept")
     stages = tuple(
         Stage(
@@ -63,8 +65,8 @@ def reindex(trainee: Trainee, index: Index, epoch: int = 0) -> Trainee:
     for label, channels in index.items():
         before = born.get(label, torch.zeros(sizes[label], device=channels.device))
         first = {channel: j for j, channel in reversed(list(enumerate(channels.tolist())))}
-        copies = torch.tensor([first[channel] != j for j, channel in enumerate(channels.tolist())])
-        born[label] = before[channels].masked_fill(copies.to(channels.device), float(epoch))
+        young = [channel == NEW or first[channel] != j for j, channel in enumerate(channels.tolist())]
+        born[label] = before[channels].masked_fill(torch.tensor(young, device=channels.device), float(epoch))
     return replace(rebuilt, born=born)
 
 
@@ -97,11 +99,13 @@ def insert_block(trainee: Trainee, stage: int, position: int, interior: int, epo
 
 
 def drop_block(trainee: Trainee, stage: int, position: int) -> Trainee:
-    """The trainee without the branch of a block, whose output must be constant: its last convolution is zero.
+    """The trainee without the branch of a block, whose output must be constant: one of its convolutions is zero.
 
     What the branch adds is then the bias of its last batch norm. It goes into the bias of the projection shortcut; a
-    basic block keeps it as an offset, and disappears where it is zero, in all averages too. The function of a training
-    step is preserved exactly; in evaluation as far as the running mean of the dead branch has decayed to 0.
+    basic block keeps it as an offset, and disappears where it is zero, in all averages too. Where the last convolution
+    is zero, the function of a training step is preserved exactly; in evaluation as far as the running mean of the dead
+    branch has decayed to 0. Where the first one is, the last one reads a constant, whose mean its batch norm takes
+    away: what is lost is the pattern that the zero padding draws along the border, if the constant is not 0.
 
     Raises:
         ValueError: there is no such branch.
@@ -134,18 +138,47 @@ def axis_sizes(model: ResNet) -> dict[str, int]:
 
 
 def carried(tensor: Tensor, labels: Labels, index: Index, travel: Travel) -> Tensor:
-    """A tensor gathered along its labelled dimensions, shared between the copies of a channel as `travel` says."""
+    """A tensor gathered along its labelled dimensions, shared between the copies of a channel as `travel` says.
+
+    Entries of channels that are `NEW` are whatever is to hand: see `_new_entries`.
+    """
     shared_dim = {"weight": 1, "gradient": 0, "square": 0, "mask": None}[travel]
     for dim, label in enumerate(labels):
         if label is None or label not in index:
             continue
-        channels = index[label]
+        channels = index[label].clamp(min=0)
         tensor = tensor.index_select(dim, channels)
         if dim == shared_dim:
-            copies = channels.bincount()[channels].to(tensor.dtype)
-            share = copies.square() if travel == "square" else copies
+            copies = index[label][index[label] != NEW].bincount(minlength=int(channels.max()) + 1)
+            share = copies.clamp(min=1)[channels].to(tensor.dtype)
+            share = share.square() if travel == "square" else share
             tensor = tensor / share.view([-1 if d == dim else 1 for d in range(tensor.dim())])
     return tensor
+
+
+def _new_entries(labels: Labels, index: Index) -> Tensor | None:
+    """Where in a tensor a channel is `NEW`, as a mask that broadcasts over it; None where there is none."""
+    found: Tensor | None = None
+    for dim, label in enumerate(labels):
+        if label in index and bool((index[label] == NEW).any()):  # type: ignore[index]
+            mask = (index[label] == NEW).view([-1 if d == dim else 1 for d in range(len(labels))])  # type: ignore[index]
+            found = mask if found is None else found | mask
+    return found
+
+
+def _as_new(name: str, tensor: Tensor, labels: Labels, index: Index) -> Tensor:
+    """What a tensor of the model has in the entries of channels that are `NEW`; 0 in all others.
+
+    A weight is He-normal over the fan-out where its output is new, whatever it reads, and 0 where only its input is.
+    """
+    begun = torch.zeros_like(tensor, requires_grad=False)
+    if tensor.dim() == 1:
+        return begun.fill_(float(name.endswith((".weight", ".running_var"))))
+    if labels[0] in index:
+        rows = index[labels[0]] == NEW  # type: ignore[index]
+        fan_out = tensor[:, 0].numel()
+        begun[rows] = torch.randn_like(begun[rows]) * (2 / fan_out) ** 0.5
+    return begun
 
 
 def _rebuilt(
@@ -168,6 +201,8 @@ def _rebuilt(
         for name, tensor in model.state_dict(keep_vars=True).items():
             if (before := source(name)) in tensors and before is not None:
                 tensor.copy_(carried(tensors[before], labels[before], index, "weight"))
+                if (new := _new_entries(labels[before], index)) is not None:
+                    tensor.copy_(torch.where(new, _as_new(name, tensor, labels[before], index), tensor))
                 tensor.requires_grad_(tensors[before].requires_grad)
     shadows = {key: _shadow(shadow, model, labels, source, index) for key, shadow in trainee.shadows.items()}
     optimizer = _optimizer(trainee, model, labels, source, index)
@@ -180,7 +215,11 @@ def _shadow(shadow: Shadow, model: ResNet, labels: Mapping[str, Labels], source:
     for name, tensor in model.state_dict().items():
         before = source(name)
         if before in shadow.tensors and before is not None:
-            tensors[name] = _laid_out(carried(shadow.tensors[before], labels[before], index, shadow.travel), tensor)
+            kept = carried(shadow.tensors[before], labels[before], index, shadow.travel)
+            if (new := _new_entries(labels[before], index)) is not None:
+                begun = tensor.to(kept.dtype) if shadow.travel == "weight" else torch.ones_like(kept)
+                kept = torch.where(new, begun, kept)
+            tensors[name] = _laid_out(kept, tensor)
         elif before is None and (like := _has_role(name, shadow.tensors)):
             value = tensor if shadow.travel == "weight" else torch.ones_like(tensor)
             tensors[name] = _laid_out(value.to(shadow.tensors[like].dtype), tensor)
@@ -226,7 +265,13 @@ def _state(key: str, value: object, labels: Labels, index: Index, parameter: nn.
         return value.clone()
     if key not in STATE_TRAVEL:
         raise ValueError(f"optimizer state {key!r} is not known to surgery: say in STATE_TRAVEL how it travels")
-    return _laid_out(carried(value, labels, index, STATE_TRAVEL[key]), parameter)
+    kept = carried(value, labels, index, STATE_TRAVEL[key])
+    if (new := _new_entries(labels, index)) is not None:
+        # Of second moments the mean: from 0, at the step count of the rest, Adam's first steps would be three times
+        # as long as any later one.
+        begun = value.mean() if STATE_TRAVEL[key] == "square" else value.new_zeros(())
+        kept = torch.where(new, begun, kept)
+    return _laid_out(kept, parameter)
 
 
 def _laid_out(value: Tensor, like: Tensor) -> Tensor:

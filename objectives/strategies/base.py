@@ -8,7 +8,7 @@ inside the hooks, so that spaces and studies can be described without loading it
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, ClassVar, Self, TypeVar
 
@@ -34,6 +34,8 @@ class Strategy:
 
     capturable: ClassVar[bool] = True  # its part of a step decides nothing on the host, so a graph may replay it
     excludes: ClassVar[tuple[type[Strategy], ...]] = ()  # strategies that it cannot run with
+    # What pipelines mean that were stored before a parameter existed, where that is not its default.
+    of_before: ClassVar[Mapping[str, object]] = {}
 
     def describe(self) -> str:
         """This strategy in a few words, for tables and notes."""

@@ -29,7 +29,9 @@ class Ema(Strategy):
     """
 
     horizon: float = 1.0  # epochs after which a weight counts 1/e; 0 deploys the weights themselves
-    rate: float = learned(0.0)  # share of the newest weights in this segment's averages, per step
+    # Share of the newest weights in the averages, per step: a scalar that lives on the device. It changes every epoch,
+    # and in place, so that a compiled or captured step goes on.
+    rate: Tensor | None = learned(None)
 
     def __post_init__(self) -> None:
         if not self.horizon >= 0:
@@ -51,12 +53,19 @@ class Ema(Strategy):
             return self
         horizon = min(self.horizon, (state.epoch + 1) / 4)
         rate = 1 / (1 + horizon * max(1, len(state.data.y) // state.pipeline.batch_size))
-        return self if rate == self.rate else self.having_learned(rate=rate)
+        if self.rate is None:
+            import torch
+
+            return self.having_learned(rate=torch.tensor(rate, device=state.data.x.device))
+        self.rate.fill_(rate)
+        return self
 
     def after_step(self, trainee: Trainee, step: Step) -> None:
         if self.horizon == 0:
             return
         import torch
+
+        assert self.rate is not None
 
         averages = list(trainee.shadows[SHADOW].tensors.values())
         with torch.no_grad():

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from objectives.strategies.base import Strategy
 
@@ -11,16 +12,22 @@ if TYPE_CHECKING:
     from objectives.networks.architecture import Architecture
     from objectives.networks.trainee import Trainee
     from objectives.state import TrainState
+    from objectives.strategies.methods.widening import Kind
 
 
 @dataclass(frozen=True)
 class Net2Net(Strategy):
     """Starts with a part of the network and grows it to the full one at given times of the run.
 
-    Wider: new channels copy old ones at random, the same map for all tensors of a stage, and their consumers share the
-    weight (Net2WiderNet); `noise` on the copies breaks the symmetry. Deeper: new blocks at the end of a
-    stage begin as the identity, with a last gamma of 0 (Net2DeeperNet, for residual networks). What PruneTrain has
-    pruned since the last growth is not grown again.
+    Wider, by channels of one kind, the same for all tensors of a stage. `copies` is Net2WiderNet: copies of old
+    channels, at random, whose consumers share the weight; `noise` on their filters is to tell them apart. In a short
+    run it does not (of 128 new channels 116 still point where their source does at the end, and the growth brings half
+    of what it costs: benchmarks/shapes.md). Two other kinds preserve the function exactly and give different channels
+    within an epoch: `antisymmetric`, copies that consumers read with weights V/2 + D and V/2 - D, and `fresh`, channels
+    that begin as in a new network and that nobody reads yet (as in GradMax, Evci et al. 2022, who choose the filters).
+
+    Deeper: new blocks at the end of a stage begin as the identity, with a last gamma of 0 (Net2DeeperNet, for residual
+    networks). What PruneTrain has pruned since the last growth is not grown again, nor what only frozen layers read.
 
     Raises:
         ValueError: a parameter outside its range.
@@ -32,10 +39,13 @@ class Net2Net(Strategy):
     until: float = 0.5  # share of the run at which it has grown to its full size, in [at, 1)
     steps: int = 1  # growths from `at` to `until`
     operators: Literal["wider", "deeper", "both"] = "both"  # what grows; the rest has its full size from the start
-    noise: float = 1e-2  # of the copies, in deviations of the weights
+    new_channels: Kind = "fresh"  # how channels begin that make the network wider
+    noise: float = 1e-2  # of the filters of `copies`, in deviations of the weights; other kinds have none
     lr_after: float = (
         0.0  # share of the peak learning rate from which it anneals after a growth; 0: the schedule goes on
     )
+
+    of_before: ClassVar[Mapping[str, object]] = {"new_channels": "copies"}
 
     def __post_init__(self) -> None:
         if not 0 < self.start_width <= 1 or not 0 < self.start_depth <= 1 or not 0 < self.at <= self.until < 1:
@@ -44,6 +54,8 @@ class Net2Net(Strategy):
             raise ValueError(f"{self!r}: steps from 1, noise not negative, lr_after in [0, 1]")
         if self.operators not in ("wider", "deeper", "both"):
             raise ValueError(f"{self!r}: operators is wider, deeper or both")
+        if self.new_channels not in ("fresh", "antisymmetric", "copies"):
+            raise ValueError(f"{self!r}: new_channels are fresh, antisymmetric or copies")
 
     def describe(self) -> str:
         times = f"{self.at:.0%}" if self.steps == 1 else f"{self.at:.0%}-{self.until:.0%} in {self.steps} steps"
@@ -52,7 +64,8 @@ class Net2Net(Strategy):
             parts.append(f"width {self.start_width:.0%}")
         if self.operators != "wider":
             parts.append(f"depth {self.start_depth:.0%}")
-        return f"Net2Net from {' '.join(parts)} at {times}"
+        kind = "" if self.operators == "deeper" or self.new_channels == "fresh" else f" by {_WORDS[self.new_channels]}"
+        return f"Net2Net from {' '.join(parts)} at {times}{kind}"
 
     def architecture(self, architecture: Architecture) -> Architecture:
         return self._after(0, architecture)
@@ -96,47 +109,52 @@ class Net2Net(Strategy):
         """The state after one growth."""
         before, after = (self._after(g, state.full) for g in (growth - 1, growth))
         old = state.trainee.model.architecture
-        trainee = _deeper(self._wider(state.trainee, before, after, state.epoch), before, after, state.epoch)
-        if trainee is state.trainee:
+        state = self._wider(state, before, after)
+        trainee = _deeper(state.trainee, before, after, state.epoch)
+        new = trainee.model.architecture
+        if new == old:
             return state
         state = replace(state, trainee=trainee)
         if self.lr_after > 0:
             state = replace(state, schedule=replace(state.schedule, restart=state.epoch, restart_share=self.lr_after))
-        new = trainee.model.architecture
         return state.with_event(f"grown {old.describe()} to {new.describe()}")
 
-    def _wider(self, trainee: Trainee, before: Architecture, after: Architecture, epoch: int) -> Trainee:
-        """The trainee with every axis widened that still has the width it was given."""
-        import torch
-
+    def _wider(self, state: TrainState, before: Architecture, after: Architecture) -> TrainState:
+        """The state with every axis widened that still has the width it was given, where that can bring anything."""
         from objectives.networks import surgery
+        from objectives.strategies.methods import widening
 
+        trainee = state.trainee
         sizes, planned, wanted = (a.axis_sizes() for a in (trainee.model.architecture, before, after))
+        due = {axis: n for axis, n in sizes.items() if n == planned.get(axis) and wanted.get(axis, 0) > n}
+        frozen = [axis for axis in due if not self._can_learn(trainee, axis)]
+        if frozen:
+            state = state.with_event(f"frozen layers keep their width: {', '.join(frozen)}")
         device = next(trainee.model.parameters()).device
-        index = {}
-        for axis, size in sizes.items():
-            if size == planned.get(axis) and wanted.get(axis, 0) > size:
-                copies = torch.randint(size, (wanted[axis] - size,), device=device)
-                index[axis] = torch.cat([torch.arange(size, device=device), copies])
+        index = {
+            axis: widening.sources(self.new_channels, n, wanted[axis] - n, device)
+            for axis, n in due.items()
+            if axis not in frozen
+        }
         if not index:
-            return trainee
-        widened = surgery.reindex(trainee, index, epoch)
-        self._disturb(widened, {axis: sizes[axis] for axis in index})
-        return widened
+            return state
+        widened = surgery.reindex(trainee, index, state.epoch)
+        if self.new_channels == "copies":
+            widening.add_noise_(widened, {axis: due[axis] for axis in index}, self.noise)
+        elif self.new_channels == "antisymmetric":
+            widening.part_(widened, index)
+        return replace(state, trainee=widened)
 
-    def _disturb(self, trainee: Trainee, old_sizes: dict[str, int]) -> None:
-        """Adds noise to the weights that produce new channels: exact copies would receive equal gradients for ever."""
-        import torch
-
+    def _can_learn(self, trainee: Trainee, axis: str) -> bool:
+        """Whether new channels of an axis can become different ones and be read: fresh filters need no training."""
         from objectives.strategies.methods import lasso
 
-        if self.noise == 0:
-            return
-        with torch.no_grad():
-            for group in lasso.grouped(trainee.model):
-                if group.out_axis in old_sizes:
-                    copies = group.weight[old_sizes[group.out_axis] :]
-                    copies.add_(torch.randn_like(copies), alpha=float(self.noise * group.weight.std()))
+        trained = [group for group in lasso.grouped(trainee.model) if group.weight.requires_grad]
+        is_read, is_produced = (any(axis == getattr(g, side) for g in trained) for side in ("in_axis", "out_axis"))
+        return is_read and (is_produced or self.new_channels == "fresh")
+
+
+_WORDS = {"antisymmetric": "antisymmetric copies", "copies": "copies"}
 
 
 def _deeper(trainee: Trainee, before: Architecture, after: Architecture, epoch: int) -> Trainee:

@@ -61,6 +61,11 @@ class ProgressiveResolution(Strategy):
 
         return interpolate(x, size=(self.size, self.size), mode="bilinear", antialias=True), y
 
+    def sides(self, full: int) -> list[int]:
+        """The sides in pixels that images have in the course of a run, ascending."""
+        fractions = [self.until * step / self.steps for step in range(self.steps)]
+        return sorted({self._size_at(fraction, full) or full for fraction in [*fractions, 1.0]})
+
     def _size_at(self, fraction: float, full: int) -> int | None:
         """The side in pixels at a fraction of the run; None for the full side."""
         if fraction >= self.until:

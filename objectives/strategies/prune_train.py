@@ -10,6 +10,8 @@ from objectives.strategies.base import Strategy, learned
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from objectives.networks.architecture import Architecture
+    from objectives.networks.resnet import ResNet
     from objectives.networks.trainee import Trainee
     from objectives.state import Step, TrainState
     from objectives.strategies.methods.flat_lasso import FlatGroups
@@ -24,10 +26,11 @@ MAX_LR = 100.0  # the largest that a pipeline may have
 class PruneTrain(Strategy):
     """Adds a group lasso over channels to the loss and rebuilds the network without its dead channels every few epochs.
 
-    Its strength comes from the lasso penalty ratio `lpr` on the first batch with the initial weights and stays
-    (LPR). Channels are removed by channel union: those that are dead for all producers and all
-    consumers of their axis; a branch whose last convolution is dead is removed whole. Weights, statistics and
-    momentum are sliced.
+    Its strength comes from the lasso penalty ratio `lpr` on the first batch with the initial weights and stays (LPR).
+    A network that grows is another one: its strength is that of a network of its size with initial weights, so that
+    the ratio means the same whatever a run starts with. Channels are removed by channel union: those that are dead for
+    all producers that train and all consumers of their axis; a branch whose first or last convolution is dead is
+    removed whole. Weights, statistics and momentum are sliced.
 
     Two departures: `prox` replaces the subgradient by a proximal step scaled by 1 / (1 - momentum), which reaches exact
     zeros where the subgradient only oscillates around them; and the threshold compares magnitudes (the published code
@@ -47,8 +50,10 @@ class PruneTrain(Strategy):
     adapt_batch: bool = False  # the batch fills the memory that the full network's activations would, lr alike
     strength: float = learned(0.0)  # lambda
     active: bool = learned(True)  # in this segment
-    exempt: Exempt | None = learned(None)  # channels in their grace epochs
+    exempt: Exempt | None = learned(None)  # channels in their grace epochs; brought up to date in place
     flat: FlatGroups | None = learned(None)  # on a GPU: the groups of this segment's network as one vector
+    calibrated_at: float = learned(0.0)  # epoch of the last growth that lambda knows of
+    calibrated_for: Architecture | None = learned(None)  # what lambda is meant for
     has_pruned: bool = learned(False)
     sampled_batch: int = learned(0)  # samples
 
@@ -66,22 +71,12 @@ class PruneTrain(Strategy):
     def begin(self, state: TrainState, x: Tensor, y: Tensor) -> TrainState:
         if self.lpr == 0:
             return state
-        from copy import deepcopy
-
-        import torch
-        from torch.nn.functional import cross_entropy
-
         from objectives.strategies.methods import lasso
 
-        model = state.trainee.model
-        with torch.no_grad():
-            loss = float(cross_entropy(deepcopy(model).train()(x).float(), y))
-        strength = lasso.strength(self.lpr, loss, float(lasso.value(model)))
-        state = state.with_strategy(
-            self,
-            self.having_learned(strength=strength, sampled_batch=min(state.pipeline.batch_size, len(state.data.y))),
-        )
-        state = state.with_event(f"lambda {strength:.3g} from LPR {self.lpr:g}")
+        model, batch = state.trainee.model, min(state.pipeline.batch_size, len(state.data.y))
+        strength = lasso.strength(self.lpr, _loss(model, x, y), float(lasso.value(model)))
+        learned = self.having_learned(strength=strength, sampled_batch=batch, calibrated_for=model.architecture)
+        state = state.with_strategy(self, learned).with_event(f"lambda {strength:.3g} from LPR {self.lpr:g}")
         shrink, smallest = 2 * self._expected_shrink(state, strength), _smallest_norm(state.trainee)
         if shrink < smallest:
             return state.with_event(
@@ -91,10 +86,12 @@ class PruneTrain(Strategy):
         return state
 
     def bound(self, state: TrainState) -> Strategy:
+        if (grown := self._for_grown(state)) is not self:
+            return grown.bound(state)
         active = self.lpr > 0 and state.fraction < self.stop
         exempt = self._young(state) if active else None
         flat = self._flattened(state, exempt) if active else None
-        if active == self.active and exempt is None and self.exempt is None and flat is self.flat:
+        if active == self.active and exempt is self.exempt and flat is self.flat:
             return self
         return self.having_learned(active=active, exempt=exempt, flat=flat)
 
@@ -121,6 +118,9 @@ class PruneTrain(Strategy):
 
     def between_epochs(self, state: TrainState) -> TrainState:
         is_last = state.epoch == state.ends - 1
+        if (grown := self._for_grown(state)) is not self:
+            event = f"lambda {grown.strength:.3g} from LPR {self.lpr:g} for the grown network"
+            return grown.between_epochs(state.with_strategy(self, grown).with_event(event))
         if self.strength == 0 or not (is_last or state.epoch % self.interval == 0):
             return state
         reconfigured = self._reconfigured(state)
@@ -130,6 +130,19 @@ class PruneTrain(Strategy):
             reconfigured = state.with_event("PruneTrain removed nothing")
         return self._with_batch(reconfigured) if self.adapt_batch else reconfigured
 
+    def _for_grown(self, state: TrainState) -> PruneTrain:
+        """This strategy with the lambda of the network that has grown since the last one; itself where none has.
+
+        Lambda changes as it does from one network with initial weights to the other, both on one batch.
+        """
+        newest = max((float(epochs.max()) for epochs in state.trainee.born.values()), default=0.0)
+        if self.strength == 0 or newest <= self.calibrated_at:
+            return self
+        now = state.trainee.model.architecture
+        assert self.calibrated_for is not None
+        factor = _loss_per_norm(now, state) / _loss_per_norm(self.calibrated_for, state)
+        return self.having_learned(strength=self.strength * factor, calibrated_at=newest, calibrated_for=now)
+
     def _flattened(self, state: TrainState, exempt: Exempt | None) -> FlatGroups | None:
         """The groups as one vector where kernel launches dominate, on a GPU; those at hand while they still hold."""
         model = state.trainee.model
@@ -137,15 +150,25 @@ class PruneTrain(Strategy):
             return None
         from objectives.strategies.methods.flat_lasso import FlatGroups
 
-        holds = self.flat is not None and self.flat.model is model and exempt is None and self.exempt is None
-        return self.flat if holds else FlatGroups(model, exempt or {})
+        if self.flat is None or self.flat.model is not model:
+            return FlatGroups(model, exempt or {})
+        self.flat.exempt_(exempt or {})
+        return self.flat
 
     def _young(self, state: TrainState) -> Exempt | None:
-        """The channels that growth added less than `grace` epochs ago, by axis; None when there are none."""
+        """The channels that growth added less than `grace` epochs ago, by axis; None where none ever was.
+
+        The masks at hand, brought up to date in place, while the axes are as they were: a segment does not end with a
+        grace.
+        """
         born = state.trainee.born
         young = {axis: (epochs > 0) & (epochs > state.epoch - self.grace) for axis, epochs in born.items()}
-        found = {axis: mask for axis, mask in young.items() if bool(mask.any())}
-        return found or None
+        held = self.exempt
+        if held is not None and {a: m.shape for a, m in held.items()} == {a: m.shape for a, m in young.items()}:
+            for axis, mask in young.items():
+                held[axis].copy_(mask)
+            return held
+        return young if any(bool(mask.any()) for mask in young.values()) else None
 
     def _reconfigured(self, state: TrainState) -> TrainState:
         """The state without what is dead."""
@@ -168,8 +191,9 @@ class PruneTrain(Strategy):
         )
 
     def _branch_is_dead(self, trainee: Trainee, stage: int, block: int) -> bool:
-        weight = trainee.model.get_parameter(f"stages.{stage}.{block}.conv2.weight")
-        return float(weight.detach().abs().max()) < self.threshold
+        """Whether what a branch adds is the same for every image."""
+        layers = (trainee.model.get_parameter(f"stages.{stage}.{block}.conv{n}.weight") for n in (1, 2))
+        return any(float(weight.detach().abs().max()) < self.threshold for weight in layers)
 
     def _kept(self, dense: Tensor) -> Tensor | None:
         """Channels to keep: the dense ones, filled up to a multiple of `round_to`; None where that is all of them."""
@@ -204,6 +228,33 @@ class PruneTrain(Strategy):
         n_steps = len(state.data.y) // min(pipeline.batch_size, len(state.data.y))
         shares = sum(state.schedule(e + 0.5) for e in range(state.ends) if e < self.stop * state.ends)
         return strength * pipeline.peak_lr * n_steps * shares / (1 - pipeline.momentum)
+
+
+def _loss(model: ResNet, x: Tensor, y: Tensor) -> float:
+    """The cross-entropy of a network in training on one batch; the network stays as it is."""
+    from copy import deepcopy
+
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    with torch.no_grad():
+        return float(cross_entropy(deepcopy(model).train()(x).float(), y))
+
+
+def _loss_per_norm(architecture: Architecture, state: TrainState) -> float:
+    """Loss over the sum of the norms of all groups, of a network with initial weights. Nothing is drawn."""
+    import torch
+
+    from objectives.networks.resnet import ResNet
+    from objectives.strategies.methods import lasso
+
+    now, n = state.trainee.model, min(state.pipeline.batch_size, len(state.data.y))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = ResNet(architecture, now.ghost)
+    model = model.to(now.head.weight)
+    x = state.normalise(state.data.x[:n]).to(now.head.weight.dtype)
+    return _loss(model, x, state.data.y[:n]) / float(lasso.value(model))
 
 
 def _smallest_norm(trainee: Trainee) -> float:

@@ -5,16 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from objectives.strategies.base import Strategy
+from objectives.strategies.base import Strategy, learned
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from objectives.networks.trainee import Trainee
     from objectives.state import TrainState
 
+KERNEL = 3  # pixels: side of the patches, the stem's
 IMAGES = 500  # whose patches are measured: 450,000 of 27 values from 32x32 pixels in colour, 0.12 s on a CPU core
+GRID = 32  # patches a side that an image gives at most: from 224x224 pixels all would be 24 million, 50 times the work
 EPS = 5e-4  # of pixels of variance 1: a direction of less is noise (Jordan 2024)
-CHUNK = 250  # images at a time: 49 MB of such patches
+CHUNK = 16 << 20  # bytes of pixels and patches at a time
+STEM = "stem.0.weight"
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,10 @@ class Whitening(Strategy):
     the last pair keep their random start. The batch norm behind the stem stays and is trained. Because it would undo
     what the published constant under the root does to directions of little variance, those get no filter at all.
 
-    Put it before strategies that average weights: they begin with the weights that they find.
+    Where the stem grows, its new filters are the pairs that are left. That changes the function where somebody reads
+    them already: then a frozen stem is trained from there on, since copies of filters that do not move stay copies.
+
+    Put it before strategies that average weights, which begin with the weights that they find, and after Net2Net.
 
     Raises:
         ValueError: a parameter outside its range.
@@ -35,6 +42,9 @@ class Whitening(Strategy):
 
     share: float = 1.0  # of the stem's outputs that may whiten, in [0, 1]; 0 changes nothing
     frozen: float = 1.0  # share of the run in which the stem is not trained, in [0, 1]; 0: trained from the start
+    filters: Tensor | None = learned(None)  # [n, values] all there are
+    n_used: int = learned(0)  # of these
+    grown_at: float = learned(0.0)  # epoch of the last growth of the stem that it knows of
 
     def __post_init__(self) -> None:
         if not 0 <= self.share <= 1 or not 0 <= self.frozen <= 1:
@@ -60,17 +70,57 @@ class Whitening(Strategy):
         with torch.no_grad():
             weight[:n].copy_(filters[:n].view(n, *weight.shape[1:]))
         weight.requires_grad_(self.frozen == 0)
-        return replace(state, trainee=trainee)
+        return replace(state, trainee=trainee).with_strategy(self, self.having_learned(filters=filters, n_used=n))
 
     def between_epochs(self, state: TrainState) -> TrainState:
+        born = state.trainee.born.get("stage0")
+        if self.filters is not None and born is not None and float(born.max()) > self.grown_at:
+            return self._grown(state, (born > self.grown_at).nonzero().flatten())
         due = (state.epoch - 1) / state.pipeline.epochs < self.frozen <= state.fraction
-        if self.share == 0 or not due or not state.trainee.model.get_parameter("stem.1.weight").requires_grad:
-            return state  # where its batch norm is frozen too, another strategy has frozen the stem for good
+        return _trained(state, "the stem trains from here on") if self.share > 0 and due else state
+
+    def _grown(self, state: TrainState, new: Tensor) -> TrainState:
+        """The state whose new stem filters whiten, or are trained where that would change the function."""
         from objectives.networks import surgery
 
+        assert self.filters is not None
+        n_free = min(len(self.filters), round(self.share * len(state.trainee.born["stage0"]))) - self.n_used
+        n = max(0, min(n_free, len(new)))
+        known = self.having_learned(n_used=self.n_used + n, grown_at=float(state.epoch))
+        if self._is_read(state.trainee, new):
+            state = state.with_strategy(self, known.having_learned(n_used=self.n_used))
+            return _trained(state, "the stem trains from here on: it grew by copies of frozen filters")
         trainee = surgery.reindex(state.trainee, {})  # a copy: the old trainee stays as it is
-        trainee.model.convolutions()[0].weight.requires_grad_(True)
-        return replace(state, trainee=trainee).with_event("the stem trains from here on")
+        begun = self.filters[self.n_used : self.n_used + n]
+        averages = [s.tensors for s in trainee.shadows.values() if s.travel == "weight" and STEM in s.tensors]
+        for weight in (trainee.model.get_parameter(STEM).detach(), *(tensors[STEM] for tensors in averages)):
+            weight[new[:n]] = begun.view(n, *weight.shape[1:]).to(weight)
+        state = replace(state, trainee=trainee).with_strategy(self, known)
+        return state.with_event(f"{n} of {len(new)} new filters of the stem whiten")
+
+    def _is_read(self, trainee: Trainee, new: Tensor) -> bool:
+        """Whether channels of the first stage have an effect on what was there before they were."""
+        from objectives.strategies.methods import lasso
+
+        for reader in lasso.grouped(trainee.model):
+            if reader.in_axis == "stage0":
+                columns = reader.weight.detach()[:, new]
+                born = None if reader.out_axis is None else trainee.born.get(reader.out_axis)
+                if bool((columns if born is None else columns[born <= self.grown_at]).any()):
+                    return True
+        return False
+
+
+def _trained(state: TrainState, event: str) -> TrainState:
+    """The state whose stem trains; itself where it does, or where another strategy has frozen its batch norm too."""
+    from objectives.networks import surgery
+
+    model = state.trainee.model
+    if model.get_parameter(STEM).requires_grad or not model.get_parameter("stem.1.weight").requires_grad:
+        return state
+    trainee = surgery.reindex(state.trainee, {})  # a copy: the old trainee stays as it is
+    trainee.model.get_parameter(STEM).requires_grad_(True)
+    return replace(state, trainee=trainee).with_event(event)
 
 
 def _filters(covariance: Tensor) -> Tensor:
@@ -85,9 +135,9 @@ def _filters(covariance: Tensor) -> Tensor:
 
 
 def _patch_covariance(state: TrainState) -> Tensor:
-    """[values, values] covariance of the patches that the stem sees in training images, without padding.
+    """[values, values] covariance of the patches that the stem sees in training images, without padding if it can be.
 
-    The images are spread evenly over the training images, so that nothing is drawn.
+    The images are spread evenly over the training images, the patches over the image, so that nothing is drawn.
     """
     import torch
     from torch.nn.functional import unfold
@@ -96,15 +146,31 @@ def _patch_covariance(state: TrainState) -> Tensor:
 
     model = state.trainee.model
     stem, n = model.convolutions()[0], len(state.data.y)
+    is_haar, size = model.architecture.stem == "haar", state.data.x.shape[-1]
+    side = -(-size // 2) if is_haar else size
+    padding = 1 if side < KERNEL else 0  # of wavelets of 4x4 images no patch lies inside
+    stride = _sparse(side + 2 * padding, stem.stride[0])
+    n_values, n_patches = stem.in_channels * KERNEL**2, len(range(0, side + 2 * padding - KERNEL + 1, stride)) ** 2
+    at_once = max(
+        1, CHUNK // (12 * stem.in_channels * side**2 + 12 * n_values * n_patches)
+    )  # 12: 4 and once more in double
     chosen = torch.arange(min(n, IMAGES), device=state.data.y.device) * n // min(n, IMAGES)
     total = products = torch.zeros((), dtype=torch.float64, device=chosen.device)
-    count = 0
-    for start in range(0, len(chosen), CHUNK):
-        x = state.normalise(state.data.x[chosen[start : start + CHUNK]])
-        seen = haar(x) if model.architecture.stem == "haar" else x
-        patches = unfold(seen, stem.kernel_size, stride=stem.stride)  # [images, values, patches]
+    for some in torch.split(chosen, at_once):
+        x = state.normalise(state.data.x[some])
+        seen = haar(x) if is_haar else x
+        patches = unfold(seen, KERNEL, padding=padding, stride=stride)  # [images, values, patches]
         patches = patches.double()  # TF32, which a number format may switch on, would drown the smaller eigenvalues
         total, products = total + patches.sum((0, 2)), products + (patches @ patches.mT).sum(0)
-        count += patches[:, 0].numel()
+    count = len(chosen) * n_patches
     mean = total / count
     return products / count - mean.outer(mean)
+
+
+def _sparse(side: int, stride: int) -> int:
+    """The stem's stride times an odd number, for which an image has at most GRID patches a side.
+
+    Odd, so that patches do not all lie alike in the 8x8 blocks of a JPEG.
+    """
+    n = len(range(0, side - KERNEL + 1, stride))
+    return stride * (-(-n // GRID) | 1)

@@ -1,4 +1,4 @@
-"""Shows studies in a browser: python -m search dashboard --study NAME. A copy is served, on this machine only.
+"""Shows studies in a browser: frontrunner dashboard --study NAME. A copy is served, on this machine only.
 
 optuna-dashboard itself has no login and can delete studies: it never gets the database.
 """
@@ -17,16 +17,17 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import optuna
-from optuna.storages import RDBStorage
 
 from search.commands.exits import exit_code
-from search.database import storage
-from search.errors import UsageError
+from search.database import file, storage
+from search.database.storage import Database
+from search.errors import StorageError, UsageError
+from search.host.interruptions import on_interruption
 from search.study import opening
-from search.study.study import Study
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -35,13 +36,8 @@ LOOPBACK = "127.0.0.1"
 REFRESH = 10.0  # seconds between two copies
 
 
-def main(arguments: list[str] | None = None) -> int:
+def perform(options: argparse.Namespace) -> int:
     """Serves until it is interrupted."""
-    p = argparse.ArgumentParser(prog="python -m search dashboard", description=(__doc__ or "").partition(":")[0])
-    p.add_argument("--study", required=True, metavar="NAME", help="the study to open")
-    p.add_argument("--storage", metavar="URL", help="default: OPTUNA_STORAGE, then sqlite:///studies/optuna.db")
-    p.add_argument("--port", type=int, default=8080, help="0: any free one (default: 8080)")
-    options = p.parse_args(arguments)
     url = storage.url(options.storage, None)
     return exit_code(lambda: _serve(options.study, url, options.port), url)
 
@@ -50,7 +46,7 @@ def read_only(application: WSGIApplication) -> WSGIApplication:
     """The application without what changes anything, and for browsers that asked for this machine by its own name."""
 
     def guarded(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        host = environ.get("HTTP_HOST", "").rpartition(":")[0]
+        host = _named(environ.get("HTTP_HOST", ""))
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
             return _refused("405 Method Not Allowed", "this is a read-only copy", start_response)
         if host not in (LOOPBACK, "localhost"):  # a page elsewhere whose name was made to point here
@@ -60,24 +56,33 @@ def read_only(application: WSGIApplication) -> WSGIApplication:
     return guarded
 
 
+def _named(host: str) -> str | None:
+    """The name in a Host header, which has no port where that is the protocol's own."""
+    try:
+        return urlsplit(f"//{host}").hostname
+    except ValueError:
+        return None
+
+
 def copy(source: Path, target: Path) -> None:
     """Copies a database as of one moment, whoever writes to it meanwhile."""
     with (
-        closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True, timeout=60)) as database,
+        closing(file.connect(source, 60, read_only=True)) as database,
         closing(sqlite3.connect(target, timeout=60)) as snapshot,
     ):
         database.backup(snapshot)
 
 
-def copy_from_server(study: Study, target: Path) -> None:
+def copy_from_server(name: str, database: Database, target: Path) -> None:
     """Copies a study of a database server into an SQLite file."""
     with tempfile.TemporaryDirectory(prefix="frontrunner-dashboard-") as folder:
-        fresh = RDBStorage(f"sqlite:///{folder}/copy.db")
+        path = Path(folder) / "copy.db"
+        fresh = file.opened(path, 60, create=True)
         try:
-            optuna.copy_study(from_study_name=study.name, from_storage=study.database.optuna, to_storage=fresh)
+            optuna.copy_study(from_study_name=name, from_storage=database.optuna, to_storage=fresh)
         finally:
             fresh.engine.dispose()
-        copy(Path(folder) / "copy.db", target)
+        copy(path, target)
 
 
 class _Server(socketserver.ThreadingMixIn, WSGIServer):
@@ -90,19 +95,20 @@ class _Silent(WSGIRequestHandler):
 
 
 def _serve(name: str, url: str, port: int) -> int:
-    path = storage.sqlite_path(url)
+    on_interruption(signal.default_int_handler)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = opening.stored(name, storage.open_storage(url, create=False))
+    database = storage.open_storage(url, create=False)
+    study = opening.loaded(name, database)  # also one that this version does not understand
     try:
         from optuna_dashboard import wsgi
     except ModuleNotFoundError as error:
         raise UsageError("optuna-dashboard is not installed: pip install optuna-dashboard") from error
-    with tempfile.TemporaryDirectory(prefix="frontrunner-dashboard-") as folder:
-        snapshot = Path(folder) / "copy.db"
-        renew = partial(copy, path, snapshot) if path is not None else partial(copy_from_server, study, snapshot)
+    with _folder() as folder:
+        path, snapshot = database.path, Path(folder) / "copy.db"
+        renew = partial(copy_from_server, name, database, snapshot) if path is None else partial(copy, path, snapshot)
         renew()
-        study_id = study.optuna._study_id if path is not None else 1  # the only one of its copy
-        application = read_only(wsgi(f"sqlite:///{snapshot}"))
+        study_id = study._study_id if path is not None else 1  # the only one of its copy
+        application = read_only(wsgi(file.opened(snapshot, 60, create=False)))
         try:
             server = make_server(LOOPBACK, port, application, _Server, _Silent)
         except (OSError, OverflowError) as error:
@@ -112,13 +118,21 @@ def _serve(name: str, url: str, port: int) -> int:
             print(f"{at}  (a read-only copy, renewed every {REFRESH:.0f} s; Ctrl-C ends it)", flush=True)
             ended = threading.Event()
             threading.Thread(target=_renew, args=(renew, ended), daemon=True).start()
-            for interruption in (signal.SIGINT, signal.SIGTERM):  # a shell starts what is in the background without
-                signal.signal(interruption, signal.default_int_handler)
             try:
                 server.serve_forever()
             finally:
                 ended.set()
     return 0
+
+
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    """A folder for the copy."""
+    try:
+        return tempfile.TemporaryDirectory(prefix="frontrunner-dashboard-")
+    except OSError as error:
+        raise StorageError(
+            f"there is no room for a copy ({error}): set TMPDIR to a folder that can be written"
+        ) from error
 
 
 def _renew(again: Callable[[], None], ended: threading.Event) -> None:
@@ -132,7 +146,3 @@ def _renew(again: Callable[[], None], ended: threading.Event) -> None:
 def _refused(status: str, why: str, start_response: StartResponse) -> Iterable[bytes]:
     start_response(status, [("Content-Type", "text/plain")])
     return [why.encode()]
-
-
-if __name__ == "__main__":
-    sys.exit(main())

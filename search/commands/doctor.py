@@ -1,18 +1,18 @@
-"""Looks for what is wrong around a study: python -m search doctor --study NAME; --fix mends what can be mended."""
+"""Looks for what is wrong around a study: frontrunner doctor --study NAME; --fix mends what can be mended."""
 
 from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import shutil
 import signal
 import sqlite3
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 
 import sqlalchemy
@@ -20,15 +20,18 @@ from optuna.trial import TrialState
 
 from objectives import durable
 from search.commands.exits import exit_code
-from search.database import disk, server, storage
-from search.errors import StorageError
+from search.database import disk, file, server, storage
+from search.database.storage import Database
+from search.errors import Foreign, StorageError
 from search.host import devices
+from search.host.called import command
 from search.host.owner import Owner
-from search.study import opening, records, results
+from search.study import opening, records, recovery, results
 from search.study.study import Study
 from search.workers import template
 
 LEAST_FREE = 500_000_000  # bytes
+ZONES = timedelta(hours=26)  # from UTC-12 to UTC+14: times are stored as the clock on the wall said
 TROUBLE = 1  # exit code: something is wrong and was not mended
 
 
@@ -42,13 +45,8 @@ class Finding:
     mend: Callable[[], object] | None = None  # what --fix does
 
 
-def main(arguments: list[str] | None = None) -> int:
+def perform(options: argparse.Namespace) -> int:
     """Prints what it finds; 0 when all is well or mended, 1 when it is not, 2 usage, 4 storage."""
-    p = argparse.ArgumentParser(prog="python -m search doctor", description=(__doc__ or "").split(":")[0])
-    p.add_argument("--study", required=True, metavar="NAME", help="its name in the database")
-    p.add_argument("--storage", metavar="URL", help="default: OPTUNA_STORAGE, then sqlite:///studies/optuna.db")
-    p.add_argument("--fix", action="store_true", help="mend what can be mended")
-    options = p.parse_args(arguments)
     url = storage.url(options.storage, None)
     return exit_code(lambda: _examine(options.study, url, fix=options.fix), url)
 
@@ -60,16 +58,25 @@ def findings(name: str, url: str) -> Iterator[Finding]:
         StorageError, UsageError: there is no such database or study.
     """
     yield from _integrity(url)
-    study = opening.stored(name, storage.open_storage(url, create=False))
-    if storage.sqlite_path(url) is None:
-        yield from _server(study)
-    yield from _leases(study)
-    yield from _files(study)
+    database = storage.open_storage(url, create=False)
+    if database.read_only:
+        yield Finding("database", f"{database.path} {file.READ_ONLY}", trouble=True)
+    try:
+        study = opening.stored(name, database)
+    except Foreign as foreign:
+        yield Finding("study", f"{foreign}: nothing more can be said of it", trouble=True)
+    else:
+        if changed := opening.changes(study):
+            yield Finding("study", f"cannot be gone on with by this version: {'; '.join(changed)}", trouble=True)
+        if database.path is None:
+            yield from _server(study)
+        yield from _leases(study)
+        yield from _files(study)
+        yield from _clock(study)
     yield from _locks()
     yield from _processes()
-    yield from _space(study)
+    yield from _space(database)
     yield from _gpus()
-    yield from _clock(study)
 
 
 def _examine(name: str, url: str, *, fix: bool) -> int:
@@ -95,12 +102,12 @@ def _integrity(url: str) -> Iterator[Finding]:
     if not path.exists():
         raise StorageError(f"there is no database {path}: name another with --storage")
     try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=10)) as database:
+        with closing(file.connect(path, 10, read_only=True)) as database:
             said = [row[0] for row in database.execute("PRAGMA integrity_check(5)")]
     except sqlite3.DatabaseError as error:
-        raise StorageError(f"{path} is no database, or a damaged one ({error}): restore a copy of it") from error
+        raise StorageError(storage.failure(error, url)) from error
     if said != ["ok"]:
-        way_out = f"sqlite3 {path} .recover | sqlite3 recovered.db"
+        way_out = f"sqlite3 {shlex.quote(str(path))} .recover | sqlite3 recovered.db"
         yield Finding("database", f"{path}: {'; '.join(said)}: restore a copy, or try: {way_out}", trouble=True)
     else:
         yield Finding("database", f"{path}: whole, {disk.words(disk.database_bytes(url))}")
@@ -129,16 +136,16 @@ def _server(study: Study) -> Iterator[Finding]:
 
 
 def _leases(study: Study) -> Iterator[Finding]:
-    for path, result in results.kept(study.artifacts / "untold"):
+    for path, result in results.kept(study.untold):
         what = f"the result of trial {result.trial} was never told: {path}"
-        yield Finding("results", what, trouble=True, mend=study.recover)
+        yield Finding("results", what, trouble=True, mend=partial(recovery.recover, study))
     running = [trial for trial in study.trials() if trial.state == TrialState.RUNNING]
     for trial in running:
         plain = trial.user_attrs.get(records.OWNER)
         owner = Owner.from_json(plain) if plain is not None else None
-        if study.is_lost(trial):
+        if recovery.is_lost(study, trial):
             what = f"trial {trial.number} is RUNNING, but its process is gone: it would be failed and queued again"
-            yield Finding("leases", what, trouble=True, mend=study.recover)
+            yield Finding("leases", what, trouble=True, mend=partial(recovery.recover, study))
         elif owner is not None:
             yield Finding("leases", f"trial {trial.number} is run by process {owner.pid} on {owner.host}")
     if not running:
@@ -146,16 +153,20 @@ def _leases(study: Study) -> Iterator[Finding]:
 
 
 def _files(study: Study) -> Iterator[Finding]:
-    strays = study.strays()
-    if strays:
+    now, networks = study.snapshot(), study.networks
+    if strays := networks.strays(now.kept):
         what = f"{len(strays)} folders that nothing names, e.g. {strays[0]}: would be removed"
         yield Finding("files", what, trouble=True, mend=study.collect)
-    for point in study.front():
-        folder = study.artifact(point.trial)
+    for point in now.front:
+        folder = networks.of(point.trial)
         if damaged := durable.damaged(folder):
             what = f"{folder}: {', '.join(damaged)} damaged or missing; its trial has to be run again to have it back"
             yield Finding("files", what, trouble=True)
-    yield Finding("files", f"{study.artifacts}: {disk.words(disk.folder_bytes(study.artifacts))}")
+    if study.database.path is not None and (disputed := file.disputed(study.database.path)) is not None:
+        others = ", ".join(file.rivals(study.database.path))
+        what = f"{disputed} was shared with {others}: move what belongs to this study to {networks.folder}"
+        yield Finding("files", what, trouble=True)
+    yield Finding("files", f"{networks.folder}: {disk.words(disk.folder_bytes(networks.folder))}")
 
 
 def _locks() -> Iterator[Finding]:
@@ -177,11 +188,12 @@ def _kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def _space(study: Study) -> Iterator[Finding]:
-    free = disk.free_bytes(study.artifacts)
-    what = f"{disk.words(free)} are free where {study.artifacts} is"
+def _space(database: Database) -> Iterator[Finding]:
+    free = disk.free_bytes(database.folder)
+    what = f"{disk.words(free)} are free where {database.networks} is"
     if free < LEAST_FREE:
-        yield Finding("disk", f"{what}: python -m search studies disk says what takes the space", trouble=True)
+        what += f": {command('studies')}{database.option} disk says what takes the space"
+        yield Finding("disk", what, trouble=True)
     else:
         yield Finding("disk", what)
 
@@ -207,12 +219,8 @@ def _gpus() -> Iterator[Finding]:
 def _clock(study: Study) -> Iterator[Finding]:
     times = [time for trial in study.trials() for time in (trial.datetime_start, trial.datetime_complete) if time]
     now = datetime.now()
-    if times and max(times) > now:
+    if times and max(times) > now + ZONES:
         what = f"the clock says {now:%F %T}, but a trial is of {max(times):%F %T}: set it; seconds are not affected"
         yield Finding("clock", what, trouble=True)
     else:
-        yield Finding("clock", f"{now:%F %T}, after every trial")
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        yield Finding("clock", f"{now:%F %T}, no trial is of a later day")

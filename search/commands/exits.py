@@ -1,28 +1,47 @@
-"""What the small commands share: one line for an error, and its exit code."""
+"""What the commands share: streams that do not fail, one line for an error, and its exit code."""
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Callable
 
+from objectives.data.sources import printable
+from objectives.errors import DataError, DeviceError
 from search.database import storage
-from search.errors import StorageError, UsageError
+from search.errors import DeviceFault, StorageError, UsageError
+from search.host.streams import guarded
 
-OK, USAGE, STORAGE, INTERRUPTED = 0, 2, 4, 130
+OK, USAGE, DATA, STORAGE, DEVICE, INTERRUPTED = 0, 2, 3, 4, 5, 130
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+CODES = {UsageError: USAGE, DataError: DATA, StorageError: STORAGE, DeviceError: DEVICE, DeviceFault: DEVICE}
 
 
+@guarded
 def exit_code(action: Callable[[], int], storage_url: str) -> int:
     """What the action returns; what it cannot do is one line on stderr and an exit code."""
     try:
         return action()
-    except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USAGE
-    except StorageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return STORAGE
     except storage.FAILURES as error:
-        print(f"error: {storage.failure(error, storage_url)}", file=sys.stderr)
-        return STORAGE
+        return _said(storage.failure(error, storage_url), STORAGE)
+    except OSError as error:
+        return _said(_of_system(error), STORAGE)
+    except tuple(CODES) as error:
+        return _said(str(error), next(code for kind, code in CODES.items() if isinstance(error, kind)))
     except KeyboardInterrupt:
         return INTERRUPTED
+
+
+def _said(what: str, code: int) -> int:
+    print(printable(f"error: {what}"), file=sys.stderr)
+    return code
+
+
+def _of_system(error: OSError) -> str:
+    """What the system refused, and the way out."""
+    where = f"{error.filename}" if error.filename is not None else "a file or folder"
+    if error.errno in NO_SPACE:
+        return f"no space on {where}: make room, then the same command goes on"
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return "too many open files: raise the limit with ulimit -n, then the same command goes on"
+    return f"{where} cannot be used ({error.strerror or error}): mend that, then the same command goes on"

@@ -1,4 +1,4 @@
-"""Looks after the studies of a database: python -m search studies list | show | rename | delete | disk | clean."""
+"""Looks after the studies of a database: frontrunner studies list | show | rename | delete | disk | clean."""
 
 from __future__ import annotations
 
@@ -6,63 +6,48 @@ import argparse
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import optuna
 import sqlalchemy
 from optuna.trial import TrialState
-from rich.console import Console
-from rich.table import Table
 
 from objectives.data.sources import cache_home
 from search.commands.exits import exit_code
-from search.database import disk, storage
+from search.database import catalogue, disk, file, storage
+from search.database.file import READ_ONLY
 from search.database.storage import Database
-from search.errors import StorageError, UsageError
+from search.errors import Foreign, StorageError, UsageError
 from search.host import devices
-from search.study import opening, records
+from search.host.places import study_files
+from search.study import opening, records, recovery
 from search.study.spec import check_name
+from search.study.study import Study
 from search.views import summary
+from search.views.columns import columns
 
-WIDE = 200  # columns of a table that does not go to a terminal
 
-
-def main(arguments: list[str] | None = None) -> int:
+def perform(options: argparse.Namespace) -> int:
     """Does what the command line asks; 0, 2 usage, 4 storage, 130 interrupted."""
-    options = parser().parse_args(arguments)
+    if options.command == "files":
+        for name, path in study_files().items():
+            print(f"{name:<20}  {path}")
+        return 0
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     url = storage.url(options.storage, None)
     return exit_code(lambda: _do(options, url), url)
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    p = argparse.ArgumentParser(prog="python -m search studies", description=(__doc__ or "").partition(":")[0])
-    p.add_argument("--storage", metavar="URL", help="default: OPTUNA_STORAGE, then sqlite:///studies/optuna.db")
-    commands = p.add_subparsers(dest="command", required=True)
-    commands.add_parser("list", help="all studies, a line each")
-    commands.add_parser("show", help="the front of a study").add_argument("study")
-    rename = commands.add_parser("rename", help="give a study another name")
-    rename.add_argument("study")
-    rename.add_argument("new_name")
-    delete = commands.add_parser("delete", help="remove a study with its trials and networks")
-    delete.add_argument("study")
-    delete.add_argument("--yes", action="store_true", help="do not ask")
-    commands.add_parser("disk", help="what takes how much space")
-    clean = commands.add_parser("clean", help="remove files that nothing names any more")
-    clean.add_argument("--cache", action="store_true", help="decoded images, too: they are decoded anew when needed")
-    return p
-
-
 def _do(options: argparse.Namespace, url: str) -> int:
-    database = storage.open_storage(url, create=False)
+    database = storage.open_storage(url, create=False, any_version=True)
+    if database.read_only and options.command in ("rename", "delete", "clean"):
+        raise StorageError(f"{database.shown} {READ_ONLY}")
     match options.command:
         case "list":
-            _print(_listed(database))
+            _list(database)
         case "show":
-            study = opening.stored(options.study, database)
-            _print(summary.table(study), *summary.lines(study))
+            _show(database, options.study)
         case "rename":
             _rename(database, options.study, options.new_name)
         case "delete":
@@ -77,84 +62,146 @@ def _do(options: argparse.Namespace, url: str) -> int:
 
 def _names(database: Database) -> list[str]:
     """Names of our studies; a database may hold others."""
-    summaries = optuna.get_all_study_summaries(database.optuna)
-    return sorted(each.study_name for each in summaries if records.IDENTITY in each.user_attrs)
+    return catalogue.names_with(database, records.IDENTITY)
 
 
-def _listed(database: Database) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for column in ("study", "trials", "waiting", "front", "best accuracy", "device", "run by"):
-        table.add_column(
-            column, justify="right" if column in ("trials", "waiting", "front", "best accuracy") else "left"
-        )
+def _opened(database: Database, name: str) -> Study | Foreign:
+    """A study, or why this version does not understand it."""
+    if database.other_version is not None:
+        return Foreign(f"{database.shown} {database.other_version}")
+    try:
+        return opening.stored(name, database)
+    except Foreign as foreign:
+        return foreign
+
+
+def _list(database: Database) -> None:
+    """A line a study; below, what this version cannot go on with, and why."""
+    notes, rows = [], []
     for name in _names(database):
-        study = opening.stored(name, database)
-        trials, front = study.trials(), study.front()
-        runs = [str(who.get("pid")) for who in _runs(database, name).values()]
-        table.add_row(
-            name,
-            str(records.n_counted(trials)),
-            str(records.counts(trials).waiting),
-            str(len(front)),
-            f"{front[-1].accuracy:.2%}" if front else "",
-            study.optuna.user_attrs[records.IDENTITY]["device"]["model"],
-            ", ".join(runs),
+        try:
+            cells, note = _row(_opened(database, name))
+        except opening.UNREADABLE as error:
+            cells, note = _row(Foreign(f"trials of study {name!r} are of another version of frontrunner ({error})"))
+        rows.append([name, *cells, ", ".join(str(who.get("pid")) for who in _runs(database, name).values())])
+        notes += [note] if note else []
+    header = ["study", "trials", "waiting", "front", "best accuracy", "device", "run by"]
+    print(*columns(header, rows, left=["study", "device"]), *dict.fromkeys(notes), sep="\n")
+
+
+def _row(study: Study | Foreign) -> tuple[list[str], str]:
+    """(cells, what this version cannot do with the study)."""
+    if isinstance(study, Foreign):
+        return ["", "", "", "", "foreign"], f"{study}: show says what can be read; rename and delete work"
+    now, changed = study.snapshot(), opening.changes(study)
+    cells = [
+        str(now.n_counted),
+        str(now.counts.waiting),
+        str(len(now.front)),
+        f"{now.front[-1].accuracy:.2%}" if now.front else "",
+        str(now.attributes[records.IDENTITY]["device"]["model"]),
+    ]
+    return (
+        cells,
+        f"study {study.name!r} can be read, but not gone on with by this version: {changed[0]}" if changed else "",
+    )
+
+
+def _show(database: Database, name: str) -> None:
+    study = _opened(database, name)
+    if isinstance(study, Study):
+        try:
+            now = study.snapshot()
+            print(*summary.table(now), *summary.lines(now), sep="\n")
+            return
+        except opening.UNREADABLE as error:
+            study = Foreign(f"trials of study {name!r} were written by another version of frontrunner ({error})")
+    print(*_as_far_as_understood(opening.loaded(name, database)), str(study), sep="\n")
+
+
+def _as_far_as_understood(study: optuna.Study) -> list[str]:
+    """Every trial of a study, in what all versions write."""
+    try:
+        trials = study.get_trials(deepcopy=False)
+    except opening.UNREADABLE as error:
+        raise Foreign(f"trials of study {study.study_name!r} cannot be read by this version ({error})") from error
+    rows = []
+    for trial in trials:
+        seconds, accuracy = [*(trial.values or ()), None, None][:2]
+        rows.append(
+            [
+                str(trial.number),
+                "" if seconds is None else f"{seconds:.2f}",
+                "" if accuracy is None else f"{accuracy:.2%}",
+                str(trial.user_attrs.get(records.REASON) or trial.state.name.lower()),
+                str(trial.user_attrs.get(records.WORDS, trial.params)),
+            ]
         )
-    return table
+    return [study.study_name, *columns(["trial", "seconds", "accuracy", "ended", "pipeline"], rows, left=["ended"])]
+
+
+def _check_ours(database: Database, name: str) -> None:
+    """Raises UsageError where there is no such study, or it is not ours."""
+    if name not in _names(database):
+        opening.loaded(name, database)  # says more
 
 
 def _rename(database: Database, name: str, new_name: str) -> None:
     check_name(new_name)
-    opening.stored(name, database)
-    if new_name in [each.study_name for each in optuna.get_all_study_summaries(database.optuna)]:
+    _check_ours(database, name)
+    if new_name in catalogue.names(database):
         raise UsageError(f"there is a study {new_name!r} already: choose another name")
     with _idle(database, name):
-        old, new = (storage.artifacts(database.url, each) for each in (name, new_name))
-        change = sqlalchemy.text("UPDATE studies SET study_name = :new WHERE study_name = :old")
-        with database.optuna.engine.begin() as connection:
-            connection.execute(change, {"new": new_name, "old": name})
-            if old.exists():
-                old.rename(new)  # before the commit: a failure undoes the name
+        catalogue.rename(database, name, new_name)
     print(f"study {name!r} is now {new_name!r}: go on with --as {new_name}")
 
 
 def _delete(database: Database, name: str, *, sure: bool) -> None:
-    study = opening.stored(name, database)
-    what = f"study {name!r} with {len(study.trials())} trials and {disk.words(disk.folder_bytes(study.artifacts))}"
+    _check_ours(database, name)
+    study, networks = _opened(database, name), database.artifacts(name)
+    trials = "" if isinstance(study, Foreign) else f"{len(study.trials())} trials and "
+    what = f"study {name!r} with {trials}{disk.words(disk.folder_bytes(networks))}"
     if not sure:
         if not sys.stdin.isatty():
             raise UsageError(f"this would delete {what}: say --yes")
-        if input(f"delete {what}? Type its name: ") != name:
+        try:
+            typed = input(f"delete {what}? Type its name: ")
+        except EOFError:
+            typed = ""
+        if typed != name:
             raise UsageError("nothing was deleted")
     with _idle(database, name):
-        optuna.delete_study(study_name=name, storage=database.optuna)
-        shutil.rmtree(study.artifacts, ignore_errors=True)
+        catalogue.delete(database, name)
+        shutil.rmtree(networks, ignore_errors=True)
     print(f"deleted {what}")
 
 
 def _disk(database: Database) -> Iterator[tuple[str, int | None]]:
     """(what, bytes) of all that belongs to the database."""
     yield f"database {database.shown}", disk.database_bytes(database.url)
-    names = _names(database)
-    for name in names:
-        yield f"networks of {name}", disk.folder_bytes(storage.artifacts(database.url, name))
+    for name in _names(database):
+        yield f"networks of {name}", disk.folder_bytes(database.artifacts(name))
     for folder in _orphans(database):
         yield f"{folder}: of no study, `clean` removes it", disk.folder_bytes(folder)
+    if database.path is not None and (disputed := file.disputed(database.path)) is not None:
+        yield f"{disputed}: of this database or of another, nothing removes it", disk.folder_bytes(disputed)
     if (home := cache_home()) is not None:
         yield f"decoded images and downloads in {home}", disk.folder_bytes(home)
-    yield "free", disk.free_bytes(storage.folder(database.url))
+    yield "free", disk.free_bytes(database.folder)
 
 
 def _clean(database: Database, *, cache: bool) -> int:
-    """Removes what nothing names; bytes freed."""
+    """Removes what nothing names; bytes freed. Networks of a study that is not understood stay."""
     before = sum(n_bytes or 0 for what, n_bytes in _disk(database) if what != "free")
     for name in _names(database):
-        opening.stored(name, database).collect()
+        if isinstance(study := _opened(database, name), Study):
+            with suppress(*opening.UNREADABLE):  # trials that another version has written
+                study.collect()
     for folder in _orphans(database):
         shutil.rmtree(folder, ignore_errors=True)
     if cache and (home := cache_home()) is not None:
         shutil.rmtree(home / "images", ignore_errors=True)
-    if not any(_runs(database, name) for name in _names(database)) and storage.sqlite_path(database.url) is not None:
+    if not any(_runs(database, name) for name in _names(database)) and database.path is not None:
         with database.optuna.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             for statement in ("VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)"):
                 connection.execute(sqlalchemy.text(statement))
@@ -163,9 +210,9 @@ def _clean(database: Database, *, cache: bool) -> int:
 
 def _orphans(database: Database) -> list[Path]:
     """Folders of networks whose study is gone."""
-    names = {each.study_name for each in optuna.get_all_study_summaries(database.optuna)}
-    place = storage.artifacts(database.url, "any").parent
-    return [folder for folder in sorted(place.glob("*")) if folder.is_dir() and folder.name not in names]
+    names, place = set(catalogue.names(database)), database.networks
+    folders = sorted(place.iterdir()) if place.is_dir() else []
+    return [folder for folder in folders if folder.is_dir() and folder.name not in names]
 
 
 def _runs(database: Database, name: str) -> dict[str, dict[str, object]]:
@@ -180,19 +227,9 @@ def _idle(database: Database, name: str) -> Iterator[None]:
     with database.exclusive(name):
         for who in _runs(database, name).values():
             raise StorageError(f"study {name!r} is being run by process {who.get('pid')}: end it first")
-        study = opening.stored(name, database)
-        for trial in study.trials():  # of a database server: also what other hosts run
-            if trial.state == TrialState.RUNNING and not study.is_lost(trial):
+        study = _opened(database, name)
+        for trial in study.trials() if isinstance(study, Study) else ():  # of a server: also what other hosts run
+            if trial.state == TrialState.RUNNING and isinstance(study, Study) and not recovery.is_lost(study, trial):
                 who = trial.user_attrs[records.OWNER]
                 raise StorageError(f"study {name!r} is being run by {who['pid']} on {who['host']}: end it first")
         yield
-
-
-def _print(*what: Table | str) -> None:
-    out = Console(file=sys.stdout, width=None if sys.stdout.isatty() else WIDE, highlight=False, markup=False)
-    for each in what:
-        out.print(each, soft_wrap=isinstance(each, str))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

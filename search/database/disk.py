@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from search.database import storage
+from search.database import file, storage
 
 
 def folder_bytes(folder: Path) -> int:
@@ -18,7 +18,8 @@ def database_bytes(storage_url: str) -> int | None:
     path = storage.sqlite_path(storage_url)
     if path is None:
         return None
-    return sum(each.stat().st_size for each in (path, *path.parent.glob(f"{path.name}-*")) if each.is_file())
+    files = [path.with_name(f"{path.name}{end}") for end in ("", *file.BESIDE)]
+    return sum(each.stat().st_size for each in files if each.is_file())
 
 
 def free_bytes(folder: Path) -> int:

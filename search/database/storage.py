@@ -5,11 +5,15 @@ from __future__ import annotations
 import atexit
 import hashlib
 import os
+import re
+import shlex
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,7 +24,7 @@ from optuna.storages._rdb import models
 from optuna.storages._rdb.storage import _create_scoped_session
 from sqlalchemy.exc import SQLAlchemyError
 
-from search.database import server
+from search.database import file, server
 from search.errors import StorageError
 from search.host.locks import Held, locked
 from search.host.owner import this_process
@@ -31,7 +35,7 @@ BUSY_SECONDS = 60.0  # how long a writer waits for another one: a backup or a da
 TELL_SECONDS = 300.0  # how long a finished result is tried to be told, before it is kept in a file
 LOCK_SECONDS = TELL_SECONDS + 120  # how long a process waits for another one that asks or tells
 NETWORK_FILE_SYSTEMS = ("nfs", "cifs", "smb", "9p", "fuse.sshfs", "lustre", "gpfs", "beegfs", "ceph", "glusterfs")
-FAILURES = (SQLAlchemyError, optuna.exceptions.StorageInternalError)
+FAILURES = (SQLAlchemyError, optuna.exceptions.StorageInternalError, sqlite3.Error)
 
 T = TypeVar("T")
 
@@ -40,8 +44,11 @@ T = TypeVar("T")
 class Database:
     """An open database of studies."""
 
-    url: str
+    url: str  # as it was asked for
     optuna: RDBStorage
+    path: Path | None = None  # of an SQLite file: where it really lies, found out once
+    read_only: bool = False
+    other_version: str | None = None  # why its tables are not those of this Optuna
     _mine: threading.local = field(default_factory=threading.local, repr=False, compare=False)
     _turn: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
@@ -53,8 +60,35 @@ class Database:
     @property
     def place(self) -> str:
         """The same for every run that uses this database on this host, wherever it was started."""
-        path = sqlite_path(self.url)
-        return self.shown if path is None else str(path.resolve())
+        return shown(self.optuna.url) if self.path is None else os.path.realpath(self.path)
+
+    @property
+    def folder(self) -> Path:
+        """Where files that belong to the database lie: beside an SQLite file, in `studies` otherwise."""
+        return STUDIES if self.path is None else self.path.parent
+
+    @property
+    def option(self) -> str:
+        """What a command needs that is to use this database, where it would not by itself; begins with a blank."""
+        return "" if self.url == url(None, None) else f" --storage {shlex.quote(self.shown)}"
+
+    @property
+    def networks(self) -> Path:
+        """The folder of the networks of all studies."""
+        if self.path is not None:
+            return file.networks(self.path)
+        return STUDIES / f"artifacts-{hashlib.sha256(self.place.encode()).hexdigest()[:6]}"
+
+    def artifacts(self, study_name: str) -> Path:
+        """The folder of a study's exported models; no two databases share one."""
+        return self.networks / study_name
+
+    def checkpoint(self) -> None:
+        """Moves what lies beside an SQLite file into it, as far as nobody reads an older state."""
+        if self.path is not None and not self.read_only:
+            with suppress(*FAILURES), self.optuna.engine.connect() as connection:
+                connection.execution_options(isolation_level="AUTOCOMMIT")
+                connection.execute(sqlalchemy.text("PRAGMA wal_checkpoint(TRUNCATE)"))
 
     def write(self, trial_id: int, attributes: Mapping[str, object]) -> None:
         """Sets user attributes of a trial, all or none: one commit instead of one each, which cost 2 to 5 ms."""
@@ -72,10 +106,11 @@ class Database:
         PostgreSQL server's, those of this host otherwise.
 
         Raises:
-            StorageError: another process does not let go.
+            StorageError: another process does not let go, or the database cannot be written.
         """
-        is_server = sqlalchemy.make_url(self.url).get_backend_name() == server.BACKEND
-        alone = self._alone_on_server if is_server else self._alone_in_file
+        if self.read_only:
+            raise StorageError(f"{self.path} {file.READ_ONLY}")
+        alone = self._alone_on_server if self.optuna.engine.name == server.BACKEND else self._alone_in_file
         try:
             with alone(study_name):
                 yield
@@ -92,7 +127,7 @@ class Database:
         if self.has(study_name):
             yield
             return
-        path = folder(self.url) / f"study-{study_name}.lock"
+        path = self.folder / f"study-{study_name}.lock"
         with locked(path, this_process().to_json(), LOCK_SECONDS), self._marked(study_name, path):
             yield
 
@@ -131,11 +166,15 @@ class Database:
 
 def url(flag: str | None, from_spec: str | None) -> str:
     """The storage URL in force: the command line, OPTUNA_STORAGE, the study file, the default."""
-    return flag or os.environ.get("OPTUNA_STORAGE") or from_spec or DEFAULT_URL
+    if flag is not None:  # an empty word is a variable that was not set, and no default
+        return flag
+    return os.environ.get("OPTUNA_STORAGE") or from_spec or DEFAULT_URL
 
 
 def shown(storage_url: str) -> str:
     """The URL as it may be printed: without a password."""
+    if file.URL.match(storage_url):
+        return storage_url
     try:
         parsed = sqlalchemy.make_url(storage_url)
         if "password" in parsed.query:  # libpq reads it there as well
@@ -145,61 +184,75 @@ def shown(storage_url: str) -> str:
         return "(not a URL)"
 
 
-def folder(storage_url: str) -> Path:
-    """Where files that belong to the database lie: beside an SQLite file, in `studies` otherwise."""
-    path = sqlite_path(storage_url)
-    return path.parent if path is not None else STUDIES
-
-
-def artifacts(storage_url: str, study_name: str) -> Path:
-    """The folder of a study's exported models; no two databases share one."""
-    path = sqlite_path(storage_url)
-    digest = hashlib.sha256(shown(storage_url).encode()).hexdigest()[:6]
-    database = "" if path is not None and path.name == "optuna.db" else f"-{path.stem if path is not None else digest}"
-    return folder(storage_url) / f"artifacts{database}" / study_name
-
-
-def open_storage(storage_url: str, *, create: bool = True) -> Database:
-    """The database at the URL, created where there is none and `create` says so.
+def open_storage(storage_url: str, *, create: bool = True, any_version: bool = False) -> Database:
+    """The database at the URL, created where there is none and `create` says so; otherwise it may be read-only.
 
     Raises:
-        StorageError: it cannot be opened, or is no database of Optuna's.
+        StorageError: it cannot be opened, or is no database of Optuna's; nor of this one's, without `any_version`.
     """
     path = sqlite_path(storage_url)
-    if path is not None and not create and not path.exists():
-        raise StorageError(f"there is no database {path}: name another with --storage")
     try:
-        if path is None:
-            return _on_server(storage_url)
-        # Two processes that create one file at the same moment: without the lock one of them dies in 4 of 6 starts.
-        with locked(path.with_name(path.name + ".lock"), this_process().to_json(), LOCK_SECONDS):
-            storage = RDBStorage(storage_url, engine_kwargs={"connect_args": {"timeout": BUSY_SECONDS}})
-            with storage.engine.connect() as connection:
-                connection.execute(sqlalchemy.text("PRAGMA journal_mode=WAL"))  # readers do not block the writer
-        return Database(storage_url, storage)
+        database = _on_server(storage_url, create) if path is None else _in_file(storage_url, path, create)
     except Held as error:
         raise StorageError(f"process {error.holder.get('pid', '?')} keeps {path} locked: look what it does") from error
     except (*FAILURES, OSError, ImportError) as error:
         raise StorageError(failure(error, storage_url)) from error
+    if database.other_version is not None and not any_version:
+        raise StorageError(f"{database.shown} {database.other_version}")
+    return database
 
 
-def _on_server(storage_url: str) -> Database:
+def _in_file(storage_url: str, path: Path, create: bool) -> Database:
+    if not create and not path.exists():
+        raise StorageError(f"there is no database {path}: name another with --storage")
+    if not path.parent.exists() and storage_url != DEFAULT_URL:  # a slip of the pen is not trained into
+        raise StorageError(f"there is no folder {path.parent}: make it, or name another database with --storage")
+    if file.is_read_only(path):
+        if create:
+            raise StorageError(f"{path} {file.READ_ONLY}")
+        optuna_storage = file.opened(path, BUSY_SECONDS, create=False, read_only=True)
+        return Database(storage_url, optuna_storage, path, True, _other_version(optuna_storage))
+    # Two processes that create one file at the same moment: without the lock one of them dies in 4 of 6 starts.
+    with locked(path.with_name(path.name + ".lock"), this_process().to_json(), LOCK_SECONDS):
+        optuna_storage = file.opened(path, BUSY_SECONDS, create=create)
+        with optuna_storage.engine.connect() as connection:
+            connection.execute(sqlalchemy.text("PRAGMA journal_mode=WAL"))  # readers do not block the writer
+        file.adopt(path)
+    return Database(storage_url, optuna_storage, path, False, _other_version(optuna_storage))
+
+
+def _on_server(storage_url: str, create: bool) -> Database:
     """The database of a server; of several processes that find it empty, one makes the tables."""
     parsed = server.with_driver(sqlalchemy.make_url(storage_url))
-    storage_url = parsed.render_as_string(hide_password=False)
+    template = parsed.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")  # Optuna fills it in
+    make = partial(RDBStorage, template, skip_compatibility_check=True, skip_table_creation=not create)
     if parsed.get_backend_name() != server.BACKEND:
-        return Database(storage_url, RDBStorage(storage_url))
+        optuna_storage = make()
+        return Database(storage_url, optuna_storage, other_version=_other_version(optuna_storage))
     options = server.engine_options(parsed)
     engine = sqlalchemy.create_engine(parsed, connect_args=options["connect_args"])
     try:
         with engine.connect() as connection, closing(server.Lock(connection, server.EVERYTHING)) as lock:
             lock.take(LOCK_SECONDS)
-            storage = RDBStorage(storage_url, engine_kwargs=options)
+            optuna_storage = make(engine_kwargs=options)
     finally:
         engine.dispose()
-    atexit.register(storage.engine.dispose)  # the server is told of an end in order, and so is Python
-    server.wait_to_connect(storage.engine, lambda connect, error: patiently(connect, BUSY_SECONDS, (error,)))
-    return Database(storage_url, storage)
+    atexit.register(optuna_storage.engine.dispose)  # the server is told of an end in order, and so is Python
+    server.wait_to_connect(optuna_storage.engine, lambda connect, error: patiently(connect, BUSY_SECONDS, (error,)))
+    return Database(storage_url, optuna_storage, other_version=_other_version(optuna_storage))
+
+
+def _other_version(optuna_storage: RDBStorage) -> str | None:
+    """Why the tables are not those of this Optuna, with the way out; None where they are."""
+    versions = optuna_storage._version_manager
+    found, ours = versions.get_current_version(), versions.get_head_version()
+    if found == ours:
+        return None
+    if found in versions.get_all_versions():
+        return (
+            f"is of an older Optuna (tables {found}, not {ours}): copy it, then: optuna storage upgrade --storage URL"
+        )
+    return f"is of another Optuna (tables {found}, not {ours}): use the frontrunner that made it, or begin another"
 
 
 def failure(error: BaseException, storage_url: str) -> str:
@@ -210,6 +263,8 @@ def failure(error: BaseException, storage_url: str) -> str:
     place = shown(storage_url) if path is None else str(path)
     if "disk is full" in said or "No space left" in said or "disk I/O error" in said:
         return f"no space on {place} ({said}): make room, then the same command goes on"
+    if "no such table: version_info" in said or 'relation "version_info" does not exist' in said:
+        return f"{place} holds no studies: name another with --storage"
     if "not a database" in said or "malformed" in said:
         way_out = "restore a copy of it, move it away, or choose another with --storage"
         return f"{place} is no database, or a damaged one ({said}): {way_out}"
@@ -267,7 +322,7 @@ def on_network_file_system(storage_url: str, mounts: str | None = None) -> str |
     path = sqlite_path(storage_url)
     if path is None:
         return None
-    kind = file_system(path, Path("/proc/mounts").read_text() if mounts is None else mounts)
+    kind = file_system(path, os.fsdecode(Path("/proc/mounts").read_bytes()) if mounts is None else mounts)
     if not kind.startswith(NETWORK_FILE_SYSTEMS):
         return None
     return (
@@ -280,26 +335,26 @@ def file_system(path: Path, mounts: str) -> str:
     """The kind of file system that a path lies on: that of the longest mount point above it."""
     here = path.absolute()
     best, kind = -1, "unknown"
-    for line in mounts.splitlines():
-        point, found = line.split()[1:3]
-        point = point.encode().decode("unicode_escape")  # a blank is written \040
-        if here.is_relative_to(point) and len(point) > best:
+    for line in mounts.split("\n"):
+        if len(fields := line.split(" ")) < 3:
+            continue
+        point, found = fields[1:3]
+        point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), point)  # a blank is written \040
+        if here.is_relative_to(point) and len(point) >= best:
             best, kind = len(point), found
     return kind
 
 
 def sqlite_path(storage_url: str) -> Path | None:
-    """The file of an SQLite URL; None for other databases.
+    """The file of an SQLite URL, behind all links; None for other databases.
 
     Raises:
-        StorageError: not a URL.
+        StorageError: not a URL, or none of a file.
     """
+    if (path := file.real_path(storage_url)) is not None:
+        return path
     try:
-        parsed = sqlalchemy.make_url(storage_url)
+        sqlalchemy.make_url(storage_url)
     except SQLAlchemyError as error:
         raise StorageError(f"the storage is not an SQLAlchemy URL, e.g. {DEFAULT_URL}") from error
-    if parsed.get_backend_name() != "sqlite":
-        return None
-    if not parsed.database or parsed.database == ":memory:":
-        raise StorageError(f"a study needs a database that outlives the process, e.g. {DEFAULT_URL}")
-    return Path(parsed.database)
+    return None

@@ -13,10 +13,11 @@ from objectives.errors import DeviceError
 from search.errors import StorageError, UsageError
 from search.host.locks import Held, holder, locked
 from search.host.owner import this_process
-from search.host.places import run_folder
+from search.host.places import RUN_DIRECTORY, run_folder
 
 MAX_WORKERS = 64
 PATIENCE = 30.0  # seconds for another process to take its devices
+ELSEWHERE = f"set {RUN_DIRECTORY} to a folder that can be"
 A_LOOK = 0.1  # seconds: somebody who only looks who holds a lock has it for a moment
 
 
@@ -85,7 +86,7 @@ def taken(request: Request, study: str, database: str) -> Iterator[tuple[Slot, .
     about = {**this_process().to_json(), "study": study, "database": database}
     try:
         with ExitStack() as held:
-            with locked(run_folder() / "devices.lock", about, PATIENCE):
+            with locked(run_folder() / "devices.lock", about, PATIENCE, ELSEWHERE):
                 slots = _take(request, study, database, about, held)
             yield slots
     except Held as error:
@@ -111,7 +112,7 @@ def _take(request: Request, study: str, database: str, about: dict[str, object],
         if len(chosen) == request.n:
             break
         try:
-            held.enter_context(locked(run_folder() / f"{slot.name}.lock", about, A_LOOK))
+            held.enter_context(locked(run_folder() / f"{slot.name}.lock", about, A_LOOK, ELSEWHERE))
         except Held:
             continue
         chosen.append(slot)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,15 +25,19 @@ class Held(Exception):
 
 
 @contextmanager
-def locked(path: Path, about: Mapping[str, object], wait: float = 0.0) -> Iterator[None]:
+def locked(
+    path: Path, about: Mapping[str, object], wait: float = 0.0, elsewhere: str = "choose another place with --storage"
+) -> Iterator[None]:
     """Holds the lock until the block ends, or the process does; `about` says to others who holds it.
+
+    `elsewhere`: the way out where the file cannot be written.
 
     Raises:
         Held: somebody else had it for all of `wait` seconds.
         StorageError: the file cannot be written.
     """
     deadline = time.monotonic() + wait
-    with _opened(path) as file:
+    with _opened(path, elsewhere) as file:
         while not _try(file):
             if time.monotonic() > deadline:
                 raise Held(holder(path) or {})
@@ -46,7 +51,7 @@ def locked(path: Path, about: Mapping[str, object], wait: float = 0.0) -> Iterat
 def holder(path: Path) -> dict[str, object] | None:
     """What the holder of a lock wrote about itself; None when nobody holds it."""
     try:
-        with path.open("rb+", buffering=0) as file:
+        with path.open("rb+" if os.access(path, os.W_OK) else "rb", buffering=0) as file:  # NFS wants the first
             if _try(file):
                 return None
             found = json.loads(file.read() or b"{}")
@@ -58,14 +63,12 @@ def holder(path: Path) -> dict[str, object] | None:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[FileIO]:
+def _opened(path: Path, elsewhere: str) -> Iterator[FileIO]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("ab+", buffering=0)
     except OSError as error:
-        raise StorageError(
-            f"{path} cannot be written ({error.strerror}): choose another place with --storage"
-        ) from error
+        raise StorageError(f"{path} cannot be written ({error.strerror}): {elsewhere}") from error
     with file:
         yield file
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,8 @@ def hypervolume(outcomes: Iterable[Outcome], reference: Reference) -> float:
 def normalised_hypervolume(outcomes: Iterable[Outcome], reference: Reference, fastest_seconds: float) -> float:
     """The hypervolume as a share of the box from `reference` down to `fastest_seconds` and up to accuracy 1.
 
-    `fastest_seconds` is the time of the fastest anchor. Outcomes faster than that count in full, so the share may
-    exceed 1.
+    `fastest_seconds` is the time of the fastest anchor. Outcomes faster than that count as if they were as fast: what
+    they dominate beyond the box is no part of it, and the share is never above 1.
 
     Raises:
         ValueError: the box is empty.
@@ -91,4 +91,5 @@ def normalised_hypervolume(outcomes: Iterable[Outcome], reference: Reference, fa
         limit = reference.train_seconds
         raise ValueError(f"the fastest anchor took {fastest_seconds} s: it must be below the reference of {limit} s")
     box = math.log10(reference.train_seconds / fastest_seconds) * (1.0 - reference.accuracy)
-    return hypervolume(outcomes, reference) / box
+    inside = [replace(o, train_seconds=max(o.train_seconds, fastest_seconds)) for o in outcomes]
+    return min(1.0, hypervolume(inside, reference) / box)  # a rounding above 1 is none

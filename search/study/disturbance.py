@@ -1,4 +1,8 @@
-"""Was a training disturbed? What it got of its core, and what the device was like just after it."""
+"""Was a training disturbed? What the device was like just after it.
+
+On a CPU what neighbours took of the core disturbs nothing: it is not among a training's seconds. What they take of
+caches, memory and hyper-threads is (3 to 5 %), and slows the reference workload likewise.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from statistics import mean, median
 
 from objectives.pipeline import Reading, Report
 from search.study import records
-from search.study.study import Study
+from search.study.snapshot import Snapshot
 
 BUDGET = 0.03  # of the mean training: seconds that the reference workload may take after one
 LEAST_STEPS, MOST_STEPS = 7, 50  # of the reference workload, two of which warm up: fewer say nothing, more say no more
@@ -24,7 +28,7 @@ class Calibration:
     """The device of a study while it is created. The defaults are those of studies that were made without."""
 
     step_seconds: float | None = None  # of the reference workload
-    threshold: float = LEAST_THRESHOLD  # share by which a training or the reference workload may be slower
+    threshold: float = LEAST_THRESHOLD  # share by which the reference workload may be slower
     n_foreign: int = 0  # processes of others on the GPU, which may be there for good
 
 
@@ -51,24 +55,19 @@ class Watch:
     seconds: tuple[float, ...]  # of the trainings that have ended
 
     @classmethod
-    def of(cls, study: Study) -> Watch:
+    def of(cls, now: Snapshot) -> Watch:
         """The watch over the next training of a study."""
-        known = study.attributes()
-        finished = tuple(trial.values[0] for trial in study.trials() if records.is_finished_run(trial))
+        known = now.attributes
+        finished = tuple(trial.values[0] for trial in now.trials if records.is_finished_run(trial))
         return cls(Calibration(**known.get(records.CALIBRATION, {})), known[records.IDENTITY]["device"], finished)
 
     def observed(self, report: Report, measure: Measure) -> dict[str, object]:
-        """What is to be told of a training that has just ended with this report: user attributes of its trial.
-
-        On a GPU the process waits while the device computes: what it got of its core says nothing there.
-        """
+        """What is to be told of a training that has just ended with this report: user attributes of its trial."""
         if self.device["model"] == records.MIXED:  # what is slow for one model is fast for another
             return {}
         n_steps = self._n_steps(report)
         reading = measure(n_steps) if n_steps >= LEAST_STEPS else None
-        on_gpu = self.device["driver"].startswith("CUDA")
-        share = 1.0 if on_gpu else report.process_seconds / report.train_seconds
-        return judged(report, share, reading, self.calibration)
+        return judged(report, reading, self.calibration) if reading is not None else {}
 
     def _n_steps(self, report: Report) -> int:
         """Steps of the reference workload that the budget has room for."""
@@ -78,23 +77,19 @@ class Watch:
         return min(MOST_STEPS, int(budget / self.calibration.step_seconds))
 
 
-def judged(report: Report, share: float, reading: Reading | None, calibration: Calibration) -> dict[str, object]:
-    """The user attributes of a training that got this share of its core, and of a reading after it."""
-    attributes: dict[str, object] = {}
-    signs, slowdown = [], 1 / min(1.0, share)
-    if 1 - share > calibration.threshold:
-        signs.append(f"the core was shared {1 - share:.0%} of the time")
-    if reading is not None and calibration.step_seconds is not None:
-        ratio = reading.step_seconds / calibration.step_seconds
-        attributes[records.REFERENCE_RATIO] = round(ratio, 4)
-        slowdown *= max(1.0, ratio)
-        if ratio - 1 > calibration.threshold:
-            signs.append(f"the reference workload took {ratio:.2f}x its time")
-        if (more := reading.n_foreign - calibration.n_foreign) > 0:
-            signs.append(f"{more} other process{'es' if more > 1 else ''} on the GPU")
-        if reading.throttled:
-            signs.append(f"the GPU was throttled by {' and '.join(reading.throttled)}")
+def judged(report: Report, reading: Reading, calibration: Calibration) -> dict[str, object]:
+    """The user attributes of a training that had this reading after it."""
+    assert calibration.step_seconds is not None
+    ratio = reading.step_seconds / calibration.step_seconds
+    attributes: dict[str, object] = {records.REFERENCE_RATIO: round(ratio, 4)}
+    signs = []
+    if ratio - 1 > calibration.threshold:
+        signs.append(f"the reference workload took {ratio:.2f}x its time")
+    if (more := reading.n_foreign - calibration.n_foreign) > 0:
+        signs.append(f"{more} other process{'es' if more > 1 else ''} on the GPU")
+    if reading.throttled:
+        signs.append(f"the GPU was throttled by {' and '.join(reading.throttled)}")
     if signs:
         attributes[records.NOISY] = "; ".join(signs)
-        attributes[records.UNDISTURBED] = round(report.train_seconds / slowdown, 4)
+        attributes[records.UNDISTURBED] = round(report.train_seconds / max(1.0, ratio), 4)
     return attributes

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import optuna
+from pydantic import ValidationError
 
-from objectives.data import content
-from objectives.data.sources import some
+from objectives.pipeline import NumberFormatName, Pipeline
 from search.database.storage import Database
-from search.errors import StorageError, UsageError
-from search.study import records
+from search.errors import Foreign, StorageError, UsageError
+from search.proposals.samplers import experimental
+from search.study import differences, records
 from search.study.spec import StudySpec
-from search.study.study import Study, experimental
+from search.study.study import Study
 from spaces import SPACES
-from spaces.base import Given
+from spaces.base import Given, obstacle
 from spaces.restricted import check, suggestion, walk
 
-MIN_FLOOR = 0.2  # accuracy
+UNREADABLE = (LookupError, TypeError, ValueError, AttributeError)  # what another version has written looks like this
 IDENTIFYING = ("device", "data", "timing_version")  # facts that enter the identity of a study
+FLOOR_SHARE = 1 / 8  # of the way from chance to an accuracy of 1: the floor where a study names none
 
 
 def find(name: str, database: Database) -> optuna.Study | None:
@@ -41,18 +43,22 @@ def opened(name: str, spec: StudySpec, found: optuna.Study, database: Database) 
     """A stored study, without a look at device and data: to read it.
 
     Raises:
+        Foreign: this version does not understand it.
         UsageError: the spec asks for another one: the difference and the way out.
     """
-    stored = found.user_attrs[records.IDENTITY]
-    usable = tuple(n for n, reason in found.user_attrs[records.FORMATS].items() if reason is None)
-    given = spec.given(usable, stored["data"]["flip"])
-    asked = {"name": spec.task.data.kind, "n_train": spec.data.n_train or stored["data"]["n_train"]}
-    _check_same(name, stored, identity(spec, given, stored | {"data": stored["data"] | asked}))
-    return Study(name, spec, found, database, given, found.user_attrs[records.FLOOR])
+    study = _readable(name, spec, found, database)
+    if told := _changes(study, spec):
+        raise _unlike(name, told)
+    if spec.search.floor not in (None, study.floor):
+        raise UsageError(
+            f"study {name!r} counts results from a floor of {study.floor:g}, the file says {spec.search.floor:g}: "
+            "start a new study with --as NAME, or restore what it was"
+        )
+    return study
 
 
-def stored(name: str, database: Database) -> Study:
-    """The study of that name as it is in the database, whatever its file says now: to read it, to mend it.
+def loaded(name: str, database: Database) -> optuna.Study:
+    """The study of that name, whoever understands it.
 
     Raises:
         UsageError: there is none, or it is not ours.
@@ -60,13 +66,64 @@ def stored(name: str, database: Database) -> Study:
     try:
         found = optuna.load_study(study_name=name, storage=database.optuna)
     except KeyError as error:
-        known = [summary.study_name for summary in optuna.get_all_study_summaries(database.optuna)]
+        known = optuna.get_all_study_names(database.optuna)
         hint = suggestion(name, known) if known else ""
         raise UsageError(f"there is no study {name!r} in {database.shown}{hint}") from error
     if records.IDENTITY not in found.user_attrs:
         raise UsageError(f"study {name!r} is not one of ours, or was never finished: choose another")
-    spec = StudySpec.model_validate(found.user_attrs["spec"])
-    return opened(name, spec, found, database)
+    return found
+
+
+def stored(name: str, database: Database) -> Study:
+    """The study of that name as it is in the database, whatever its file or the spaces say now: to read it, to mend it.
+
+    Raises:
+        Foreign: this version does not understand it.
+        UsageError: there is none, or it is not ours.
+    """
+    found = loaded(name, database)
+    return _readable(name, None, found, database)
+
+
+def changes(study: Study) -> list[str]:
+    """Why this version would not go on with a study that it can read."""
+    try:
+        return _changes(study, study.spec)
+    except UNREADABLE as error:
+        return [f"its space: {error}"]
+
+
+def _readable(name: str, spec: StudySpec | None, found: optuna.Study, database: Database) -> Study:
+    """A stored study with a spec, or with its own."""
+    try:
+        known = found.user_attrs
+        spec = StudySpec.model_validate(known["spec"]) if spec is None else spec
+        usable = tuple(n for n, reason in known[records.FORMATS].items() if reason is None)
+        given = _given(spec, usable, known[records.IDENTITY]["data"])
+        study = Study(name, spec, found, database, given, float(known[records.FLOOR]))
+        study.trials()
+    except UNREADABLE as error:
+        raise Foreign(f"study {name!r} was made by another version of frontrunner ({_mistake(error)})") from error
+    return study
+
+
+def _changes(study: Study, spec: StudySpec) -> list[str]:
+    """Where a stored study differs from the one that a spec asks for."""
+    stored = study.optuna.user_attrs[records.IDENTITY]
+    asked = {"name": spec.task.data.kind, "n_train": spec.data.n_train or stored["data"].get("n_train")}
+    facts = {name: stored.get(name) for name in ("device", "workers", "timing_version")}
+    unknown = set(study.given.number_formats) - set(get_args(NumberFormatName))
+    said = [f"number format {name!r} is unknown to this version" for name in sorted(unknown)]
+    now = identity(spec, study.given, facts | {"data": stored["data"] | asked})
+    return said + differences.in_words(stored, now)
+
+
+def _mistake(error: Exception) -> str:
+    """What was not understood, in a line."""
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}"
+    return f"without {error}" if isinstance(error, KeyError) else str(error).partition("\n")[0]
 
 
 def resumed(
@@ -84,7 +141,8 @@ def resumed(
     """
     study = opened(name, spec, found, database)
     now = identity(spec, study.given, {**facts, "workers": workers})
-    _check_same(name, found.user_attrs[records.IDENTITY], now, facts.get("images", {}))
+    if told := differences.in_words(found.user_attrs[records.IDENTITY], now, facts.get("images", {})):
+        raise _unlike(name, told)
     return study
 
 
@@ -105,9 +163,9 @@ def check_alike(name: str, facts: Mapping[str, Any], others: Sequence[Mapping[st
     """
     for other in others:
         one, two = ({key: each[key] for key in IDENTIFYING} for each in (facts, other))
-        if differences := _differences(one, two):
+        if told := differences.in_words(one, two):
             raise UsageError(
-                f"study {name!r} cannot use devices that differ: {'; '.join(differences)}: name equal ones, "
+                f"study {name!r} cannot use devices that differ: {'; '.join(told)}: name equal ones, "
                 "or begin a study with --mixed-devices"
             )
 
@@ -128,14 +186,14 @@ def created(
         UsageError: its restrictions cannot be followed on this device or with these data.
     """
     usable = tuple(format_name for format_name, reason in number_formats.items() if reason is None)
-    given = spec.given(usable, facts["data"]["flip"])
+    given = _given(spec, usable, facts["data"])
     try:
         check(SPACES[spec.space.name], given, spec.restrictions)
+        if (reason := obstacle(Pipeline(batch_size=given.batch_size[0]), given)) is not None:
+            raise ValueError(f"[space] batch_size = {list(spec.space.batch_size)}: {reason}")
     except ValueError as error:
         raise UsageError(f"study {name!r} on this device and data: {error}") from error
-    floor = spec.search.floor
-    if floor is None:
-        floor = max(MIN_FLOOR, 2 / facts["data"]["n_classes"])
+    floor = spec.search.floor if spec.search.floor is not None else default_floor(spec.metric, facts["data"])
     try:
         study = optuna.create_study(study_name=name, storage=database.optuna, directions=["minimize", "maximize"])
     except optuna.exceptions.DuplicatedStudyError as error:
@@ -150,6 +208,18 @@ def created(
         records.IDENTITY, identity(spec, given, {**facts, "workers": workers})
     )  # last: a study without it was never finished
     return Study(name, spec, study, database, given, floor)
+
+
+def default_floor(metric: str, data: Mapping[str, Any]) -> float:
+    """The accuracy below which a result counts for nothing: out of reach for a network that has learned nothing.
+
+    Chance is what a network that gives one answer to all images may reach: the share of the largest class. Validation
+    images of a single class tell nothing of a network: of them one counts as another's, so that the floor is below 1.
+    """
+    chance = 1 / data["n_classes"]
+    if metric == "plain":
+        chance = max(chance, min(data["largest_share"], 1 - 1 / data["n_val"]))
+    return float(round(chance + FLOOR_SHARE * (1 - chance), 6))
 
 
 def identity(spec: StudySpec, given: Given, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -171,34 +241,12 @@ def identity(spec: StudySpec, given: Given, facts: Mapping[str, Any]) -> dict[st
     }
 
 
-def _check_same(
-    name: str, stored: Mapping[str, Any], now: Mapping[str, Any], images: content.Names | None = None
-) -> None:
-    """`images`: their names, as far as they are known."""
-    words, explained = content.differences(stored["data"], now["data"], images or {})
-    was, is_now = (
-        {**each, "data": {key: value for key, value in each["data"].items() if key not in explained}}
-        for each in (stored, now)
+def _given(spec: StudySpec, usable: tuple[str, ...], data: Mapping[str, Any]) -> Given:
+    return spec.given(usable, data["flip"], size=data["size"], n_train=data["n_train"])
+
+
+def _unlike(name: str, told: Sequence[str]) -> UsageError:
+    return UsageError(
+        f"study {name!r} does not match what was asked: {'; '.join(told)}: "
+        f"start a new study with --as NAME, or restore what it was"
     )
-    if differences := ([some(words, 5)] if words else []) + _differences(was, is_now):
-        raise UsageError(
-            f"study {name!r} does not match what was asked: {'; '.join(differences)}: "
-            f"start a new study with --as NAME, or restore what it was"
-        )
-
-
-def _differences(stored: Any, now: Any, where: str = "") -> list[str]:
-    """Where two JSON values differ, in words."""
-    if isinstance(stored, dict) and isinstance(now, dict):
-        found = []
-        for key in sorted({*stored, *now}):
-            found += _differences(stored.get(key), now.get(key), f"{where}.{key}" if where else str(key))
-        return found
-    if records.same_json(stored, now):
-        return []
-    return [f"{where} was {_short(stored)}, is {_short(now)}"]
-
-
-def _short(value: Any) -> str:
-    text = "absent" if value is None else repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."

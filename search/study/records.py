@@ -23,11 +23,13 @@ WOULD_STOP = "would_stop"  # with stopping switched off: when and why the trial 
 REPEAT_OF = "repeat_of"  # number of the trial that is timed again, because it was disturbed
 NOISY = "noisy"  # what disturbed a finished training, in words
 UNDISTURBED = "undisturbed_seconds"  # estimate: what it would have taken otherwise
+WALL_SECONDS = "wall_seconds"  # of what was charged, by the clock on the wall
 REFERENCE_RATIO = "reference_ratio"  # seconds of the reference workload after the training, over the study's own
 
 # User attributes of a study.
 IDENTITY, FORMATS, FLOOR = "identity", "number_formats", "floor"
 CALIBRATION = "calibration"  # of what disturbs a training on this device: see study.disturbance
+MUCH = 0.1  # share by which wall seconds differ from the device's before they are shown
 MIXED = "mixed"  # what an identity says in place of a device model, where several are mixed on purpose
 CLUSTER = "of a cluster"  # ... and in place of workers per host: the cluster decides how many share one
 
@@ -69,7 +71,8 @@ def explanation(reports: Sequence[Report], accuracies: Sequence[float]) -> dict[
         "full_flops": last.full_flops,
         "n_parameters": last.n_parameters,
         "peak_memory_bytes": last.peak_memory,
-        "process_seconds": round(last.process_seconds, 4),
+        "eval_peak_memory_bytes": last.eval_peak_memory,
+        WALL_SECONDS: round(last.wall_seconds, 4),
         "eval_seconds": round(last.eval_seconds, 4),
     }
     if happened := events(reports):
@@ -77,6 +80,14 @@ def explanation(reports: Sequence[Report], accuracies: Sequence[float]) -> dict[
     if last.skipped_steps:
         attributes["skipped_steps"] = last.skipped_steps
     return attributes
+
+
+def in_seconds(train_seconds: float, wall_seconds: float | None) -> str:
+    """How long a training took, in words: also by the clock on the wall where that is another time."""
+    said = f"{train_seconds:.2f} s"
+    if wall_seconds is None or abs(wall_seconds - train_seconds) <= MUCH * train_seconds:
+        return said
+    return f"{said} ({wall_seconds:.2f} s on the wall)"
 
 
 def events(reports: Sequence[Report]) -> list[str]:

@@ -6,34 +6,39 @@ towards a study's total, and of a trial and its repeats one is a point: see `rec
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
 from optuna.trial import FrozenTrial, TrialState
 
-from search.pareto.front import front
+from search.pareto.front import Outcome, front
 from search.study import records
 from spaces.base import BASELINE
 
+SHARE = 0.1  # of the seconds of a study's trainings: what its repeats may take
 
-def due(trials: Sequence[FrozenTrial], floor: float, limit: int) -> list[FrozenTrial]:
-    """The disturbed runs to queue again, each at most `limit` times.
 
-    Timed again is BASELINE, with which all are compared, and what is on the front or would be, undisturbed.
+def due(trials: Sequence[FrozenTrial], floor: float, limit: int) -> FrozenTrial | None:
+    """The disturbed run to time again next, now that the search is over; None where there is none, or no use in it.
+
+    BASELINE comes first, with which all are compared; then what decides who is on the front, the shortest first; each
+    at most `limit` times, and all together in a tenth of the study's seconds. A repeat that was disturbed as well ends
+    it, until the search has gone on: there is no quiet to be had.
     """
-    disturbed = [trial for trial in records.points(trials) if trial.user_attrs.get(records.NOISY)]
-    if not disturbed:
-        return []
-    wanted = _candidates(trials, floor)
-    waited_for, spent = _waited_for(trials), _spent(trials)
-    return [
+    disturbed = _repeatable(trials, limit)
+    if not disturbed or _is_restless(trials):
+        return None
+    waited_for, deciding, left = _waited_for(trials), _deciding(trials, floor), _seconds_left(trials)
+    chosen = [
         trial
         for trial in disturbed
-        if (trial.number in wanted or trial.user_attrs.get(records.ANCHOR) == BASELINE)
+        if (_is_baseline(trial) or trial.number in deciding)
         and records.first(trial) not in waited_for
-        and spent[records.first(trial)] < limit
+        and trial.values[0] <= left
     ]
+    return min(chosen, key=lambda trial: (not _is_baseline(trial), trial.values[0]), default=None)
 
 
 def waiting(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
@@ -41,9 +46,16 @@ def waiting(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     return [trial for trial in trials if trial.state == TrialState.WAITING and records.is_repeat(trial)]
 
 
+def pending(trials: Sequence[FrozenTrial], floor: float, limit: int) -> bool:
+    """Whether, now that the search is over, a repeat is due, waits or runs."""
+    return bool(_waited_for(trials)) or due(trials, floor, limit) is not None
+
+
 def unsettled(trials: Sequence[FrozenTrial], floor: float, limit: int) -> set[int]:
-    """First trials whose point may yet be replaced: a repeat is due, waits or runs."""
-    return _waited_for(trials) | {records.first(trial) for trial in due(trials, floor, limit)}
+    """First trials whose point a repeat may yet replace, now or once the search has gone on."""
+    candidates = _candidates(*_worlds(trials, floor))
+    open_ = (t for t in _repeatable(trials, limit) if _is_baseline(t) or t.number in candidates)
+    return _waited_for(trials) | {records.first(trial) for trial in open_}
 
 
 def kept(trials: Sequence[FrozenTrial], floor: float, limit: int) -> set[int]:
@@ -57,15 +69,82 @@ def kept(trials: Sequence[FrozenTrial], floor: float, limit: int) -> set[int]:
     return {point.trial for point in front(settled)} | {p.trial for p in others if p in front([*settled, p])}
 
 
-def _candidates(trials: Sequence[FrozenTrial], floor: float) -> set[int]:
-    """The front as it is, and at the seconds that each run would have taken undisturbed, as far as can be estimated.
+World = dict[int, Outcome]  # number of a trial: its point
+
+
+def _worlds(trials: Sequence[FrozenTrial], floor: float) -> tuple[World, World]:
+    """The points as they were measured, and at the seconds that each would have taken undisturbed, as estimated."""
+    measured = {point.trial: point for point in records.outcomes(trials, floor)}
+    estimated = {
+        number: replace(point, train_seconds=trials[number].user_attrs.get(records.UNDISTURBED) or point.train_seconds)
+        for number, point in measured.items()
+    }
+    return measured, estimated
+
+
+def _candidates(measured: World, estimated: World) -> set[int]:
+    """Who is on the front of either world.
 
     Estimates are compared with estimates: where everything is disturbed, each would beat what was measured of others.
     """
-    measured = records.outcomes(trials, floor)
-    seconds = [trials[point.trial].user_attrs.get(records.UNDISTURBED) or point.train_seconds for point in measured]
-    estimated = [replace(point, train_seconds=each) for point, each in zip(measured, seconds, strict=True)]
-    return {point.trial for point in (*front(measured), *front(estimated))}
+    return _on_front(measured) | _on_front(estimated)
+
+
+def _deciding(trials: Sequence[FrozenTrial], floor: float) -> set[int]:
+    """Candidates whose seconds decide who is on the front: taken from the other world, they would change it."""
+    measured, estimated = _worlds(trials, floor)
+    return {
+        number
+        for world, other in ((measured, estimated), (estimated, measured))
+        for number in _candidates(measured, estimated)
+        if other[number] != world[number] and _on_front(world | {number: other[number]}) != _on_front(world)
+    }
+
+
+def _on_front(world: World) -> set[int]:
+    return {point.trial for point in front(world.values())}
+
+
+def _repeatable(trials: Sequence[FrozenTrial], limit: int) -> list[FrozenTrial]:
+    """Points that are disturbed, and were not timed again `limit` times."""
+    spent = _n_repeats(trials)
+    noisy = (trial for trial in records.points(trials) if trial.user_attrs.get(records.NOISY))
+    return [trial for trial in noisy if spent[records.first(trial)] < limit]
+
+
+def _is_baseline(trial: FrozenTrial) -> bool:
+    return trial.user_attrs.get(records.ANCHOR) == BASELINE
+
+
+def _is_restless(trials: Sequence[FrozenTrial]) -> bool:
+    """Whether a repeat was disturbed, too, since the search last went on."""
+    searched = (trial.number for trial in trials if trial.state.is_finished() and not records.is_repeat(trial))
+    latest = max(searched, default=-1)
+    again = (trial for trial in trials[latest + 1 :] if records.is_repeat(trial) and records.is_finished_run(trial))
+    return any(trial.user_attrs.get(records.NOISY) for trial in again)
+
+
+def _seconds_left(trials: Sequence[FrozenTrial]) -> float:
+    """Seconds that further repeats may take. One that has not ended, or failed, counts as its first."""
+    searched, repeated = 0.0, 0.0
+    for trial in trials:
+        if not records.is_repeat(trial):
+            searched += _seconds(trial)
+        elif not _is_free(trial):
+            repeated += _seconds(trial) or _seconds(trials[records.first(trial)])
+    return SHARE * searched - repeated
+
+
+def _is_free(trial: FrozenTrial) -> bool:
+    """Whether it was lost, so that its retry is the one that counts."""
+    return trial.state == TrialState.FAIL and records.reason(trial) == records.LOST
+
+
+def _seconds(trial: FrozenTrial) -> float:
+    """Seconds that a trial trained, as far as they are known."""
+    curve = trial.user_attrs.get(records.CURVE)
+    seconds = curve[-1][1] if curve else trial.values[0] if trial.values else 0.0
+    return seconds if math.isfinite(seconds) else 0.0
 
 
 def _waited_for(trials: Sequence[FrozenTrial]) -> set[int]:
@@ -73,7 +152,7 @@ def _waited_for(trials: Sequence[FrozenTrial]) -> set[int]:
     return {records.first(trial) for trial in trials if records.is_repeat(trial) and not trial.state.is_finished()}
 
 
-def _spent(trials: Sequence[FrozenTrial]) -> Counter[int]:
+def _n_repeats(trials: Sequence[FrozenTrial]) -> Counter[int]:
     """Repeats of each first trial; one that was lost or crashed, and was tried again, is one with its retry."""
     retried = {trial.user_attrs.get(records.RETRY_OF) for trial in trials}
     return Counter(records.first(t) for t in trials if records.is_repeat(t) and t.number not in retried)

@@ -16,13 +16,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from objectives.data.sources import expanded, printable
 from objectives.task import DataSpec, Task
 from search.errors import UsageError
-from search.host.places import STUDIES
+from search.host.places import STUDIES, study_files
 from search.pareto.stopping import STOPPING
+from search.study.mistakes import in_words, of_toml
 from spaces import SPACES
 from spaces.base import Given, Value
 from spaces.restricted import Restrictions, check, suggestion
 
 MAX_BYTES = 100_000  # of a study file
+MAX_BATCH = 65536  # samples
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 Executor = Literal["auto", "eager", "cuda_graph", "compile"]
@@ -67,7 +69,7 @@ class NetworkSection(_Section):
     """`[network]`: which networks are trained."""
 
     family: Literal["small", "thin", "wide", "fast"]
-    stem_stride: Literal[1, 2] = 1  # 2 quarters the work: for small studies on a CPU
+    stem_stride: Annotated[int, Field(ge=1, le=2)] = 1  # 2 quarters the work: for small studies on a CPU
 
 
 class SpaceSection(_Section):
@@ -75,7 +77,7 @@ class SpaceSection(_Section):
 
     name: str = "acceleration"
     epochs: tuple[Annotated[int, Field(ge=1, le=10_000)], Annotated[int, Field(ge=1, le=10_000)]]
-    batch_size: tuple[Annotated[int, Field(ge=1, le=65536)], Annotated[int, Field(ge=1, le=65536)]] = (64, 512)
+    batch_size: tuple[Annotated[int, Field(ge=1, le=MAX_BATCH)], Annotated[int, Field(ge=1, le=MAX_BATCH)]] = (64, 512)
     depth: tuple[Annotated[int, Field(ge=1, le=9)], Annotated[int, Field(ge=1, le=9)]] = (1, 3)
     width: tuple[Annotated[float, Field(ge=0.25, le=8)], Annotated[float, Field(ge=0.25, le=8)]] = (0.5, 2.0)
     executors: Annotated[tuple[Executor, ...], Field(min_length=1)] = ("auto", "eager")  # how steps may be run
@@ -90,7 +92,7 @@ class SpaceSection(_Section):
     @model_validator(mode="after")
     def _sensible(self) -> Self:
         if self.name not in SPACES:
-            raise ValueError(f"name: unknown space {self.name!r}{suggestion(self.name, SPACES)}")
+            raise ValueError(f"unknown space {self.name!r}{suggestion(self.name, SPACES)}")
         for name in ("epochs", "batch_size", "depth", "width"):
             low, high = getattr(self, name)
             if low > high:
@@ -107,7 +109,7 @@ class SearchSection(_Section):
     timeout: Seconds | None = None  # per invocation
     sampler: Literal["tpe", "nsga2", "random"] = "tpe"
     stopping: str = "front"
-    floor: Annotated[float, Field(ge=0, lt=1)] | None = None  # accuracy; absent: twice chance level, at least 0.2
+    floor: Annotated[float, Field(ge=0, lt=1)] | None = None  # accuracy; absent: see opening.default_floor
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     repeats: Annotated[int, Field(ge=0, le=5)] = 2  # how often a candidate for the front that was disturbed is re-timed
 
@@ -146,24 +148,33 @@ class StudySpec(_Section):
         }
         return Restrictions(self.space.fix, listed)
 
-    def given(self, number_formats: tuple[str, ...], flip: bool) -> Given:
-        """What a space is given: this file, and what is known once device and data are open."""
+    def given(
+        self, number_formats: tuple[str, ...], flip: bool, *, size: int | None = None, n_train: int | None = None
+    ) -> Given:
+        """What a space is given: this file, and what is known once device and data are open.
+
+        No batch is larger than the training set: all those would be one.
+        """
         space = self.space
+        most = 2 ** ((n_train or MAX_BATCH).bit_length() - 1)
         return Given(
             self.network.family,
             number_formats,
             space.epochs,
-            space.batch_size,
+            (min(space.batch_size[0], most), min(space.batch_size[1], most)),
             space.depth,
             space.width,
             flip,
             self.data.name,
             space.executors,
+            self.network.stem_stride,
+            size,
+            n_train,
         )
 
 
 def read(name_or_file: str) -> tuple[str, StudySpec]:
-    """(name, spec) of the study file that the argument names: `./studies/NAME.toml`, or a path.
+    """(name, spec) of the study file that the argument names: `./studies/NAME.toml`, a built-in one, or a path.
 
     Raises:
         UsageError: no such file, or it does not describe a study; one line, with every mistake.
@@ -173,7 +184,7 @@ def read(name_or_file: str) -> tuple[str, StudySpec]:
     try:
         spec = StudySpec.model_validate(_toml(path))
     except ValidationError as error:
-        raise UsageError(printable(f"{path}: {'; '.join(_mistake(e) for e in error.errors())}")) from error
+        raise UsageError(printable(f"{path}: {in_words(error, StudySpec)}")) from error
     try:
         check(SPACES[spec.space.name], spec.given(("fp32", "tf32", "bf16", "fp16"), flip=True), spec.restrictions)
     except ValueError as error:
@@ -233,7 +244,7 @@ def override(
             merged["data"]["name"] = f"folder:{_folder(data.removeprefix('folder:'), merged['data']['root'])}"
         changed = StudySpec.model_validate(merged)
     except ValidationError as error:
-        raise UsageError(f"command line: {'; '.join(_mistake(e) for e in error.errors())}") from error
+        raise UsageError(f"command line: {in_words(error, StudySpec)}") from error
     return _derived_name(name, label, changed) if label else name, changed
 
 
@@ -279,12 +290,11 @@ def _find(name_or_file: str) -> Path:
         if not as_path.is_file():
             raise UsageError(f"no study file {name_or_file!r}")
         return as_path
-    path = STUDIES / f"{check_name(name_or_file)}.toml"
-    if not path.is_file():
-        known = [p.stem for p in STUDIES.glob("*.toml")]
-        hint = suggestion(name_or_file, known) if known else "; run from the folder that holds studies/, or give a path"
-        raise UsageError(f"no study {name_or_file!r}: {path} does not exist{hint}")
-    return path
+    known = study_files()
+    if check_name(name_or_file) not in known:
+        path = STUDIES / f"{name_or_file}.toml"
+        raise UsageError(f"no study {name_or_file!r}: {path} does not exist{suggestion(name_or_file, known)}")
+    return known[name_or_file]
 
 
 def _toml(path: Path) -> dict[str, object]:
@@ -293,19 +303,6 @@ def _toml(path: Path) -> dict[str, object]:
             content = file.read(MAX_BYTES + 1)
         if len(content) > MAX_BYTES:
             raise ValueError(f"more than {MAX_BYTES} bytes")
-        return tomllib.loads(content.decode("utf-8"))
+        return tomllib.loads(content.decode("utf-8-sig"))  # Windows' editors begin with a mark
     except (OSError, ValueError, RecursionError) as error:  # tomllib: also integers too long to read, lists too deep
-        raise UsageError(printable(f"{path}: not a readable TOML file: {error}")) from error
-
-
-def _mistake(error: object) -> str:
-    """One pydantic error in words: where, what, and the name that was probably meant."""
-    assert isinstance(error, dict)
-    where = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "extra_forbidden":
-        section = StudySpec
-        for part in error["loc"][:-1]:
-            section = section.model_fields[part].annotation  # type: ignore[assignment]
-        return f"{where}: unknown key{suggestion(error['loc'][-1], section.model_fields)}"
-    message = error["msg"].removeprefix("Value error, ")
-    return f"{where}: {message}" if where else message
+        raise UsageError(printable(f"{path}: not a readable TOML file: {of_toml(error)}")) from error

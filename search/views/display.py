@@ -13,8 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.text import Text
 
 from objectives.pipeline import Pipeline, Report
-from search.study import records
-from search.study.study import Study
+from search.study.snapshot import Snapshot
 
 
 class Display:
@@ -31,7 +30,7 @@ class Display:
     def say(self, line: str) -> None:
         """A message that belongs to no trial."""
 
-    def study_started(self, study: Study, n_trials: int) -> None:
+    def study_started(self, now: Snapshot, n_trials: int) -> None:
         """The study is open; its trials come next."""
 
     def trial_started(self, number: int, anchor: str | None, pipeline: Pipeline) -> None:
@@ -43,22 +42,22 @@ class Display:
     def trial_finished(self, number: int, reason: str, message: str) -> None:
         """A trial ended."""
 
+    def study_stands(self, now: Snapshot) -> None:
+        """A trial was added to the study."""
+
 
 @dataclass
 class _Standing:
-    """Where the study stands, for one line of text."""
+    """Where a study stands compared with its goal, for one line of text."""
 
-    study: Study
     n_trials: int
     started: float
     n_at_start: int
 
-    def line(self) -> str:
-        trials = self.study.trials()
-        done = records.n_counted(trials)
-        front = records.pareto_front(trials, self.study.floor)
-        parts = [f"{done} of {self.n_trials} trials", f"{len(front)} on the front"]
-        if (volume := self.study.hypervolume(front)) is not None:
+    def line(self, now: Snapshot) -> str:
+        done = now.n_counted
+        parts = [f"{done} of {self.n_trials} trials", f"{len(now.front)} on the front"]
+        if (volume := now.hypervolume()) is not None:
             parts.append(f"hypervolume {volume[1]:.3f}")
         if done > self.n_at_start:
             per_trial = (time.monotonic() - self.started) / (done - self.n_at_start)
@@ -76,8 +75,8 @@ class PlainDisplay(Display):
     def say(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    def study_started(self, study: Study, n_trials: int) -> None:
-        self._standing = _Standing(study, n_trials, time.monotonic(), records.n_counted(study.trials()))
+    def study_started(self, now: Snapshot, n_trials: int) -> None:
+        self._standing = _Standing(n_trials, time.monotonic(), now.n_counted)
 
     def trial_started(self, number: int, anchor: str | None, pipeline: Pipeline) -> None:
         self.say(trial_title(number, anchor, pipeline))
@@ -88,8 +87,10 @@ class PlainDisplay(Display):
 
     def trial_finished(self, number: int, reason: str, message: str) -> None:
         self.say(f"  {outcome_line(number, reason, message)}")
+
+    def study_stands(self, now: Snapshot) -> None:
         if self._standing is not None:
-            self.say(f"  {self._standing.line()}")
+            self.say(f"  {self._standing.line(now)}")
 
 
 class LiveDisplay(Display):
@@ -119,10 +120,10 @@ class LiveDisplay(Display):
     def say(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False)
 
-    def study_started(self, study: Study, n_trials: int) -> None:
-        self._standing = _Standing(study, n_trials, time.monotonic(), records.n_counted(study.trials()))
+    def study_started(self, now: Snapshot, n_trials: int) -> None:
+        self._standing = _Standing(n_trials, time.monotonic(), now.n_counted)
         self._trials.update(self._study_bar, total=n_trials, completed=self._standing.n_at_start, visible=True)
-        self._below = Text(self._standing.line())
+        self._below = Text(self._standing.line(now))
 
     def trial_started(self, number: int, anchor: str | None, pipeline: Pipeline) -> None:
         self._titles[number] = trial_title(number, anchor, pipeline)
@@ -137,9 +138,11 @@ class LiveDisplay(Display):
         line = f"{outcome_line(number, reason, message)}  {self._titles.pop(number).partition(': ')[2]}"
         style = "" if reason == "complete" else "dim"
         self._console.print(Text(line, style=style), no_wrap=True, overflow="ellipsis")
+
+    def study_stands(self, now: Snapshot) -> None:
         if self._standing is not None:
-            self._trials.update(self._study_bar, completed=records.n_counted(self._standing.study.trials()))
-            self._below = Text(self._standing.line())
+            self._trials.update(self._study_bar, completed=now.n_counted)
+            self._below = Text(self._standing.line(now))
 
     def _frame(self) -> Group:
         """What is shown at this moment; asked for by the thread that draws."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import string
-from collections.abc import Sequence
 from functools import cache, partial
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import optuna
@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial
 
 from search.database import storage
 from search.study import records
-from search.study.study import Study
+from search.study.snapshot import Snapshot
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -28,21 +28,20 @@ def installed() -> bool:
     Loads them, which takes a second: ask while waiting for something else.
     """
     try:
-        import optuna_dashboard  # noqa: F401
-        import plotly  # noqa: F401
+        for library in ("plotly", "optuna_dashboard"):  # in this order: the second loads scikit-learn and scipy
+            import_module(library)
     except ModuleNotFoundError:
         return False
     return True
 
 
-def note_trial(study: Study, number: int) -> None:
+def note_trial(board: optuna.Study, ended: FrozenTrial) -> None:
     """Writes the note of an ended trial: its pipeline, how it ended and why, what happened on the way."""
     if not installed():
         return
     from optuna_dashboard import save_note
 
-    ended = study.trials()[number]
-    storage.patiently(lambda: save_note(optuna.Trial(study.optuna, ended._trial_id), note(ended)))
+    storage.patiently(lambda: save_note(optuna.Trial(board, ended._trial_id), note(ended)))
 
 
 def note(trial: FrozenTrial) -> str:
@@ -60,15 +59,16 @@ def note(trial: FrozenTrial) -> str:
         lines.append(f"* message: {literal(attributes[records.MESSAGE])}")
     if curve:
         epoch, seconds, accuracy, _ = curve[-1]
-        lines.append(
-            f"* epoch {epoch} of {attributes[records.PIPELINE]['epochs']}: {accuracy:.2%} after {seconds:.2f} s"
-        )
+        took = records.in_seconds(seconds, attributes.get(records.WALL_SECONDS))
+        lines.append(f"* epoch {epoch} of {attributes[records.PIPELINE]['epochs']}: {accuracy:.2%} after {took}")
         lines.append(
             f"* {attributes['n_parameters']:,} parameters, {attributes['inference_flops'] / 1e6:.2f} MFLOP an inference"
         )
         lines.append(f"* {attributes['train_flops'] / 1e9:.1f} GFLOP spent on training")
     if "peak_memory_bytes" in attributes:
-        lines.append(f"* peak memory {attributes['peak_memory_bytes'] / 2**20:.0f} MiB")
+        evaluation = attributes.get("eval_peak_memory_bytes")
+        beside = "" if evaluation is None else f", in evaluation {evaluation / 2**20:.0f} MiB"
+        lines.append(f"* peak memory {attributes['peak_memory_bytes'] / 2**20:.0f} MiB{beside}")
     lines += [f"* {literal(event)}" for event in attributes.get("events", ())]
     if shadow := attributes.get(records.WOULD_STOP):
         lines.append(f"* with early stopping it would have been stopped at epoch {shadow['epoch']}: {shadow['reason']}")
@@ -84,25 +84,23 @@ def literal(text: str) -> str:
     return re.sub(rf"([{re.escape(string.punctuation)}])", r"\\\1", " ".join(text.split()))
 
 
-def save(study: Study) -> None:
+def save(board: optuna.Study, now: Snapshot) -> None:
     """Hands the dashboard both figures as they stand."""
     if not installed():
         return
     from optuna_dashboard import save_plotly_graph_object
 
-    trials = study.trials()
-    drawn = {"learning-curves": learning_curves(trials, study), "hypervolume": hypervolume_history(trials, study)}
+    drawn = {"learning-curves": learning_curves(now), "hypervolume": hypervolume_history(now)}
     for name, figure in drawn.items():
-        storage.patiently(partial(save_plotly_graph_object, study.optuna, figure, graph_object_id=name))
+        storage.patiently(partial(save_plotly_graph_object, board, figure, graph_object_id=name))
 
 
-def learning_curves(trials: Sequence[FrozenTrial], study: Study) -> go.Figure:
+def learning_curves(now: Snapshot) -> go.Figure:
     """Accuracy against charged seconds, a line a trial; the front is marked, stopped trials are dotted."""
     import plotly.graph_objects as go
 
-    front = records.pareto_front(trials, study.floor)
-    on_front = {point.trial for point in front}
-    with_curve = [trial for trial in trials if trial.user_attrs.get(records.CURVE)]
+    on_front = {point.trial for point in now.front}
+    with_curve = [trial for trial in now.trials if trial.user_attrs.get(records.CURVE)]
     latest = {trial.number for trial in with_curve[-MAX_CURVES:]}
     figure = go.Figure()
     for trial in with_curve:
@@ -124,8 +122,8 @@ def learning_curves(trials: Sequence[FrozenTrial], study: Study) -> go.Figure:
             showlegend=False,
         )
     figure.add_scatter(
-        x=[point.train_seconds for point in front],
-        y=[point.accuracy for point in front],
+        x=[point.train_seconds for point in now.front],
+        y=[point.accuracy for point in now.front],
         mode="markers",
         name="front",
         marker={"color": "#d62728", "size": 8},
@@ -136,12 +134,11 @@ def learning_curves(trials: Sequence[FrozenTrial], study: Study) -> go.Figure:
     return figure
 
 
-def hypervolume_history(trials: Sequence[FrozenTrial], study: Study) -> go.Figure:
+def hypervolume_history(now: Snapshot) -> go.Figure:
     """Hypervolume of the front after each trial, as a share of its box."""
     import plotly.graph_objects as go
 
-    outcomes = records.outcomes(trials, study.floor)
-    volumes = [(o.trial, study.hypervolume(outcomes[: i + 1])) for i, o in enumerate(outcomes)]
+    volumes = [(o.trial, now.hypervolume(now.outcomes[: i + 1])) for i, o in enumerate(now.outcomes)]
     known = [(number, volume[1]) for number, volume in volumes if volume is not None]
     figure = go.Figure()
     figure.add_scatter(x=[n for n, _ in known], y=[v for _, v in known], mode="lines+markers", line={"shape": "hv"})

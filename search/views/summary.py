@@ -6,51 +6,51 @@ from dataclasses import asdict
 from statistics import median
 
 from optuna.trial import FrozenTrial
-from rich import box
-from rich.table import Table
 
 from search.database import disk
+from search.host.called import command
 from search.study import records
-from search.study.study import Study
+from search.study.snapshot import Snapshot
+from search.views.columns import columns
 
 MARK = "*"  # of seconds that were disturbed
+OTHER = {"balanced": "balanced_accuracy", "plain": "accuracy"}  # what is not maximised: its user attribute
+FAR = 0.02  # of accuracy: where plain and balanced differ by so much, both are shown
 
 
-def as_json(study: Study) -> dict[str, object]:
+def as_json(now: Snapshot) -> dict[str, object]:
     """The result as plain data."""
-    trials, front = study.trials(), study.front()
-    volume, reference, baseline = study.hypervolume(front), study.reference(), study.baseline()
+    volume, reference = now.hypervolume(), now.reference
     return {
-        "study": study.name,
-        "trials": asdict(records.counts(trials)),
-        "front": [_point(trials[point.trial]) for point in front],
-        "baseline": _point(baseline) if baseline is not None else None,
+        "study": now.name,
+        "trials": asdict(now.counts),
+        "front": [_point(trial) for trial in now.front_trials],
+        "baseline": _point(now.baseline) if now.baseline is not None else None,
         "hypervolume": volume[0] if volume else None,
         "hypervolume_share": volume[1] if volume else None,
         "reference": asdict(reference) if reference else None,
-        "identity": study.optuna.user_attrs[records.IDENTITY],
-        "storage": study.database.shown,
+        "identity": now.attributes[records.IDENTITY],
+        "storage": now.database.shown,
     }
 
 
-def table(study: Study) -> Table:
+def table(now: Snapshot, width: int | None = None) -> list[str]:
     """The front by rising seconds, compared with BASELINE, which stands below it where it is not on it."""
-    trials, front, baseline = study.trials(), study.front(), study.baseline()
-    shown = Table(box=box.SIMPLE_HEAD, title=f"{study.name}: Pareto front", title_justify="left", pad_edge=False)
-    for name in ("trial", "seconds", "accuracy", "speed-up", "difference", "FLOPs"):
-        shown.add_column(name, justify="right", no_wrap=True)
-    shown.add_column("pipeline", overflow="fold")
-    for point in front:
-        shown.add_row(*_row(trials[point.trial], baseline))
-    if baseline is not None and baseline.number not in {point.trial for point in front}:
-        shown.add_section()
-        shown.add_row(*_row(baseline, baseline), style="dim")
-    return shown
+    shown = [*now.front_trials]
+    if now.baseline is not None and now.baseline.number not in {trial.number for trial in shown}:
+        shown.append(now.baseline)
+    cells = [_cells(trial, now) for trial in shown]
+    other = "balanced" if now.spec.metric == "plain" else "plain"
+    if not any(abs(trial.user_attrs[OTHER[other]] - trial.values[1]) >= FAR for trial in shown):
+        for row in cells:
+            del row[other]
+    header = list(cells[0]) if cells else ["trial", "seconds", "accuracy", "pipeline"]
+    return [f"{now.name}: Pareto front", "", *columns(header, [list(row.values()) for row in cells], width), ""]
 
 
-def lines(study: Study) -> list[str]:
+def lines(now: Snapshot) -> list[str]:
     """What belongs below the table: what its columns mean, how the trials ended, where everything is."""
-    counts = records.counts(study.trials())
+    counts = now.counts
     reasons = ", ".join(
         f"{n} {reason.replace('_', ' ')}" for reason, n in counts.by_reason.items() if reason != "complete"
     )
@@ -59,36 +59,62 @@ def lines(study: Study) -> list[str]:
     said = [
         "Seconds: training time on this device. Accuracy: of the validation images. Speed-up, difference in points and "
         "FLOPs of an inference: against BASELINE.",
-        *_disturbed(study),
-        *_test_time(study),
+        *_nothing_passed(now),
+        *_disturbed(now),
+        *_on_the_wall(now),
+        *_test_time(now),
         f"trials      {ended}" + (f" ({reasons})" if reasons else ""),
     ]
-    if (volume := study.hypervolume()) is not None:
-        said.append(f"hypervolume {volume[1]:.3f} (1: the box down to the fastest anchor, up to 100 %)")
+    if (volume := now.hypervolume()) is not None:
+        said.append(f"hypervolume {volume[1]:.3f} of the box down to the fastest anchor, up to 100 %")
     return [
         *said,
-        f"models      {study.artifacts} ({disk.words(disk.folder_bytes(study.artifacts))})",
-        f"database    {study.database.shown} ({disk.words(disk.database_bytes(study.database.url))})",
-        f"dashboard   python -m search dashboard --study {study.name}",
+        f"models      {now.artifacts} ({disk.words(disk.folder_bytes(now.artifacts))})",
+        f"database    {now.database.shown} ({disk.words(disk.database_bytes(now.database.url))})",
+        f"dashboard   {command('dashboard')} --study {now.name}{now.database.option}",
     ]
 
 
-def _disturbed(study: Study) -> list[str]:
+def _nothing_passed(now: Snapshot) -> list[str]:
+    """Where no run reached the floor: the floor, the best below it, and how to set another."""
+    ended = [t for t in now.trials if t.user_attrs.get(records.CURVE) and records.reason(t) != "diverged"]
+    if now.front or not ended:
+        return []
+    best = max(ended, key=lambda trial: trial.user_attrs[records.CURVE][-1][2])
+    _, seconds, accuracy, _ = best.user_attrs[records.CURVE][-1]
+    return [
+        f"Nothing reached the floor of {now.floor:.2%} accuracy, below which a result counts for nothing. "
+        f"The best below it: trial {best.number}, {accuracy:.2%} after {seconds:.2f} s, {records.in_words(best)}.",
+        "For another floor set floor = ... under [search] in the study file, and begin a new study with --as NAME.",
+    ]
+
+
+def _on_the_wall(now: Snapshot) -> list[str]:
+    """How long trainings took by the clock on the wall, where that is another time."""
+    walls = [(t.number, t.values[0], t.user_attrs.get(records.WALL_SECONDS) or t.values[0]) for t in now.front_trials]
+    number, seconds, wall = max(walls, key=lambda each: abs(each[2] / each[1] - 1), default=(0, 1.0, 1.0))
+    if abs(wall / seconds - 1) <= records.MUCH:
+        return []
+    return [
+        "Seconds are those that the processor worked for a training; by the clock on the wall it took up to "
+        f"{wall / seconds:.2g}x as long (trial {number}: {wall:.2f} s)."
+    ]
+
+
+def _disturbed(now: Snapshot) -> list[str]:
     """What the mark means, where there is one."""
-    trials, baseline = study.trials(), study.baseline()
-    shown = [trials[point.trial] for point in study.front()] + ([baseline] if baseline is not None else [])
+    shown = now.front_trials + ([now.baseline] if now.baseline is not None else [])
     if not any(trial.user_attrs.get(records.NOISY) for trial in shown):
         return []
     said = "no speed-up is claimed for it, nor against it where it is BASELINE"
     return [f"{MARK} Other work disturbed the device whenever this was timed: {said}."]
 
 
-def _test_time(study: Study) -> list[str]:
+def _test_time(now: Snapshot) -> list[str]:
     """What test-time augmentation costs, where the accuracies come from it."""
-    if not study.spec.test_time_flip or not (front := study.front()):
+    if not now.spec.test_time_flip or not now.front:
         return []
-    trials = study.trials()
-    attributes = [trials[point.trial].user_attrs for point in front]
+    attributes = [trial.user_attrs for trial in now.front_trials]
     seconds = [each["eval_seconds"] / each[records.PIPELINE]["epochs"] for each in attributes]
     return [
         "Accuracies are those of each image and its mirror image together (test_time_flip): "
@@ -103,20 +129,26 @@ def _point(trial: FrozenTrial) -> dict[str, object]:
         "val_accuracy": trial.values[1],
         "params": trial.params,
         "pipeline": trial.user_attrs[records.PIPELINE],
+        "balanced_accuracy": trial.user_attrs["balanced_accuracy"],
         "noisy": trial.user_attrs.get(records.NOISY),
     }
 
 
-def _row(trial: FrozenTrial, baseline: FrozenTrial | None) -> list[str]:
-    seconds, accuracy = trial.values
+def _cells(trial: FrozenTrial, now: Snapshot) -> dict[str, str]:
+    """A row of the table, by column."""
+    (seconds, accuracy), baseline = trial.values, now.baseline
     mark = MARK if trial.user_attrs.get(records.NOISY) else ""
-    against = ["", "", ""]
+    other = "balanced" if now.spec.metric == "plain" else "plain"
+    cells = {
+        "trial": str(trial.number),
+        "seconds": f"{mark}{seconds:.2f}",
+        "accuracy": f"{accuracy:.2%}",
+        other: f"{trial.user_attrs[OTHER[other]]:.2%}",
+    }
     if baseline is not None:
         is_claim = not (mark or baseline.user_attrs.get(records.NOISY))
         kept = trial.user_attrs["inference_flops"] / baseline.user_attrs["inference_flops"]
-        against = [
-            f"{baseline.values[0] / seconds:.2f}x" if is_claim else "",
-            f"{100 * (accuracy - baseline.values[1]):+.2f}",
-            f"{kept:.0%}",
-        ]
-    return [str(trial.number), f"{mark}{seconds:.2f}", f"{accuracy:.2%}", *against, records.in_words(trial)]
+        cells["speed-up"] = f"{baseline.values[0] / seconds:.2f}x" if is_claim else ""
+        cells["difference"] = f"{100 * (accuracy - baseline.values[1]):+.2f}"
+        cells["FLOPs"] = f"{kept:.0%}"
+    return cells | {"pipeline": records.in_words(trial)}

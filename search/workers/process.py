@@ -6,16 +6,12 @@ never runs ahead of the decisions about it. `search.workers.template` is the oth
 
 from __future__ import annotations
 
-import json
-import multiprocessing
-import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import suppress
 from math import inf
-from multiprocessing.connection import wait
 from pathlib import Path
 from typing import NoReturn
 
@@ -23,13 +19,13 @@ from objectives.errors import DataError, DeviceError, DeviceLost
 from objectives.pipeline import Pipeline, Reading, Report
 from objectives.task import Seeds
 from search.errors import StorageError
+from search.workers.pair import END, Pair
 from search.workers.seam import Halted, Preparation, TrialFault, WorkerLost
-from search.workers.template import INTERRUPTIONS, Message, serve
+from search.workers.template import Message
 from search.workers.watchdog import Watchdog
 
 TICK = 0.5  # seconds between two looks at the clock while a worker is silent
 GRACE = 2.0  # seconds from TERM to KILL
-END = 10.0  # seconds for a process to be gone: a GPU context takes a while
 EXPORT = 600.0  # seconds for a network to reach the disk, for number formats or the reference workload to be timed
 ENDED = (TrialFault, DeviceLost, WorkerLost, DataError, DeviceError, StorageError, Halted)
 
@@ -50,13 +46,12 @@ class WorkerProcess:
         self._preparation, self._watchdog, self._fresh = preparation, watchdog or Watchdog(), fresh
         self._halted = threading.Event()
         self._n_commands = 0
-        self._worker: int | None = None  # a pidfd: a number may belong to somebody else by the time of a signal
-        self._start()
+        self._pair = Pair(preparation)
 
     @property
     def pids(self) -> tuple[int, ...]:
         """The processes of this objective: the template, and the worker where there is one."""
-        return tuple(pid for pid in (self._template.pid, self._worker_pid) if pid is not None)
+        return self._pair.pids
 
     def facts(self) -> dict[str, object]:
         answer: dict[str, object] = self._command("facts")["facts"]  # a folder of images may take long to decode
@@ -67,8 +62,8 @@ class WorkerProcess:
         return answer
 
     def reports(self, pipeline: Pipeline, seeds: Seeds) -> Generator[Report]:
-        if self._fresh:
-            self._end_worker()
+        if self._fresh and not self._pair.end_worker():
+            self._replace()
         self._n_commands += 1
         yield from dialogue(self._ask, self._watchdog, pipeline, seeds)
 
@@ -80,36 +75,18 @@ class WorkerProcess:
 
     def halt(self) -> None:
         self._halted.set()
-        self._signal(signal.SIGKILL)
+        self._pair.signal(signal.SIGKILL)
 
     def ready(self) -> bool:
         return True
 
     def close(self) -> None:
         """Ends the processes; a training in flight is abandoned."""
-        self._signal(signal.SIGKILL)
-        self._connection.close()
-        self._template.kill()
-        self._template.join()
-        self._forget_worker()
-
-    def _start(self) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._connection, theirs = context.Pipe()
-        self._template = context.Process(
-            target=serve, args=(theirs, self._preparation), daemon=True, name="frontrunner-template"
-        )
-        self._worker_pid: int | None = None
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTIONS)  # inherited: until the template ignores them
-        try:
-            self._template.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        theirs.close()
+        self._pair.close()
 
     def _replace(self) -> None:
-        self.close()
-        self._start()
+        self._pair.close()
+        self._pair = Pair(self._preparation)
 
     def _command(self, what: str, patience: float = inf, **words: object) -> Message:
         """The worker's answer to a command of its own."""
@@ -126,13 +103,10 @@ class WorkerProcess:
             Halted: `halt` was called.
         """
         try:
-            while self._connection.poll():  # a worker that died between two trainings
-                self._received()
-            self._connection.send_bytes(json.dumps({**message, "id": self._n_commands}).encode())
+            self._pair.send({**message, "id": self._n_commands})
             answer = self._answer(patience)
         except (EOFError, OSError, ValueError):  # the template died, or somebody died while writing
-            self._template.join(END)
-            code = self._template.exitcode
+            code = self._pair.exit_code()
             self._replace()
             self._check_halted(code)
             raise TrialFault("crash", f"the worker process died ({cause(code)})") from None
@@ -143,7 +117,7 @@ class WorkerProcess:
             self._check_halted(answer["died"])
             raise TrialFault("crash", f"the worker process died ({cause(answer['died'])})")
         if "error" in answer:
-            self._await_end(END)
+            self._pair.await_end(END)
             raise_told(answer)
         return answer
 
@@ -160,8 +134,8 @@ class WorkerProcess:
         silence = 0.0
         while not self._halted.is_set():
             before = time.monotonic()
-            if wait([self._connection, self._template.sentinel], timeout=min(TICK, patience)):
-                message = self._received()
+            if self._pair.wait(min(TICK, patience)):
+                message = self._pair.received()
                 if message.get("id") == self._n_commands or "died" in message:
                     return message
             silence += min(time.monotonic() - before, 2 * TICK)
@@ -169,46 +143,10 @@ class WorkerProcess:
                 return None
         raise Halted
 
-    def _received(self) -> Message:
-        message: Message = json.loads(self._connection.recv_bytes())
-        if "worker" in message:
-            self._forget_worker()
-            with suppress(OSError):
-                self._worker, self._worker_pid = os.pidfd_open(message["worker"]), message["worker"]
-        elif "died" in message:
-            self._forget_worker()
-        return message
-
-    def _forget_worker(self) -> None:
-        descriptor, self._worker, self._worker_pid = self._worker, None, None
-        if descriptor is not None:
-            os.close(descriptor)
-
     def _end_hung_worker(self) -> None:
-        self._signal(signal.SIGTERM)
-        if not self._await_end(GRACE):
-            self._end_worker()
-
-    def _end_worker(self) -> None:
-        """Ends the worker, where there is one; the next message starts another."""
-        if self._worker is not None:
-            self._signal(signal.SIGKILL)
-            if not self._await_end(END):
-                self._replace()  # it is stuck in a driver: a fresh template has nothing to do with it
-
-    def _await_end(self, seconds: float) -> bool:
-        """Whether the worker was gone within the time."""
-        deadline = time.monotonic() + seconds
-        with suppress(EOFError, OSError, ValueError):
-            while self._connection.poll(max(0.0, deadline - time.monotonic())):
-                if "died" in self._received():
-                    return True
-        return False
-
-    def _signal(self, number: signal.Signals) -> None:
-        if (worker := self._worker) is not None:
-            with suppress(OSError):  # it is gone
-                signal.pidfd_send_signal(worker, number)
+        self._pair.signal(signal.SIGTERM)
+        if not self._pair.await_end(GRACE) and not self._pair.end_worker():
+            self._replace()
 
 
 def dialogue(

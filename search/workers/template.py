@@ -25,10 +25,10 @@ from objectives.errors import DataError, DeviceError, DeviceLost
 from objectives.pipeline import Pipeline
 from objectives.task import Seeds
 from search.errors import StorageError
+from search.host.interruptions import INTERRUPTIONS
 from search.host.places import RUN_DIRECTORY
 from search.workers.seam import Objective, Opening, Preparation, TrialFault
 
-INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 COMMAND = "trains-"  # and the number of the parent: what /proc/PID/comm says
 _PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 # In the words of the CPU's allocator, of C++, of the kernel, and of oneDNN without room for the code of a convolution;
@@ -183,9 +183,9 @@ def strays() -> list[int]:
     ours = os.environ.get(RUN_DIRECTORY, "")
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            name, stat = (folder / "comm").read_text().strip(), (folder / "stat").read_text()
-            parent = stat.rpartition(")")[2].split()[1]
-            is_stray = name.startswith(COMMAND) and name.removeprefix(COMMAND) != parent
+            name, stat = (folder / "comm").read_bytes().strip(), (folder / "stat").read_bytes()  # of any encoding
+            parent = stat.rpartition(b")")[2].split()[1]
+            is_stray = name.startswith(COMMAND.encode()) and name.removeprefix(COMMAND.encode()) != parent
             if is_stray and folder.stat().st_uid == os.getuid() and _run_directory(folder) == ours:
                 found.append(int(folder.name))
     return found

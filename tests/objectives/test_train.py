@@ -5,18 +5,24 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
 from sklearn.metrics import accuracy_score, recall_score
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from objectives.data.augment import Augmentation, Batches, Normalisation
 from objectives.data.dataset import Dataset, Images, load
+from objectives.device.clock import CHARGED, Activity, Clock
 from objectives.device.formats import FORMATS
+from objectives.evaluation import evaluate
+from objectives.feasibility import full_architecture
 from objectives.networks import flops
 from objectives.networks.architecture import build
 from objectives.networks.resnet import ResNet
@@ -24,6 +30,7 @@ from objectives.networks.trainee import Trainee
 from objectives.pipeline import Pipeline, Report
 from objectives.state import Schedule, Step, TrainState
 from objectives.strategies.base import Strategy
+from objectives.strategies.data_fraction import DataFraction
 from objectives.strategies.ema import Ema
 from objectives.strategies.progressive_resolution import ProgressiveResolution
 from objectives.task import DataSpec, Seeds, Task
@@ -31,8 +38,6 @@ from objectives.train import (
     WARM_UP_STEPS,
     Trained,
     augmentation,
-    evaluate,
-    full_architecture,
     starting_state,
     train,
     warm_up,
@@ -76,7 +81,7 @@ def test_training_yields_a_report_per_epoch_with_rising_seconds_the_last_of_whic
     for one, next_one in pairwise(reports):
         assert 0 < one.train_seconds < next_one.train_seconds
         assert 0 < one.eval_seconds < next_one.eval_seconds
-        assert 0 < one.process_seconds < next_one.process_seconds
+        assert 0 < one.wall_seconds < next_one.wall_seconds
     for report in reports:
         assert not report.diverged
         assert report.settled
@@ -90,8 +95,8 @@ def test_the_network_returned_has_the_last_accuracy(digits: Dataset, number_form
     reports, trained = finish(pipeline, digits)
     assert trained.pipeline == pipeline
     assert not trained.model.training
-    found = evaluate(trained.model, digits.val, Normalisation(digits, CPU), FORMATS[number_format])
-    assert found == (reports[-1].accuracy, reports[-1].balanced_accuracy)
+    found = evaluate(trained.model, digits.val, Normalisation(digits, CPU), FORMATS[number_format], batch_size=50)
+    assert (found.accuracy, found.balanced_accuracy) == (reports[-1].accuracy, reports[-1].balanced_accuracy)
 
 
 def test_training_learns_digits() -> None:
@@ -198,7 +203,14 @@ def test_interleaved_trainings_are_those_run_alone(digits: Dataset) -> None:
 
 # --- the clock --------------------------------------------------------------------------------------------------------
 
-SLEEP_SECONDS = 0.4  # fifty times what two epochs of `hundred` take, so that a busy machine does not matter
+WORK_SECONDS = 0.2  # of the processor: twenty-five times what two epochs of `hundred` take
+
+
+def work(seconds: float = WORK_SECONDS) -> None:
+    """Keeps the processor busy for so much of its time."""
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
 
 
 @pytest.fixture
@@ -210,26 +222,28 @@ def hundred(digits: Dataset) -> Dataset:
 
 def test_what_the_consumer_does_between_two_reports_is_not_on_the_clock(hundred: Dataset) -> None:
     for report in train(QUICK, TASK, hundred, SEEDS):
-        time.sleep(SLEEP_SECONDS / 2)
+        work()
         last = report
-    assert last.train_seconds + last.eval_seconds < SLEEP_SECONDS
+    assert last.train_seconds + last.eval_seconds < WORK_SECONDS
 
 
 Hook = Literal["begin", "between_epochs", "bound", "batch", "after_step", "deployed"]
 
 
 @dataclass(frozen=True)
-class Sleep(Strategy):
+class Works(Strategy):
     """Takes its time in one hook, once: in the `nth` call."""
 
     hook: Hook
     nth: int = 1
+    waits: float = 0.0  # seconds, rather than to work
     calls: dict[str, int] = field(default_factory=lambda: defaultdict(int), compare=False)
 
     def _called(self, hook: Hook) -> None:
         self.calls[hook] += 1
         if hook == self.hook and self.calls[hook] == self.nth:
-            time.sleep(SLEEP_SECONDS)
+            time.sleep(self.waits)
+            work(0.0 if self.waits else WORK_SECONDS)
 
     def begin(self, state: TrainState, x: Tensor, y: Tensor) -> TrainState:
         self._called("begin")
@@ -256,26 +270,77 @@ class Sleep(Strategy):
 
 
 @pytest.mark.parametrize(
-    ("sleep", "charged", "evaluation"),
+    ("works", "charged", "evaluation"),
     [
-        pytest.param(Sleep("begin", 1), False, False, id="calibration while warming up"),
-        pytest.param(Sleep("bound", 1), False, False, id="binding while warming up"),
-        pytest.param(Sleep("batch", WARM_UP_STEPS), False, False, id="the last warm-up step"),
-        pytest.param(Sleep("begin", 2), True, False, id="calibration"),
-        pytest.param(Sleep("bound", 2), True, False, id="binding"),
-        pytest.param(Sleep("batch", WARM_UP_STEPS + 1), True, False, id="the first step"),
-        pytest.param(Sleep("after_step", WARM_UP_STEPS + 1), True, False, id="averaging"),
-        pytest.param(Sleep("between_epochs"), True, False, id="a boundary"),
-        pytest.param(Sleep("deployed"), False, True, id="evaluation"),
+        pytest.param(Works("begin", 1), False, False, id="calibration while warming up"),
+        pytest.param(Works("bound", 1), False, False, id="binding while warming up"),
+        pytest.param(Works("batch", WARM_UP_STEPS), False, False, id="the last warm-up step"),
+        pytest.param(Works("begin", 2), True, False, id="calibration"),
+        pytest.param(Works("bound", 2), True, False, id="binding"),
+        pytest.param(Works("batch", WARM_UP_STEPS + 1), True, False, id="the first step"),
+        pytest.param(Works("after_step", WARM_UP_STEPS + 1), True, False, id="averaging"),
+        pytest.param(Works("between_epochs"), True, False, id="a boundary"),
+        pytest.param(Works("deployed"), False, True, id="evaluation"),
     ],
 )
 def test_the_clock_charges_training_and_neither_warm_up_nor_evaluation(
-    hundred: Dataset, sleep: Sleep, charged: bool, evaluation: bool
+    hundred: Dataset, works: Works, charged: bool, evaluation: bool
 ) -> None:
-    reports, _ = finish(replace(QUICK, strategies=(sleep,)), hundred)
-    assert sleep.calls[sleep.hook] >= sleep.nth
-    assert (reports[-1].train_seconds >= SLEEP_SECONDS) == charged
-    assert (reports[-1].eval_seconds >= SLEEP_SECONDS) == evaluation
+    reports, _ = finish(replace(QUICK, strategies=(works,)), hundred)
+    assert works.calls[works.hook] >= works.nth
+    assert (reports[-1].train_seconds >= WORK_SECONDS) == charged
+    assert reports[-1].wall_seconds >= WORK_SECONDS or not charged
+    assert (reports[-1].eval_seconds >= WORK_SECONDS) == evaluation
+
+
+def test_on_a_cpu_waiting_is_not_charged_but_is_on_the_wall(hundred: Dataset) -> None:
+    reports, _ = finish(replace(QUICK, strategies=(Works("after_step", WARM_UP_STEPS + 1, waits=0.1),)), hundred)
+    assert 0 < reports[-1].train_seconds <= reports[-1].wall_seconds - 0.099
+
+
+class Tables(TorchDispatchMode):
+    """Notes what is on the clock whenever images are padded into a table, and how many of them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__()
+        self.made: list[tuple[str | None, int]] = []
+        self.now: str | None = None
+        outer = self
+
+        class Noted(Clock):
+            @contextmanager
+            def span(self, activity: Activity) -> Iterator[None]:
+                outer.now = activity
+                with super().span(activity):
+                    yield
+                outer.now = None
+
+        monkeypatch.setattr("objectives.train.Clock", Noted)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.constant_pad_nd.default and args[0].dtype == torch.uint8 and args[0].ndim == 4:
+            self.made.append((self.now, len(args[0])))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ("strategies", "made"),
+    [
+        ((), [500]),
+        ((DataFraction(start=0.5, until=1.0),), [250]),
+        ((DataFraction(start=0.5, until=0.5),), [250, 500]),
+        ((DataFraction(start=1.0),), [500]),
+    ],
+    ids=repr,
+)
+def test_a_run_is_charged_for_each_table_of_images_that_it_trains_on_and_for_no_other(
+    strategies: tuple[Strategy, ...], made: list[int], digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = replace(QUICK, epochs=4, crop=True, strategies=strategies)
+    with Tables(monkeypatch) as tables:
+        finish(pipeline, digits)
+    assert [n for _, n in tables.made] == [50, *made]  # 50: the batch that is calibrated on
+    assert all(activity in CHARGED for activity, _ in tables.made)
 
 
 @pytest.mark.parametrize("number_format", ["fp32", "fp16"])
@@ -428,7 +493,8 @@ def test_accuracy_and_balanced_accuracy_are_those_of_scikit_learn(digits: Datase
     assert len(images.y) > 1000
     normalise = Normalisation(digits, CPU)
     predicted = trained.model(normalise(images.x)).argmax(1)
-    found = evaluate(trained.model, images, normalise, FORMATS["fp32"])
+    evaluation = evaluate(trained.model, images, normalise, FORMATS["fp32"], batch_size=50)
+    found = (evaluation.accuracy, evaluation.balanced_accuracy)
     recall = recall_score(images.y, predicted, labels=present, average="macro")
     assert found == pytest.approx((accuracy_score(images.y, predicted), recall))
     assert found[0] != pytest.approx(found[1], abs=1e-4)  # otherwise the images are not unbalanced

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+import shlex
+import signal
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,10 +13,12 @@ import pytest
 
 from objectives.pipeline import Pipeline, Reading, Report
 from objectives.task import Seeds
+from search.__main__ import main
 from search.database import storage
+from search.host.interruptions import INTERRUPTIONS
 from search.study import opening, spec
 from search.study.study import Study
-from tests.search.place import Place
+from tests.search.place import Done, Place
 
 TOML = """
 [data]
@@ -45,12 +49,41 @@ FACTS: dict[str, Any] = {
         "channels": 1,
         "n_classes": 10,
         "n_train": 200,
+        "n_val": 50,
         "flip": False,
+        "largest_share": 0.1,
     },
     "skipped": [],
     "warnings": [],
 }
 FORMATS = {"fp32": None, "tf32": "no GPU", "bf16": None, "fp16": "slow"}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def attentive() -> None:
+    """Interruptions reach the programs under test, also where the tests run in the background of a shell."""
+    for number in INTERRUPTIONS:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
+
+
+@pytest.fixture
+def command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Callable[[str], Done]]:
+    """Runs a command of the program in this process, in the folder of the test."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FRONTRUNNER_RUN_DIR", str(tmp_path / "run"))
+    monkeypatch.delenv("OPTUNA_STORAGE", raising=False)
+
+    def run(line: str) -> Done:
+        code = main(shlex.split(line))
+        return Done(code, *capsys.readouterr())
+
+    handlers = {number: signal.getsignal(number) for number in INTERRUPTIONS}
+    yield run
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture
@@ -92,9 +125,10 @@ class Scripted:
     exported: list[Path] = field(default_factory=list)
     trained: list[Pipeline] = field(default_factory=list)
     seeds: list[Seeds] = field(default_factory=list)
-    shares: Mapping[int, float] = field(default_factory=dict)  # number of a training: what it gets of its core
-    step_seconds: float = 1e-3  # of the reference workload
+    slow: Mapping[int, float] = field(default_factory=dict)  # number of a training: times that the ...
+    step_seconds: float = 1e-3  # ... reference workload takes after it, a step
     n_steps: list[int] = field(default_factory=list)  # of it, each time
+    balanced: float | None = None  # accuracy; the same as the plain one unless given
 
     def facts(self) -> dict[str, object]:
         return FACTS
@@ -106,12 +140,13 @@ class Scripted:
         self.trained.append(pipeline)
         self.seeds.append(seeds)
         number = len(self.trained) - 1
-        script, share = self.trainings[number], self.shares.get(number, 1.0)
+        script = self.trainings[number]
         if isinstance(script, BaseException):
             yield report(1, pipeline.epochs, 1.0, 0.5)
             raise script
         for epoch, (seconds, accuracy) in enumerate(script, start=1):
-            yield report(epoch, len(script), seconds, accuracy, process_seconds=seconds * share)
+            balanced = accuracy if self.balanced is None else self.balanced
+            yield report(epoch, len(script), seconds, accuracy, balanced_accuracy=balanced)
 
     def export(self, folder: Path, about: Mapping[str, object]) -> None:
         folder.mkdir(parents=True)
@@ -119,7 +154,7 @@ class Scripted:
 
     def reference(self, n_steps: int) -> Reading:
         self.n_steps.append(n_steps)
-        return Reading(self.step_seconds)
+        return Reading(self.step_seconds * self.slow.get(len(self.trained) - 1, 1.0))
 
     def halt(self) -> None:
         pass
@@ -139,7 +174,7 @@ def report(epoch: int, epochs: int, seconds: float, accuracy: float, **changes: 
         "settled": True,
         "loss": 1.0,
         "diverged": False,
-        "process_seconds": seconds,
+        "wall_seconds": seconds,
         "boundary_seconds": 0.0,
         "eval_seconds": 0.1,
         "train_flops": 1e9,
@@ -147,6 +182,7 @@ def report(epoch: int, epochs: int, seconds: float, accuracy: float, **changes: 
         "full_flops": 2e6,
         "n_parameters": 1000,
         "peak_memory": 2**20,
+        "eval_peak_memory": 2**20,
         "skipped_steps": 0,
     }
     return Report(**(values | changes))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 from search.study import records
 
 REPOSITORY = Path(__file__).parents[2]
+START = 'exec "$@"'  # in words of a shell, how a command is started
 
 
 @dataclass(frozen=True)
@@ -43,19 +45,21 @@ class Place:
         plain = {"faults": {str(number): fault for number, fault in (faults or {}).items()}, **settings}
         (self.folder / "script.json").write_text(json.dumps(plain))
 
-    def run(self, *words: str, module: str = "tests.search.program", **environment: str) -> Done:
+    def run(self, *words: str, module: str = "tests.search.program", shell: str = START, **environment: str) -> Done:
         """The command, run to its end."""
-        with self.started(*words, module=module, **environment) as process:
+        with self.started(*words, module=module, shell=shell, **environment) as process:
             out, err = process.communicate(timeout=120)
         assert "Traceback" not in err, err
         return Done(process.returncode, out, err)
 
     @contextmanager
     def started(
-        self, *words: str, module: str = "tests.search.program", **environment: str
+        self, *words: str, module: str = "tests.search.program", shell: str = START, **environment: str
     ) -> Iterator[subprocess.Popen[str]]:
-        """The command at work, in a process group of its own."""
+        """The command at work, in a process group of its own; `shell` has it as `"$@"`."""
         command = [sys.executable, "-W", "error", "-m", module, *words]
+        if shell != START:
+            command = ["sh", "-c", shell, "sh", *command]
         path = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
         ours = {
             **{"PYTHONPATH": path, "FRONTRUNNER_RUN_DIR": str(self.folder / "run")},
@@ -120,6 +124,9 @@ def check_whole(trials: Sequence[FrozenTrial], n: int) -> None:
         first = trials[records.first(repeat)]
         assert (repeat.params, repeat.user_attrs[records.SEED_TRIAL]) == (first.params, seed(first))
         assert repeat.values is None or repeat.values[1] == first.values[1]
+    seconds = [(records.is_repeat(t), points[-1].train_seconds) for t in trials if (points := records.curve(t))]
+    again = sum(each for is_repeat, each in seconds if is_repeat)
+    assert again <= 0.1 * sum(each for _, each in seconds if each < math.inf), "repeats took too long"
     counted = [t for t in counted if not records.is_repeat(t)]
     seeds = [seed(t) for t in counted]
     assert len(set(seeds)) == len(seeds), "two trials have one seed"

@@ -29,7 +29,7 @@ FACTS: dict[str, Any] = {
     "timing_version": 1,
     "data": {
         **{"name": "digits", "content": "c", "split": "s", "size": 8, "channels": 1, "n_classes": 10},
-        **{"n_train": 200, "n_val": 50, "flip": False},
+        **{"n_train": 200, "n_val": 50, "flip": False, "largest_share": 0.1},
     },
     "skipped": [],
     "warnings": [],
@@ -48,8 +48,8 @@ class Script:
     lost: int = 0  # openings of the device that fail after it was lost
     weights: int = 100_000  # bytes of an exported network
     mounts: str | None = None  # the text of /proc/mounts
-    shares: Mapping[str, float] = field(default_factory=dict)  # number of a training: what it gets of its core
-    slow: Mapping[str, float] = field(default_factory=dict)  # ...: times that the reference workload takes after it
+    slow: Mapping[str, float] = field(default_factory=dict)  # number of a training: times that it takes, and ...
+    # ... the reference workload after it
     models: tuple[str, ...] = ("a scripted device",)  # of the workers, in the order in which they get ready
     room: float = 60.0  # seconds for a cluster to have room
 
@@ -99,12 +99,12 @@ class ScriptedObjective:
 
     def reports(self, pipeline: Pipeline, seeds: Seeds) -> Generator[Report]:
         self.training = str(count("trainings"))
-        fault, share = self.script.faults.get(self.training), self.script.shares.get(self.training, 1.0)
+        fault, slow = self.script.faults.get(self.training), self.script.slow.get(self.training, 1.0)
         for epoch, (seconds, accuracy) in enumerate(curve(pipeline, seeds), start=1):
             time.sleep(self.script.pause)
             if epoch == 2 and fault is not None:
                 seconds = befall(fault, seconds)
-            yield report(epoch, pipeline.epochs, seconds / share, accuracy, process_seconds=seconds)
+            yield report(epoch, pipeline.epochs, seconds * slow, accuracy)
 
     def export(self, folder: Path, about: Mapping[str, object]) -> None:
         if self.script.faults.get("export") == str(count("exports")):
@@ -146,12 +146,18 @@ def befall(fault: str, seconds: float) -> float:
     return seconds
 
 
-def report(epoch: int, epochs: int, seconds: float, accuracy: float, process_seconds: float) -> Report:
+def report(epoch: int, epochs: int, seconds: float, accuracy: float) -> Report:
     return Report(
         **{"epoch": epoch, "epochs": epochs, "train_seconds": seconds, "accuracy": accuracy, "settled": True},
-        **{"balanced_accuracy": accuracy, "loss": 1.0, "diverged": False, "process_seconds": process_seconds},
+        **{"balanced_accuracy": accuracy, "loss": 1.0, "diverged": False, "wall_seconds": seconds},
         **{"boundary_seconds": 0.0, "eval_seconds": 0.1, "train_flops": 1e9, "inference_flops": 1e6},
-        **{"full_flops": 2e6, "n_parameters": 1000, "peak_memory": 2**20, "skipped_steps": 0},
+        **{
+            "full_flops": 2e6,
+            "n_parameters": 1000,
+            "peak_memory": 2**20,
+            "eval_peak_memory": 2**20,
+            "skipped_steps": 0,
+        },
     )
 
 

@@ -24,15 +24,16 @@ from threading import Thread
 import optuna
 
 from objectives.task import Seeds
-from search.pareto.front import front
-from search.study import records, repeats
+from search.study import opening, records, repeats
 from tests.search.conftest import TOML
 from tests.search.place import Place, check_whole, is_gone
-from tests.search.program import curve
+from tests.search.program import FACTS, curve
 
 FAULTS = ("kill_program", "out_of_memory", "SIGSEGV", "SIGKILL", "inf", "hang", "stop", "device_lost", "device_lost")
 N_TRIALS = 40
-DISTURBED = {str(number): 0.5 for number in (0, 1, 6, 7, 8, *range(20, 60, 3))}  # trainings, and their share of a core
+LIMIT = 2  # repeats of a trial
+FLOOR = opening.default_floor("plain", FACTS["data"])
+DISTURBED = {str(number): 2.0 for number in (0, 1, 6, 7, 8, *range(20, 60, 3))}  # trainings, and times that they take
 WORDS = ("--study", "tiny", "-v", "--device", "cpu:2", "--sampler", "random")
 FINISHED = re.compile(r"^  trial (\d+): ([\d.]+)% after ([\d.]+) s$")
 
@@ -60,7 +61,7 @@ class Soak:
 
     def __init__(self, folder: Path, draw: random.Random) -> None:
         (folder / "studies").mkdir()
-        (folder / "studies" / "tiny.toml").write_text(TOML.replace("repeats = 0", "repeats = 2"))
+        (folder / "studies" / "tiny.toml").write_text(TOML.replace("repeats = 0", f"repeats = {LIMIT}"))
         self.place, self._draw = Place(folder), draw
         self._acknowledged: dict[int, tuple[str, str]] = {}  # trial: accuracy and seconds as they were printed
         self._pids: set[int] = set()
@@ -74,7 +75,7 @@ class Soak:
     def scheduled(self) -> int:
         """One fault of each kind; how often the program was started."""
         places = self._draw.sample(range(2, N_TRIALS), len(FAULTS))
-        self.place.script(dict(zip(places, FAULTS, strict=True)), pause=0.02, hang=2.0, busy=10.0, shares=DISTURBED)
+        self.place.script(dict(zip(places, FAULTS, strict=True)), pause=0.02, hang=2.0, busy=10.0, slow=DISTURBED)
         others = [self._lock_the_database, self._interrupt]
         starts, code = 0, None
         while code != 0:
@@ -102,7 +103,7 @@ class Soak:
         """What must hold in the end; the number of trials, retries and lost ones included."""
         trials = self.place.trials()
         check_whole(trials, self._n_trials)
-        assert not repeats.due(trials, 0.2, 2), "a disturbed trial was not timed again"
+        assert not repeats.pending(trials, FLOOR, LIMIT), "a disturbed trial was not timed again"
         for number, (accuracy, seconds) in self._acknowledged.items():
             told = trials[number].values
             assert told is not None, f"trial {number} was acknowledged and is lost"
@@ -110,11 +111,13 @@ class Soak:
         for trial in filter(records.is_finished_run, trials):
             seeds = Seeds.of(0, trial.user_attrs.get(records.SEED_TRIAL, trial.number))
             seconds, accuracy = curve(records.pipeline(trial), seeds)[-1]
-            share = 0.5 if trial.user_attrs.get(records.NOISY) else 1.0
-            assert trial.values == [seconds / share, accuracy], f"trial {trial.number} is not its curve"
-        recomputed = front(records.outcomes(trials, 0.2))
-        kept = {path.name for path in (self.place.folder / "studies" / "artifacts" / "tiny").glob("trial-*")}
-        assert kept == {f"trial-{point.trial:05d}" for point in recomputed}, "networks are not those of the front"
+            slow = 2.0 if trial.user_attrs.get(records.NOISY) else 1.0
+            assert trial.values == [seconds * slow, accuracy], f"trial {trial.number} is not its curve"
+        networks = {path.name for path in (self.place.folder / "studies" / "artifacts" / "tiny").glob("trial-*")}
+        missing = {f"trial-{point.trial:05d}" for point in records.pareto_front(trials, FLOOR)} - networks
+        assert not missing, "networks of the front are missing"
+        more = networks - {f"trial-{number:05d}" for number in repeats.kept(trials, FLOOR, LIMIT)}
+        assert not more, "networks are kept that no repeat can bring back to the front"
         assert all(is_gone(pid) for pid in self._pids), "a process was left behind"
         left = [path for path in self.place.folder.rglob("*") if "partial" in path.name or path.parent.name == "untold"]
         assert not left, f"files were left behind: {left}"

@@ -63,6 +63,7 @@ def test_a_program_that_is_killed_loses_one_trial_which_is_tried_again(place: Pl
     check_whole(trials, 7)
 
 
+@pytest.mark.long
 def test_seconds_of_a_trial_that_was_interrupted_are_those_of_one_training(place: Place) -> None:
     place.script(pause=0.3)
     with place.started(*STUDY, "-v") as process:
@@ -78,6 +79,7 @@ def test_seconds_of_a_trial_that_was_interrupted_are_those_of_one_training(place
     assert whole == pytest.approx([whole[0]] * 3, rel=1e-3)
 
 
+@pytest.mark.long
 def test_a_worker_that_dies_while_it_exports_has_its_trial_tried_again(place: Place) -> None:
     place.script({"export": "0"})
     assert place.run(*STUDY).code == 0
@@ -93,6 +95,7 @@ def test_a_place_that_cannot_be_written_is_said_in_one_line(place: Place) -> Non
     assert "cannot be written" in done.err
 
 
+@pytest.mark.long
 def test_three_crashes_in_a_row_end_the_run_with_advice(place: Place) -> None:
     place.script({0: "SIGSEGV", 1: "SIGSEGV", 2: "SIGSEGV"})
     done = place.run(*STUDY)
@@ -101,6 +104,7 @@ def test_three_crashes_in_a_row_end_the_run_with_advice(place: Place) -> None:
     assert "--in-process" in done.err
 
 
+@pytest.mark.long
 def test_a_device_that_stays_lost_ends_the_run_and_its_trial_waits(place: Place) -> None:
     place.script({0: "device_lost"}, lost=2)
     done = place.run(*STUDY)
@@ -112,12 +116,14 @@ def test_a_device_that_stays_lost_ends_the_run_and_its_trial_waits(place: Place)
     check_whole(place.trials(), 7)
 
 
+@pytest.mark.long
 def test_a_device_that_comes_back_on_the_second_probe_goes_on(place: Place) -> None:
     place.script({0: "device_lost"}, lost=1)
     assert place.run(*STUDY).code == 0
     assert place.reasons() == ["complete"] * 7
 
 
+@pytest.mark.long
 def test_a_pipeline_under_which_the_device_fails_each_time_is_given_up(place: Place) -> None:
     place.script(dict.fromkeys(range(4), "device_lost"))
     assert place.run(*STUDY).code == 0
@@ -125,6 +131,7 @@ def test_a_pipeline_under_which_the_device_fails_each_time_is_given_up(place: Pl
     assert "the device failed under each of 4 tries" in place.trials()[0].user_attrs[records.MESSAGE]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_first_signal_puts_the_trial_back_and_says_how_to_go_on(number: signal.Signals, place: Place) -> None:
     place.script(pause=0.3)
@@ -157,6 +164,7 @@ def test_a_second_signal_ends_the_run_at_once_and_leaves_no_process(place: Place
     check_whole(place.trials(), 7)
 
 
+@pytest.mark.long
 def test_children_die_with_their_parent(place: Place) -> None:
     place.script({0: "hang"}, hang=60)
     with place.started(*STUDY, "-v") as process:
@@ -167,6 +175,7 @@ def test_children_die_with_their_parent(place: Place) -> None:
     assert all(is_gone(pid) for pid in children)
 
 
+@pytest.mark.long
 def test_a_database_that_is_locked_for_a_while_is_waited_for(place: Place) -> None:
     place.script(pause=0.2, busy=2)  # less than the lock is held: the tries count
     with place.started(*STUDY, "-v") as process:
@@ -178,6 +187,7 @@ def test_a_database_that_is_locked_for_a_while_is_waited_for(place: Place) -> No
     check_whole(place.trials(), 7)
 
 
+@pytest.mark.long
 def test_a_result_that_the_database_does_not_take_is_kept_and_told_later(place: Place) -> None:
     place.script(pause=0.2, busy=0.2, tell=0.5)
     with place.started(*STUDY, "-v") as process:
@@ -194,6 +204,7 @@ def test_a_result_that_the_database_does_not_take_is_kept_and_told_later(place: 
     check_whole(place.trials(), 7)
 
 
+@pytest.mark.long
 def test_a_trial_that_was_given_up_while_its_owner_slept_keeps_its_late_result(place: Place) -> None:
     place.script(pause=0.2)
     with place.started(*STUDY, "-v") as process:
@@ -211,6 +222,7 @@ def test_a_trial_that_was_given_up_while_its_owner_slept_keeps_its_late_result(p
     assert not [r for r in place.reasons() if r in ("running", "waiting")]
 
 
+@pytest.mark.long
 def test_a_whole_group_that_was_suspended_is_not_taken_for_hung(place: Place) -> None:
     place.script(pause=0.3, hang=1.5)
     with place.started(*STUDY, "-v") as process:
@@ -227,6 +239,7 @@ def test_a_whole_group_that_was_suspended_is_not_taken_for_hung(place: Place) ->
     assert place.reasons() == ["complete"] * 7
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("limit", "where"), [(100_000, "studies/optuna.db"), (4_000_000, "studies/artifacts/tiny/.trial-")]
 )
@@ -274,6 +287,7 @@ def test_a_database_that_is_damaged_or_foreign_is_said_in_one_line(damage: str, 
     assert place.database.read_bytes() == broken
 
 
+@pytest.mark.long
 def test_front_networks_only_are_kept_and_no_temporary_file(place: Place) -> None:
     place.script({5: "SIGKILL", 11: "out_of_memory", 17: "inf"})
     assert place.run(*STUDY, "--n-trials", "50", "-q", "--sampler", "random").code == 0
@@ -284,6 +298,7 @@ def test_front_networks_only_are_kept_and_no_temporary_file(place: Place) -> Non
     assert not list(place.folder.rglob("*.partial"))
 
 
+@pytest.mark.long
 def test_eight_runs_that_start_at_once_all_live_and_draw_differently(place: Place) -> None:
     place.script(pause=0.05)
     words = (*STUDY, "-q", "--sampler", "random", "--device", "cpu", "--workers", "8", "--n-trials", "24")
@@ -312,6 +327,7 @@ def test_a_device_is_held_by_one_run_of_any_study_which_is_named(place: Place) -
     assert f"process {process.pid} on cpu:0 (study 'tiny')" in other.err
 
 
+@pytest.mark.long
 def test_two_workers_of_one_run_share_a_study_that_remembers_how_many_they_were(place: Place) -> None:
     place.script({3: "SIGKILL", 6: "hang"}, pause=0.05)
     done = place.run(*STUDY, "--device", "cpu:2", "--n-trials", "12")
@@ -322,6 +338,7 @@ def test_two_workers_of_one_run_share_a_study_that_remembers_how_many_they_were(
     assert "workers was 2, is 1" in alone.err
 
 
+@pytest.mark.long
 def test_another_device_is_refused_before_a_trial_is_asked_for(place: Place) -> None:
     assert place.run(*STUDY, "--n-trials", "2").code == 0
     place.script(models=["another scripted device"])

@@ -14,7 +14,8 @@ from objectives.task import Seeds
 from search import trial
 from search.crew import Crew
 from search.study import records
-from search.study.study import MAX_RETRIES, Study
+from search.study.recovery import MAX_RETRIES
+from search.study.study import Study
 from search.views.display import Display
 from search.workers.seam import TrialFault, WorkerLost
 from tests.search.conftest import Scripted, report
@@ -40,7 +41,7 @@ def test_a_finished_training_is_a_point_with_its_curve_and_its_network(new_study
     assert [(p.epoch, p.train_seconds, p.accuracy) for p in records.curve(done)] == [
         (e, seconds, accuracy) for e, (seconds, accuracy) in enumerate(GOOD, 1)
     ]
-    assert objective.exported == [study.artifact(0)]
+    assert objective.exported == [study.networks.of(0)]
     assert records.pipeline(done) == objective.trained[0]
     assert {"train_flops", "inference_flops", "n_parameters", "peak_memory_bytes"} <= set(done.user_attrs)
     assert study.optuna.best_trials[0].number == 0
@@ -71,7 +72,7 @@ def test_samplers_that_ignore_stopped_trials_are_told_a_violated_constraint(new_
     stopped = study.trials()[10]
     assert stopped.state == TrialState.COMPLETE
     assert max(stopped.constraints.values()) > 0
-    assert 10 not in {point.trial for point in study.front()} | {t.number for t in study.optuna.best_trials}
+    assert 10 not in {point.trial for point in study.snapshot().front} | {t.number for t in study.optuna.best_trials}
     assert records.n_counted(study.trials()) == 11
 
 
@@ -80,9 +81,9 @@ def test_a_result_below_the_floor_is_complete_but_never_on_the_front(new_study: 
     run_all(study, Scripted([[(0.1, 0.12)], GOOD]))
     collapsed = study.trials()[0]
     assert collapsed.state == TrialState.COMPLETE
-    assert [point.trial for point in study.front()] == [1]
+    assert [point.trial for point in study.snapshot().front] == [1]
     assert [t.number for t in study.optuna.best_trials] == [1]
-    assert not study.artifact(0).exists()
+    assert not study.networks.of(0).exists()
 
 
 @pytest.mark.parametrize("what", ["nan", "inf", "accuracy", "seconds"])
@@ -104,7 +105,7 @@ def test_an_impossible_report_ends_the_trial_as_diverged(what: str, new_study: C
     study = new_study()
     assert trial.run(study, study.ask(), Broken([]), Display(), NEVER)[1] == "diverged"
     assert study.trials()[0].state == TrialState.PRUNED
-    assert study.front() == ()
+    assert study.snapshot().front == ()
 
 
 def test_out_of_memory_is_recorded_counted_and_not_tried_again(new_study: Callable[..., Study]) -> None:
@@ -177,7 +178,7 @@ def test_a_trial_that_is_overtaken_by_the_deadline_goes_back_to_the_queue(new_st
 def test_networks_are_kept_for_the_front_only(new_study: Callable[..., Study]) -> None:
     study = new_study()
     run_all(study, Scripted([[(2.0, 0.5)], [(1.0, 0.6)], [(3.0, 0.55)], [(4.0, 0.7)]]))
-    assert sorted(p.name for p in study.artifacts.iterdir()) == [study.artifact(n).name for n in (1, 3)]
+    assert sorted(p.name for p in study.networks.folder.iterdir()) == [study.networks.of(n).name for n in (1, 3)]
 
 
 def test_the_balanced_accuracy_is_maximised_where_the_study_says_so(new_study: Callable[..., Study]) -> None:

@@ -14,6 +14,8 @@ from objectives.networks.resnet import ResNet
 from objectives.strategies.methods import lasso
 from objectives.strategies.methods.lasso import Exempt, Grouped
 
+Side = tuple[Grouped, str | None, int]  # a weight, the axis along one of its dimensions, that dimension
+
 
 class FlatGroups:
     """Every weight entry of a model with the number of its row group and of its column group.
@@ -25,9 +27,13 @@ class FlatGroups:
         self.model = model
         grouped = [group for group in lasso.grouped(model) if group.weight.requires_grad]
         self._weights = [group.weight for group in grouped]
-        sides = [self._numbered([(g, g.out_axis, 0) for g in grouped], exempt)]
-        sides.append(self._numbered([(g, g.in_axis, 1) for g in grouped], exempt))
-        self._rows, self._columns = sides
+        self._sides = [[(g, g.out_axis, 0) for g in grouped], [(g, g.in_axis, 1) for g in grouped]]
+        self._rows, self._columns = ((self._numbered(s), self._counted(s, exempt)) for s in self._sides)
+
+    def exempt_(self, exempt: Exempt) -> None:
+        """Changes which groups are exempt, in place: what was captured of this goes on."""
+        for side, (_, counted) in zip(self._sides, (self._rows, self._columns), strict=True):
+            counted.copy_(self._counted(side, exempt))
 
     def shrink_(self, amount: Tensor) -> None:
         """The proximal step of `lasso.shrink_`, in place: rows, then columns."""
@@ -50,10 +56,10 @@ class FlatGroups:
             total = total + ((norms + lasso.SMOOTHING).sqrt() * counted).sum()
         return total * scale
 
-    def _numbered(self, sides: list[tuple[Grouped, str | None, int]], exempt: Exempt) -> tuple[Tensor, Tensor]:
-        """([entries] int64 number of each entry's group, [groups] 1 where the group counts, else 0)."""
-        numbers, counts, n_groups = [], [torch.zeros(1)], 1
-        for group, axis, dim in sides:
+    def _numbered(self, side: list[Side]) -> Tensor:
+        """[entries] int64 number of each entry's group."""
+        numbers, n_groups = [], 1
+        for group, axis, dim in side:
             weight = group.weight
             if axis is None:
                 number = torch.zeros(weight.shape, dtype=torch.int64)
@@ -61,11 +67,19 @@ class FlatGroups:
                 size = weight.shape[dim]
                 shape = [-1 if d == dim else 1 for d in range(weight.dim())]
                 number = (n_groups + torch.arange(size)).view(shape).expand(weight.shape)
-                counts.append(torch.ones(size) if axis not in exempt else (~exempt[axis]).float().cpu())
                 n_groups += size
             numbers.append(_in_memory_order(number.contiguous(memory_format=_layout(weight))))
+        return torch.cat(numbers).to(self._weights[0].device)
+
+    def _counted(self, side: list[Side], exempt: Exempt) -> Tensor:
+        """[groups] 1 where the group counts, else 0."""
         weight = self._weights[0]
-        return torch.cat(numbers).to(weight.device), torch.cat(counts).to(weight)
+        counts = [weight.new_zeros(1)]
+        for group, axis, dim in side:
+            if axis is not None:
+                size = group.weight.shape[dim]
+                counts.append(weight.new_ones(size) if axis not in exempt else (~exempt[axis]).to(weight))
+        return torch.cat(counts).detach()
 
 
 def _layout(weight: Tensor) -> torch.memory_format:

@@ -106,13 +106,14 @@ def dense_channels(model: ResNet, threshold: float) -> dict[str, Tensor]:
     """The channels of every axis in which some group has a weight of at least `threshold`: [channels] bool by label.
 
     The union over all producers and consumers of the axis: what is left out is dead at both ends, for the whole stage.
+    A frozen producer, such as a whitening stem, can never die and has no say: what nobody reads is dead.
     """
     dense: dict[str, Tensor] = {}
     for group in grouped(model):
         alive = group.weight.detach().abs()
         largest = alive.flatten(2).amax(2) if alive.dim() > 2 else alive
         for axis, dim in ((group.out_axis, 1), (group.in_axis, 0)):
-            if axis is not None:
+            if axis is not None and (dim == 0 or group.weight.requires_grad):
                 mask = largest.amax(dim) >= threshold
                 dense[axis] = dense[axis] | mask if axis in dense else mask
     return dense

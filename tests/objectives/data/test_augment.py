@@ -53,6 +53,18 @@ def test_an_epoch_shows_each_image_at_most_once_and_leaves_out_the_incomplete_ba
     assert seen == set(range(n))
 
 
+@pytest.mark.parametrize(
+    "augmentation",
+    [PLAIN, EVERYTHING, Augmentation(padding=1), Augmentation(flip=True, alternating=True), Augmentation(cutout=2)],
+)
+@pytest.mark.parametrize("batch_size", [3, 40])
+def test_the_first_batch_can_be_had_alone(augmentation: Augmentation, batch_size: int) -> None:
+    source = batches(numbered(20, channels=3), batch_size, augmentation)
+    for one, other in zip(source.first(), next(source.epoch(0)), strict=True):
+        assert torch.equal(one, other)
+        assert one.stride() == other.stride()
+
+
 def test_an_epoch_is_a_function_of_its_number_and_the_seeds_alone() -> None:
     dataset = numbered(20)
     source, fresh = (batches(dataset, 5, EVERYTHING) for _ in range(2))

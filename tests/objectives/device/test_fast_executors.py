@@ -55,6 +55,7 @@ def test_a_compiled_step_does_what_an_eager_one_does(case: Case, digits: Dataset
         torch.testing.assert_close(found[name], expected[name], rtol=2e-3, atol=2e-4)
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch, in the compiler's own imports
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs g++")
 def test_generated_code_learns_what_an_eager_step_does() -> None:

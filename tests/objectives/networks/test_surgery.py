@@ -20,7 +20,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from objectives.networks import flops
 from objectives.networks.architecture import Architecture, Stage, interior_axis, stage_axis
 from objectives.networks.resnet import Block, GhostBatchNorm, ResNet
-from objectives.networks.surgery import Index, drop_block, insert_block, reindex
+from objectives.networks.surgery import NEW, Index, drop_block, insert_block, reindex
 from objectives.networks.trainee import Shadow, Trainee
 from objectives.state import Step
 from objectives.strategies.ema import SHADOW, Ema
@@ -186,6 +186,15 @@ def repeats(trainee: Trainee) -> dict[str, Tensor]:
     return index
 
 
+def enlarged(trainee: Trainee) -> dict[str, Tensor]:
+    """Every channel of every axis once, and some new ones among them."""
+    index = {}
+    for label, size in trainee.model.architecture.axis_sizes().items():
+        channels = torch.cat([torch.arange(size), torch.full((int(torch.randint(4, ())),), NEW)])
+        index[label] = channels[torch.randperm(len(channels))]
+    return index
+
+
 def gathered(tensors: Mapping[str, Tensor], trainee: Trainee, index: Index) -> dict[str, Tensor]:
     """Plain selection of channels from tensors named like the model's, nothing shared."""
     found = {}
@@ -215,6 +224,7 @@ OPERATIONS: dict[str, Callable[[Trainee], Trainee]] = {
     "identity": lambda t: reindex(t, identity(t)),
     "prune": lambda t: reindex(t, subset(t)),
     "widen": lambda t: reindex(t, repeats(t)),
+    "enlarge": lambda t: reindex(t, enlarged(t)),
     "prune one axis": lambda t: reindex(t, {"stage0": torch.tensor([0, 2, 3])}),
     "insert first": lambda t: insert_block(t, 0, 0, 3, epoch=2),
     "insert last": lambda t: insert_block(t, 1, 3, 3, epoch=2),
@@ -401,6 +411,67 @@ def test_channels_of_unknown_birth_are_as_old_as_the_training() -> None:
     assert {label: epochs.tolist() for label, epochs in new.born.items()} == {"stage0": [0, 0, 3, 0]}
 
 
+@each_optimizer
+@settings(max_examples=15)
+@given(architectures, seeds)
+def test_new_channels_change_nothing_for_anyone_and_are_learned(
+    optimizer: str, architecture: Architecture, seed: int
+) -> None:
+    """Neither what the network computes, nor its averages, nor the gradients and the state of what was there."""
+    old = trainee_of(architecture, seed, optimizer)
+    index = enlarged(old)
+    new, (x, y) = reindex(old, index, epoch=99), images(architecture, 7)
+    assert_close(outputs(new.model, x), outputs(old.model, x))
+    assert_close(outputs(averaged(new), x), outputs(averaged(old), x))
+
+    back = {
+        label: (channels != NEW).nonzero().flatten()[channels[channels != NEW].argsort()]
+        for label, channels in index.items()
+    }
+    assert_equal(everything(replace(reindex(new, back), born=old.born)), everything(old))
+    found = gradients(new, x, y)
+    by_name = {name: found[parameter] for name, parameter in new.model.named_parameters()}
+    expected = gradients(old, x, y)
+    assert_close(gathered(by_name, new, back), {name: expected[p] for name, p in old.model.named_parameters()})
+
+    for label, channels in index.items():
+        assert (new.born[label][channels == NEW] == 99).all()
+        assert torch.equal(new.born[label][channels != NEW], old.born[label][channels[channels != NEW]])
+    if any((channels == NEW).any() for channels in index.values()):
+        before = new.model.head.weight.detach().clone()
+        step(step(new, x, y), x, y)
+        assert all(tensor.isfinite().all() for tensor in everything(new).values())
+        added = index[stage_axis(len(architecture.stages) - 1)] == NEW
+        assert not before[:, added].any()
+        assert new.model.head.weight[:, added].any() or not added.any() or not expected[old.model.head.weight].any()
+
+
+def test_new_channels_begin_as_in_a_new_network() -> None:
+    old = trainee_of(SMALL, 3, "adam")
+    index = {
+        label: torch.cat([torch.arange(size), torch.full((64,), NEW)]) for label, size in SMALL.axis_sizes().items()
+    }
+    new = reindex(old, index)
+    for name, labels in new.model.axes().items():
+        tensor = new.model.state_dict()[name]
+        if tensor.dim() == 4:
+            rows = tensor[-64:]
+            assert rows.std().item() == pytest.approx((2 / (len(tensor) * tensor[0, 0].numel())) ** 0.5, rel=0.1)
+            assert labels[1] is None or not tensor[:-64, -64:].any()
+        elif tensor.dim() == 1 and labels[0] is not None:
+            assert (tensor[-64:] == float(name.endswith(("weight", "var")))).all()
+    for name, parameter in new.model.named_parameters():
+        state = new.optimizer.state[parameter]
+        fresh = torch.ones_like(parameter, dtype=torch.bool)
+        old_part = tuple(slice(SMALL.axis_sizes()[label]) if label else slice(None) for label in new.model.axes()[name])
+        fresh[old_part] = False
+        assert not state["exp_avg"][fresh].any()
+        mean = state["exp_avg_sq"][old_part].mean()
+        torch.testing.assert_close(state["exp_avg_sq"][fresh], mean.expand(int(fresh.sum())))
+    for mask in new.shadows["mask"].tensors.values():
+        assert (mask[-64:] == 1).all()
+
+
 # --- pruning ----------------------------------------------------------------------------------------------------------
 
 
@@ -515,7 +586,7 @@ def test_a_pruned_and_grown_network_is_rebuilt_from_its_architecture_alone(
         ({"stage1.block1": [0]}, "there is no axis 'stage1.block1'"),  # a block without branch
         ({"stage0": []}, "axis stage0 has channels 0 to 4: "),
         ({"stage0": [0, 5]}, "axis stage0 has channels 0 to 4: "),
-        ({"stage0.block0": [-1, 0]}, "axis stage0.block0 has channels 0 to 5: "),
+        ({"stage0.block0": [-2, 0]}, "axis stage0.block0 has channels 0 to 5: "),
         ({"stage0": [0], "stage1": [7]}, "axis stage1 has channels 0 to 6: "),
     ],
 )

@@ -58,7 +58,8 @@ def test_averages_reach_back_by_the_horizon_but_no_further_than_a_quarter_of_the
         (ema,) = bound(replace(start, epoch=epoch)).pipeline.strategies
         assert isinstance(ema, Ema)
         steps = 10 * min(horizon, (epoch + 1) / 4)  # back to which a weight counts
-        assert ema.rate == pytest.approx(1 / (1 + steps))
+        assert ema.rate is not None
+        assert float(ema.rate) == pytest.approx(1 / (1 + steps))
 
 
 @pytest.mark.parametrize("batch_size", [25, 50, 100])
@@ -66,7 +67,8 @@ def test_a_horizon_means_the_same_number_of_epochs_at_every_batch_size(batch_siz
     state = replace(starting_state(using(Ema(1.0), batch_size=batch_size), TASK, digits, SEEDS), epoch=3)
     (ema,) = bound(state).pipeline.strategies
     assert isinstance(ema, Ema)
-    assert 1 / ema.rate - 1 == pytest.approx(len(digits.train.y) / batch_size)
+    assert ema.rate is not None
+    assert 1 / float(ema.rate) - 1 == pytest.approx(len(digits.train.y) / batch_size)
 
 
 def test_averaging_does_not_change_what_is_trained(digits: Dataset) -> None:

@@ -24,7 +24,9 @@ from objectives.state import TrainState
 from objectives.strategies import STRATEGIES
 from objectives.strategies.base import Strategy
 from objectives.strategies.ema import Ema
-from objectives.train import bound, deployed
+from objectives.strategies.net2net import Net2Net
+from objectives.strategies.prune_train import PruneTrain
+from objectives.train import after_boundary, bound, deployed
 from tests.objectives.strategies.cases import (
     CASES,
     PLAIN,
@@ -121,6 +123,32 @@ def test_it_is_prepared_once_for_a_segment(case: Case, digits: Dataset) -> None:
     for strategy in (case.active, case.neutral):
         state = begin(using(strategy), digits)
         assert bound(state).pipeline.strategies[0] is state.pipeline.strategies[0]
+
+
+LONG_LIVED: dict[str, tuple[Strategy, ...]] = {
+    **{name: (case.active,) for name, case in CASES.items()},
+    "growth, its grace and averages": (
+        Net2Net(at=0.2, until=0.4, steps=2),
+        PruneTrain(lpr=1e-3, interval=1),
+        Ema(horizon=3.0),
+    ),
+}
+
+
+@pytest.mark.parametrize("strategies", LONG_LIVED.values(), ids=LONG_LIVED.keys())
+def test_a_segment_ends_only_where_a_strategy_says_that_it_did_something(
+    strategies: tuple[Strategy, ...], digits: Dataset
+) -> None:
+    """Each new segment is a new executor: a compilation or a capture. What changes every epoch lives in tensors."""
+    state = begin(using(*strategies, epochs=10), digits)
+    n_ended = 0
+    for epoch in range(1, 10):
+        before = executor(stepped(state, digits)).segment
+        state = bound(after_boundary(replace(state, epoch=epoch, loss=1 / epoch, events=())))
+        ended = not executor(state).segment.is_same(before)
+        n_ended += ended
+        assert bool(state.events) or not ended, epoch
+    assert n_ended <= 4
 
 
 @each_strategy
@@ -290,6 +318,6 @@ def assert_close(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 def test_a_strategy_learns_only_what_it_declares() -> None:
     learned = Ema(2.0).having_learned(rate=0.5)
     assert (learned.horizon, learned.rate) == (2.0, 0.5)
-    assert (learned.having_learned().rate, Ema(2.0).rate) == (0.5, 0.0)
+    assert (learned.having_learned().rate, Ema(2.0).rate) == (0.5, None)
     with pytest.raises(TypeError, match="Ema learns no horizon"):
         Ema(2.0).having_learned(horizon=1.0)

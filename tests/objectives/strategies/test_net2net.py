@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
 
@@ -14,6 +16,10 @@ from objectives.networks.trainee import Trainee
 from objectives.pipeline import Pipeline
 from objectives.state import TrainState
 from objectives.strategies.base import Strategy
+from objectives.strategies.ema import Ema
+from objectives.strategies.freeze import Freeze
+from objectives.strategies.lookahead import Lookahead
+from objectives.strategies.methods import lasso
 from objectives.strategies.net2net import Net2Net
 from objectives.strategies.prune_train import PruneTrain
 from objectives.train import after_boundary, bound, starting_state
@@ -41,7 +47,15 @@ def using(*strategies: Strategy, **settings: object) -> Pipeline:
 
 def growing(**parameters: object) -> Net2Net:
     """From `HALF` to `FULL` after the second of four epochs, by exact copies."""
-    chosen = {"start_width": 0.5, "start_depth": 0.5, "at": 0.5, "until": 0.5, "noise": 0.0, **parameters}
+    chosen = {
+        "start_width": 0.5,
+        "start_depth": 0.5,
+        "at": 0.5,
+        "until": 0.5,
+        "new_channels": "copies",
+        "noise": 0.0,
+        **parameters,
+    }
     return Net2Net(**chosen)  # type: ignore[arg-type]
 
 
@@ -55,9 +69,14 @@ def shape(state: TrainState) -> str:
 
 
 def outputs(state: TrainState, x: Tensor) -> dict[str, Tensor]:
-    """What the network computes in evaluation and in training; the network itself is left alone."""
+    """What the network computes in evaluation and in training, and its averages; the network itself is left alone."""
     model = deepcopy(state.trainee.model)
-    return {"evaluation": model.eval()(x).detach(), "training": model.train()(x).detach()}
+    found = {"evaluation": model.eval()(x).detach(), "training": model.train()(x).detach()}
+    for name, shadow in state.trainee.shadows.items():
+        floating = {key: tensor for key, tensor in shadow.tensors.items() if tensor.is_floating_point()}
+        model.load_state_dict({**state.trainee.model.state_dict(), **floating})
+        found[name] = model.eval()(x).detach()
+    return found
 
 
 # --- what grows -------------------------------------------------------------------------------------------------------
@@ -76,11 +95,15 @@ def test_what_does_not_grow_has_its_full_size_from_the_start(operators: str, sta
 
 
 @pytest.mark.parametrize("operators", ["wider", "deeper", "both"])
-@pytest.mark.parametrize("steps", [1, 2, 3])
-def test_growth_preserves_the_function(operators: str, steps: int, digits: Dataset) -> None:
-    net2net = growing(operators=operators, steps=steps, at=0.25, until=0.75 if steps > 1 else 0.25)
+@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("kind", ["copies", "antisymmetric", "fresh"])
+def test_growth_preserves_the_function_and_that_of_every_average(
+    kind: str, steps: int, operators: str, digits: Dataset
+) -> None:
+    times = {"steps": steps, "at": 0.25, "until": 0.75 if steps > 1 else 0.25}
+    net2net = growing(new_channels=kind, operators=operators, **times)
     x = first_batch(digits)[0].double()
-    state = begin_in_double(using(net2net, epochs=8), digits)
+    state = begin_in_double(using(net2net, Lookahead(interval=3), Ema(), epochs=8), digits)
     for epoch in range(1, 8):
         state = stepped(bound(state), digits, 2)
         before, state = outputs(state, x), boundary(state, epoch)
@@ -125,6 +148,53 @@ def test_only_noise_ever_separates_a_copy_from_its_original(digits: Dataset) -> 
         else:
             assert 1e-4 < at_birth < 0.1
             assert later > at_birth
+
+
+def copies(trainee: Trainee, start: Mapping[str, int]) -> float:
+    """The share of the channels beyond those at the start whose filter points where one of these points."""
+    found = []
+    for axis, old in start.items():
+        rows = [g.weight.detach().flatten(1) for g in lasso.grouped(trainee.model) if g.out_axis == axis]
+        filters = torch.nn.functional.normalize(torch.cat(rows, 1), dim=1)
+        found.append((filters[old:] @ filters[:old].T).amax(1) > 0.99)
+    return float(torch.cat(found).float().mean())
+
+
+@pytest.mark.parametrize(
+    ("kind", "become_different"), [("fresh", True), ("antisymmetric", True), ("copies", False), (None, True)]
+)
+def test_new_channels_become_different_ones_within_two_epochs_but_copies_with_little_noise_do_not(
+    kind: str | None, become_different: bool, digits: Dataset
+) -> None:
+    chosen = {} if kind is None else {"new_channels": kind}
+    net2net = Net2Net(start_width=0.5, at=0.5, until=0.5, **chosen)  # type: ignore[arg-type]
+    state = begin(using(net2net), digits)
+    start = state.trainee.model.architecture.axis_sizes()
+    state = stepped(bound(boundary(stepped(state, digits, 10), 2)), digits, 20)  # ten batches are an epoch
+    share = copies(state.trainee, start)
+    assert (share < 0.05) if become_different else (share > 0.9)
+
+
+def test_pipelines_that_were_stored_before_there_were_kinds_still_mean_copies() -> None:
+    stored = using(Net2Net(noise=0.03, new_channels="copies")).to_json()
+    plain = json.loads(json.dumps(stored))
+    assert plain["strategies"][0].pop("new_channels") == "copies"
+    assert Pipeline.from_json(plain) == Pipeline.from_json(stored)
+    assert Pipeline.from_json(using(Net2Net()).to_json()) == using(Net2Net())
+
+
+@pytest.mark.parametrize(("kind", "grows"), [("fresh", True), ("copies", False), ("antisymmetric", False)])
+def test_what_only_frozen_layers_read_is_not_grown_and_frozen_filters_are_not_copied(
+    kind: str, grows: bool, digits: Dataset
+) -> None:
+    """The stem and the first stage are frozen by then: its channels are read by the second, its interior by nobody."""
+    net2net = growing(new_channels=kind, start_depth=1.0, at=0.75, until=0.75)
+    state = begin(using(Freeze(start=0.25, until=1.0), net2net, depth=1), digits)
+    for epoch in (1, 2, 3):
+        state = bound(boundary(state, epoch))
+    kept = "stage0.block0" if grows else "stage0, stage0.block0"
+    assert f"frozen layers keep their width: {kept}" in state.events
+    assert shape(state) == ("16[8]-32[32]" if grows else "8[8]-32[32]")
 
 
 def test_a_network_whose_transition_blocks_have_no_branch_deepens(digits: Dataset) -> None:
@@ -223,11 +293,12 @@ def test_without_a_share_of_its_own_the_schedule_goes_on(digits: Dataset) -> Non
         {"noise": -0.1},
         {"lr_after": 1.1},
         {"operators": "narrower"},
+        {"new_channels": "old"},
     ],
     ids=str,
 )
 def test_parameters_out_of_range_are_refused_in_one_line(parameters: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match=r"^Net2Net\(.*\): .*(start_width|steps|operators)"):
+    with pytest.raises(ValueError, match=r"^Net2Net\(.*\): .*(start_width|steps|operators|new_channels)"):
         Net2Net(**parameters)  # type: ignore[arg-type]
 
 
@@ -268,7 +339,7 @@ def test_what_was_pruned_in_a_round_is_not_grown_in_it(
 ) -> None:
     reports, trained = finish(using(Kill(axes, n_left, epoch=1), *order), digits)
     assert reports[0].events[-1] == f"pruned {HALF} to {pruned}"
-    assert reports[1].events == (f"grown {pruned} to {grown}",)
+    assert reports[1].events[0] == f"grown {pruned} to {grown}"
     assert trained.model.architecture.describe() == grown
 
 

@@ -21,6 +21,7 @@ from objectives.pipeline import LrRule
 from objectives.state import TrainState
 from objectives.strategies.base import Strategy
 from objectives.strategies.methods import lasso
+from objectives.strategies.net2net import Net2Net
 from objectives.strategies.prune_train import MAX_BATCH, PruneTrain
 from objectives.train import after_boundary, bound
 from tests.objectives.strategies.cases import (
@@ -88,6 +89,35 @@ def test_the_strength_of_the_first_batch_stays(digits: Dataset) -> None:
     for epoch in (1, 2, 3):
         state = bound(boundary(stepped(state, digits), epoch))
         assert bound_in(state).strength == strength > 0
+
+
+@pytest.mark.parametrize("order", ["grow, prune", "prune, grow"])
+@pytest.mark.parametrize("start", [{"start_width": 0.5}, {"start_width": 0.5, "start_depth": 0.5, "steps": 2}], ids=str)
+def test_the_ratio_is_that_of_the_full_network_once_it_has_grown(
+    start: dict[str, float], order: str, digits: Dataset
+) -> None:
+    """On the small network that it starts with, lambda is larger: its weights have fewer norms to add up."""
+    settings = {"width": 1.0, "depth": 2}
+    growing, pruning = Net2Net(at=0.25, until=0.5, **start), PruneTrain(lpr=0.35)  # type: ignore[arg-type]
+    strategies = (growing, pruning) if order == "grow, prune" else (pruning, growing)
+
+    def strength(state: TrainState) -> float:
+        return next(s.strength for s in state.pipeline.strategies if isinstance(s, PruneTrain))
+
+    state, full = begin(using(*strategies, **settings), digits), begin(using(pruning, **settings), digits)
+    small = strength(state)
+    assert small > 1.3 * strength(full)
+    random = torch.get_rng_state()
+    _ = bound(replace(state, epoch=1))
+    assert torch.equal(torch.get_rng_state(), random)
+    for epoch in (1, 2, 3):
+        state = bound(boundary(stepped(state, digits), epoch))
+    assert state.trainee.model.architecture == state.full
+    assert strength(state) == pytest.approx(strength(full), rel=0.1)
+    x, y = first_batch(digits)
+    model = full.trainee.model
+    loss, penalty = float(F.cross_entropy(model(x), y).detach()), strength(state) * float(lasso.value(model))
+    assert penalty / (loss + penalty) == pytest.approx(0.35, abs=0.03)
 
 
 def test_a_proximal_step_is_a_plain_step_and_then_the_shrinking(digits: Dataset) -> None:
@@ -253,6 +283,35 @@ def test_a_branch_whose_last_convolution_is_dead_goes_as_a_whole(
     assert pruned.trainee.model.architecture.describe() == left
     assert pruned.events == (f"pruned 8[8 8]-16[16 16] to {left}",)
     torch.testing.assert_close(outputs(pruned, x), outputs(state, x), rtol=1e-10, atol=1e-10)
+    stepped(bound(pruned), digits)
+
+
+@pytest.mark.parametrize("passes", [False, True])
+@pytest.mark.parametrize(
+    ("stage", "block", "left"),
+    [(0, 0, "8[0 8]-16[16 16]"), (1, 0, "8[8 8]-16[0 16]"), (1, 1, "8[8 8]-16[16 0]")],
+)
+def test_a_branch_whose_first_convolution_is_dead_goes_as_a_whole_and_the_function_stays(
+    stage: int, block: int, left: str, passes: bool, digits: Dataset
+) -> None:
+    """Exactly, if its last convolution reads nothing but 0, or does not see the zeros of the padding."""
+    state = begin_in_double(using(FAINT, **DEEP), digits)
+    dead = state.trainee.model.stages[stage][block]  # type: ignore[index]
+    assert isinstance(dead, Block)
+    with torch.no_grad():
+        dead.conv1.weight.zero_()
+        dead.bn1.bias.uniform_(0.1, 0.3) if passes else dead.bn1.bias.uniform_(-0.3, -0.1)
+        dead.bn2.bias.uniform_(0.1, 0.3)
+        middle = torch.zeros(3, 3, dtype=torch.float64)
+        middle[1, 1] = 1.0
+        dead.conv2.weight.mul_(middle)
+    model = state.trainee.model.train()
+    for _ in range(200):  # until the running statistics are those of the constant
+        model(first_batch(digits)[0].double())
+    pruned, x = boundary(state), first_batch(digits)[0].double()
+    assert pruned.trainee.model.architecture.describe() == left
+    before, after = outputs(state, x)["evaluation"], outputs(pruned, x)["evaluation"]
+    torch.testing.assert_close(after, before, rtol=1e-5, atol=1e-5)
     stepped(bound(pruned), digits)
 
 

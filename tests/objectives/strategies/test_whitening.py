@@ -14,10 +14,14 @@ from objectives.data.dataset import Dataset, Images
 from objectives.networks.resnet import Convolution, haar
 from objectives.state import TrainState
 from objectives.strategies.base import Strategy
+from objectives.strategies.ema import Ema
 from objectives.strategies.freeze import Freeze
 from objectives.strategies.haar_stem import HaarStem
+from objectives.strategies.methods import lasso
+from objectives.strategies.net2net import Net2Net
+from objectives.strategies.prune_train import PruneTrain
 from objectives.strategies.whitening import EPS, Whitening
-from objectives.train import after_boundary, begun, starting_state
+from objectives.train import after_boundary, begun, bound, starting_state
 from tests.objectives.strategies.cases import SEEDS, TASK, begin, finish, first_batch, stepped, using
 
 
@@ -137,6 +141,65 @@ def test_a_stem_that_another_strategy_froze_stays_frozen(digits: Dataset) -> Non
         state = after_boundary(replace(state, epoch=epoch))
     assert not stem(state).weight.requires_grad
     assert not any("trains" in event for event in state.events)
+
+
+def grown(state: TrainState) -> TrainState:
+    """The state after half of its run, at whose end it grows."""
+    for epoch in (1, 2):
+        state = after_boundary(replace(stepped(bound(state), SMOOTH), epoch=epoch, events=()))
+    return state
+
+
+SMOOTH = smooth_images(3)
+
+
+@pytest.mark.parametrize("frozen", [0.0, 1.0])
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_a_stem_that_grows_has_the_filters_of_a_wide_one(share: float, frozen: float) -> None:
+    """And preserves the function: nobody reads its new channels yet."""
+    growing = Net2Net(start_width=0.5, at=0.5, until=0.5)
+    strategies = (growing, Whitening(share=share, frozen=frozen), Ema())
+    state, wide = whitened(SMOOTH, *strategies, width=1.0), whitened(SMOOTH, Whitening(share=share), width=1.0)
+    assert len(stem(state).weight) == 8
+    n = round(share * 16)
+    after = grown(state)
+    assert f"{n - round(share * 8)} of 8 new filters of the stem whiten" in after.events
+    whitening = stem(after).weight[8 : 8 + n - round(share * 8)]
+    assert torch.equal(whitening, stem(wide).weight[round(share * 8) : n])
+    assert torch.equal(after.trainee.shadows["ema"].tensors["stem.0.weight"][8:], stem(after).weight[8:])
+    for reader in lasso.grouped(after.trainee.model):
+        n_before = 10 if reader.out_axis is None else 8 if "stage0" in reader.out_axis else 16
+        assert reader.in_axis != "stage0" or not reader.weight[:n_before, 8:].any()
+
+
+@pytest.mark.parametrize("kind", ["copies", "antisymmetric"])
+def test_a_frozen_stem_that_grows_by_copies_trains_from_there_on(kind: Literal["copies", "antisymmetric"]) -> None:
+    growing = Net2Net(start_width=0.5, at=0.5, until=0.5, new_channels=kind)
+    after = grown(whitened(SMOOTH, growing, Whitening(), width=1.0))
+    assert stem(after).weight.requires_grad
+    assert after.events[-1] == "the stem trains from here on: it grew by copies of frozen filters"
+    assert torch.equal(stem(after).weight[:8], stem(whitened(SMOOTH, Whitening(), width=1.0)).weight[:8])
+
+
+def test_a_frozen_stem_does_not_keep_channels_that_nobody_reads() -> None:
+    state = bound(whitened(SMOOTH, Whitening(), PruneTrain(lpr=1e-3, interval=1)))
+    filters = stem(state).weight.detach().clone()
+    with torch.no_grad():
+        for group in lasso.grouped(state.trainee.model):
+            if group.in_axis == "stage0":
+                group.weight[:, 3] = 0
+            elif group.out_axis == "stage0" and group.weight.requires_grad:
+                group.weight[3] = 0
+    after = after_boundary(replace(state, epoch=1))
+    assert after.events[-1] == "pruned 8[8]-16[16] to 7[8]-16[16]"
+    assert torch.equal(stem(after).weight, filters[[0, 1, 2, 4, 5, 6, 7]])
+
+
+def test_images_too_small_for_a_patch_are_whitened_with_their_padding() -> None:
+    tiny = replace(SMOOTH, train=Images(SMOOTH.train.x[:, :, :4, :4], SMOOTH.train.y))
+    state, plain = whitened(tiny, HaarStem(), Whitening()), whitened(tiny, HaarStem())
+    assert stem(state).weight.isfinite().all()
+    assert not torch.equal(stem(state).weight, stem(plain).weight)
 
 
 @pytest.mark.parametrize("parameter", ["share", "frozen"])

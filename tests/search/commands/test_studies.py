@@ -15,7 +15,6 @@ import pytest
 from tests.search.place import Place, is_gone, wait_for
 
 STUDY = ("--study", "tiny")
-STUDIES, DOCTOR = "search.commands.studies", "search.commands.doctor"
 
 
 @pytest.fixture
@@ -26,15 +25,15 @@ def whole(place: Place) -> Place:
 
 
 def test_studies_are_listed_shown_renamed_and_deleted(whole: Place) -> None:
-    assert "tiny" in whole.run("list", module=STUDIES).out
-    assert "Pareto front" in whole.run("show", "tiny", module=STUDIES).out
-    assert whole.run("rename", "tiny", "other", module=STUDIES).code == 0
+    assert "tiny" in whole.run("studies", "list", module="search").out
+    assert "Pareto front" in whole.run("studies", "show", "tiny", module="search").out
+    assert whole.run("studies", "rename", "tiny", "other", module="search").code == 0
     assert [path.name for path in (whole.folder / "studies" / "artifacts").iterdir()] == ["other"]
     assert "nothing to train" in whole.run(*STUDY, "--as", "other").err
-    refused = whole.run("delete", "other", module=STUDIES)
+    refused = whole.run("studies", "delete", "other", module="search")
     assert (refused.code, "say --yes" in refused.err) == (2, True)
-    assert whole.run("delete", "other", "--yes", module=STUDIES).code == 0
-    assert "other" not in whole.run("list", module=STUDIES).out
+    assert whole.run("studies", "delete", "other", "--yes", module="search").code == 0
+    assert "other" not in whole.run("studies", "list", module="search").out
     assert not list((whole.folder / "studies" / "artifacts").iterdir())
 
 
@@ -49,7 +48,7 @@ def test_studies_are_listed_shown_renamed_and_deleted(whole: Place) -> None:
     ],
 )
 def test_what_cannot_be_done_to_a_study_is_one_line(words: str, code: int, said: str, whole: Place) -> None:
-    done = whole.run(*words.split(), module=STUDIES)
+    done = whole.run("studies", *words.split(), module="search")
     assert (done.code, said in done.err) == (code, True), done.err
 
 
@@ -58,20 +57,21 @@ def test_a_study_that_runs_is_neither_renamed_nor_deleted(place: Place) -> None:
     with place.started(*STUDY) as process:
         wait_for(process, "trial 0")
         for words in (("rename", "tiny", "other"), ("delete", "tiny", "--yes")):
-            done = place.run(*words, module=STUDIES)
+            done = place.run("studies", *words, module="search")
             assert (done.code, str(process.pid) in done.err) == (4, True), done.err
         process.terminate()
         process.communicate()
 
 
+@pytest.mark.long
 def test_clean_removes_what_nothing_names_and_disk_counts_it(whole: Place) -> None:
     artifacts = whole.folder / "studies" / "artifacts"
     for stray in ("tiny/trial-00099", "tiny/.trial-00098.1.partial", "gone/trial-00000"):
         (artifacts / stray).mkdir(parents=True)
         (artifacts / stray / "weights").write_bytes(b"w" * 500_000)
     kept = {path for path in (artifacts / "tiny").iterdir() if path.name < "trial-00099" and path.name[0] != "."}
-    assert "of no study" in whole.run("disk", module=STUDIES).out
-    done = whole.run("clean", module=STUDIES)
+    assert "of no study" in whole.run("studies", "disk", module="search").out
+    done = whole.run("studies", "clean", module="search")
     assert done.code == 0, done.err
     assert "1.5 MB freed" in done.out
     assert set((artifacts / "tiny").iterdir()) == kept
@@ -79,7 +79,7 @@ def test_clean_removes_what_nothing_names_and_disk_counts_it(whole: Place) -> No
 
 
 def test_the_doctor_finds_nothing_wrong_with_a_whole_study(whole: Place) -> None:
-    done = whole.run(*STUDY, module=DOCTOR)
+    done = whole.run("doctor", *STUDY, module="search")
     assert done.code == 0, done.out
     for subject in ("database", "leases", "files", "devices", "disk", "GPU", "clock"):
         assert f"ok   {subject}" in done.out
@@ -89,18 +89,19 @@ def test_the_doctor_mends_lost_trials_and_stray_files(place: Place) -> None:
     place.script({1: "kill_program"})
     place.run(*STUDY)
     (place.folder / "studies" / "artifacts" / "tiny" / "trial-00099").mkdir()
-    found = place.run(*STUDY, module=DOCTOR)
+    found = place.run("doctor", *STUDY, module="search")
     assert found.code == 1
     assert "MEND leases     trial 1 is RUNNING, but its process is gone" in found.out
     assert "MEND files" in found.out
-    assert place.run(*STUDY, "--fix", module=DOCTOR).code == 0
-    assert place.run(*STUDY, module=DOCTOR).code == 0
+    assert place.run("doctor", *STUDY, "--fix", module="search").code == 0
+    assert place.run("doctor", *STUDY, module="search").code == 0
     assert place.reasons()[1] == "worker_lost"
 
 
 SLEEPER = "import signal; open('/proc/self/comm', 'w').write('trains-1'); print(flush=True); signal.pause()"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("is_ours", [True, False])
 def test_the_doctor_ends_processes_of_this_run_directory_that_train_for_nobody(whole: Place, is_ours: bool) -> None:
     """`trains-1`: a process whose parent, it says, is another."""
@@ -111,8 +112,8 @@ def test_the_doctor_ends_processes_of_this_run_directory_that_train_for_nobody(w
         assert stray.stdout is not None
         stray.stdout.readline()
         try:
-            assert (f"{stray.pid} trains for nobody" in whole.run(*STUDY, module=DOCTOR).out) == is_ours
-            assert whole.run(*STUDY, "--fix", module=DOCTOR).code == 0
+            assert (f"{stray.pid} trains for nobody" in whole.run("doctor", *STUDY, module="search").out) == is_ours
+            assert whole.run("doctor", *STUDY, "--fix", module="search").code == 0
             assert is_gone(stray.pid) == is_ours
         finally:
             stray.kill()
@@ -123,16 +124,17 @@ def test_the_doctor_sees_damage_in_networks_database_and_clock(whole: Place) -> 
     (model / "weights").write_bytes(b"x")
     with sqlite3.connect(whole.database) as database:
         database.execute("UPDATE trials SET datetime_complete = '2999-01-01 00:00:00' WHERE number = 0")
-    done = whole.run(*STUDY, module=DOCTOR)
+    done = whole.run("doctor", *STUDY, module="search")
     assert done.code == 1
     assert "weights damaged or missing" in done.out
     assert "BAD  clock" in done.out
     whole.database.write_bytes(b"%PDF-1.7" + b"x" * 10_000)
-    assert whole.run(*STUDY, module=DOCTOR).code == 4
+    assert whole.run("doctor", *STUDY, module="search").code == 4
 
 
+@pytest.mark.long
 def test_the_dashboard_shows_a_copy_that_nobody_can_change(whole: Place) -> None:
-    with whole.started(*STUDY, "--port", "0", module="search.commands.dashboard") as process:
+    with whole.started("dashboard", *STUDY, "--port", "0", module="search") as process:
         assert process.stdout is not None
         url = process.stdout.readline().split()[0]
         port = int(url.split(":")[2].split("/")[0])

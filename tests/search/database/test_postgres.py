@@ -20,6 +20,9 @@ from tests.search.place import Place, check_whole, wait_for
 STUDY = ("--study", "tiny")
 
 
+pytestmark = pytest.mark.long
+
+
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
     """A server of this module's own."""
@@ -138,12 +141,12 @@ def test_the_way_to_go_on_is_said_without_the_password(shared: Place) -> None:
 
 def test_doctor_studies_and_dashboard_work_with_a_server(shared: Place) -> None:
     assert shared.run(*STUDY, "-q").code == 0
-    examined = shared.run(*STUDY, module="search.commands.doctor")
+    examined = shared.run("doctor", *STUDY, module="search")
     assert examined.code == 0, examined.out + examined.err
     assert "7 trials read and numbered without a gap; page checksums off" in examined.out
-    listed = shared.run("list", module="search.commands.studies")
+    listed = shared.run("studies", "list", module="search")
     assert "tiny" in listed.out
-    with shared.started(*STUDY, "--port", "0", module="search.commands.dashboard") as process:
+    with shared.started("dashboard", *STUDY, "--port", "0", module="search") as process:
         assert process.stdout is not None
         address = process.stdout.readline().split()[0].removeprefix("http://")
         connection = http.client.HTTPConnection(address.partition("/")[0], timeout=30)
@@ -153,7 +156,7 @@ def test_doctor_studies_and_dashboard_work_with_a_server(shared: Place) -> None:
         connection.close()
         process.send_signal(signal.SIGINT)
         said = "".join(process.communicate(timeout=30))
-    renamed = shared.run("rename", "tiny", "other", module="search.commands.studies")
+    renamed = shared.run("studies", "rename", "tiny", "other", module="search")
     assert renamed.code == 0, renamed.err
-    assert shared.run("delete", "other", "--yes", module="search.commands.studies").code == 0
+    assert shared.run("studies", "delete", "other", "--yes", module="search").code == 0
     assert PASSWORD not in said + examined.out + listed.out

@@ -21,6 +21,8 @@ MOUNTS = """\
 server:/home /home nfs4 rw 0 0
 host:/x /mnt/with\\040blank fuse.sshfs rw 0 0
 tmpfs /home/me/local tmpfs rw 0 0
+host:/y /mnt/M\u00fcll nfs4 rw 0 0
+host:/z /mnt/M\udcfcll cifs rw 0 0
 """
 
 
@@ -29,6 +31,8 @@ tmpfs /home/me/local tmpfs rw 0 0
     [
         ("/home/me/studies/optuna.db", "nfs4"),
         ("/mnt/with blank/optuna.db", "fuse.sshfs"),
+        ("/mnt/M\u00fcll/optuna.db", "nfs4"),
+        ("/mnt/M\udcfcll/optuna.db", "cifs"),
         ("/home/me/local/optuna.db", None),
         ("/var/optuna.db", None),
         ("/homework/optuna.db", None),

@@ -82,3 +82,23 @@ def test_an_owner_is_told_from_another_process_of_the_same_number() -> None:
     assert Owner(me.host, me.boot, me.pid, 1).fate == "dead"
     assert Owner(me.host, "another boot", me.pid, me.started).fate == "dead"
     assert Owner("elsewhere", me.boot, me.pid, 1).fate == "unknown"
+    assert Owner(me.host, me.boot, me.pid, 1, "of another container").fate == "unknown"
+
+
+@pytest.mark.parametrize("place", ["/proc/nowhere", "/dev/null"])
+def test_a_place_for_locks_that_cannot_be_written_is_named_with_its_variable(
+    place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FRONTRUNNER_RUN_DIR", place)
+    with pytest.raises(StorageError, match=f"^{place}.* FRONTRUNNER_RUN_DIR"):
+        devices.taken(devices.requested("cpu"), "s", "d").__enter__()
+
+
+def test_where_there_is_no_place_for_temporary_files_the_variable_for_locks_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("FRONTRUNNER_RUN_DIR")
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setattr("tempfile._candidate_tempdir_list", lambda: ["/proc/nowhere"])
+    with pytest.raises(StorageError, match="FRONTRUNNER_RUN_DIR"):
+        devices.held_devices()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 from random import Random
 
@@ -122,10 +123,21 @@ def test_halving_the_time_is_worth_the_same_at_any_time() -> None:
     assert gain(10.0) == pytest.approx(gain(500.0)) == pytest.approx(0.7 * math.log10(2))
 
 
-def test_the_whole_box_counts_one_and_a_faster_point_more() -> None:
+def test_the_whole_box_counts_one_and_a_faster_point_no_more() -> None:
     assert normalised_hypervolume([Outcome(0, 10.0, 1.0)], REFERENCE, fastest_seconds=10.0) == pytest.approx(1.0)
-    assert normalised_hypervolume([Outcome(0, 5.0, 1.0)], REFERENCE, fastest_seconds=10.0) > 1.0
+    assert normalised_hypervolume([Outcome(0, 5.0, 1.0)], REFERENCE, fastest_seconds=10.0) == pytest.approx(1.0)
     assert normalised_hypervolume([], REFERENCE, fastest_seconds=10.0) == 0.0
+
+
+@given(outcomes, st.sampled_from([1.0, 10.0, 999.0]))
+def test_the_share_of_the_box_counts_what_lies_within_it(some: list[Outcome], fastest: float) -> None:
+    share = normalised_hypervolume(some, REFERENCE, fastest)
+    within = [replace(o, train_seconds=max(fastest, o.train_seconds)) for o in some]
+    assert 0.0 <= share <= 1.0
+    assert share == normalised_hypervolume(within, REFERENCE, fastest)
+    if within == some:  # nothing is faster than the box
+        box = math.log10(REFERENCE.train_seconds / fastest) * (1 - REFERENCE.accuracy)
+        assert share == pytest.approx(hypervolume(some, REFERENCE) / box)
 
 
 @pytest.mark.parametrize("fastest", [1000.0, 2000.0, 0.0, math.nan])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -28,21 +29,52 @@ def test_every_study_that_is_shipped_is_valid(path: Path) -> None:
     [
         ("n_trials = 7", "n_trails = 5", "search.n_trails: unknown key; did you mean 'n_trials'?"),
         ("[data]", "[date]\n[data]", "date: unknown key; did you mean 'data'?"),
-        ("n_trials = 7", "n_trials = 0", "search.n_trials: Input should be greater than or equal to 1"),
-        ("n_trials = 7", "n_trials = 5.5", "search.n_trials: Input should be a valid integer"),
-        ("repeats = 0", "repeats = 6", "search.study.repeats: Input should be less than or equal to 5"),
+        ("n_trials = 7", "n_trials = 0", "search.n_trials = 0: it must be at least 1"),
+        ("n_trials = 7", "n_trials = 5.5", "search.n_trials = 5.5: it must be a whole number"),
+        ("repeats = 0", "repeats = 6", "search.repeats = 6: it must be at most 5"),
         ("n_trials = 7", "n_trials = 7\nstopping = 'frond'", "unknown stopping 'frond'; did you mean 'front'?"),
-        ("n_trials = 7", "n_trials = 7\nsampler = 'os.system'", "search.sampler: Input should be 'tpe'"),
+        (
+            "n_trials = 7",
+            "n_trials = 7\nsampler = 'os.system'",
+            "search.sampler = \"os.system\": it must be 'tpe', 'nsga2' or",
+        ),
         ("n_trials = 7", "n_trials = 7\ntimeout = inf", "search.timeout"),
         ("n_trials = 7", "n_trials = 7\nfloor = nan", "search.floor"),
         ("name = 'digits'", "name = 'digit'", "unknown data set 'digit'; did you mean 'digits'?"),
         ("name = 'digits'", "name = 'folder:'", "unknown data set 'folder:'"),
-        ("family = 'small'", "family = 'tiny'", "network.family: Input should be 'small', 'thin', 'wide' or 'fast'"),
+        ("family = 'small'", "family = 'tiny'", "= \"tiny\": it must be 'small', 'thin', 'wide' or 'fast'"),
         ("n_train = 200", "n_train = 1", "n_train is 1"),
         ("n_train = 200", "n_train = 200\nsize = 3000", "size is 3000"),
         ("n_train = 200", "n_train = 200\nchannels = 4", "channels is 4"),
         ("epochs = [2, 4]", "epochs = [4, 2]", "space: epochs = [4, 2]: the least comes first"),
-        ("epochs = [2, 4]", "epochs = [2]", "space.epochs"),
+        (
+            "epochs = [2, 4]",
+            "epochs = [2]",
+            "space.epochs: it must be a range, epochs = [least, most], two whole numbers",
+        ),
+        (
+            "epochs = [2, 4]",
+            "epochs = 4",
+            "space.epochs: it must be a range, epochs = [least, most], two whole numbers",
+        ),
+        ("epochs = [2, 4]", "epochs = [0, 4]", "space.epochs = 0: it must be at least 1"),
+        ("epochs = [2, 4]", "", "space.epochs: it must be a range, epochs = [least, most], two whole"),
+        ("[network]\nfamily = 'small'", "", "[network] is missing"),
+        (
+            "[search]",
+            "[space.fix]\nprune.lpr = 0.4\n[search]",
+            '[space.fix] prune.lpr: a name with a dot stands in quotes: "prune.lpr" = 0.4',
+        ),
+        ("[search]", "[space.fix]\nprune = true\nprune.lpr = 0.4\n[search]", "a name with a dot stands in quotes"),
+        ("[search]", "[space.fix.resolution]\nstart = 8\n[search]", 'in quotes: "resolution.start" = 8'),
+        ("[search]", "[space.exclude]\nprune.interval = 2\n[search]", 'in quotes: "prune.interval" = 2'),
+        (
+            "[search]",
+            "[space.fix]\nlr = [0.1, 0.2]\n[search]",
+            "[space.fix] lr: it must be a number, text, true or false",
+        ),
+        ("family = 'small'", "family = small", "text stands in quotes, true and false are written small"),
+        ("family = 'small'", "family = 'small'\nstem_stride = true", "stem_stride = true: it must be a whole number"),
         ("batch_size = [32, 64]", "batch_size = [32, 48]", "both must be powers of two"),
         ("epochs = [2, 4]", "epochs = [2, 4]\nname = 'acceleraton'", "did you mean 'acceleration'?"),
         ("epochs = [2, 4]", "epochs = [2, 4]\nname = '../evil'", "unknown space '../evil'"),
@@ -132,6 +164,33 @@ def numbers(value: object) -> list[float]:
     return [value] if isinstance(value, (int, float)) else []
 
 
+WRONG = ("x", 4, -3, 0.4, True, [], [4], [1, 2, 3], ["a"], [0.5], {}, {"a": 1}, {"a": {"b": 1}}, date(1979, 5, 27))
+EVERY_KEY = [("", key) for key in spec.StudySpec.model_fields] + [
+    (name, key)
+    for name, section in spec.StudySpec.model_fields.items()
+    if hasattr(section.annotation, "model_fields")
+    for key in section.annotation.model_fields
+]
+
+
+@pytest.mark.parametrize(("section", "key"), EVERY_KEY)
+def test_what_is_wrong_is_said_in_words_of_toml(
+    section: str, key: str, study_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = []
+    for value in WRONG:
+        document = tomllib.loads(TOML)
+        (document[section] if section else document)[key] = value
+        monkeypatch.setattr(spec, "_toml", lambda _, content=document: content)
+        try:
+            spec.read(str(study_file))
+        except UsageError as error:
+            refused.append(str(error).lower())
+    assert len(refused) >= len(WRONG) / 2
+    for words in ("input should", "tuple", "dictionary", "instance", "valid", "field required", "validation"):
+        assert [message for message in refused if words in message] == []
+
+
 def test_all_mistakes_of_a_file_are_told_at_once(study_file: Path) -> None:
     study_file.write_text(TOML.replace("n_trials = 7", "n_trials = 0").replace('"small"', '"tiny"'))
     with pytest.raises(UsageError, match=r"network\.family.*search\.n_trials"):
@@ -142,6 +201,18 @@ def test_an_unknown_study_is_refused_with_the_closest_name(monkeypatch: pytest.M
     monkeypatch.chdir(REPOSITORY)
     with pytest.raises(UsageError, match="did you mean 'cifar_pareto'"):
         spec.read("cifar_parteo")
+
+
+def test_the_studies_that_come_with_the_program_are_found_everywhere_and_a_file_here_goes_first(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert spec.read("digits_pareto")[1].search.n_trials == 32
+    (tmp_path / "studies").mkdir()
+    (tmp_path / "studies" / "digits_pareto.toml").write_text(TOML)
+    assert spec.read("digits_pareto")[1].search.n_trials == 7
+    with pytest.raises(UsageError, match="known are cifar_pareto, digits_pareto, fashion_pareto"):
+        spec.read("xyz")
 
 
 @given(st.text(max_size=80))

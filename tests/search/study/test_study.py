@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 import socket
 import sqlite3
 from collections.abc import Callable, Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,14 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from objectives.device.clock import TIMING_VERSION
 from search import trial
 from search.database import storage
 from search.errors import StorageError, UsageError
-from search.study import opening, records, spec, study
+from search.pareto.front import Reference
+from search.study import differences, opening, queue, records, recovery, spec
 from search.study.study import Study
+from search.views import figures, summary
 from search.views.display import Display
 from spaces.base import BASELINE, baseline
 from tests.search.conftest import FACTS, FORMATS, TOML, Scripted
@@ -32,15 +37,15 @@ def test_a_ladder_is_queued_where_half_of_the_trials_are_left_to_search(
     n_trials: int, n_rungs: int, new_study: Callable[..., Study]
 ) -> None:
     made = new_study(n_trials=n_trials)
-    made.enqueue_anchors()
+    queue.enqueue_anchors(made)
     queued = [t.user_attrs[records.ANCHOR] for t in made.trials()]
     assert [name.startswith("ladder") for name in queued] == [False] * 6 + [True] * n_rungs
 
 
 def test_the_anchors_are_the_first_trials_and_are_queued_once(new_study: Callable[..., Study]) -> None:
     made = new_study()
-    made.enqueue_anchors()
-    made.enqueue_anchors()
+    queue.enqueue_anchors(made)
+    queue.enqueue_anchors(made)
     objective = Scripted([GOOD] * 6)
     for _ in objective.trainings:
         trial.run(made, made.ask(), objective, Display(), math.inf)
@@ -65,20 +70,90 @@ def test_the_dashboard_and_optuna_see_metric_names_and_directions(new_study: Cal
 
 def test_the_reference_is_fixed_when_the_baseline_has_run(new_study: Callable[..., Study]) -> None:
     made = new_study()
-    made.enqueue_anchors()
-    assert made.reference() is None
-    assert made.hypervolume() is None
+    queue.enqueue_anchors(made)
+    assert made.snapshot().reference is None
+    assert made.snapshot().hypervolume() is None
     objective = Scripted([GOOD] * 4)
     for _ in range(4):
         trial.run(made, made.ask(), objective, Display(), math.inf)
-    assert made.reference() == study.Reference(20.0, 0.2)
+    assert made.snapshot().reference == Reference(20.0, 0.2125)
     again = opening.resumed("tiny", made.spec, opening.find("tiny", made.database), made.database, FACTS)
-    assert again.reference() == made.reference()
+    assert again.snapshot().reference == made.snapshot().reference
 
 
-def test_the_floor_is_twice_chance_but_at_least_a_fifth(new_study: Callable[..., Study]) -> None:
-    assert new_study("ten").floor == 0.2
-    assert new_study("given", floor=0.4).floor == 0.4
+@pytest.mark.parametrize(
+    ("n_classes", "largest_share", "metric", "floor"),
+    [
+        (10, 0.1, "plain", 0.2125),
+        (2, 0.5, "plain", 0.5625),
+        (3, 0.34, "plain", 0.4225),
+        (2, 0.9, "plain", 0.9125),
+        (2, 0.9, "balanced", 0.5625),
+        (1000, 0.002, "plain", 0.12675),
+    ],
+)
+def test_the_floor_is_an_eighth_of_the_way_from_chance_to_perfection(
+    n_classes: int, largest_share: float, metric: str, floor: float
+) -> None:
+    data = {"n_classes": n_classes, "largest_share": largest_share, "n_val": 500}
+    assert opening.default_floor(metric, data) == pytest.approx(floor)
+
+
+def test_the_floor_of_any_data_is_above_what_one_answer_for_all_reaches_and_within_reach() -> None:
+    for n_classes, n_val in product(range(2, 1001), (1, 2, 7, 200, 5000)):
+        for largest in {-(-n_val // n_classes), n_val // 2 + 1, n_val - 1, n_val}:  # images of the largest class
+            share = largest / n_val
+            data = {"n_classes": n_classes, "largest_share": round(share, 6), "n_val": n_val}
+            assert 1 / n_classes < opening.default_floor("balanced", data) < 1
+            floor = opening.default_floor("plain", data)
+            assert 1 / n_classes < floor < 1
+            assert share < floor or share == 1
+
+
+def test_the_floor_of_the_study_file_goes_first_and_does_not_change(new_study: Callable[..., Study]) -> None:
+    assert new_study("ten").floor == 0.2125
+    made = new_study("given", floor=0.4)
+    assert made.floor == 0.4
+    assert opening.resumed("given", made.spec, made.optuna, made.database, FACTS).floor == 0.4
+    other = made.spec.model_copy(update={"search": made.spec.search.model_copy(update={"floor": 0.3})})
+    with pytest.raises(UsageError, match=r"a floor of 0\.4, the file says 0\.3: start a new study with --as NAME"):
+        opening.resumed("given", other, made.optuna, made.database, FACTS)
+
+
+@pytest.mark.parametrize("floor", [0.0, 0.5625, 0.9999, 1.0])
+def test_a_study_of_any_floor_is_shown_also_where_nothing_reaches_it(
+    floor: float, new_study: Callable[..., Study]
+) -> None:
+    """1.0 was the floor of two classes once."""
+    made = new_study(stopping="none")
+    made.optuna.set_user_attr(records.FLOOR, floor)
+    made = opening.opened("tiny", made.spec, made.optuna, made.database)
+    queue.enqueue_anchors(made)
+    for _ in range(2):
+        trial.run(made, made.ask(), Scripted([[(1.0, 0.3), (2.0, 0.55)]]), Display(), math.inf)
+    shown = "\n".join(summary.lines(made.snapshot()))
+    assert summary.table(made.snapshot())
+    assert json.dumps(summary.as_json(made.snapshot()))
+    assert figures.hypervolume_history(made.snapshot()).data
+    assert ("Nothing reached the floor of" in shown) == (floor > 0.55)
+    if floor > 0.55:
+        assert f"{floor:.2%} accuracy" in shown
+        assert "The best below it: trial 0, 55.00% after 2.00 s, BASELINE: fp32" in shown
+        assert "set floor = ... under [search] in the study file" in shown
+    assert (made.snapshot().hypervolume() is None) == (floor == 1.0)
+
+
+def test_a_study_that_was_timed_in_another_way_is_refused_with_the_reason(new_study: Callable[..., Study]) -> None:
+    made = new_study()
+    for now, said in [
+        (TIMING_VERSION, "since then the last deployment of a run is charged; seconds on a CPU are CPU time"),
+        (0, "(timing version 1, this is 0), and"),
+    ]:
+        with pytest.raises(UsageError, match=r"was timed in another way.*start a new study with --as NAME") as refused:
+            opening.resumed("tiny", made.spec, made.optuna, made.database, FACTS | {"timing_version": now})
+        assert said in str(refused.value)
+        assert "\n" not in str(refused.value)
+    assert max(differences.TIMING) == TIMING_VERSION  # a version without a reason is not one
 
 
 def changed(**paths: object) -> Mapping[str, Any]:
@@ -96,11 +171,17 @@ def other(value: object) -> object:
     return not value if isinstance(value, bool) else f"another {value}" if isinstance(value, str) else 77
 
 
-MEASURED = {"device__model": "another processor", "data__content": "d", "timing_version": 2} | {
+MEASURED = {"device__model": "another processor", "data__content": "d"} | {
     f"{section}__{key}": other(value)
     for section in ("device", "data")
     for key, value in FACTS[section].items()
     if key != "name"  # of the data: the study file says it
+}
+
+
+DIGESTS = {
+    "data__content": "does not match what was asked: data: images or their labels changed: start",
+    "data__split": "does not match what was asked: data: the same images, but others of them are for validation: start",
 }
 
 
@@ -110,7 +191,7 @@ def test_a_study_refuses_another_device_or_other_data(path: str, new_study: Call
     was, now = FACTS[section][key] if key else FACTS[section], MEASURED[path]
     with pytest.raises(UsageError, match="--as NAME") as refused:
         opening.resumed("tiny", made.spec, made.optuna, made.database, changed(**{path: now}))
-    assert f"{path.replace('__', '.')} was {was!r}, is {now!r}" in str(refused.value)
+    assert DIGESTS.get(path, f"{path.replace('__', '.')} was {was!r}, is {now!r}") in str(refused.value)
     assert "\n" not in str(refused.value)
 
 
@@ -127,11 +208,23 @@ def test_a_study_refuses_other_company_for_its_workers(
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("epochs = [2, 4]", "epochs = [2, 5]", "space.epochs"),
-        ("[search]", "[space.fix]\ngrow = true\n[search]", "space.grow"),
-        ("[search]", "[space.exclude]\nschedule = 'step'\n[search]", "space.schedule"),
-        ("depth = [1, 1]", "depth = [1, 1]\nname = 'number_formats'", "space.name"),
-        ("[search]", "[space.exclude]\nschedule = ['step', 'cosine']\n[search]", "excluded.schedule"),
+        ("epochs = [2, 4]", "epochs = [2, 5]", ": epochs was 2 to 4 (log), is 2 to 5 (log): start"),
+        ("[search]", "[space.fix]\ngrow = true\n[search]", "[space.fix] grow was absent, is True: start"),
+        (
+            "[search]",
+            "[space.exclude]\nschedule = 'step'\n[search]",
+            "[space.exclude] schedule was absent, is ['step']: start",
+        ),
+        (
+            "depth = [1, 1]",
+            "depth = [1, 1]\nname = 'number_formats'",
+            "space was acceleration, is number_formats: start",
+        ),
+        (
+            "[search]",
+            "[space.exclude]\nschedule = ['step', 'cosine']\n[search]",
+            "[space.exclude] schedule was absent, is ['cosine', 'step']: start",
+        ),
         ("'small'", "'thin'", "family"),
         ("n_trials = 7", "n_trials = 7\nseed = 1", "seed was 0, is 1"),
         ("[network]", "[network]\nstem_stride = 2", "stem_stride was 1, is 2"),
@@ -139,9 +232,13 @@ def test_a_study_refuses_other_company_for_its_workers(
         ("[data]", "test_time_flip = true\n[data]", "test_time_flip was False, is True"),
         ("'digits'", "'cifar10'", "data.name was 'digits', is 'cifar10'"),
         ("n_train = 200", "n_train = 300", "data.n_train was 200, is 300"),
-        ("batch_size = [32, 64]", "batch_size = [32, 128]", "space.batch.log2_size"),
-        ("depth = [1, 1]", "depth = [1, 1]\nwidth = [0.5, 1.0]", "space.width"),
-        ("depth = [1, 1]", "depth = [1, 1]\nexecutors = ['eager']", "space.executor"),
+        ("batch_size = [32, 64]", "batch_size = [32, 128]", "batch.log2_size was 5 to 6, is 5 to 7"),
+        (
+            "depth = [1, 1]",
+            "depth = [1, 1]\nwidth = [0.5, 1.0]",
+            ": width was 0.5 to 2 in steps of 0.25, is 0.5 to 1 in steps of 0.25: start",
+        ),
+        ("depth = [1, 1]", "depth = [1, 1]\nexecutors = ['eager']", "parameters removed: executor: start"),
     ],
 )
 def test_a_study_refuses_a_changed_space(
@@ -163,7 +260,7 @@ def test_budget_sampler_and_stopping_may_change(new_study: Callable[..., Study])
         update={"n_trials": 9, "sampler": "random", "stopping": "none", "timeout": 3.0}
     )
     now = made.spec.model_copy(update={"search": search, "description": "other words"})
-    assert opening.resumed("tiny", now, made.optuna, made.database, FACTS).n_left(9) == 9
+    assert opening.resumed("tiny", now, made.optuna, made.database, FACTS).snapshot().n_left(9) == 9
 
 
 def test_a_resumed_study_draws_new_pipelines(new_study: Callable[..., Study]) -> None:
@@ -179,12 +276,12 @@ def test_a_resumed_study_draws_new_pipelines(new_study: Callable[..., Study]) ->
 
 def test_a_trial_of_a_dead_process_fails_and_is_queued_once(new_study: Callable[..., Study]) -> None:
     made = new_study()
-    made.enqueue_anchors()
+    queue.enqueue_anchors(made)
     lost = made.ask()
     pipeline, seeds = made.pipeline(lost), made.seeds(lost)
     lost.set_user_attr(records.OWNER, DEAD)
-    assert made.recover() == [0]
-    assert made.recover() == []
+    assert recovery.recover(made) == [0]
+    assert recovery.recover(made) == []
     states = [t.state for t in made.trials()]
     assert states == [TrialState.FAIL, *[TrialState.WAITING] * 6]
     assert records.reason(made.trials()[0]) == records.LOST
@@ -198,9 +295,9 @@ def test_a_trial_of_a_dead_process_fails_and_is_queued_once(new_study: Callable[
 
 def test_an_anchor_killed_before_it_was_asked_is_the_same_anchor_again(new_study: Callable[..., Study]) -> None:
     made = new_study()
-    made.enqueue_anchors()
+    queue.enqueue_anchors(made)
     made.ask().set_user_attr(records.OWNER, DEAD)  # killed here, with no parameter suggested
-    made.recover()
+    recovery.recover(made)
     while (tried := made.ask()).user_attrs.get(records.RETRY_OF) != 0:
         made.optuna.tell(tried, state=TrialState.FAIL)
     assert made.pipeline(tried) == baseline(made.given)
@@ -212,7 +309,7 @@ def test_a_reason_of_an_interrupted_try_is_forgotten(new_study: Callable[..., St
     interrupted.set_user_attr(records.REASON, "dominated")  # interrupted between the record and the verdict
     made.requeue(interrupted)
     assert trial.run(made, made.ask(), Scripted([GOOD]), Display(), math.inf) == (0, "complete")
-    assert [point.trial for point in made.front()] == [0]
+    assert [point.trial for point in made.snapshot().front] == [0]
 
 
 def test_a_complete_study_is_shown_only_for_what_it_is(new_study: Callable[..., Study]) -> None:
@@ -235,8 +332,8 @@ def test_recovery_that_is_itself_killed_is_finished_by_the_next_start(new_study:
     made = new_study()
     lost = made.ask()
     lost.set_user_attr(records.OWNER, DEAD)
-    made.retry(made.trials()[0])  # killed here: queued, but not yet failed
-    assert made.recover() == [0]
+    recovery.retry(made, made.trials()[0])  # killed here: queued, but not yet failed
+    assert recovery.recover(made) == [0]
     assert [t.state for t in made.trials()] == [TrialState.FAIL, TrialState.WAITING]
 
 
@@ -244,7 +341,7 @@ def test_a_trial_of_a_living_process_or_of_another_host_is_left_alone(new_study:
     made = new_study()
     made.ask()
     made.ask().set_user_attr(records.OWNER, DEAD | {"host": "elsewhere"})
-    assert made.recover() == []
+    assert recovery.recover(made) == []
 
 
 def test_a_trial_of_another_host_is_lost_once_its_heartbeats_have_stopped(new_study: Callable[..., Study]) -> None:
@@ -253,18 +350,18 @@ def test_a_trial_of_another_host_is_lost_once_its_heartbeats_have_stopped(new_st
         asked = made.ask()
         asked.set_user_attr(records.OWNER, DEAD | {"host": "elsewhere"})
         made.heartbeat([asked._trial_id])
-    assert made.recover() == []
+    assert recovery.recover(made) == []
     with sqlite3.connect(storage.sqlite_path(made.database.url)) as database:
         database.execute("UPDATE trial_heartbeats SET heartbeat = datetime('now', '-1 hour') WHERE trial_id = 1")
-    assert made.recover() == [0]
+    assert recovery.recover(made) == [0]
 
 
 def test_a_trial_that_takes_the_program_down_each_time_is_given_up_and_counted(new_study: Callable[..., Study]) -> None:
     made = new_study()
-    for _ in range(study.MAX_RETRIES + 1):
+    for _ in range(recovery.MAX_RETRIES + 1):
         made.ask().set_user_attr(records.OWNER, DEAD)
-        made.recover()
-    assert [records.reason(t) for t in made.trials()] == [records.LOST] * study.MAX_RETRIES + ["crash"]
+        recovery.recover(made)
+    assert [records.reason(t) for t in made.trials()] == [records.LOST] * recovery.MAX_RETRIES + ["crash"]
     assert records.n_counted(made.trials()) == 1
 
 
@@ -272,9 +369,9 @@ def test_collecting_removes_networks_that_no_front_names(new_study: Callable[...
     made = new_study()
     trial.run(made, made.ask(), Scripted([GOOD]), Display(), math.inf)
     for stray in ("trial-00007", ".trial-00008.123.partial"):
-        (made.artifacts / stray).mkdir()
+        (made.networks.folder / stray).mkdir()
     made.collect()
-    assert [p.name for p in made.artifacts.iterdir()] == [made.artifact(0).name]
+    assert [p.name for p in made.networks.folder.iterdir()] == [made.networks.of(0).name]
 
 
 def test_a_study_whose_creation_was_interrupted_is_made_anew(new_study: Callable[..., Study], tmp_path: Path) -> None:
@@ -299,5 +396,5 @@ def test_two_creations_at_once_leave_one_study(new_study: Callable[..., Study]) 
 
 def test_workers_with_the_same_data_are_alike_though_one_has_no_cache() -> None:
     opening.check_alike("tiny", FACTS, [FACTS | {"warnings": ["no cache"], "about": "as ever"}])
-    with pytest.raises(UsageError, match=r"devices that differ: data.content was 'c', is 'd'"):
+    with pytest.raises(UsageError, match=r"devices that differ: data: "):
         opening.check_alike("tiny", FACTS, [changed(data__content="d")])

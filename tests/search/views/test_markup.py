@@ -57,8 +57,8 @@ def evil_study(study_file: Path, tmp_path: Path) -> Study:
     number, _ = trial.run(made, made.ask(), Eventful([]), Display(), float("inf"))
     assert made.trials()[number].user_attrs["events"]
     for ended in made.trials()[:3]:
-        figures.note_trial(made, ended.number)
-    figures.save(made)
+        figures.note_trial(made.optuna, made.trials()[ended.number])
+    figures.save(made.optuna, made.snapshot())
     return made
 
 
@@ -68,8 +68,8 @@ def test_no_note_and_no_figure_holds_markup_of_others(evil_study: Study) -> None
 
     notes = [rendered(ended) for ended in evil_study.trials()[:3]]
     assert all(html.escape(EVIL) in note and "<img" not in note for note in notes)
-    trials = evil_study.trials()
-    for figure in (figures.learning_curves(trials, evil_study), figures.hypervolume_history(trials, evil_study)):
+    now = evil_study.snapshot()
+    for figure in (figures.learning_curves(now), figures.hypervolume_history(now)):
         assert "<img" not in figure.to_json()
 
 
@@ -88,7 +88,7 @@ def test_a_browser_takes_no_markup_from_the_dashboard(page: str, evil_study: Stu
 @contextmanager
 def served(place: Place, study: Study) -> Iterator[str]:
     """The address of the study's page."""
-    words = ("--study", study.name, "--storage", study.database.url, "--port", "0")
-    with place.started(*words, module="search.commands.dashboard") as process:
+    words = ("dashboard", "--study", study.name, "--storage", study.database.url, "--port", "0")
+    with place.started(*words, module="search") as process:
         assert process.stdout is not None
         yield process.stdout.readline().split()[0]

@@ -89,6 +89,7 @@ def at_terminal(place: Place, *words: str) -> Iterator[Terminal]:
             os.close(slave)
 
 
+@pytest.mark.long
 def test_ctrl_c_puts_the_trial_back_and_leaves_the_terminal_as_it_was(place: Place) -> None:
     place.script(pause=0.3)
     with at_terminal(place, *STUDY, "--devices", "cpu:2") as terminal:
@@ -109,6 +110,7 @@ def test_ctrl_c_puts_the_trial_back_and_leaves_the_terminal_as_it_was(place: Pla
     check_whole(place.trials(), 7)
 
 
+@pytest.mark.long
 def test_a_second_ctrl_c_ends_the_run_at_once_and_shows_the_cursor(place: Place) -> None:
     place.script(pause=0.3)
     with at_terminal(place, *STUDY) as terminal:

@@ -86,6 +86,7 @@ def test_the_worker_waits_for_the_decision_about_each_report(worker: WorkerProce
     reports.close()
 
 
+@pytest.mark.long
 def test_a_worker_that_is_killed_is_a_crash_and_is_replaced(tmp_path: Path) -> None:
     with working() as worker:
         reports = worker.reports(PIPELINE, SEEDS)
@@ -114,6 +115,7 @@ def test_each_training_has_a_worker_of_its_own_where_that_is_asked_for() -> None
     assert len({pid for _, pid in seen}) == 3
 
 
+@pytest.mark.long
 def test_what_is_forked_has_imported_what_trainings_need() -> None:
     script = (
         "import sys; from tests.search.workers.test_process import *\n"
@@ -155,6 +157,7 @@ def _on_a_gpu() -> None:
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 90 GiB.\nSee documentation ...")
 
 
+@pytest.mark.long
 def test_a_worker_that_is_silent_for_too_long_is_ended_as_hung_even_when_it_is_stopped() -> None:
     with working(watchdog=Watchdog(least=5, unknown=60)) as hanging:
         hanging.facts()

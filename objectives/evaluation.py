@@ -1,0 +1,77 @@
+"""How good a network is: accuracies on images, and whether its numbers are numbers, in no more memory than training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from objectives.data.augment import Normalisation
+from objectives.data.dataset import Images
+from objectives.device.formats import NumberFormat
+from objectives.networks.architecture import Architecture
+from objectives.networks.resnet import ResNet
+
+# Of fp32 values per image, measured at the peak over all families and 16 to 224 pixels (2026-11-26, AMD EPYC):
+STEP_VALUES = 2  # a training step, per output of a convolution: 2.1 to 2.3
+PASS_VALUES = 5  # a pass without gradients, per output of the largest convolution: 2.0 to 5.0
+UNNOTICED = 16 << 20  # bytes: a process that trains takes many times as much before its first image
+ENOUGH = 256 << 20  # bytes: larger batches are no faster
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A network and how good it is on images."""
+
+    model: ResNet
+    accuracy: float  # in [0, 1]; an image whose logits are not all finite counts as wrong
+    balanced_accuracy: float  # mean of the recalls of the classes that there are, in [0, 1]
+    is_finite: bool  # all logits are, and all parameters and buffers
+
+
+def images_at_once(architecture: Architecture, size: int, batch_size: int) -> int:
+    """Images of `size` pixels a side that are evaluated at once, in no more memory than a training step on a batch."""
+    largest = 4 * PASS_VALUES * max(layer.outputs for layer in architecture.layers(size))
+    step = 4 * STEP_VALUES * architecture.activations(size) * batch_size
+    n = min(max(step, UNNOTICED), ENOUGH) // largest
+    return max(1, n)
+
+
+@torch.no_grad()
+def evaluate(
+    model: ResNet,
+    images: Images,
+    normalise: Normalisation,
+    number_format: NumberFormat,
+    *,
+    batch_size: int,
+    mirrored: bool = False,
+) -> Evaluation:
+    """A model in evaluation mode on images, computed in the number format of its training.
+
+    Takes the memory of a training step on `batch_size` images at most. With `mirrored` the logits of each image and of
+    its mirror image are summed: test-time augmentation. The host waits for the device once.
+    """
+    right, finite = [], [finiteness(model.state_dict().values())]
+    n = images_at_once(model.architecture, images.x.shape[-1], batch_size)
+    for start in range(0, len(images.y), n):
+        x, y = (tensor[start : start + n] for tensor in (images.x, images.y))
+        x = normalise(x)
+        with number_format.context(images.x.device):
+            logits = model(x) + model(x.flip(3)) if mirrored else model(x)
+        sound = logits.isfinite().all(1)  # the argmax of NaN is a class like any other
+        right.append((logits.argmax(1) == y) & sound)
+        finite.append(sound.all())
+    correct = torch.cat(right).double()
+    per_class = torch.bincount(images.y).double()
+    recalls = torch.bincount(images.y, correct)[per_class > 0] / per_class[per_class > 0]
+    numbers = torch.stack([correct.mean(), recalls.mean(), torch.stack(finite).all().double()])
+    accuracy, balanced_accuracy, is_finite = numbers.tolist()
+    return Evaluation(model, accuracy, balanced_accuracy, bool(is_finite))
+
+
+def finiteness(tensors: Iterable[Tensor]) -> Tensor:
+    """Scalar on the device: whether every number is finite. Integers are."""
+    return torch.stack([tensor.isfinite().all() for tensor in tensors]).all()

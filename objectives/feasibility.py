@@ -1,0 +1,83 @@
+"""What a pipeline asks of networks and images: the layers that it reaches, and whether it can train on images so small.
+
+The one place for such rules: spaces offer by them, trainings refuse by them. Imports no torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from objectives.networks.architecture import Architecture, Layer, build
+from objectives.pipeline import Pipeline
+from objectives.strategies.progressive_resolution import SIZE_STEP, ProgressiveResolution
+from objectives.strategies.whitening import KERNEL, Whitening
+from objectives.task import Task
+
+SMALLEST_SHARE = 0.4  # of the side of images, below which no space begins
+
+
+def full_architecture(pipeline: Pipeline, task: Task, in_channels: int, n_classes: int) -> Architecture:
+    """The architecture that a pipeline's settings ask for."""
+    return build(
+        task.family,
+        depth=pipeline.depth,
+        width=pipeline.width,
+        in_channels=in_channels,
+        n_classes=n_classes,
+        stem_stride=task.stem_stride,
+    )
+
+
+def first_architecture(pipeline: Pipeline, full: Architecture) -> Architecture:
+    """The architecture that a training starts with."""
+    for strategy in pipeline.strategies:
+        full = strategy.architecture(full)
+    return full
+
+
+def sides(pipeline: Pipeline, size: int) -> list[int]:
+    """The sides in pixels that images of `size` have in the course of a run, ascending."""
+    for strategy in pipeline.strategies:
+        if isinstance(strategy, ProgressiveResolution):
+            return strategy.sides(size)
+    return [size]
+
+
+def obstacle(pipeline: Pipeline, task: Task, size: int, n_train: int) -> str | None:
+    """Why a pipeline cannot train on `n_train` images of `size` pixels a side, in one line, or None where it can."""
+    network = first_architecture(pipeline, full_architecture(pipeline, task, in_channels=1, n_classes=2))
+    smallest = sides(pipeline, size)[0]
+    images = min(pipeline.batch_size, n_train)
+    if 0 < pipeline.ghost_batch < images:
+        images //= -(-images // pipeline.ghost_batch)  # in the smallest of the ghost batches
+    if images * network.sides(smallest)[-1] ** 2 < 2:
+        return (
+            f"batches of one image of {smallest} pixels hold a single value per channel in the last stage, "
+            "which batch normalisation cannot use: take larger batches or larger images"
+        )
+    seen = -(-size // 2) if network.stem == "haar" else size
+    if seen < KERNEL and any(
+        isinstance(strategy, Whitening) and strategy.share > 0 for strategy in pipeline.strategies
+    ):
+        return (
+            f"the stem sees {seen} pixels a side, and whitening measures patches of {KERNEL}: "
+            "leave out Whitening or HaarStem, or take larger images"
+        )
+    return None
+
+
+def layers(pipeline: Pipeline, task: Task, size: int, in_channels: int) -> list[Layer]:
+    """The convolutions of a training before anything is pruned, over images of every side that it reaches."""
+    full = full_architecture(pipeline, task, in_channels, n_classes=2)
+    first = first_architecture(pipeline, full)
+    grown = replace(full, stem=first.stem, stem_stride=first.stem_stride)
+    return [layer for side in sides(pipeline, size) for network in (first, grown) for layer in network.layers(side)]
+
+
+def reachable(task: Task, size: int, in_channels: int) -> list[Layer]:
+    """The convolutions that any pipeline of the task may reach: with and without wavelets, images of every side."""
+    plain = full_architecture(Pipeline(), task, in_channels, n_classes=2)
+    wavelets = replace(plain, stem="haar", stem_stride=max(1, plain.stem_stride // 2))
+    smaller = range(SIZE_STEP, size, SIZE_STEP)
+    found = [side for side in smaller if side + SIZE_STEP / 2 >= SMALLEST_SHARE * size]
+    return [layer for side in (*found, size) for network in (plain, wavelets) for layer in network.layers(side)]

@@ -1,0 +1,89 @@
+"""The command line of every command. Here, apart from what the commands do, so that `--help` and completion load
+nothing but the standard library.
+
+What completion offers for a value follows from its choices or its metavar: see `search.commands.completion`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from search import run
+from search.host.called import command
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command of the program."""
+
+    module: str  # has perform(options) -> exit code
+    what: str  # it does, in a line
+    parser: Callable[[], argparse.ArgumentParser]
+
+
+def _studies() -> argparse.ArgumentParser:
+    p = _of("studies")
+    _storage(p)
+    commands = p.add_subparsers(dest="command", required=True)
+    commands.add_parser("list", help="all studies of the database, a line each")
+    commands.add_parser("files", help="the study files that have a name: yours and the built-in ones")
+    commands.add_parser("show", help="the front of a study").add_argument("study", metavar="NAME")
+    rename = commands.add_parser("rename", help="give a study another name")
+    rename.add_argument("study", metavar="NAME")
+    rename.add_argument("new_name", metavar="NEWNAME")
+    delete = commands.add_parser("delete", help="remove a study with its trials and networks")
+    delete.add_argument("study", metavar="NAME")
+    delete.add_argument("--yes", action="store_true", help="do not ask")
+    commands.add_parser("disk", help="what takes how much space")
+    clean = commands.add_parser("clean", help="remove files that nothing names any more")
+    clean.add_argument("--cache", action="store_true", help="decoded images, too: they are decoded anew when needed")
+    return p
+
+
+def _doctor() -> argparse.ArgumentParser:
+    p = _of("doctor")
+    p.add_argument("--study", required=True, metavar="NAME", help="its name in the database")
+    _storage(p)
+    p.add_argument("--fix", action="store_true", help="mend what can be mended")
+    return p
+
+
+def _dashboard() -> argparse.ArgumentParser:
+    p = _of("dashboard")
+    p.add_argument("--study", required=True, metavar="NAME", help="the study to open")
+    _storage(p)
+    p.add_argument("--port", type=int, default=8080, metavar="N", help="0: any free one (default: 8080)")
+    return p
+
+
+def _completion() -> argparse.ArgumentParser:
+    p = _of("completion")
+    p.add_argument("shell", choices=("bash",), help="whose script is printed")
+    return p
+
+
+def _of(name: str) -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(prog=command(name), description=COMMANDS[name].what, allow_abbrev=False)
+
+
+def _storage(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--storage", metavar="URL", help="default: OPTUNA_STORAGE, then sqlite:///studies/optuna.db")
+
+
+COMMANDS = {
+    "run": Command(
+        "search.run", "run or resume a study: the Pareto front of training time against accuracy", run.parser
+    ),
+    "studies": Command(
+        "search.commands.studies", "list, show, rename, delete studies; study files; disk space", _studies
+    ),
+    "doctor": Command("search.commands.doctor", "look for what is wrong around a study, and mend it", _doctor),
+    "dashboard": Command("search.commands.dashboard", "show a read-only copy of studies in a browser", _dashboard),
+    "completion": Command(
+        "search.commands.completion",
+        'complete commands with TAB: eval "$(frontrunner completion bash)" in ~/.bashrc',
+        _completion,
+    ),
+}

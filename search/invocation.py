@@ -1,0 +1,71 @@
+"""`Invocation`: what one command line asks for, parsed once. It ends at the session: rooms get the values they use."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from search.database import storage
+from search.host.called import command
+from search.study.spec import StudySpec, check_name, override, read
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """A command line of `search.run`; None where a flag was not given. `search.run.parser` says what each one means."""
+
+    study: str  # name or path of a study file
+    as_name: str | None
+    data: str | None
+    data_root: str | None
+    labels: str | None  # path of a table
+    n_train: int | None
+    device: str
+    workers: int | None
+    cluster: str | None
+    mixed_devices: bool
+    n_trials: int | None
+    add: int | None
+    timeout: float | None  # seconds
+    storage: str | None
+    sampler: str | None
+    stopping: str | None
+    seed: int | None
+    in_process: bool
+    json: bool
+    verbose: bool
+    quiet: bool
+    words: Sequence[str]  # as they were typed
+
+    def asked(self) -> tuple[str, StudySpec]:
+        """(name, spec) of the study that is meant.
+
+        Raises:
+            UsageError: there is no such study, or it is not a valid one.
+        """
+        name, spec = read(self.study)
+        name, spec = override(name, spec, self.data, self.data_root, self.n_train, self.seed, self.labels)
+        given = {"sampler": self.sampler, "stopping": self.stopping, "timeout": self.timeout}
+        changes = {key: value for key, value in given.items() if value is not None}
+        spec = spec.model_copy(update={"search": spec.search.model_copy(update=changes)})
+        return check_name(self.as_name or name), spec
+
+    def total(self, done: int, spec: StudySpec) -> int:
+        """The number of trials that a study shall have which has `done`."""
+        return done + self.add if self.add else self.n_trials or spec.search.n_trials
+
+    def again(self, n_trials: int) -> str:
+        """The command that goes on: the same one, but `--add` counts from where the study stood before."""
+        words = [_without_password(word) for word in self.words]
+        if self.add:
+            at = next(i for i, word in enumerate(words) if word.startswith("--add"))
+            words[at : at + (1 if "=" in words[at] else 2)] = ["--n-trials", str(n_trials)]
+        return f"{command('run')} {shlex.join(words)}"
+
+
+def _without_password(word: str) -> str:
+    """A word of the command line as it may be printed: a URL with a password says *** instead."""
+    flag, _, value = word.partition("=") if word.startswith("--storage=") else ("", "", word)
+    shown = storage.shown(value) if "://" in value else value
+    return f"{flag}={shown}" if flag else shown

@@ -1,0 +1,91 @@
+"""What a study file may not say, in the words of TOML, which knows no tuples, dictionaries or instances."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from spaces.restricted import suggestion
+
+WRONG = {  # a pydantic error -> what the value must be instead; what is in braces stands in the error's context
+    "string_type": "it must be text in quotes",
+    "int_type": "it must be a whole number",
+    "int_from_float": "it must be a whole number",
+    "float_type": "it must be a number",
+    "bool_type": "it must be true or false",
+    "dict_type": "it must be a section with a key for each parameter",
+    "model_type": "it must be a section, with its keys in lines below [{where}]",
+    "tuple_type": "it must be a list in brackets",
+    "too_short": "there must be at least {min_length}",
+    "string_too_long": "it must have at most {max_length} characters",
+    "literal_error": "it must be {expected}",
+    "greater_than": "it must be more than {gt}",
+    "greater_than_equal": "it must be at least {ge}",
+    "less_than": "it must be less than {lt}",
+    "less_than_equal": "it must be at most {le}",
+}
+RANGES = {"epochs": "whole numbers", "batch_size": "powers of two", "depth": "whole numbers", "width": "numbers"}
+NOT_A_PAIR = ("tuple_type", "too_long", "missing", "int_type", "int_from_float", "float_type")
+QUOTES = "a name with a dot stands in quotes"
+
+
+def in_words(error: ValidationError, model: type[BaseModel]) -> str:
+    """Every mistake in one line: where, what stands there, the rule, the name that was probably meant."""
+    told = [each for each in error.errors() if each["type"] != "too_short" or not each["input"]]  # the rest were wrong
+    return "; ".join(dict.fromkeys(_in_words(each, model) for each in told))
+
+
+def of_toml(error: Exception) -> str:
+    """What the reader of TOML says, with the mistake that is behind it most often."""
+    said = str(error)
+    if said.startswith("Invalid value"):
+        return f"{said}: text stands in quotes, true and false are written small"
+    if said.startswith(("Cannot overwrite", "Cannot mutate")):
+        return f"{said}: each key stands there once; {QUOTES}"
+    return said
+
+
+def _in_words(error: Mapping[str, Any], model: type[BaseModel]) -> str:
+    kind, value, loc = error["type"], error["input"], error["loc"]
+    where = ".".join(str(part) for part in loc if not isinstance(part, int))
+    if loc[:1] == ("space",) and loc[1:2] in (("fix",), ("exclude",)) and len(loc) > 2:
+        return _restriction(loc[1], loc[2], value)
+    if loc[:1] == ("space",) and len(loc) > 1 and loc[1] in RANGES and kind in NOT_A_PAIR:
+        return f"{where}: it must be a range, {loc[1]} = [least, most], two {RANGES[loc[1]]}"
+    if kind == "extra_forbidden":
+        section = model
+        for part in loc[:-1]:
+            section = section.model_fields[part].annotation  # type: ignore[assignment]
+        return f"{where}: unknown key{suggestion(str(loc[-1]), section.model_fields)}"
+    if kind == "missing":
+        return f"{where} is missing" if len(loc) > 1 else f"[{where}] is missing"
+    if kind in WRONG:
+        limits = {
+            name: f"{limit:.12g}" if isinstance(limit, float) else limit for name, limit in error.get("ctx", {}).items()
+        }
+        rule = WRONG[kind].format(where=where, **limits)
+        return f"{where} = {_shown(value)}: {rule}"
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{where}: {message}" if where else message
+
+
+def _restriction(section: str, name: str, value: object) -> str:
+    """A parameter that is fixed to, or kept from, what no parameter can be."""
+    if isinstance(value, dict):
+        while isinstance(value, dict) and len(value) == 1:  # TOML reads a.b = 1 as a table in a table
+            ((inner, value),) = value.items()
+            name = f"{name}.{inner}"
+        return f'[space.{section}] {name}: {QUOTES}: "{name}" = {_shown(value)}'
+    several = " or a list of them" if section == "exclude" else ""
+    return f"[space.{section}] {name}: it must be a number, text, true or false{several}"
+
+
+def _shown(value: object) -> str:
+    try:
+        text = json.dumps(value, ensure_ascii=False, default=str)
+    except (ValueError, RecursionError):  # an integer of more digits than Python prints
+        return "..."
+    return text if len(text) <= 60 else text[:57] + "..."

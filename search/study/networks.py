@@ -1,0 +1,34 @@
+"""The exported networks of a study: a folder each, for the trials that are kept."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The folder of a study's networks."""
+
+    folder: Path
+
+    def of(self, trial_number: int) -> Path:
+        """The folder of a trial's network; it exists for trials on the front."""
+        return self.folder / f"trial-{trial_number:05d}"
+
+    def strays(self, kept: Collection[int]) -> list[Path]:
+        """Networks of trials that are not kept, and what an interrupted export left."""
+        names = {self.of(number).name for number in kept}
+        folders = [*self.folder.glob("trial-*"), *self.folder.glob(".trial-*.partial")]
+        return [folder for folder in folders if folder.name not in names and folder.is_dir()]
+
+    def remove(self, trial_number: int) -> None:
+        """Removes a trial's network, where there is one."""
+        shutil.rmtree(self.of(trial_number), ignore_errors=True)
+
+    def collect(self, kept: Collection[int]) -> None:
+        """Removes the strays."""
+        for folder in self.strays(kept):
+            shutil.rmtree(folder, ignore_errors=True)

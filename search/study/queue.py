@@ -1,0 +1,49 @@
+"""What a study runs next: what was lost comes back first, then the queue, then something new."""
+
+from __future__ import annotations
+
+from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import Trial as OptunaTrial
+
+from search.study import records, recovery, repeats
+from search.study.snapshot import Snapshot
+from search.study.study import Study
+from spaces import SPACES
+from spaces.ladders import LADDERS
+from spaces.restricted import usable_anchors
+
+
+def claim(study: Study, n_trials: int) -> OptunaTrial | None:
+    """The next trial of a total of `n_trials`, then of its repeats; None when only what runs now is missing."""
+    return study.patiently(lambda: _claim(study, n_trials))
+
+
+def _claim(study: Study, n_trials: int) -> OptunaTrial | None:
+    with study.exclusive():
+        recovery.recover(study)
+        now = study.snapshot()
+        running = sum(trial.state == TrialState.RUNNING and not records.is_repeat(trial) for trial in now.trials)
+        if (n_left := now.n_left(n_trials)) > 0:
+            return study.ask() if n_left > running else None
+        again = repeats.waiting(now.trials) or _repeat(study, now)
+        return study.ask(again[0]) if again else None
+
+
+def _repeat(study: Study, now: Snapshot) -> list[FrozenTrial]:
+    """Queues what is to be timed again next, if anything is: the repeat."""
+    due = repeats.due(now.trials, study.floor, study.spec.search.repeats)
+    if due is None:
+        return []
+    study.enqueue(due, {records.REPEAT_OF: records.first(due)})
+    return repeats.waiting(study.trials())
+
+
+def enqueue_anchors(study: Study) -> None:
+    """Queues the anchors that the study lacks; a ladder only where half of the trials are left to search."""
+    anchors = usable_anchors(SPACES[study.spec.space.name], study.given, study.spec.restrictions)
+    left_out = LADDERS.get(study.given.data, {}) if 2 * len(anchors) > study.spec.search.n_trials else {}
+    with study.exclusive():
+        have = {trial.user_attrs.get(records.ANCHOR) for trial in study.trials()}
+        for name, parameters in anchors:
+            if name not in have and name not in left_out:
+                study.optuna.enqueue_trial(parameters, user_attrs={records.ANCHOR: name})

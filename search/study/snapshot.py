@@ -1,0 +1,127 @@
+"""`Snapshot`: a study as of one moment. Its trials are read once; what follows from them is derived when asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import FrozenTrial
+
+from search.database.storage import Database
+from search.pareto.front import Outcome, Reference, front, hypervolume, normalised_hypervolume
+from search.pareto.stopping import Curve
+from search.study import records, repeats
+from search.study.spec import StudySpec
+from spaces.base import BASELINE
+
+REFERENCE = "reference"  # user attribute of a study: the worst corner of its hypervolume
+WORSE_THAN_BASELINE = 10  # times the seconds of the baseline: the reference of the hypervolume
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What views, stopping and proposals are given of a study."""
+
+    name: str
+    spec: StudySpec
+    floor: float  # accuracy below which a result counts for nothing
+    trials: tuple[FrozenTrial, ...]  # by number
+    attributes: Mapping[str, Any]  # user attributes of the study
+    database: Database  # where it lies
+    artifacts: Path  # the folder of exported networks
+
+    @cached_property
+    def points(self) -> list[FrozenTrial]:
+        """The finished runs; of a trial and its repeats the one that counts."""
+        return records.points(self.trials)
+
+    @cached_property
+    def curves(self) -> list[Curve]:
+        """The learning curves of the finished runs."""
+        return [records.curve(trial) for trial in self.points]
+
+    @cached_property
+    def outcomes(self) -> list[Outcome]:
+        """The finished runs at or above the floor: the candidates for the front."""
+        return records.outcomes(self.trials, self.floor)
+
+    @cached_property
+    def front(self) -> tuple[Outcome, ...]:
+        """The Pareto front, by rising seconds."""
+        return front(self.outcomes)
+
+    @cached_property
+    def front_trials(self) -> list[FrozenTrial]:
+        """The trials of the front, by rising seconds."""
+        return [self.trials[point.trial] for point in self.front]
+
+    @cached_property
+    def baseline(self) -> FrozenTrial | None:
+        """The finished run of BASELINE, or None."""
+        return records.baseline(self.trials, BASELINE)
+
+    @cached_property
+    def counts(self) -> records.Counts:
+        """How the trials ended."""
+        return records.counts(self.trials)
+
+    @cached_property
+    def n_counted(self) -> int:
+        """Trials that count towards the study's total."""
+        return records.n_counted(self.trials)
+
+    @cached_property
+    def unsettled(self) -> set[int]:
+        """Trials whose point may yet be replaced by a repeat."""
+        return repeats.unsettled(self.trials, self.floor, self.spec.search.repeats)
+
+    @cached_property
+    def kept(self) -> set[int]:
+        """Trials whose networks are kept: those of the front, and those that repeats may bring back to it."""
+        return repeats.kept(self.trials, self.floor, self.spec.search.repeats)
+
+    @cached_property
+    def reference(self) -> Reference | None:
+        """The worst corner of the hypervolume; None before BASELINE has run.
+
+        None as well where the floor is 1, as it was for two classes once: nothing lies above it.
+        """
+        stored = self.attributes.get(REFERENCE)
+        if stored is None and self.baseline is not None:
+            stored = [WORSE_THAN_BASELINE * self.baseline.values[0], self.floor]
+        return Reference(*stored) if stored is not None and stored[1] < 1 else None
+
+    @property
+    def is_reference_final(self) -> bool:
+        """Whether the reference is known and BASELINE is not timed again."""
+        return self.baseline is not None and records.first(self.baseline) not in self.unsettled
+
+    def hypervolume(self, outcomes: Sequence[Outcome] | None = None) -> tuple[float, float] | None:
+        """(hypervolume, share of the whole box) of the front or of given outcomes; None before BASELINE has run.
+
+        The box reaches from the reference down to the fastest anchor and up to an accuracy of 1; what is faster than
+        that anchor counts in the share as if it were as fast.
+        """
+        anchors = [trial.values[0] for trial in self.points if records.ANCHOR in trial.user_attrs]
+        if self.reference is None or not anchors or min(anchors) >= self.reference.train_seconds:
+            return None
+        points = self.front if outcomes is None else outcomes
+        return hypervolume(points, self.reference), normalised_hypervolume(points, self.reference, min(anchors))
+
+    def n_left(self, n_trials: int) -> int:
+        """Trials that are missing from a total of `n_trials`."""
+        return max(0, n_trials - self.n_counted)
+
+    def is_complete(self, n_trials: int) -> bool:
+        """Whether it has so many trials, and nothing is left to be timed again."""
+        limit = self.spec.search.repeats
+        return not self.n_left(n_trials) and not repeats.pending(self.trials, self.floor, limit)
+
+    def with_trial(self, trial: FrozenTrial) -> Snapshot:
+        """This snapshot with a trial as it will be in the database."""
+        trials = list(self.trials)
+        trials[trial.number] = trial
+        return replace(self, trials=tuple(trials))

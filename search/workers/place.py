@@ -1,0 +1,88 @@
+"""Where the trainings of a run take place: this process, this host, a cluster. Each opens its objectives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from typing import Protocol
+
+from objectives.task import Task
+from search.host import devices
+from search.study import records
+from search.workers import cluster
+from search.workers.process import WorkerProcess
+from search.workers.seam import Objective, Training
+
+
+class Place(Protocol):
+    """Where a run trains."""
+
+    @property
+    def workers(self) -> int | str:
+        """How many workers of the study share a host: part of its identity."""
+
+    @property
+    def mixed_devices(self) -> bool:
+        """Whether devices of several models may share the study."""
+
+    def opened(self, study: str, task: Task, database: str, training: Training, held: ExitStack) -> Sequence[Objective]:
+        """What trains, one a device, until the stack is closed. `database` says which study of that name is meant.
+
+        Raises:
+            DeviceError, StorageError, UsageError: there is no room, and who has it.
+        """
+
+
+@dataclass(frozen=True)
+class ThisProcess:
+    """The process that owns the study: for debugging."""
+
+    request: devices.Request
+    mixed_devices: bool = False
+
+    @property
+    def workers(self) -> int:
+        return self.request.workers
+
+    def opened(self, study: str, task: Task, database: str, training: Training, held: ExitStack) -> Sequence[Objective]:
+        (slot, *_) = held.enter_context(devices.taken(self.request, study, database))
+        return [held.enter_context(closing(training(task, slot.device, 1)()()))]
+
+
+@dataclass(frozen=True)
+class ThisHost:
+    """A worker process per device of this machine that is free."""
+
+    request: devices.Request
+    mixed_devices: bool
+
+    @property
+    def workers(self) -> int:
+        return self.request.workers
+
+    def opened(self, study: str, task: Task, database: str, training: Training, held: ExitStack) -> Sequence[Objective]:
+        slots = held.enter_context(devices.taken(self.request, study, database))
+        made = [WorkerProcess(training(task, slot.device, 1), fresh=slot.device == "cpu") for slot in slots]
+        return [held.enter_context(closing(each)) for each in made]
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Workers on a Ray cluster, which decides how many share a host."""
+
+    address: str
+    device: str
+    n: int | None
+    mixed_devices: bool
+
+    @property
+    def workers(self) -> str:
+        return records.CLUSTER
+
+    def opened(self, study: str, task: Task, database: str, training: Training, held: ExitStack) -> Sequence[Objective]:
+        held.enter_context(cluster.joined(self.address))
+        room = cluster.room(self.device, self.n)
+        preparation = training(task, room.device, 1)
+        made = [cluster.RayWorker(preparation, room, study, self.mixed_devices) for _ in range(room.n)]
+        return [held.enter_context(closing(each)) for each in made]
