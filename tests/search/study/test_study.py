@@ -396,5 +396,5 @@ def test_two_creations_at_once_leave_one_study(new_study: Callable[..., Study]) 
 
 def test_workers_with_the_same_data_are_alike_though_one_has_no_cache() -> None:
     opening.check_alike("tiny", FACTS, [FACTS | {"warnings": ["no cache"], "about": "as ever"}])
-    with pytest.raises(UsageError, match=r"devices that differ: data.content was 'c', is 'd'"):
+    with pytest.raises(UsageError, match=r"devices that differ: data: "):
         opening.check_alike("tiny", FACTS, [changed(data__content="d")])
