@@ -35,6 +35,11 @@ class DataSpec:
         if self.seed < 0:
             raise ValueError(f"seed is {self.seed}: it must not be negative")
 
+    @property
+    def side(self) -> int:
+        """Side of the square images in pixels."""
+        return self.size or {"digits": 8, "fashion_mnist": 28}.get(self.name, 32)
+
     def to_json(self) -> dict[str, object]:
         """This spec as plain JSON data; `from_json` is the inverse."""
         return asdict(self)

@@ -26,6 +26,7 @@ from objectives.networks.resnet import ResNet
 from objectives.networks.trainee import Trainee
 from objectives.pipeline import Pipeline, Report
 from objectives.state import Schedule, TrainState
+from objectives.strategies.base import Outline
 from objectives.task import Seeds, Task
 
 WARM_UP_STEPS = 3
@@ -171,9 +172,13 @@ def warm_up(state: TrainState, batches: Batches, number_format: NumberFormat) ->
 
 
 def begun(state: TrainState, x: Tensor, y: Tensor) -> TrainState:
-    """The state after every strategy was calibrated on the first batch."""
+    """The state after every strategy was calibrated on the first batch; those that cannot act say so."""
+    outline = Outline(state.full, int(state.data.x.shape[-1]), state.pipeline.epochs)
     for index in range(len(state.pipeline.strategies)):
         state = state.pipeline.strategies[index].begin(state, x, y)
+        if (reason := state.pipeline.strategies[index].idle(outline)) is not None:
+            name = type(state.pipeline.strategies[index]).__name__
+            state = state.with_event(f"{name} does nothing in this run: {reason}")
     return state
 
 

@@ -28,6 +28,12 @@ class Given:
     flip: bool  # whether a horizontal flip keeps the label
     data: str = ""  # name of the data set: known-good pipelines belong to one
     executors: tuple[str, ...] = ("auto", "eager")  # how steps may be run
+    size: int = 32  # pixels: side of the images
+
+    @property
+    def crops(self) -> bool:
+        """Whether images are large enough to be shifted by an eighth of their side."""
+        return self.size >= 8
 
 
 class Trial(Protocol):
@@ -62,7 +68,7 @@ def baseline(given: Given) -> Pipeline:
         weight_decay=5e-4,
         epochs=round(sum(given.epochs) / 2),
         schedule="step",
-        crop=True,
+        crop=given.crops,
         flip=given.flip,
         depth=depth,
         width=1.0,

@@ -29,6 +29,15 @@ def learned(default: T) -> T:
 
 
 @dataclass(frozen=True)
+class Outline:
+    """What is known of a run before its first step."""
+
+    full: Architecture  # what the settings ask for
+    size: int  # pixels: side of the images
+    epochs: int  # length of the schedule
+
+
+@dataclass(frozen=True)
 class Strategy:
     """One acceleration method with its parameters."""
 
@@ -40,6 +49,10 @@ class Strategy:
     def describe(self) -> str:
         """This strategy in a few words, for tables and notes."""
         return repr(self)
+
+    def idle(self, outline: Outline) -> str | None:
+        """Why it can have no effect in such a run, in words; None where it can. A run says so before it trains."""
+        return None
 
     def architecture(self, architecture: Architecture) -> Architecture:
         """The architecture to start from, given the one that the pipeline's settings ask for."""

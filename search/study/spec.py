@@ -152,6 +152,7 @@ class StudySpec(_Section):
             flip,
             self.data.name,
             space.executors,
+            self.task.data.side,
         )
 
 
