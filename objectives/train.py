@@ -292,6 +292,12 @@ def _work(state: TrainState, size: int) -> tuple[Architecture, int, frozenset[st
     return model.architecture, size, frozen
 
 
+def _full(state: TrainState) -> Architecture:
+    """The network that the settings ask for, behind the stem that strategies gave it."""
+    now = state.trainee.model.architecture
+    return replace(state.full, stem=now.stem, stem_stride=now.stem_stride)
+
+
 def _segment(state: TrainState, number_format: NumberFormat, scaler: LossScaler | None) -> Segment:
     pipeline = state.pipeline
     return Segment(state.trainee, pipeline.strategies, number_format, scaler, pipeline.label_smoothing)
@@ -315,7 +321,7 @@ def _report(
         eval_seconds=clock.seconds("evaluation"),
         train_flops=float(spent_flops),
         inference_flops=flops.count(result.model.architecture, size)[0],
-        full_flops=flops.count(state.full, size)[0],
+        full_flops=flops.count(_full(state), size)[0],
         n_parameters=sum(p.numel() for p in result.model.parameters()),
         peak_memory=peak_memory(state.data.x.device),
         skipped_steps=n_skipped,

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from math import log2
+from math import log, log2, sqrt
 from typing import cast
 
 from objectives.networks.architecture import WIDTH_STEP, build
@@ -23,11 +23,13 @@ from objectives.strategies.muon import Muon
 from objectives.strategies.net2net import Net2Net
 from objectives.strategies.plateau import Plateau
 from objectives.strategies.progressive_resolution import SIZE_STEP, ProgressiveResolution
-from objectives.strategies.prune_train import PruneTrain
+from objectives.strategies.prune_train import LEAST_KAPPA, PruneTrain
 from objectives.strategies.swa import Swa
 from objectives.strategies.whitening import Whitening
 from spaces.base import BASELINE, Given, Parameters, Trial, baseline
 from spaces.ladders import LADDERS
+
+MOST_LPR = 0.6  # 0.5 over 10 epochs cost 1.5 points of accuracy (Fashion-MNIST)
 
 Chosen = Callable[[Trial, Given, Outline], Strategy]
 Ingredients = Mapping[str, tuple[type[Strategy], Chosen]]  # by the name of its switch
@@ -47,21 +49,26 @@ def pipeline(trial: Trial, given: Given, ingredients: Ingredients) -> Pipeline:
     depth = trial.suggest_int("depth", *given.depth)
     width = trial.suggest_float("width", *given.width, step=0.25)
     epochs = trial.suggest_int("epochs", *given.epochs, log=True)
+    lr = trial.suggest_float("lr", 0.02, 2.0, log=True)
+    lr_rule = cast("LrRule", trial.suggest_categorical("batch.lr_rule", ("none", "sqrt", "linear")))
+    momentum = trial.suggest_float("momentum", 0.8, 0.98)
+    plain = Pipeline(batch_size=batch_size, lr=lr, lr_rule=lr_rule, momentum=momentum, epochs=epochs)
     outline = outlined(given, depth, width, epochs)
     strategies: tuple[Strategy, ...] = ()
     for switch, (kind, chosen) in ingredients.items():
         refused = any(isinstance(s, kind.excludes) or issubclass(kind, s.excludes) for s in strategies)
-        if not refused and can_act(switch, outline) and trial.suggest_categorical(switch, (False, True)):
+        offered = can_act(switch, outline) and (switch != "prune" or prunes(given, outline, plain))
+        if not refused and offered and trial.suggest_categorical(switch, (False, True)):
             strategies += (chosen(trial, given, outline),)
     flip = given.flip and bool(trial.suggest_categorical("augment.flip", (True, False)))
     alternates = flip and epochs > 1
     return Pipeline(
         number_format=cast("NumberFormatName", trial.suggest_categorical("number_format", given.number_formats)),
         batch_size=batch_size,
-        lr=trial.suggest_float("lr", 0.02, 2.0, log=True),
-        lr_rule=cast("LrRule", trial.suggest_categorical("batch.lr_rule", ("none", "sqrt", "linear"))),
+        lr=lr,
+        lr_rule=lr_rule,
         ghost_batch=ghost_batch(trial, batch_size),
-        momentum=trial.suggest_float("momentum", 0.8, 0.98),
+        momentum=momentum,
         weight_decay=trial.suggest_float("weight_decay", 1e-5, 5e-3, log=True),
         epochs=epochs,
         schedule=cast("ScheduleName", trial.suggest_categorical("schedule", ("one_cycle", "cosine", "step"))),
@@ -95,6 +102,25 @@ def can_act(switch: str, outline: Outline) -> bool:
             return outline.epochs > 1 and outline.size > SIZE_STEP
         case _:
             return True
+
+
+def prunes(given: Given, outline: Outline, plain: Pipeline) -> bool:
+    """Whether the strongest penalty of this space shrinks norms in such a run by as much as it takes to prune.
+
+    By expectation, as `PruneTrain` forecasts it from the weights: He-normal filters, a loss of ln 10, half the peak
+    rate on average.
+    """
+    total, inputs = 0.0, 0
+    for stage in outline.full.stages:
+        for interior in stage.interiors:
+            pairs = [(inputs or stage.width, interior), (interior, stage.width)] if interior else []
+            pairs += [(inputs, stage.width)] if inputs not in (0, stage.width) else []
+            total += sum(n_out * sqrt(2 * n_in / n_out) + n_in * sqrt(2) for n_in, n_out in pairs)
+            inputs = stage.width
+        inputs = stage.width
+    strength = MOST_LPR / (1 - MOST_LPR) * log(10) / max(total, 1.0)
+    n_steps = (outline.epochs - 1) * max(1, given.n_train // plain.batch_size)
+    return strength * plain.peak_lr * n_steps / (1 - plain.momentum) > LEAST_KAPPA * sqrt(2)
 
 
 def anchors(given: Given) -> dict[str, Parameters]:
@@ -141,9 +167,11 @@ def known(given: Given, ingredients: Ingredients) -> dict[str, Parameters]:
         "grow.steps": 1,
         "grow.rewarm": False,
     }
-    longest = outlined(given, given.depth[1], given.width[1], given.epochs[1])
+    longest = outlined(given, baseline(given).depth, 1.0, given.epochs[1])
     for name, switch in {"progressive resolution": "resolution", "PruneTrain": "prune", "Net2Net": "grow"}.items():
-        if not can_act(switch, longest):
+        if not can_act(switch, longest) or (
+            switch == "prune" and not prunes(given, longest, Pipeline(batch_size=64, lr=0.4))
+        ):
             del found[name]
     return found | {name: parameters | rung.within(given) for name, rung in LADDERS.get(given.data, {}).items()}
 
@@ -204,7 +232,8 @@ def net2net(trial: Trial, given: Given, outline: Outline) -> Strategy:
 def prune_train(trial: Trial, given: Given, outline: Outline) -> Strategy:
     """Channels that a group lasso kills are removed. Its strength follows epochs and rate, so that it prunes in all."""
     return PruneTrain(
-        kappa=trial.suggest_float("prune.kappa", 4.0, 30.0, log=True),
+        lpr=MOST_LPR,
+        kappa=trial.suggest_float("prune.kappa", 3.0, 20.0, log=True),
         interval=trial.suggest_int("prune.interval", 1, 5),
         round_to=int(trial.suggest_categorical("prune.round_to", (1, 8))),
         adapt_batch=bool(trial.suggest_categorical("prune.adapt_batch", (False, True))),

@@ -29,6 +29,7 @@ class Given:
     data: str = ""  # name of the data set: known-good pipelines belong to one
     executors: tuple[str, ...] = ("auto", "eager")  # how steps may be run
     size: int = 32  # pixels: side of the images
+    n_train: int = 10_000  # training images; where nobody knows yet, many
 
     @property
     def crops(self) -> bool:

@@ -153,6 +153,7 @@ class StudySpec(_Section):
             self.data.name,
             space.executors,
             self.task.data.side,
+            self.data.n_train or (1_000 if self.data.name == "digits" else 10_000),
         )
 
 

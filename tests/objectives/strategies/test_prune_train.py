@@ -448,11 +448,11 @@ def test_a_run_that_cannot_prune_says_so_and_no_other_does(
 
 @pytest.mark.parametrize("settings", [{}, {"lr": 0.02}, {"epochs": 8, "momentum": 0.5, "batch_size": 25}], ids=repr)
 def test_a_kappa_prunes_alike_whatever_the_epochs_and_the_rate(settings: dict[str, object], digits: Dataset) -> None:
-    state = begin(using(PruneTrain(kappa=12.0), **settings), digits)
+    state = begin(using(PruneTrain(kappa=12.0, lpr=0.999), **settings), digits)
     norms = [g.weight.detach().flatten(1).norm(dim=1) for g in lasso.grouped(state.trainee.model) if g.out_axis]
     assert expected_shrink(state) == pytest.approx(12 * float(torch.cat(norms).median()), rel=0.05)
     assert len(state.events) == 1  # no warning
-    reports, _ = finish(using(PruneTrain(kappa=12.0, interval=1), **settings), digits)
+    reports, _ = finish(using(PruneTrain(kappa=12.0, lpr=0.999, interval=1), **settings), digits)
     assert reports[-1].inference_flops < 0.9 * reports[-1].full_flops
 
 
