@@ -71,7 +71,11 @@ class Strategy:
         return True
 
     def bound(self, state: TrainState) -> Strategy:
-        """This strategy prepared for the next segment; itself when nothing changed."""
+        """This strategy prepared for the next segment; itself when nothing changed.
+
+        Another object ends the segment: a compilation or a capture. A value that changes every epoch is a tensor among
+        what it has learned, and is changed in place here.
+        """
         return self
 
     def convolution(self, layer: Convolution, compute: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
