@@ -156,7 +156,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     number_format = "bf16"
     depth = (1, 1) if on_cpu else (1, 3)
     given = Given(
-        options.family, ("fp32", number_format), (1, options.epochs), (32, 1024), depth, (0.25, 4.0), dataset.flip, name
+        options.family,
+        ("fp32", number_format),
+        (1, options.epochs),
+        (32, 1024),
+        depth,
+        (0.25, 4.0),
+        dataset.flip,
+        name,
+        size=dataset.size,
     )
     print(conditions(device, f"python -m benchmarks.time_to_accuracy {shlex.join(words)}".rstrip()))
     print(f"{len(dataset.train.y)} training images, {len(dataset.val.y)} validation images; stem stride {stride}\n")

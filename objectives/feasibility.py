@@ -10,7 +10,6 @@ from dataclasses import replace
 from objectives.networks.architecture import Architecture, Layer, build
 from objectives.pipeline import Pipeline
 from objectives.strategies.progressive_resolution import SIZE_STEP, ProgressiveResolution
-from objectives.strategies.whitening import KERNEL, Whitening
 from objectives.task import Task
 
 SMALLEST_SHARE = 0.4  # of the side of images, below which no space begins
@@ -54,14 +53,6 @@ def obstacle(pipeline: Pipeline, task: Task, size: int, n_train: int) -> str | N
         return (
             f"batches of one image of {smallest} pixels hold a single value per channel in the last stage, "
             "which batch normalisation cannot use: take larger batches or larger images"
-        )
-    seen = -(-size // 2) if network.stem == "haar" else size
-    if seen < KERNEL and any(
-        isinstance(strategy, Whitening) and strategy.share > 0 for strategy in pipeline.strategies
-    ):
-        return (
-            f"the stem sees {seen} pixels a side, and whitening measures patches of {KERNEL}: "
-            "leave out Whitening or HaarStem, or take larger images"
         )
     return None
 

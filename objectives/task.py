@@ -44,6 +44,11 @@ class DataSpec:
         """What the data are, apart from where they lie: 'folder', or a name."""
         return self.name.partition(":")[0]
 
+    @property
+    def side(self) -> int:
+        """Side of the square images in pixels."""
+        return self.size or {"digits": 8, "fashion_mnist": 28}.get(self.name, 32)
+
     def to_json(self) -> dict[str, object]:
         """This spec as plain JSON data; `from_json` is the inverse."""
         return asdict(self)

@@ -29,6 +29,7 @@ from objectives.networks.resnet import ResNet
 from objectives.networks.trainee import Trainee
 from objectives.pipeline import Pipeline, Report
 from objectives.state import Schedule, TrainState
+from objectives.strategies.base import Outline
 from objectives.task import Seeds, Task
 
 WARM_UP_STEPS = 3
@@ -165,9 +166,13 @@ def warm_up(state: TrainState, batches: Batches, number_format: NumberFormat) ->
 
 
 def begun(state: TrainState, x: Tensor, y: Tensor) -> TrainState:
-    """The state after every strategy was calibrated on the first batch."""
+    """The state after every strategy was calibrated on the first batch; those that cannot act say so."""
+    outline = Outline(state.full, int(state.data.x.shape[-1]), state.pipeline.epochs)
     for index in range(len(state.pipeline.strategies)):
         state = state.pipeline.strategies[index].begin(state, x, y)
+        if (reason := state.pipeline.strategies[index].idle(outline)) is not None:
+            name = type(state.pipeline.strategies[index]).__name__
+            state = state.with_event(f"{name} does nothing in this run: {reason}")
     return state
 
 
@@ -262,6 +267,12 @@ def _work(state: TrainState, size: int) -> tuple[Architecture, int, frozenset[st
     return model.architecture, size, frozen
 
 
+def _full(state: TrainState) -> Architecture:
+    """The network that the settings ask for, behind the stem that strategies gave it."""
+    now = state.trainee.model.architecture
+    return replace(state.full, stem=now.stem, stem_stride=now.stem_stride)
+
+
 def _segment(state: TrainState, number_format: NumberFormat, scaler: LossScaler | None) -> Segment:
     pipeline = state.pipeline
     return Segment(state.trainee, pipeline.strategies, number_format, scaler, pipeline.label_smoothing)
@@ -292,7 +303,7 @@ def _report(
         eval_seconds=clock.seconds("evaluation"),
         train_flops=float(spent_flops),
         inference_flops=flops.count(result.model.architecture, size)[0],
-        full_flops=flops.count(state.full, size)[0],
+        full_flops=flops.count(_full(state), size)[0],
         n_parameters=sum(p.numel() for p in result.model.parameters()),
         peak_memory=memory.training,
         eval_peak_memory=memory.evaluation,

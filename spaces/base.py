@@ -31,8 +31,13 @@ class Given:
     data: str = ""  # name of the data set: known-good pipelines belong to one
     executors: tuple[str, ...] = ("auto", "eager")  # how steps may be run
     stem_stride: int = 1
-    size: int | None = None  # pixels: side of the images; None: not known yet, before the data are read
-    n_train: int | None = None  # images; likewise
+    size: int = 32  # pixels: side of the images
+    n_train: int = 10_000  # training images; where nobody knows yet, many
+
+    @property
+    def crops(self) -> bool:
+        """Whether images are large enough to be shifted by an eighth of their side."""
+        return self.size >= 8
 
 
 class Trial(Protocol):
@@ -71,9 +76,7 @@ class Space(Protocol):
 
 
 def obstacle(pipeline: Pipeline, given: Given) -> str | None:
-    """Why a pipeline cannot train on the study's images, in one line, or None where it can, or nobody knows yet."""
-    if given.size is None or given.n_train is None:
-        return None
+    """Why a pipeline cannot train on the study's images, in one line, or None where it can."""
     task = Task(DataSpec(given.data), given.family, given.stem_stride)
     return feasibility.obstacle(pipeline, task, given.size, given.n_train)
 
@@ -90,7 +93,7 @@ def baseline(given: Given) -> Pipeline:
         weight_decay=5e-4,
         epochs=round(sum(given.epochs) / 2),
         schedule="step",
-        crop=True,
+        crop=given.crops,
         flip=given.flip,
         depth=depth,
         width=1.0,

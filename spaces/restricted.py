@@ -61,10 +61,13 @@ class RestrictedTrial:
 
 
 class _Explorer:
-    """A trial that follows a list of decisions, then takes the first choice, and notes what it is asked."""
+    """A trial that follows a list of decisions, then takes the first choice and the lowest or highest number.
 
-    def __init__(self, decisions: Parameters) -> None:
-        self.decisions = dict(decisions)
+    It notes what it is asked.
+    """
+
+    def __init__(self, decisions: Parameters, *, highest: bool) -> None:
+        self.decisions, self.highest = dict(decisions), highest
         self.asked: dict[str, BaseDistribution] = {}
 
     def suggest_categorical(self, name: str, choices: Sequence[Value]) -> Value:
@@ -73,13 +76,13 @@ class _Explorer:
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
         self.asked[name] = IntDistribution(low, high, step=step, log=log)
-        return int(self.decisions.setdefault(name, low))
+        return int(self.decisions.setdefault(name, high if self.highest else low))
 
     def suggest_float(
         self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
     ) -> float:
         self.asked[name] = FloatDistribution(low, high, step=step, log=log)
-        return float(self.decisions.setdefault(name, low))
+        return float(self.decisions.setdefault(name, high if self.highest else low))
 
 
 def sample(space: Space, trial: Trial, given: Given, restrictions: Restrictions, anchor: str | None = None) -> Pipeline:
@@ -105,20 +108,22 @@ def walk(space: Space, given: Given, restrictions: Restrictions) -> dict[str, li
     """Every parameter that can be asked, with its distributions as JSON: what a study's identity says of its space.
 
     Each choice of each categorical parameter and both ends of each integer are taken at least once, every other
-    decision being the first one on the way there.
+    decision being the first one on the way there; once where numbers are at their lowest and once at their highest,
+    since what is asked in a long run of a large network is not asked in a short one of a small one.
     """
     found: dict[str, set[str]] = {}
-    seen: set[tuple[str, Value]] = set()
-    paths: list[Parameters] = [{}]
+    seen: set[tuple[bool, str, Value]] = set()
+    paths: list[tuple[bool, Parameters]] = [(False, {}), (True, {})]
     while paths:
-        explorer = _Explorer(paths.pop())
+        highest, decisions = paths.pop()
+        explorer = _Explorer(decisions, highest=highest)
         space.sample(RestrictedTrial(explorer, restrictions, {}), given)
         for name, distribution in explorer.asked.items():
             found.setdefault(name, set()).add(distribution_to_json(distribution))
             for value in _branches(distribution):
-                if (name, value) not in seen:
-                    seen.add((name, value))
-                    paths.append(explorer.decisions | {name: value})
+                if (highest, name, value) not in seen:
+                    seen.add((highest, name, value))
+                    paths.append((highest, explorer.decisions | {name: value}))
     return {name: sorted(found[name]) for name in sorted(found)}
 
 

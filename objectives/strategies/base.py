@@ -29,6 +29,15 @@ def learned(default: T) -> T:
 
 
 @dataclass(frozen=True)
+class Outline:
+    """What is known of a run before its first step."""
+
+    full: Architecture  # what the settings ask for
+    size: int  # pixels: side of the images
+    epochs: int  # length of the schedule
+
+
+@dataclass(frozen=True)
 class Strategy:
     """One acceleration method with its parameters."""
 
@@ -40,6 +49,10 @@ class Strategy:
     def describe(self) -> str:
         """This strategy in a few words, for tables and notes."""
         return repr(self)
+
+    def idle(self, outline: Outline) -> str | None:
+        """Why it can have no effect in such a run, in words; None where it can. A run says so before it trains."""
+        return None
 
     def architecture(self, architecture: Architecture) -> Architecture:
         """The architecture to start from, given the one that the pipeline's settings ask for."""
@@ -58,7 +71,11 @@ class Strategy:
         return True
 
     def bound(self, state: TrainState) -> Strategy:
-        """This strategy prepared for the next segment; itself when nothing changed."""
+        """This strategy prepared for the next segment; itself when nothing changed.
+
+        Another object ends the segment: a compilation or a capture. A value that changes every epoch is a tensor among
+        what it has learned, and is changed in place here.
+        """
         return self
 
     def convolution(self, layer: Convolution, compute: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from objectives.strategies.base import Strategy
+from objectives.strategies.base import Outline, Strategy
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,6 +33,9 @@ class BiasLearningRate(Strategy):
 
     def describe(self) -> str:
         return f"biases x{self.factor:.3g}"
+
+    def idle(self, outline: Outline) -> str | None:
+        return "its factor is 1" if self.factor == 1 else None
 
     def begin(self, state: TrainState, x: Tensor, y: Tensor) -> TrainState:
         if self.factor == 1:

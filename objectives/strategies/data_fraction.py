@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from objectives.strategies.base import Strategy, learned
+from objectives.strategies.base import Outline, Strategy, learned
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,6 +42,9 @@ class DataFraction(Strategy):
         if self.until == 1:
             return f"{self.start:.0%} of the images"
         return f"images from {self.start:.0%} of them until {self.until:.0%} of the run"
+
+    def idle(self, outline: Outline) -> str | None:
+        return "it starts with all images" if self.start == 1 else None
 
     def begin(self, state: TrainState, x: Tensor, y: Tensor) -> TrainState:
         if self.start == 1:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from objectives.strategies.base import Strategy, learned
+from objectives.strategies.base import Outline, Strategy, learned
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,6 +39,9 @@ class Ema(Strategy):
 
     def describe(self) -> str:
         return f"EMA over {self.horizon:.2g} epochs"
+
+    def idle(self, outline: Outline) -> str | None:
+        return "its horizon is 0" if self.horizon == 0 else None
 
     def begin(self, state: TrainState, x: Tensor, y: Tensor) -> TrainState:
         if self.horizon == 0:

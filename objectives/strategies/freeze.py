@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from objectives.strategies.base import Strategy
+from objectives.strategies.base import Outline, Strategy
 
 if TYPE_CHECKING:
     from objectives.state import TrainState
@@ -36,6 +36,11 @@ class Freeze(Strategy):
 
     def describe(self) -> str:
         return f"freezing from {self.start:.0%} to {self.until:.0%} of the run"
+
+    def idle(self, outline: Outline) -> str | None:
+        last = (outline.epochs - 1) / outline.epochs
+        n_due = self._n_due(last, len(outline.full.stages)) if outline.epochs > 1 else 0
+        return None if n_due else f"the last epoch begins before {self.start:.0%} of the run"
 
     def between_epochs(self, state: TrainState) -> TrainState:
         from objectives.networks import surgery

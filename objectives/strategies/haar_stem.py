@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from objectives.strategies.base import Strategy
+from objectives.strategies.base import Outline, Strategy
 
 if TYPE_CHECKING:
     from objectives.networks.architecture import Architecture
@@ -32,6 +32,9 @@ class HaarStem(Strategy):
 
     def describe(self) -> str:
         return "Haar stem" if self.levels else "plain stem"
+
+    def idle(self, outline: Outline) -> str | None:
+        return None if self.levels else "it has no levels"
 
     def architecture(self, architecture: Architecture) -> Architecture:
         if self.levels == 0:

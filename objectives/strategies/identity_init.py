@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from objectives.strategies.base import Strategy
+from objectives.strategies.base import Outline, Strategy
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,6 +37,9 @@ class IdentityInit(Strategy):
 
     def describe(self) -> str:
         return "identity init" if self.share == 1 else f"identity init {self.share:.0%}"
+
+    def idle(self, outline: Outline) -> str | None:
+        return "its share is 0" if self.share == 0 else None
 
     def begin(self, state: TrainState, x: Tensor, y: Tensor) -> TrainState:
         if self.share == 0:

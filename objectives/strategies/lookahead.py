@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from objectives.strategies.base import Strategy
+from objectives.strategies.base import Outline, Strategy
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,6 +43,9 @@ class Lookahead(Strategy):
 
     def describe(self) -> str:
         return f"lookahead {self.pull:.2g} every {self.interval} steps"
+
+    def idle(self, outline: Outline) -> str | None:
+        return "the slow weights are the trained ones" if self.pull == 1 else None
 
     def begin(self, state: TrainState, x: Tensor, y: Tensor) -> TrainState:
         if self.pull == 1:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
-from objectives.strategies.base import Strategy
+from objectives.strategies.base import Outline, Strategy
 from objectives.strategies.prune_train import PruneTrain
 
 if TYPE_CHECKING:
@@ -45,6 +45,9 @@ class Muon(Strategy):
 
     def describe(self) -> str:
         return f"Muon lr {self.lr:.2g} momentum {self.momentum:.2g}"
+
+    def idle(self, outline: Outline) -> str | None:
+        return "its learning rate is 0" if self.lr == 0 else None
 
     def begin(self, state: TrainState, x: Tensor, y: Tensor) -> TrainState:
         if self.lr == 0:

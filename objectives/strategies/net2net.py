@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from objectives.strategies.base import Strategy
+from objectives.strategies.base import Outline, Strategy
 
 if TYPE_CHECKING:
     from objectives.networks.architecture import Architecture
@@ -66,6 +66,11 @@ class Net2Net(Strategy):
             parts.append(f"depth {self.start_depth:.0%}")
         kind = "" if self.operators == "deeper" or self.new_channels == "fresh" else f" by {_WORDS[self.new_channels]}"
         return f"Net2Net from {' '.join(parts)} at {times}{kind}"
+
+    def idle(self, outline: Outline) -> str | None:
+        if self.architecture(outline.full) == outline.full:
+            return "the network has its full size from the start"
+        return None if outline.epochs > 1 else "a run of one epoch has no boundary at which it could grow"
 
     def architecture(self, architecture: Architecture) -> Architecture:
         return self._after(0, architecture)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import TYPE_CHECKING
 
-from objectives.strategies.base import Strategy
+from objectives.strategies.base import Outline, Strategy
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,6 +38,11 @@ class Plateau(Strategy):
 
     def describe(self) -> str:
         return f"until an epoch gains less than {self.gain:.2%}"
+
+    def idle(self, outline: Outline) -> str | None:
+        if self.gain == 0:
+            return "its gain is 0"
+        return None if outline.epochs > 1 else "a run of one epoch cannot end sooner"
 
     def begin(self, state: TrainState, x: Tensor, y: Tensor) -> TrainState:
         if self.gain == 0 or self._is_latest(state):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from objectives.strategies.base import Strategy, learned
+from objectives.strategies.base import Outline, Strategy, learned
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,6 +38,10 @@ class ProgressiveResolution(Strategy):
 
     def describe(self) -> str:
         return f"images from {self.start:.0%} size until {self.until:.0%} of the run"
+
+    def idle(self, outline: Outline) -> str | None:
+        begins = self._size_at(0.0, outline.size)
+        return None if begins else f"images begin at their {outline.size} pixels: sizes are multiples of {SIZE_STEP}"
 
     def between_epochs(self, state: TrainState) -> TrainState:
         full = int(state.data.x.shape[-1])

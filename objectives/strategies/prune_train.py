@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from objectives.strategies.base import Strategy, learned
+from objectives.strategies.base import Outline, Strategy, learned
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 MAX_BATCH_GROWTH = 2.0  # per reconfiguration
 MAX_BATCH = 4096  # samples
+LEAST_KAPPA = 2.5  # 2 of 28 runs below it removed anything (1 and 2 %), 11 of 12 above did (benchmarks/shapes.md)
 MAX_LR = 100.0  # the largest that a pipeline may have
 
 
@@ -43,6 +44,10 @@ class PruneTrain(Strategy):
     lpr: float = 0.35  # share of the penalty in the initial loss, in [0, 1); 0 changes nothing
     interval: int = 2  # epochs between two reconfigurations; the last boundary of the run is always one
     mode: Literal["prox", "subgrad"] = "prox"
+    # Above 0, lambda comes from it, and `lpr` is only what it may not exceed: by how many of their medians norms shrink
+    # over the run if nothing else moves them. A ratio that prunes a long run at a high rate does nothing in a short
+    # one; this means the same. Why a limit: 40 steps at a kappa of 4 pruned 42 % and learned nothing (digits).
+    kappa: float = 0.0
     threshold: float = 1e-4  # a group whose weights are all smaller in magnitude is dead
     round_to: int = 1  # channels; widths are multiples of it, and a reconfiguration that changes none is left out
     stop: float = 1.0  # share of the run after which nothing is penalised any more
@@ -60,13 +65,21 @@ class PruneTrain(Strategy):
     def __post_init__(self) -> None:
         if not 0 <= self.lpr < 1 or self.interval < 1 or self.round_to < 1 or self.grace < 0:
             raise ValueError(f"{self!r}: lpr must lie in [0, 1), interval and round_to from 1, grace from 0")
+        if not 0 <= self.kappa < 1000:
+            raise ValueError(f"{self!r}: kappa must lie in [0, 1000)")
         if self.mode not in ("prox", "subgrad") or not 0 < self.threshold < 1 or not 0 <= self.stop <= 1:
             raise ValueError(f"{self!r}: mode is prox or subgrad, threshold lies in (0, 1), stop in [0, 1]")
 
     def describe(self) -> str:
         rounded = f" round {self.round_to}" if self.round_to > 1 else ""
         interval = "every epoch" if self.interval == 1 else f"every {self.interval} epochs"
-        return f"PruneTrain {self.mode} LPR {self.lpr:.2f} {interval}{rounded}"
+        strength = f"kappa {self.kappa:.2g}" if self.kappa > 0 else f"LPR {self.lpr:.2f}"
+        return f"PruneTrain {self.mode} {strength} {interval}{rounded}"
+
+    def idle(self, outline: Outline) -> str | None:
+        if self.lpr == 0:
+            return "its penalty is 0"
+        return None if outline.epochs > 1 else "a run of one epoch has no boundary at which it could prune"
 
     def begin(self, state: TrainState, x: Tensor, y: Tensor) -> TrainState:
         if self.lpr == 0:
@@ -74,16 +87,23 @@ class PruneTrain(Strategy):
         from objectives.strategies.methods import lasso
 
         model, batch = state.trainee.model, min(state.pipeline.batch_size, len(state.data.y))
+        shrink, (norm, way) = 2 * self._expected_shrink(state, 1.0), _median_norms(state.trainee, self.threshold)
         strength = lasso.strength(self.lpr, _loss(model, x, y), float(lasso.value(model)))
+        if self.kappa > 0 and shrink > 0:
+            strength = min(strength, self.kappa * norm / shrink)
         learned = self.having_learned(strength=strength, sampled_batch=batch, calibrated_for=model.architecture)
-        state = state.with_strategy(self, learned).with_event(f"lambda {strength:.3g} from LPR {self.lpr:g}")
-        shrink, smallest = 2 * self._expected_shrink(state, strength), _smallest_norm(state.trainee)
-        if shrink < smallest:
+        state = state.with_strategy(self, learned).with_event(f"lambda {strength:.3g} from {self._origin}")
+        if strength * shrink < LEAST_KAPPA * way:
             return state.with_event(
-                f"PruneTrain cannot prune in this run: norms start at {smallest:.2g} and shrink by about {shrink:.2g}; "
-                "raise lpr, the learning rate or the epochs"
+                f"PruneTrain will hardly prune: norms of {norm:.2g} shrink by {strength * shrink:.2g} in this run, "
+                f"it takes {LEAST_KAPPA:g} times their size; raise lpr, the learning rate or the epochs"
             )
         return state
+
+    @property
+    def _origin(self) -> str:
+        """Where lambda comes from."""
+        return f"kappa {self.kappa:g}" if self.kappa > 0 else f"LPR {self.lpr:g}"
 
     def bound(self, state: TrainState) -> Strategy:
         if (grown := self._for_grown(state)) is not self:
@@ -119,7 +139,7 @@ class PruneTrain(Strategy):
     def between_epochs(self, state: TrainState) -> TrainState:
         is_last = state.epoch == state.ends - 1
         if (grown := self._for_grown(state)) is not self:
-            event = f"lambda {grown.strength:.3g} from LPR {self.lpr:g} for the grown network"
+            event = f"lambda {grown.strength:.3g} from {self._origin} for the grown network"
             return grown.between_epochs(state.with_strategy(self, grown).with_event(event))
         if self.strength == 0 or not (is_last or state.epoch % self.interval == 0):
             return state
@@ -136,7 +156,7 @@ class PruneTrain(Strategy):
         Lambda changes as it does from one network with initial weights to the other, both on one batch.
         """
         newest = max((float(epochs.max()) for epochs in state.trainee.born.values()), default=0.0)
-        if self.strength == 0 or newest <= self.calibrated_at:
+        if self.strength == 0 or self.kappa > 0 or newest <= self.calibrated_at:
             return self
         now = state.trainee.model.architecture
         assert self.calibrated_for is not None
@@ -223,10 +243,13 @@ class PruneTrain(Strategy):
         return replace(state, pipeline=scaled).with_event(f"batch {before} to {batch}")
 
     def _expected_shrink(self, state: TrainState, strength: float) -> float:
-        """kappa: how much the norm of a group in one weight shrinks over the whole run."""
+        """How much the norm of a group shrinks until the last boundary, if the penalty alone moves it.
+
+        In weights that are in two groups, as those of convolutions are, it shrinks by twice as much.
+        """
         pipeline = state.pipeline
         n_steps = len(state.data.y) // min(pipeline.batch_size, len(state.data.y))
-        shares = sum(state.schedule(e + 0.5) for e in range(state.ends) if e < self.stop * state.ends)
+        shares = sum(state.schedule(e + 0.5) for e in range(state.ends - 1) if e < self.stop * state.ends)
         return strength * pipeline.peak_lr * n_steps * shares / (1 - pipeline.momentum)
 
 
@@ -257,9 +280,14 @@ def _loss_per_norm(architecture: Architecture, state: TrainState) -> float:
     return _loss(model, x, state.data.y[:n]) / float(lasso.value(model))
 
 
-def _smallest_norm(trainee: Trainee) -> float:
-    """The smallest norm of an output channel of a convolution."""
+def _median_norms(trainee: Trainee, threshold: float) -> tuple[float, float]:
+    """The median norm of the output channels of convolutions, and how far it is to where one is dead."""
+    import torch
+
     from objectives.strategies.methods import lasso
 
-    weights = [g.weight for g in lasso.grouped(trainee.model) if g.out_axis is not None]
-    return float(min(float(lasso.squares(weight).sum(1).min()) for weight in weights) ** 0.5)
+    weights = [g.weight for g in lasso.grouped(trainee.model) if g.out_axis is not None and g.weight.requires_grad]
+    norms = [lasso.squares(weight).sum(1).sqrt() for weight in weights]
+    dead = [threshold * weight[0].numel() ** 0.5 for weight in weights]  # the largest norm of a dead one
+    ways = [(norm - least).clamp(min=0) for norm, least in zip(norms, dead, strict=True)]
+    return float(torch.cat(norms).median()), float(torch.cat(ways).median())

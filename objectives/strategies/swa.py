@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from math import ceil
 from typing import TYPE_CHECKING, ClassVar
 
-from objectives.strategies.base import Strategy
+from objectives.strategies.base import Outline, Strategy
 from objectives.strategies.ema import Ema
 from objectives.strategies.plateau import Plateau
 
@@ -50,8 +50,13 @@ class Swa(Strategy):
         held = f" at {self.lr:.0%} of the peak lr" if self.lr > 0 else ""
         return f"SWA from {self.start:.0%} of the run{held}"
 
+    def idle(self, outline: Outline) -> str | None:
+        n_due = outline.epochs - self._first(outline.epochs) + 1 if self.start < 1 else 0
+        ends = "one epoch ends" if n_due == 1 else "none ends"
+        return None if n_due > 1 else f"{ends} after {self.start:.0%} of it, and that makes no average"
+
     def begin(self, state: TrainState, x: Tensor, y: Tensor) -> TrainState:
-        if self.start == 1:
+        if self._n_due(state, state.ends) < 2:
             return state
         from objectives.strategies.methods import averaging
 
@@ -59,13 +64,11 @@ class Swa(Strategy):
         if self.lr > 0:
             since = self.start * state.pipeline.epochs
             state = replace(state, schedule=averaging.HeldFrom(**vars(state.schedule), since=since, share=self.lr))
-        if self._n_due(state, state.ends) < 2:
-            return state.with_event(f"SWA averages nothing: one epoch ends after {self.start:.0%} of the run")
         return state
 
     def between_epochs(self, state: TrainState) -> TrainState:
         n = self._n_due(state, state.epoch)
-        if n == 0:
+        if n == 0 or SHADOW not in state.trainee.shadows:
             return state
         import torch
 
@@ -101,5 +104,8 @@ class Swa(Strategy):
         """Epochs whose weights belong to the average once `epoch` is finished."""
         if self.start == 1:
             return 0
-        first = max(1, ceil(self.start * state.pipeline.epochs - 1e-9))
-        return max(0, epoch - first + 1)
+        return max(0, epoch - self._first(state.pipeline.epochs) + 1)
+
+    def _first(self, epochs: int) -> int:
+        """The first epoch whose weights belong to the average."""
+        return max(1, ceil(self.start * epochs - 1e-9))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from objectives.strategies.base import Strategy, learned
+from objectives.strategies.base import Outline, Strategy, learned
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,6 +55,9 @@ class Whitening(Strategy):
         until = "" if self.frozen == 1 else f" until {self.frozen:.0%} of the run"
         trained = f"frozen{until}" if self.frozen > 0 else "trained"
         return f"whitening stem{width}, {trained}"
+
+    def idle(self, outline: Outline) -> str | None:
+        return "its share is 0" if self.share == 0 else None
 
     def begin(self, state: TrainState, x: Tensor, y: Tensor) -> TrainState:
         if self.share == 0:

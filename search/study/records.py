@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -126,12 +127,16 @@ def pipeline(trial: FrozenTrial) -> Pipeline:
 
 
 def in_words(trial: FrozenTrial) -> str:
-    """A trial's pipeline in words, with its name where it is an anchor, and what surgery left of the network."""
+    """A trial's pipeline in words, with its name where it is an anchor, what pruning left, and what had no effect."""
     attributes = trial.user_attrs
-    kept = attributes["inference_flops"] / attributes["full_flops"]
-    surgery = f" (kept {kept:.0%} of FLOPs)" if abs(kept - 1) >= 0.005 else ""
+    happened = " ".join(attributes.get("events", ()))
+    notes = [f"{name} does nothing" for name in re.findall(r"(\w+) does nothing in this run", happened)]
+    if re.search(r"\bpruned \d", happened):
+        notes.append(f"kept {attributes['inference_flops'] / attributes['full_flops']:.0%} of FLOPs")
+    if "PruneTrain removed nothing" in happened:
+        notes.append("PruneTrain removed nothing")
     name = f"{attributes[ANCHOR]}: " if ANCHOR in attributes else ""
-    return f"{name}{attributes[WORDS]}{surgery}"
+    return f"{name}{attributes[WORDS]}" + (f" ({'; '.join(notes)})" if notes else "")
 
 
 def is_finished_run(trial: FrozenTrial) -> bool:

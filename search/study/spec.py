@@ -168,8 +168,8 @@ class StudySpec(_Section):
             self.data.name,
             space.executors,
             self.network.stem_stride,
-            size,
-            n_train,
+            size or self.task.data.side,
+            n_train or self.data.n_train or (1_000 if self.data.name == "digits" else 10_000),
         )
 
 

@@ -141,7 +141,7 @@ def test_the_first_signal_puts_the_trial_back_and_says_how_to_go_on(number: sign
         _, err = process.communicate(timeout=30)
     assert process.returncode == 130
     assert err.rstrip().endswith("to go on: python -m search.run --study tiny -v --n-trials 3")
-    assert place.reasons() == ["waiting"] * 6
+    assert place.reasons() == ["waiting"] * 5
 
 
 def test_a_second_signal_ends_the_run_at_once_and_leaves_no_process(place: Place) -> None:

@@ -8,6 +8,7 @@ import optuna
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.trial import FixedTrial
 
 from objectives.pipeline import Pipeline
@@ -15,7 +16,7 @@ from objectives.strategies import STRATEGIES
 from spaces import SPACES, acceleration, everything
 from spaces.base import BASELINE, Given, Space, Value, baseline
 from spaces.ladders import LADDERS
-from spaces.restricted import Restrictions, check, sample, usable_anchors, walk
+from spaces.restricted import Restrictions, _Explorer, check, sample, usable_anchors, walk
 
 GIVEN = Given("thin", ("fp32", "bf16"), (2, 6), (32, 256), (1, 3), (0.5, 2.0), flip=True)
 FREE = Restrictions()
@@ -166,3 +167,64 @@ def test_an_anchor_outside_the_ranges_of_a_study_is_used_without_misleading_the_
     trial = study.ask()
     assert sample(acceleration, trial, given, FREE, BASELINE).batch_size == 128
     assert "batch.log2_size" not in trial.params
+
+
+# --- only what acts ---------------------------------------------------------------------------------------------------
+
+SHORT_AND_SMALL = [
+    replace(GIVEN, family=family, size=size, epochs=epochs, depth=(1, 2), width=(0.25, 2.0))
+    for family in ("small", "thin", "fast")
+    for size in (4, 8, 28, 32, 96)
+    for epochs in ((1, 1), (2, 3), (1, 40))
+]
+
+
+@pytest.mark.parametrize("space", [acceleration, everything], ids=["acceleration", "everything"])
+def test_whatever_is_sampled_has_an_effect(space: Space) -> None:
+    """In the run at hand: its network, its images, its epochs."""
+    n_strategies = 0
+    for those in SHORT_AND_SMALL:
+        for pipeline in random_pipelines(space, those, FREE, 25):
+            outline = acceleration.outlined(those, pipeline.depth, pipeline.width, pipeline.epochs)
+            for strategy in pipeline.strategies:
+                assert strategy.idle(outline) is None, (strategy, outline)
+                n_strategies += 1
+            assert those.size >= 8 or not pipeline.crop
+            assert pipeline.epochs > 1 or not pipeline.alternating_flip
+    assert n_strategies > 1000
+
+
+def test_every_parameter_of_a_strategy_that_is_asked_moves_the_strategy() -> None:
+    """Both ends of its range give two pipelines, wherever it is asked."""
+    for those in SHORT_AND_SMALL:
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=3))
+        for _ in range(8):
+            trial = study.ask()
+            acceleration.sample(trial, those)
+            for name, distribution in trial.distributions.items():
+                if "." in name and isinstance(distribution, (FloatDistribution, IntDistribution)):
+                    ends = [{**trial.params, name: end} for end in (distribution.low, distribution.high)]
+                    found = [walked(those, parameters) for parameters in ends]
+                    assert found[0] != found[1], (name, those)
+
+
+def walked(given: Given, parameters: dict[str, Value]) -> Pipeline:
+    """The pipeline of these parameters; what is asked beyond them is at its first value."""
+    explorer = _Explorer(parameters, highest=False)
+    return acceleration.sample(explorer, given)
+
+
+@pytest.mark.parametrize("given", SHORT_AND_SMALL[::4], ids=lambda g: f"{g.family} {g.size} {g.epochs}")
+def test_anchors_lie_in_short_and_small_studies_too_and_the_walk_sees_all_that_is_asked(given: Given) -> None:
+    asked = set(walk(acceleration, given, FREE))
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
+    for _ in range(150):
+        trial = study.ask()
+        acceleration.sample(trial, given)
+        assert set(trial.params) <= asked
+    for name, parameters in usable_anchors(acceleration, given, FREE):
+        study.enqueue_trial(parameters)
+        pipeline = sample(acceleration, study.ask(), given, FREE, name)
+        outline = acceleration.outlined(given, pipeline.depth, pipeline.width, pipeline.epochs)
+        assert all(strategy.idle(outline) is None for strategy in pipeline.strategies), name
+        assert name != BASELINE or pipeline == baseline(given)

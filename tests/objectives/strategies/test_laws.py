@@ -22,14 +22,16 @@ from objectives.networks.trainee import Trainee
 from objectives.pipeline import Pipeline, Report
 from objectives.state import TrainState
 from objectives.strategies import STRATEGIES
-from objectives.strategies.base import Strategy
+from objectives.strategies.base import Outline, Strategy
 from objectives.strategies.ema import Ema
 from objectives.strategies.net2net import Net2Net
 from objectives.strategies.prune_train import PruneTrain
-from objectives.train import after_boundary, bound, deployed
+from objectives.train import after_boundary, bound, deployed, starting_state
 from tests.objectives.strategies.cases import (
     CASES,
     PLAIN,
+    SEEDS,
+    TASK,
     Case,
     Surgery,
     begin,
@@ -76,8 +78,18 @@ def test_it_is_reproducible_under_a_seed(case: Case, digits: Dataset) -> None:
 def test_at_neutral_parameters_it_leaves_the_run_untouched(case: Case, number_format: str, digits: Dataset) -> None:
     reports, trained = finish(using(case.neutral, number_format=number_format), digits)
     others, other = finish(using(number_format=number_format), digits)
+    (idle,) = reports[0].events  # and says so
+    assert idle.startswith(f"{type(case.neutral).__name__} does nothing in this run: ")
+    reports[0] = replace(reports[0], events=())
     assert list(map(untimed, reports)) == list(map(untimed, others))
     assert same_weights(trained.model, other.model)
+
+
+@each_strategy
+def test_it_knows_before_a_run_whether_it_can_act(case: Case, digits: Dataset) -> None:
+    outline = Outline(starting_state(using(), TASK, digits, SEEDS).full, digits.size, PLAIN.epochs)
+    assert case.active.idle(outline) is None or case.active.architecture(outline.full) != outline.full
+    assert case.neutral.idle(outline) is not None
 
 
 @each_strategy

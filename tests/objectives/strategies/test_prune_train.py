@@ -22,7 +22,7 @@ from objectives.state import TrainState
 from objectives.strategies.base import Strategy
 from objectives.strategies.methods import lasso
 from objectives.strategies.net2net import Net2Net
-from objectives.strategies.prune_train import MAX_BATCH, PruneTrain
+from objectives.strategies.prune_train import LEAST_KAPPA, MAX_BATCH, PruneTrain
 from objectives.train import after_boundary, bound
 from tests.objectives.strategies.cases import (
     PLAIN,
@@ -175,6 +175,7 @@ def test_a_subgradient_step_commutes_with_pruning_dead_channels(digits: Dataset)
         {"interval": 0},
         {"round_to": 0},
         {"grace": -1},
+        {"kappa": -1.0},
         {"mode": "gradient"},
         {"threshold": 0.0},
         {"stop": 1.1},
@@ -182,7 +183,7 @@ def test_a_subgradient_step_commutes_with_pruning_dead_channels(digits: Dataset)
     ids=str,
 )
 def test_parameters_out_of_range_are_refused_in_one_line(parameters: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match=r"^PruneTrain\(.*\): .*(lpr must lie|mode is prox or subgrad)"):
+    with pytest.raises(ValueError, match=r"^PruneTrain\(.*\): .*(lpr must lie|kappa must lie|mode is prox or subgrad)"):
         PruneTrain(**parameters)  # type: ignore[arg-type]
 
 
@@ -405,18 +406,18 @@ def test_a_network_that_never_grew_has_no_grace(digits: Dataset) -> None:
 # --- a run too short to prune -----------------------------------------------------------------------------------------
 
 WARNING = (
-    r"PruneTrain cannot prune in this run: norms start at \S+ and shrink by about \S+; "
-    r"raise lpr, the learning rate or the epochs"
+    r"PruneTrain will hardly prune: norms of \S+ shrink by \S+ in this run, "
+    r"it takes 2.5 times their size; raise lpr, the learning rate or the epochs"
 )
 
 
 def expected_shrink(state: TrainState) -> float:
-    """By how much the penalty shrinks a norm over the run, in weights that are in two groups, step by step."""
+    """By how much the penalty shrinks a norm until the last boundary, in weights that are in two groups, by steps."""
     n_steps = len(state.data.y) // state.pipeline.batch_size
     pruning = bound_in(state)
     shares = [
         state.schedule(epoch + (step + 0.5) / n_steps)
-        for epoch in range(state.ends)
+        for epoch in range(state.ends - 1)
         for step in range(n_steps)
         if epoch / state.ends < pruning.stop
     ]
@@ -436,13 +437,23 @@ def test_a_run_that_cannot_prune_says_so_and_no_other_does(
         return begin(using(PruneTrain(lpr=lpr, stop=stop), **settings), digits)
 
     state = begun_with(0.5)  # at this ratio lambda is CE / GL
-    norms = [g.weight.detach().flatten(1).norm(dim=1).min() for g in lasso.grouped(state.trainee.model) if g.out_axis]
-    limit = float(min(norms)) / expected_shrink(state)  # of lambda, in CE / GL
+    norms = [g.weight.detach().flatten(1).norm(dim=1) for g in lasso.grouped(state.trainee.model) if g.out_axis]
+    limit = LEAST_KAPPA * float(torch.cat(norms).median()) / expected_shrink(state)  # of lambda, in CE / GL
     for factor, cannot in ((0.9, True), (1.1, False)):
         ratio = limit * factor
         events = begun_with(ratio / (1 + ratio)).events
         assert re.fullmatch(r"lambda \S+ from LPR \S+", events[0])
         assert [bool(re.fullmatch(WARNING, event)) for event in events[1:]] == [True] * cannot
+
+
+@pytest.mark.parametrize("settings", [{}, {"lr": 0.02}, {"epochs": 8, "momentum": 0.5, "batch_size": 25}], ids=repr)
+def test_a_kappa_prunes_alike_whatever_the_epochs_and_the_rate(settings: dict[str, object], digits: Dataset) -> None:
+    state = begin(using(PruneTrain(kappa=12.0, lpr=0.999), **settings), digits)
+    norms = [g.weight.detach().flatten(1).norm(dim=1) for g in lasso.grouped(state.trainee.model) if g.out_axis]
+    assert expected_shrink(state) == pytest.approx(12 * float(torch.cat(norms).median()), rel=0.05)
+    assert len(state.events) == 1  # no warning
+    reports, _ = finish(using(PruneTrain(kappa=12.0, lpr=0.999, interval=1), **settings), digits)
+    assert reports[-1].inference_flops < 0.9 * reports[-1].full_flops
 
 
 def test_a_run_that_was_said_not_to_prune_does_not(digits: Dataset) -> None:

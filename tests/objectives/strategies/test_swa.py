@@ -123,7 +123,9 @@ def test_an_average_is_carried_on_without_another_trainee(digits: Dataset) -> No
 
 def test_a_run_too_short_for_an_average_says_so(digits: Dataset) -> None:
     reports, trained = finish(using(Swa(0.9, lr=0.0)), digits)
-    assert reports[0].events == ("SWA averages nothing: one epoch ends after 90% of the run",)
+    assert reports[0].events == (
+        "Swa does nothing in this run: one epoch ends after 90% of it, and that makes no average",
+    )
     assert same_weights(trained.model, finish(PLAIN, digits)[1].model)
 
 
