@@ -9,11 +9,12 @@ import re
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from objectives.data.sources import expanded, printable
+from objectives.pipeline import NumberFormatName
 from objectives.task import DataSpec, Task
 from search.errors import UsageError
 from search.host.places import STUDIES, study_files
@@ -186,7 +187,7 @@ def read(name_or_file: str) -> tuple[str, StudySpec]:
     except ValidationError as error:
         raise UsageError(printable(f"{path}: {in_words(error, StudySpec)}")) from error
     try:
-        check(SPACES[spec.space.name], spec.given(("fp32", "tf32", "bf16", "fp16"), flip=True), spec.restrictions)
+        check(SPACES[spec.space.name], spec.given(get_args(NumberFormatName), flip=True), spec.restrictions)
     except ValueError as error:
         raise UsageError(printable(f"{path}: {error}")) from error
     return name, spec
