@@ -256,7 +256,7 @@ def test_a_report_survives_json_with_any_loss(report: Report) -> None:
     assert replace(restored, loss=0.0) == replace(report, loss=0.0)
 
 
-@pytest.mark.parametrize("module", ["pipeline", "strategies", "architecture", "task", "errors"])
+@pytest.mark.parametrize("module", ["pipeline", "strategies", "networks.architecture", "feasibility", "task", "errors"])
 def test_what_the_owner_of_a_study_imports_does_not_load_torch(module: str) -> None:
     code = f"import sys, objectives.{module}; print('torch' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

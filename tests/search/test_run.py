@@ -121,7 +121,8 @@ def test_a_study_runs_to_its_front_and_the_same_command_trains_nothing_more(plac
         *("study", "trials", "front", "baseline", "hypervolume", "reference", "identity", "storage"),
     }
     assert set(result["trials"]) == {"complete", "pruned", "failed", "waiting", "running", "by_reason", "repeats"}
-    assert set(result["front"][0]) == {"trial", "train_seconds", "val_accuracy", "params", "pipeline", "noisy"}
+    told = {"trial", "train_seconds", "val_accuracy", "balanced_accuracy", "params", "pipeline", "noisy"}
+    assert set(result["front"][0]) == told
     for point in result["front"]:
         model = load_model(place / "studies" / "artifacts" / "tiny" / f"trial-{point['trial']:05d}")
         assert model.about["val_accuracy"] == point["val_accuracy"]
@@ -154,6 +155,7 @@ def test_killed_in_mid_trial_twice_the_study_still_ends_whole(place: Path) -> No
     assert counts["by_reason"]["worker_lost"] == counts["failed"] == 2
 
 
+@pytest.mark.long
 def test_ctrl_c_puts_the_trial_back_and_says_how_to_go_on(place: Path) -> None:
     with started("--study", "tiny", "-v", cwd=place) as process:
         wait_for(process, "epoch 1 of")

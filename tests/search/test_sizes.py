@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 from PIL import Image
 
 from search import run
+from search.views import figures
 
 TOML = """
 [data]
@@ -96,7 +96,7 @@ def restored_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("FRONTRUNNER_RUN_DIR", str(tmp_path / "run"))
     monkeypatch.delenv("OPTUNA_STORAGE", raising=False)
-    monkeypatch.setitem(sys.modules, "plotly", None)  # figures take a second to load, and are not the point
+    monkeypatch.setattr(figures, "installed", lambda: False)  # figures take a second to load, and are not the point
     interruptions = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = [signal.getsignal(interruption) for interruption in interruptions]
     yield

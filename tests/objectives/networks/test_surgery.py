@@ -641,14 +641,16 @@ def test_an_inserted_block_is_the_identity_and_learns(
             assert (new.shadows["mask"].tensors[at + name] == 1).all()
     assert {name.split(" ")[0] for name in of_block} == kinds
 
+    inserted, seen = block(new, stage, position), []
+    inserted.bn2.register_forward_hook(lambda module, given, result: seen.append(given[0]))
     learned = gradients(new, x, y)
-    inserted = block(new, stage, position)
+    speaks = bool((seen[0].var((0, 2, 3)) > 1e-12).any())  # few channels may all be dead by chance
     assert not learned[inserted.conv1.weight].any()
     assert not learned[inserted.conv2.weight].any()
     upstream = learned[inserted.bn2.bias]
-    assert learned[inserted.bn2.weight].any() or not upstream.any()  # where the block's input is dead
+    assert learned[inserted.bn2.weight].any() or not speaks or not upstream.any()  # where the block's input is dead
     step(new, x, y)
-    assert inserted.bn2.weight.any() or not upstream.any()
+    assert inserted.bn2.weight.any() or not speaks or not upstream.any()
 
 
 def test_an_inserted_block_begins_as_new_ones_do() -> None:
