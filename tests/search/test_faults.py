@@ -27,14 +27,14 @@ STUDY = ("--study", "tiny")
     ("fault", "reasons"),
     [
         ("out_of_memory", ["out_of_memory", *["complete"] * 6]),
-        pytest.param(*("inf", ["diverged", *["complete"] * 6]), marks=pytest.mark.long),
+        pytest.param("inf", ["diverged", *["complete"] * 6], marks=pytest.mark.long),
         ("SIGSEGV", ["crash", *["complete"] * 7]),
-        pytest.param(*("SIGKILL", ["crash", *["complete"] * 7]), marks=pytest.mark.long),
-        pytest.param(*("SIGTERM", ["crash", *["complete"] * 7]), marks=pytest.mark.long),
+        pytest.param("SIGKILL", ["crash", *["complete"] * 7], marks=pytest.mark.long),
+        pytest.param("SIGTERM", ["crash", *["complete"] * 7], marks=pytest.mark.long),
         ("raise", ["crash", *["complete"] * 7]),
         ("hang", ["hang", *["complete"] * 6]),
-        pytest.param(*("stop", ["hang", *["complete"] * 6]), marks=pytest.mark.long),
-        pytest.param(*("device_lost", ["complete"] * 7), marks=pytest.mark.long),
+        pytest.param("stop", ["hang", *["complete"] * 6], marks=pytest.mark.long),
+        pytest.param("device_lost", ["complete"] * 7, marks=pytest.mark.long),
     ],
 )
 def test_a_fault_ends_its_trial_and_the_study_goes_on_in_a_healthy_worker(

@@ -70,11 +70,11 @@ class Case:
 
 TRAINS = [
     Case(2, 20, side=4, batch_size=(2, 64), n_trials=12),
-    Case(2, 20, side=4, channels=3, batch_size=(1, 2), stem_stride=1, n_trials=12),
     Case(3, 20, side=8, batch_size=(2, 512), family="thin"),
-    Case(10, 40, side=28, batch_size=(64, 512)),
 ]
 LONG = [
+    Case(2, 20, side=4, channels=3, batch_size=(1, 2), stem_stride=1, n_trials=12),
+    Case(10, 40, side=28, batch_size=(64, 512)),
     Case(100, 400, side=8, batch_size=(32, 512), n_trials=24),
     Case(1000, 5000, side=8, channels=3, batch_size=(256, 512), n_trials=12),
     Case(3, 60, side=48, channels=3, n_trials=24),

@@ -5,23 +5,36 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from tests.search.conftest import TOML
 from tests.search.place import Place, is_gone, wait_for
 
 STUDY = ("--study", "tiny")
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """A place whose study is complete, for all tests here to copy."""
+    made = Place(tmp_path_factory.mktemp("finished"))
+    (made.folder / "studies").mkdir()
+    (made.folder / "studies" / "tiny.toml").write_text(TOML)
+    made.script()
+    assert made.run(*STUDY).code == 0
+    return made
+
+
 @pytest.fixture
-def whole(place: Place) -> Place:
+def whole(finished: Place, tmp_path: Path) -> Place:
     """A place whose study is complete."""
-    assert place.run(*STUDY).code == 0
-    return place
+    return Place(shutil.copytree(finished.folder, tmp_path / "place"))
 
 
 def test_studies_are_listed_shown_renamed_and_deleted(whole: Place) -> None:
