@@ -57,29 +57,17 @@ def train(pipeline: Pipeline, task: Task, dataset: Dataset, seeds: Seeds) -> Gen
     if reason := obstacle(pipeline, task, dataset.size, len(dataset.train.y)):
         raise ValueError(f"{pipeline.describe()}: {reason}")
     device = dataset.train.x.device
-    reached = layers(pipeline, task, dataset.size, dataset.channels)
-    number_format = admitted(FORMATS[pipeline.number_format], reached, device)
-    number_format.set_float32_products()
-    state = starting_state(pipeline, task, dataset, seeds)
-    batches = Batches(
-        dataset.train,
-        pipeline.batch_size,
-        augmentation(pipeline, dataset),
-        state.normalise,
-        (seeds.order, seeds.augmentation),
+    number_format = admitted(
+        FORMATS[pipeline.number_format], layers(pipeline, task, dataset.size, dataset.channels), device
     )
     clock = Clock(device)
-    with clock.span("warm_up"):
-        warm_up(state, batches, number_format)
-    torch.manual_seed(seeds.augmentation)  # for strategies that draw from the default generator
-    memory = PeakMemory(device)
-
+    state, batches = _ready(pipeline, task, dataset, seeds, clock, number_format)
+    memory, executors = PeakMemory(device), Executors(pipeline.executor, dict(EXPECTED))
     scaler = LossScaler(device.type) if number_format.scaled else None
     spent_flops, n_skipped = 0, 0
     with clock.span("calibration"):
         state = begun(state, *batches.first())
         batches = batches.over(state.data, state.pipeline.batch_size)
-    executors = Executors(pipeline.executor, dict(EXPECTED))
     while state.epoch < state.ends:
         with clock.span("steps"):
             state = bound(state)
@@ -103,6 +91,25 @@ def train(pipeline: Pipeline, task: Task, dataset: Dataset, seeds: Seeds) -> Gen
         state = replace(state, history=(*state.history, report), events=())
         yield report
     return Trained(result.model, pipeline, report, task.test_time_flip)
+
+
+def _ready(
+    pipeline: Pipeline, task: Task, dataset: Dataset, seeds: Seeds, clock: Clock, number_format: NumberFormat
+) -> tuple[TrainState, Batches]:
+    """The state before the first step and what it is trained on, with everything warmed up."""
+    number_format.set_float32_products()
+    state = starting_state(pipeline, task, dataset, seeds)
+    batches = Batches(
+        dataset.train,
+        pipeline.batch_size,
+        augmentation(pipeline, dataset),
+        state.normalise,
+        (seeds.order, seeds.augmentation),
+    )
+    with clock.span("warm_up"):
+        warm_up(state, batches, number_format)
+    torch.manual_seed(seeds.augmentation)  # for strategies that draw from the default generator
+    return state, batches
 
 
 def starting_state(pipeline: Pipeline, task: Task, dataset: Dataset, seeds: Seeds) -> TrainState:

@@ -285,8 +285,10 @@ def test_a_file_that_is_no_database_is_refused(place: Path) -> None:
 
 @pytest.mark.long
 def test_the_storage_of_the_environment_is_used(place: Path) -> None:
-    done = run("--study", "tiny", "--n-trials", "1", cwd=place, OPTUNA_STORAGE=f"sqlite:///{place}/new/other.db")
-    assert done.returncode == 0
-    assert f"{place}/new is new: database, networks and figures" in done.stderr
+    words, storage = ("--study", "tiny", "--n-trials", "1"), f"sqlite:///{place}/new/other.db"
+    mistyped = run(*words, cwd=place, OPTUNA_STORAGE=storage)
+    assert (mistyped.returncode, f"there is no folder {place}/new" in mistyped.stderr) == (4, True)
+    (place / "new").mkdir()
+    assert run(*words, cwd=place, OPTUNA_STORAGE=storage).returncode == 0
     assert (place / "new" / "other.db").exists()
     assert not (place / "studies" / "optuna.db").exists()
