@@ -67,11 +67,11 @@ def run(pipeline: Pipeline, task: Task, dataset: Dataset, seed: int) -> Run:
         start = strategy.architecture(start)
     found = copies(result.model, start.axis_sizes())
     last = reports[-1]
-    words = f"{last.accuracy:.4f}, {sum(found)} copies, {last.process_seconds:.1f} CPU seconds"
+    words = f"{last.accuracy:.4f}, {sum(found)} copies, {last.train_seconds:.1f} CPU seconds"
     print(
         f"<!-- seed {seed}, {pipeline.epochs} epochs of {result.model.architecture.describe()}: {words} -->", flush=True
     )
-    return Run(last.accuracy, last.process_seconds, len(found), sum(found))
+    return Run(last.accuracy, last.train_seconds, len(found), sum(found))
 
 
 def widening() -> None:
