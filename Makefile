@@ -15,11 +15,11 @@ test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest
 
 test-all: $(VENV)/.installed-dev  ## also what waits for clocks, servers and whole trainings
-	$(BIN)/python -m pytest -m 'long or not long'
+	$(BIN)/python -m pytest -m 'not cluster'
 
 test-cluster: $(VENV)/.installed-dev  ## studies on a Ray cluster of three raylets on this machine; installs Ray (70 MB)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ray]'
-	$(BIN)/python -m pytest -n 0 tests/search/workers/test_cluster.py
+	$(BIN)/python -m pytest -n 0 -m cluster
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -36,10 +36,13 @@ for command in sys.stdin:
     print("done", flush=True)
 cluster.shutdown()
 """
-pytestmark = pytest.mark.skipif(
-    subprocess.run([sys.executable, "-c", "import ray"], capture_output=True).returncode != 0,
-    reason="Ray is not installed: pip install -e '.[ray]'",
-)
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.skipif(
+        subprocess.run([sys.executable, "-c", "import ray"], capture_output=True).returncode != 0,
+        reason="Ray is not installed: pip install -e '.[ray]'",
+    ),
+]
 
 
 class Nodes:
