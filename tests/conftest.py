@@ -21,8 +21,8 @@ for name in ("OPTUNA_STORAGE", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "C
 ours = tempfile.mkdtemp(prefix="frontrunner-tests-")
 atexit.register(shutil.rmtree, ours, ignore_errors=True)
 os.environ |= {"XDG_CACHE_HOME": f"{ours}/cache", "FRONTRUNNER_RUN_DIR": f"{ours}/run"}
-# Without a deadline, since the first example of a process pays for imports and kernels. The same examples every time: the
-# numbers of a network of one channel behind several batch norms are chaos, and chance decides no test.
+# Without a deadline, since the first example of a process pays for imports and kernels. The same examples every time:
+# what a network of one channel behind several batch norms computes is chaos, and chance decides no test.
 settings.register_profile("laws", deadline=None, derandomize=True)
 settings.register_profile("chance", deadline=None)  # other examples every time: --hypothesis-profile=chance
 settings.load_profile("laws")
