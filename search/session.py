@@ -48,14 +48,7 @@ def run(asked: Invocation, training: Training) -> None:
     display = _display(asked)
     if name not in (asked.as_name, Path(asked.study).stem):
         display.say(f"study {name!r}, named after what the command line changes; --as NAME names it otherwise")
-    url = storage.url(asked.storage, spec.storage)
-    file = storage.sqlite_path(url)
-    is_new = file is not None and not file.parent.exists()
-    database = storage.open_storage(url)
-    if is_new:
-        display.say(f"{database.folder.absolute()} is new: database, networks and figures of studies lie there")
-    if (warning := storage.on_network_file_system(database.url)) is not None:
-        display.say(f"warning: {warning}")
+    database = _database(storage.url(asked.storage, spec.storage), display)
     with database.exclusive(name):  # another run may be creating it
         found = opening.find(name, database)
     study = opening.opened(name, spec, found, database) if found is not None else None
@@ -73,6 +66,22 @@ def run(asked: Invocation, training: Training) -> None:
         if not now.is_complete(n_trials):
             display.say(f"time is up; to go on: {asked.again(n_trials)}")
     _show(now, as_json=asked.json)
+
+
+def _database(url: str, display: Display) -> Database:
+    """The database of the URL, after what is to be said of where it lies.
+
+    Raises:
+        StorageError: it cannot be opened.
+    """
+    file = storage.sqlite_path(url)
+    is_new = file is not None and not file.parent.exists()
+    database = storage.open_storage(url)
+    if is_new:
+        display.say(f"{database.folder.absolute()} is new: database, networks and figures of studies lie there")
+    if (warning := storage.on_network_file_system(database.url)) is not None:
+        display.say(f"warning: {warning}")
+    return database
 
 
 def _place(asked: Invocation) -> Place:
