@@ -8,7 +8,7 @@ SEED ?= 0
 .PHONY: demo test test-all test-cluster lint soak soak-long bench clean
 .DELETE_ON_ERROR:
 
-demo: $(VENV)/.installed  ## the main job on the embedded data set: a Pareto front, 70 to 80 seconds after set-up
+demo: $(VENV)/.installed  ## the main job on the embedded data set: a Pareto front in a minute or two after set-up
 	$(BIN)/python -m search.run --study $(STUDY)
 
 test: $(VENV)/.installed-dev
