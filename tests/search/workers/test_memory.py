@@ -21,9 +21,9 @@ from search.workers.seam import preparation
 from spaces import SPACES
 from spaces.restricted import usable_anchors
 
-TASK = Task(DataSpec("digits", n_train=64, size=48), "small")
+TASK = Task(DataSpec("digits", n_train=64, size=128), "small")
 SMALL, LARGE = {"width": 0.5, "batch.log2_size": 5}, {"width": 2.0, "batch.log2_size": 6}
-ROOM = 350 * 2**20  # bytes that a training may take: enough for the small one only
+ROOM = 700 * 2**20  # bytes that a training may take: twice what the small one needs, less than half of the large one
 
 
 def test_a_training_that_runs_out_of_memory_fails_with_its_peak_and_the_next_one_trains(
