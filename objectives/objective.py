@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
 
@@ -20,7 +20,7 @@ from objectives.errors import DataError, DeviceError
 from objectives.evaluation import STEP_VALUES
 from objectives.export import export
 from objectives.feasibility import full_architecture, reachable
-from objectives.pipeline import NumberFormatName, Pipeline, Reading, Report
+from objectives.pipeline import Pipeline, Reading, Report
 from objectives.task import Seeds, Task
 from objectives.train import Trained, starting_state, train
 
@@ -96,7 +96,10 @@ class TrainingObjective:
         and nearly every convolution that pipelines may reach as fp32 does, gradients included.
         """
         reasons = {name: unavailable(name, self._device) for name in FORMATS}
-        step_seconds = {name: self._step_seconds(name) for name, reason in reasons.items() if reason is None}
+        usable = [name for name, reason in reasons.items() if reason is None]
+        side = min(self._dataset.size, PROBE_SIDE)
+        plain = self._small(Pipeline(), side)
+        step_seconds = {name: self._step_seconds(replace(plain, number_format=name), side) for name in usable}
         for slow, seconds in step_seconds.items():
             ratio = seconds / step_seconds["fp32"]
             if ratio > SLOWEST_FORMAT:
@@ -125,16 +128,28 @@ class TrainingObjective:
         """What the device is like just now; see `objectives.device.reference.read`."""
         return reference.read(self._device, n_steps)
 
+    def probe(self, pipeline: Pipeline) -> float:
+        """Median device seconds of a training step of a pipeline without its strategies.
+
+        Where a batch is larger than what is probed, the seconds are scaled to it.
+        """
+        probed = self._small(replace(pipeline, strategies=(), ghost_batch=0), self._dataset.size)
+        n_images = min(pipeline.batch_size, len(self._dataset.train.y))
+        return self._step_seconds(probed, self._dataset.size) * max(1.0, n_images / probed.batch_size)
+
     def close(self) -> None:
         """Lets go of the last training."""
         self._trained = None
 
-    def _step_seconds(self, name: NumberFormatName) -> float:
-        """Median device seconds of a training step in the number format."""
-        channels, side = self._dataset.channels, min(self._dataset.size, PROBE_SIDE)
-        network = full_architecture(Pipeline(), self._task, channels, self._dataset.n_classes)
-        batch = max(2, min(PROBE_BATCH, PROBE_BYTES // (4 * STEP_VALUES * network.activations(side))))
-        pipeline = Pipeline(number_format=name, batch_size=batch, epochs=1)
+    def _small(self, pipeline: Pipeline, side: int) -> Pipeline:
+        """The pipeline in batches that memory surely holds."""
+        network = full_architecture(pipeline, self._task, self._dataset.channels, self._dataset.n_classes)
+        held = PROBE_BYTES // (4 * STEP_VALUES * network.activations(side))
+        return replace(pipeline, batch_size=max(2, min(pipeline.batch_size, PROBE_BATCH, held)), epochs=1)
+
+    def _step_seconds(self, pipeline: Pipeline, side: int) -> float:
+        """Median device seconds of a training step on made-up images of so many pixels a side."""
+        channels, batch, name = self._dataset.channels, pipeline.batch_size, pipeline.number_format
         state = starting_state(pipeline, self._task, self._dataset, Seeds(0, 0, 0))
         scaler = LossScaler(self._device.type) if FORMATS[name].scaled else None
         FORMATS[name].set_float32_products()

@@ -163,7 +163,8 @@ class _Session:
             if why is not None:
                 self.display.say(f"number format {number_format} is left out: {why}")
         return opening.created(
-            self.name, self.spec, self.database, facts, number_formats, self.place.workers, calibration
+            *(self.name, self.spec, self.database, facts, number_formats, self.place.workers, calibration),
+            objectives[0].probe,
         )
 
 

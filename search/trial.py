@@ -173,7 +173,6 @@ def _settle(study: Study, result: Result, objective: Objective) -> None:
             _export(study, result, objective)
         study.tell(result)
         now = study.snapshot()
-        study.fix_reference(now)
         for left in {point.trial for point in before.outcomes} - now.kept:
             study.networks.remove(left)
 

@@ -104,6 +104,14 @@ def usable_anchors(space: Space, given: Given, restrictions: Restrictions) -> li
     return usable
 
 
+def anchor_pipelines(space: Space, given: Given, restrictions: Restrictions) -> dict[str, Pipeline]:
+    """The pipelines of the anchors, by name, in the order of the space."""
+    return {
+        name: space.sample(RestrictedTrial(_Explorer(parameters, highest=False), restrictions, parameters), given)
+        for name, parameters in usable_anchors(space, given, restrictions)
+    }
+
+
 def walk(space: Space, given: Given, restrictions: Restrictions) -> dict[str, list[str]]:
     """Every parameter that can be asked, with its distributions as JSON: what a study's identity says of its space.
 

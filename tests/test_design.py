@@ -23,7 +23,7 @@ FORBIDDEN = {
 # From the top floor down; a room, or a file of it that stands on a floor of its own.
 FLOORS = (
     ("search.run", "search.__main__", "search.commands"),
-    ("search.session", "search.invocation", "search.crew", "search.trial"),
+    ("search.session", "search.invocation", "search.crew", "search.trial", "search.simulation"),
     ("search.views", "search.workers"),
     ("search.study", "search.proposals"),
     ("search.database",),
@@ -31,7 +31,7 @@ FLOORS = (
     ("search.pareto", "search.errors"),
     ("spaces",),
     ("objectives.objective", "objectives.train", "objectives.export", "objectives.evaluation"),
-    ("objectives.feasibility", "objectives.device", "objectives.reduction"),
+    ("objectives.feasibility", "objectives.work", "objectives.device", "objectives.reduction"),
     ("objectives.strategies", "objectives.state", "objectives.pipeline", "objectives.device.formats"),
     ("objectives.data",),
     ("objectives.networks",),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -26,22 +26,50 @@ class Outcome:
             raise ValueError(f"trial {self.trial} has accuracy {self.accuracy}: it must lie between 0 and 1")
 
 
+def error_rate(accuracy: float, n_images: int) -> float:
+    """The share of images that a network gets wrong, as so many validation images tell it: never 0.
+
+    Half an image is added to the wrong and to the right ones each (Jeffreys' rule but for its quarter): where nothing
+    was wrong, the rate is that of half an image, and fronts of a few hundred images do not reach for infinity.
+    """
+    return ((1.0 - accuracy) * n_images + 0.5) / (n_images + 1.0)
+
+
 @dataclass(frozen=True)
-class Reference:
-    """The worst corner of the box in which hypervolume is counted: fixed and stored when the baseline has run.
+class Box:
+    """The region of interest: what counts in the hypervolume. Fixed when a study is created.
+
+    Both axes are decades: of seconds, and of the share of images that the network gets wrong. In accuracy the step from
+    95 to 99 % would weigh as much as a twentieth of the way from 0 to 100 %; here it weighs as much as to be five times
+    as fast, and to halve the errors as much as to halve the seconds (benchmarks/measure.md).
 
     Raises:
-        ValueError: a value is not finite or out of range.
+        ValueError: the box is empty, or a value is not finite or out of range.
     """
 
-    train_seconds: float  # above 0
-    accuracy: float  # the floor, in [0, 1)
+    fastest: float  # seconds; what is faster counts as if it took so long
+    slowest: float  # seconds; what takes longer counts for nothing
+    useful: float  # accuracy; what is less accurate counts for nothing, in [0, 1)
+    n_images: int  # of the validation split: how fine accuracies are
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.train_seconds < math.inf:
-            raise ValueError(f"reference of {self.train_seconds} s: seconds must be positive and finite")
-        if not 0.0 <= self.accuracy < 1.0:
-            raise ValueError(f"reference accuracy is {self.accuracy}: it must be at least 0 and below 1")
+        if not 0.0 < self.fastest < self.slowest < math.inf:
+            raise ValueError(f"a box from {self.fastest} to {self.slowest} s: it must have an extent")
+        if not 0.0 <= self.useful < 1.0 or self.n_images < 1:
+            raise ValueError(f"a box from accuracy {self.useful} of {self.n_images} images: it must have an extent")
+
+    def speed(self, seconds: float) -> float:
+        """Where seconds lie in the box: 0 at the slowest, 1 at the fastest and beyond; below 0 outside."""
+        return min(1.0, math.log(self.slowest / seconds) / math.log(self.slowest / self.fastest))
+
+    def quality(self, accuracy: float) -> float:
+        """Where an accuracy lies in the box: 0 at what is useful, 1 where all images are right; below 0 outside."""
+        least, now, most = (error_rate(each, self.n_images) for each in (self.useful, accuracy, 1.0))
+        return math.log(least / now) / math.log(least / most)
+
+    def seconds_at(self, speed: float) -> float:
+        """The seconds that lie there in the box."""
+        return float(self.slowest * (self.fastest / self.slowest) ** speed)
 
 
 def dominates(a: Outcome, b: Outcome) -> bool:
@@ -64,32 +92,12 @@ def best_within(outcomes: Iterable[Outcome], seconds: float) -> float | None:
     return max((o.accuracy for o in outcomes if o.train_seconds <= seconds), default=None)
 
 
-def hypervolume(outcomes: Iterable[Outcome], reference: Reference) -> float:
-    """The area of (log10 seconds, accuracy) that the outcomes dominate, down to `reference`.
-
-    Seconds count by their logarithm, so that halving the time is worth the same at 10 s and at 1000 s. Outcomes outside
-    the box (slower or less accurate than the reference) contribute nothing.
-    """
-    inside = [o for o in outcomes if o.train_seconds < reference.train_seconds and o.accuracy > reference.accuracy]
-    area, below = 0.0, reference.accuracy
-    for outcome in front(inside):  # each adds the strip between its accuracy and that of the next faster one
-        area += math.log10(reference.train_seconds / outcome.train_seconds) * (outcome.accuracy - below)
-        below = outcome.accuracy
-    return area
-
-
-def normalised_hypervolume(outcomes: Iterable[Outcome], reference: Reference, fastest_seconds: float) -> float:
-    """The hypervolume as a share of the box from `reference` down to `fastest_seconds` and up to accuracy 1.
-
-    `fastest_seconds` is the time of the fastest anchor. Outcomes faster than that count as if they were as fast: what
-    they dominate beyond the box is no part of it, and the share is never above 1.
-
-    Raises:
-        ValueError: the box is empty.
-    """
-    if not 0.0 < fastest_seconds < reference.train_seconds:
-        limit = reference.train_seconds
-        raise ValueError(f"the fastest anchor took {fastest_seconds} s: it must be below the reference of {limit} s")
-    box = math.log10(reference.train_seconds / fastest_seconds) * (1.0 - reference.accuracy)
-    inside = [replace(o, train_seconds=max(o.train_seconds, fastest_seconds)) for o in outcomes]
-    return min(1.0, hypervolume(inside, reference) / box)  # a rounding above 1 is none
+def hypervolume(outcomes: Iterable[Outcome], box: Box) -> float:
+    """The share of the box that the outcomes dominate, in [0, 1]. Those outside contribute nothing."""
+    inside = [o for o in outcomes if o.train_seconds < box.slowest and o.accuracy > box.useful]
+    area, below = 0.0, 0.0
+    for outcome in front(inside):  # each adds the strip between its quality and that of the next faster one
+        quality = box.quality(outcome.accuracy)
+        area += box.speed(outcome.train_seconds) * (quality - below)
+        below = quality
+    return min(1.0, area)  # a rounding above 1 is none

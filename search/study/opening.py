@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, get_args
 
 import optuna
@@ -12,7 +13,7 @@ from objectives.pipeline import NumberFormatName, Pipeline
 from search.database.storage import Database
 from search.errors import Foreign, StorageError, UsageError
 from search.proposals.samplers import experimental
-from search.study import differences, records
+from search.study import differences, interest, records
 from search.study.spec import StudySpec
 from search.study.study import Study
 from spaces import SPACES
@@ -178,8 +179,11 @@ def created(
     number_formats: Mapping[str, str | None],
     workers: int | str = 1,
     calibration: Mapping[str, object] | None = None,
+    probe: interest.Probe | None = None,
 ) -> Study:
     """A new study in the database, for so many workers on a host, or records.CLUSTER.
+
+    `probe` tells what a step takes on its device.
 
     Raises:
         StorageError: another process has just created it.
@@ -194,6 +198,7 @@ def created(
     except ValueError as error:
         raise UsageError(f"study {name!r} on this device and data: {error}") from error
     floor = spec.search.floor if spec.search.floor is not None else default_floor(spec.metric, facts["data"])
+    box = interest.box(spec, given, floor, facts["data"], probe)
     try:
         study = optuna.create_study(study_name=name, storage=database.optuna, directions=["minimize", "maximize"])
     except optuna.exceptions.DuplicatedStudyError as error:
@@ -202,6 +207,7 @@ def created(
         study.set_metric_names(list(records.METRICS))
     study.set_user_attr(records.FORMATS, dict(number_formats))
     study.set_user_attr(records.FLOOR, floor)
+    study.set_user_attr(records.BOX, asdict(box))
     study.set_user_attr(records.CALIBRATION, dict(calibration or {}))
     study.set_user_attr("spec", spec.model_dump(mode="json"))
     study.set_user_attr(

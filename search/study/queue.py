@@ -5,12 +5,13 @@ from __future__ import annotations
 from optuna.trial import FrozenTrial, TrialState
 from optuna.trial import Trial as OptunaTrial
 
-from search.study import records, recovery, repeats
+from search.study import interest, records, recovery, repeats
 from search.study.snapshot import Snapshot
 from search.study.study import Study
 from spaces import SPACES
+from spaces.base import BASELINE
 from spaces.ladders import LADDERS
-from spaces.restricted import usable_anchors
+from spaces.restricted import anchor_pipelines, usable_anchors
 
 
 def claim(study: Study, n_trials: int) -> OptunaTrial | None:
@@ -39,11 +40,21 @@ def _repeat(study: Study, now: Snapshot) -> list[FrozenTrial]:
 
 
 def enqueue_anchors(study: Study) -> None:
-    """Queues the anchors that the study lacks; a ladder only where half of the trials are left to search."""
-    anchors = usable_anchors(SPACES[study.spec.space.name], study.given, study.spec.restrictions)
-    left_out = LADDERS.get(study.given.data, {}) if 2 * len(anchors) > study.spec.search.n_trials else {}
+    """Queues the anchors that the study lacks, the cheapest first.
+
+    Of a study that is short BASELINE comes first, with which all are compared, and the ladder is left out: half of the
+    trials are left to search.
+    """
+    space, given, restrictions = SPACES[study.spec.space.name], study.given, study.spec.restrictions
+    anchors, is_short = usable_anchors(space, given, restrictions), False
+    if 2 * len(anchors) > study.spec.search.n_trials:
+        is_short = True
+        anchors = [each for each in anchors if each[0] not in LADDERS.get(given.data, {})]
+    pipelines = anchor_pipelines(space, given, restrictions)
+    cost = {name: interest.forecast(pipelines[name], study.spec.task, given, None) for name, _ in anchors}
+    anchors.sort(key=lambda each: (not (is_short and each[0] == BASELINE), cost[each[0]]))
     with study.exclusive():
         have = {trial.user_attrs.get(records.ANCHOR) for trial in study.trials()}
         for name, parameters in anchors:
-            if name not in have and name not in left_out:
+            if name not in have:
                 study.optuna.enqueue_trial(parameters, user_attrs={records.ANCHOR: name})

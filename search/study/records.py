@@ -29,6 +29,7 @@ REFERENCE_RATIO = "reference_ratio"  # seconds of the reference workload after t
 
 # User attributes of a study.
 IDENTITY, FORMATS, FLOOR = "identity", "number_formats", "floor"
+BOX = "box"  # what counts in the hypervolume: see pareto.front.Box
 CALIBRATION = "calibration"  # of what disturbs a training on this device: see study.disturbance
 MUCH = 0.1  # share by which wall seconds differ from the device's before they are shown
 MIXED = "mixed"  # what an identity says in place of a device model, where several are mixed on purpose

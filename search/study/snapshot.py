@@ -11,14 +11,11 @@ from typing import Any
 from optuna.trial import FrozenTrial
 
 from search.database.storage import Database
-from search.pareto.front import Outcome, Reference, front, hypervolume, normalised_hypervolume
+from search.pareto.front import Box, Outcome, front, hypervolume
 from search.pareto.stopping import Curve
 from search.study import records, repeats
 from search.study.spec import StudySpec
 from spaces.base import BASELINE
-
-REFERENCE = "reference"  # user attribute of a study: the worst corner of its hypervolume
-WORSE_THAN_BASELINE = 10  # times the seconds of the baseline: the reference of the hypervolume
 
 
 @dataclass(frozen=True)
@@ -84,32 +81,14 @@ class Snapshot:
         return repeats.kept(self.trials, self.floor, self.spec.search.repeats)
 
     @cached_property
-    def reference(self) -> Reference | None:
-        """The worst corner of the hypervolume; None before BASELINE has run.
+    def box(self) -> Box | None:
+        """What counts in the hypervolume; None for a study of a version that measured another way."""
+        stored = self.attributes.get(records.BOX)
+        return Box(**stored) if stored is not None else None
 
-        None as well where the floor is 1, as it was for two classes once: nothing lies above it.
-        """
-        stored = self.attributes.get(REFERENCE)
-        if stored is None and self.baseline is not None:
-            stored = [WORSE_THAN_BASELINE * self.baseline.values[0], self.floor]
-        return Reference(*stored) if stored is not None and stored[1] < 1 else None
-
-    @property
-    def is_reference_final(self) -> bool:
-        """Whether the reference is known and BASELINE is not timed again."""
-        return self.baseline is not None and records.first(self.baseline) not in self.unsettled
-
-    def hypervolume(self, outcomes: Sequence[Outcome] | None = None) -> tuple[float, float] | None:
-        """(hypervolume, share of the whole box) of the front or of given outcomes; None before BASELINE has run.
-
-        The box reaches from the reference down to the fastest anchor and up to an accuracy of 1; what is faster than
-        that anchor counts in the share as if it were as fast.
-        """
-        anchors = [trial.values[0] for trial in self.points if records.ANCHOR in trial.user_attrs]
-        if self.reference is None or not anchors or min(anchors) >= self.reference.train_seconds:
-            return None
-        points = self.front if outcomes is None else outcomes
-        return hypervolume(points, self.reference), normalised_hypervolume(points, self.reference, min(anchors))
+    def hypervolume(self, outcomes: Sequence[Outcome] | None = None) -> float | None:
+        """The share of the box that the front, or given outcomes, dominate; None where there is no box."""
+        return None if self.box is None else hypervolume(self.front if outcomes is None else outcomes, self.box)
 
     def n_left(self, n_trials: int) -> int:
         """Trials that are missing from a total of `n_trials`."""

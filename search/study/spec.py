@@ -108,11 +108,20 @@ class SearchSection(_Section):
 
     n_trials: Annotated[int, Field(ge=1, le=10**6)]  # the study's total, anchors included
     timeout: Seconds | None = None  # per invocation
-    sampler: Literal["tpe", "nsga2", "random"] = "tpe"
+    sampler: Literal["pareto", "tpe", "nsga2", "random"] = "pareto"
     stopping: str = "front"
     floor: Annotated[float, Field(ge=0, lt=1)] | None = None  # accuracy; absent: see opening.default_floor
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    fastest: Seconds | None = None  # the box of the hypervolume; absent: see study.interest
+    slowest: Seconds | None = None
+    useful: Annotated[float, Field(ge=0, lt=1)] | None = None  # accuracy
     repeats: Annotated[int, Field(ge=0, le=5)] = 2  # how often a candidate for the front that was disturbed is re-timed
+
+    @model_validator(mode="after")
+    def _has_extent(self) -> Self:
+        if self.fastest is not None and self.slowest is not None and self.fastest >= self.slowest:
+            raise ValueError(f"fastest = {self.fastest:g}, slowest = {self.slowest:g}: fastest must be below slowest")
+        return self
 
     @field_validator("stopping")
     @classmethod

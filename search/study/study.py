@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -19,11 +19,12 @@ from search.database import storage
 from search.database.storage import Database
 from search.errors import Untold
 from search.host.owner import this_process
-from search.proposals.samplers import sampler
+from search.proposals.experience import Experience
+from search.proposals.samplers import OURS, question, sampler
 from search.study import records, results
 from search.study.networks import Networks
 from search.study.results import Result
-from search.study.snapshot import REFERENCE, Snapshot
+from search.study.snapshot import Snapshot
 from search.study.spec import StudySpec
 from spaces import SPACES
 from spaces.base import Given, Trial
@@ -46,6 +47,7 @@ class Study:
     database: Database
     given: Given
     floor: float  # accuracy below which a result counts for nothing
+    experience: Experience = field(default_factory=Experience, repr=False, compare=False)
 
     @property
     def networks(self) -> Networks:
@@ -96,8 +98,12 @@ class Study:
         with self.exclusive():
             trials = self.trials()
             n_waiting = sum(trial.state == TrialState.WAITING for trial in trials)
-            self.optuna.sampler = sampler(self.spec.search.sampler, self.spec.search.seed, len(trials), n_waiting)
-            trial = self._begun(waiting or next(filter(_is_searched, trials), None))
+            queued = waiting or next(filter(_is_searched, trials), None)
+            seed, name = question(self.spec.search.seed, len(trials), n_waiting), self.spec.search.sampler
+            if queued is None and name == OURS:
+                return self._proposed(seed)
+            self.optuna.sampler = sampler("random" if name == OURS else name, seed)
+            trial = self._begun(queued)
             try:
                 trial.set_user_attr(records.OWNER, this_process().to_json())
                 pipeline = self.pipeline(trial)
@@ -115,6 +121,20 @@ class Study:
             return OptunaTrial(self.optuna, self.storage.create_new_trial(self.optuna._study_id))
         self.storage.set_trial_state_values(waiting._trial_id, TrialState.RUNNING)
         return OptunaTrial(self.optuna, waiting._trial_id)
+
+    def _proposed(self, seed: int) -> OptunaTrial:
+        """A new trial with the pipeline that promises most: whole in one commit, where Optuna makes one a parameter."""
+        found = self.experience.next(self.snapshot(), self.given, seed)
+        words = {records.PIPELINE: found.chosen.to_json(), records.WORDS: found.chosen.describe()}
+        trial = optuna.trial.create_trial(
+            state=TrialState.RUNNING,
+            params=dict(found.params),
+            distributions=dict(found.distributions),
+            user_attrs={records.OWNER: this_process().to_json(), **words},
+        )
+        self.optuna._thread_local.cached_all_trials = None
+        self.optuna.sampler = sampler("random", seed)  # is asked nothing: every parameter is there
+        return OptunaTrial(self.optuna, self.storage.create_new_trial(self.optuna._study_id, trial))
 
     def pipeline(self, trial: OptunaTrial) -> Pipeline:
         """The pipeline that the trial chooses."""
@@ -194,12 +214,6 @@ class Study:
                 self.optuna.tell(result.trial, list(result.values))
             else:
                 self.optuna.tell(result.trial, state=TrialState[result.state])
-
-    def fix_reference(self, now: Snapshot) -> None:
-        """Stores the reference of the hypervolume once BASELINE is not timed again: it stays what it is."""
-        if REFERENCE not in now.attributes and now.is_reference_final and now.reference is not None:
-            corner = [now.reference.train_seconds, now.reference.accuracy]
-            self.patiently(lambda: self.optuna.set_user_attr(REFERENCE, corner))
 
     def collect(self) -> None:
         """Removes the networks that nothing names any more."""

@@ -58,7 +58,7 @@ class _Standing:
         done = now.n_counted
         parts = [f"{done} of {self.n_trials} trials", f"{len(now.front)} on the front"]
         if (volume := now.hypervolume()) is not None:
-            parts.append(f"hypervolume {volume[1]:.3f}")
+            parts.append(f"hypervolume {volume:.3f}")
         if done > self.n_at_start:
             per_trial = (time.monotonic() - self.started) / (done - self.n_at_start)
             parts.append(f"about {duration(per_trial * max(0, self.n_trials - done))} left")

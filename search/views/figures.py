@@ -139,10 +139,12 @@ def hypervolume_history(now: Snapshot) -> go.Figure:
     import plotly.graph_objects as go
 
     volumes = [(o.trial, now.hypervolume(now.outcomes[: i + 1])) for i, o in enumerate(now.outcomes)]
-    known = [(number, volume[1]) for number, volume in volumes if volume is not None]
+    known = [(number, volume) for number, volume in volumes if volume is not None]
     figure = go.Figure()
     figure.add_scatter(x=[n for n, _ in known], y=[v for _, v in known], mode="lines+markers", line={"shape": "hv"})
-    figure.update_layout(title="Hypervolume of the front (log seconds, accuracy)", template="plotly_white")
+    figure.update_layout(
+        title="Hypervolume of the front (decades of seconds, decades of error)", template="plotly_white"
+    )
     figure.update_xaxes(title="trial")
     figure.update_yaxes(title="share of the box")
     return figure

@@ -20,15 +20,14 @@ FAR = 0.02  # of accuracy: where plain and balanced differ by so much, both are 
 
 def as_json(now: Snapshot) -> dict[str, object]:
     """The result as plain data."""
-    volume, reference = now.hypervolume(), now.reference
     return {
         "study": now.name,
         "trials": asdict(now.counts),
         "front": [_point(trial) for trial in now.front_trials],
         "baseline": _point(now.baseline) if now.baseline is not None else None,
-        "hypervolume": volume[0] if volume else None,
-        "hypervolume_share": volume[1] if volume else None,
-        "reference": asdict(reference) if reference else None,
+        "hypervolume": now.hypervolume(),
+        "reference": {"train_seconds": now.box.slowest, "accuracy": now.box.useful} if now.box else None,
+        "box": asdict(now.box) if now.box else None,
         "identity": now.attributes[records.IDENTITY],
         "storage": now.database.shown,
     }
@@ -65,8 +64,11 @@ def lines(now: Snapshot) -> list[str]:
         *_test_time(now),
         f"trials      {ended}" + (f" ({reasons})" if reasons else ""),
     ]
-    if (volume := now.hypervolume()) is not None:
-        said.append(f"hypervolume {volume[1]:.3f} of the box down to the fastest anchor, up to 100 %")
+    if now.box is not None:
+        said.append(
+            f"hypervolume {now.hypervolume():.3f} of the box from {now.box.slowest:.3g} s and "
+            f"{now.box.useful:.0%} to {now.box.fastest:.2g} s and no error, both in decades"
+        )
     return [
         *said,
         f"models      {now.artifacts} ({disk.words(disk.folder_bytes(now.artifacts))})",

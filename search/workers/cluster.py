@@ -167,6 +167,10 @@ class RayWorker:
     def reference(self, n_steps: int) -> Reading:
         return Reading.from_json(self._ask({"do": "reference", "n_steps": n_steps}, EXPORT)["reading"])
 
+    def probe(self, pipeline: Pipeline) -> float:
+        answer = self._ask({"do": "probe", "pipeline": pipeline.to_json()}, EXPORT)
+        return float(answer["step_seconds"])
+
     def halt(self) -> None:
         self._halted.set()
         self._kill()

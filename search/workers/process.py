@@ -73,6 +73,10 @@ class WorkerProcess:
     def reference(self, n_steps: int) -> Reading:
         return Reading.from_json(self._command("reference", patience=EXPORT, n_steps=n_steps)["reading"])
 
+    def probe(self, pipeline: Pipeline) -> float:
+        answer = self._command("probe", patience=EXPORT, pipeline=pipeline.to_json())
+        return float(answer["step_seconds"])
+
     def halt(self) -> None:
         self._halted.set()
         self._pair.signal(signal.SIGKILL)

@@ -63,6 +63,9 @@ class Objective(Protocol):
     def reference(self, n_steps: int) -> Reading:
         """What the device is like just now, from so many steps of the reference workload, two of them to warm up."""
 
+    def probe(self, pipeline: Pipeline) -> float:
+        """Device seconds of a training step of the pipeline without its strategies, from a few on made-up images."""
+
     def close(self) -> None:
         """Frees what is held."""
 

@@ -40,6 +40,8 @@ class Station:
                 return {"number_formats": self._worker.number_formats()}
             case "reference":
                 return {"reading": self._worker.reference(message["n_steps"]).to_json()}
+            case "probe":
+                return {"step_seconds": self._worker.probe(Pipeline.from_json(message["pipeline"]))}
             case "export":
                 return {"files": self._network(message["about"])}
             case "train":

@@ -117,6 +117,9 @@ def _handle(objective: Objective, message: Message, channel: Channel) -> Message
             channel.send(about | {"exported": message["folder"]})
         case "reference":
             channel.send(about | {"reading": objective.reference(message["n_steps"]).to_json()})
+        case "probe":
+            seconds = objective.probe(Pipeline.from_json(message["pipeline"]))
+            channel.send(about | {"step_seconds": seconds})
         case "train":
             for report in objective.reports(Pipeline.from_json(message["pipeline"]), Seeds(*message["seeds"])):
                 channel.send(about | {"report": report.to_json()})

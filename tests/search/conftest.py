@@ -156,6 +156,9 @@ class Scripted:
         self.n_steps.append(n_steps)
         return Reading(self.step_seconds * self.slow.get(len(self.trained) - 1, 1.0))
 
+    def probe(self, pipeline: Pipeline) -> float:
+        return 1e-3 * pipeline.batch_size
+
     def halt(self) -> None:
         pass
 

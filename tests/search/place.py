@@ -22,6 +22,8 @@ from search.study import records
 REPOSITORY = Path(__file__).parents[2]
 START = 'exec "$@"'  # in words of a shell, how a command is started
 
+PATIENCE = 900.0  # seconds until a program counts as hung: no neighbour of a test decides it
+
 
 @dataclass(frozen=True)
 class Place:
@@ -48,7 +50,7 @@ class Place:
     def run(self, *words: str, module: str = "tests.search.program", shell: str = START, **environment: str) -> Done:
         """The command, run to its end."""
         with self.started(*words, module=module, shell=shell, **environment) as process:
-            out, err = process.communicate(timeout=120)
+            out, err = process.communicate(timeout=PATIENCE)
         assert "Traceback" not in err, err
         return Done(process.returncode, out, err)
 
@@ -138,7 +140,7 @@ def seed(trial: FrozenTrial) -> int:
     return int(trial.user_attrs.get(records.SEED_TRIAL, trial.number))
 
 
-def is_gone(pid: int, seconds: float = 5.0) -> bool:
+def is_gone(pid: int, seconds: float = PATIENCE) -> bool:
     """Whether a process ends within the time."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

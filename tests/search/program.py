@@ -114,6 +114,9 @@ class ScriptedObjective:
     def reference(self, n_steps: int) -> Reading:
         return Reading(1e-4 * self.script.slow.get(self.training, 1.0))
 
+    def probe(self, pipeline: Pipeline) -> float:
+        return 1e-4 * pipeline.batch_size
+
     def close(self) -> None:
         pass
 

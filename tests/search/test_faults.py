@@ -18,7 +18,7 @@ from optuna.trial import TrialState
 
 from search.study import records
 from search.study.study import LATE
-from tests.search.place import Place, check_whole, is_gone, wait_for
+from tests.search.place import PATIENCE, Place, check_whole, is_gone, wait_for
 
 STUDY = ("--study", "tiny")
 
@@ -138,7 +138,7 @@ def test_the_first_signal_puts_the_trial_back_and_says_how_to_go_on(number: sign
     with place.started(*STUDY, "-v", "--add", "3") as process:
         wait_for(process, "trial 0: epoch 1 of")
         os.killpg(process.pid, number)  # the workers get it as well, as from a terminal
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert err.rstrip().endswith("to go on: python -m search.run --study tiny -v --n-trials 3")
     assert place.reasons() == ["waiting"] * 5
@@ -155,7 +155,7 @@ def test_a_second_signal_ends_the_run_at_once_and_leaves_no_process(place: Place
             assert process.poll() is None
             began = time.monotonic()
             process.terminate()
-            assert process.wait(timeout=10) == 130
+            assert process.wait(timeout=PATIENCE) == 130
             assert time.monotonic() - began < 2
     assert len(children) == 2
     assert all(is_gone(pid) for pid in children)
@@ -182,7 +182,7 @@ def test_a_database_that_is_locked_for_a_while_is_waited_for(place: Place) -> No
         wait_for(process, "trial 0: epoch 2 of")
         with locked(place.database):
             time.sleep(8)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, err
     check_whole(place.trials(), 7)
 
@@ -193,7 +193,7 @@ def test_a_result_that_the_database_does_not_take_is_kept_and_told_later(place: 
     with place.started(*STUDY, "-v") as process:
         wait_for(process, "trial 0: epoch 2 of")
         with locked(place.database):
-            _, err = process.communicate(timeout=60)
+            _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 4, err
     assert "the result of trial 0 is kept in" in err
     assert place.reasons()[0] == "running"
@@ -213,7 +213,7 @@ def test_a_trial_that_was_given_up_while_its_owner_slept_keeps_its_late_result(p
         with sqlite3.connect(place.database) as database:  # as a run on another host would, after the lease
             database.execute("UPDATE trials SET state = 'FAIL' WHERE number = 0")
         process.send_signal(signal.SIGCONT)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, err
     import optuna
 
@@ -234,7 +234,7 @@ def test_a_whole_group_that_was_suspended_is_not_taken_for_hung(place: Place) ->
         for pid in everybody:  # the owner first: what it finds is silence
             os.kill(pid, signal.SIGCONT)
             time.sleep(0.2)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, err
     assert place.reasons() == ["complete"] * 7
 
@@ -304,7 +304,7 @@ def test_eight_runs_that_start_at_once_all_live_and_draw_differently(place: Plac
     words = (*STUDY, "-q", "--sampler", "random", "--device", "cpu", "--workers", "8", "--n-trials", "24")
     commands = [place.started(*words) for _ in range(8)]
     processes = [command.__enter__() for command in commands]
-    said = [process.communicate(timeout=110)[1] for process in processes]
+    said = [process.communicate(timeout=PATIENCE)[1] for process in processes]
     assert [process.returncode for process in processes] == [0] * 8, said
     trials = place.trials()
     check_whole(trials, 24)

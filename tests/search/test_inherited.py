@@ -9,7 +9,7 @@ import signal
 import stat
 from pathlib import Path
 
-from tests.search.place import START, Done, Place, is_gone, wait_for
+from tests.search.place import PATIENCE, START, Done, Place, is_gone, wait_for
 
 STUDY = ("--study", "tiny", "--device", "cpu")
 DASHBOARD, SEVERAL = "search.__main__", "tests.search.several"
@@ -45,7 +45,7 @@ def test_signals_that_were_ignored_at_the_start_stay_ignored(place: Place) -> No
         wait_for(process, "epoch 1 of")
         for number in (signal.SIGHUP, signal.SIGINT, signal.SIGHUP):
             os.killpg(process.pid, number)
-        process.communicate(timeout=60)
+        process.communicate(timeout=PATIENCE)
     assert process.returncode == 0
     assert place.reasons()[0] == "complete"
     with place.started("dashboard", "--study", "tiny", "--port", "0", module=DASHBOARD, shell=deaf) as process:
@@ -54,12 +54,12 @@ def test_signals_that_were_ignored_at_the_start_stay_ignored(place: Place) -> No
         os.killpg(process.pid, signal.SIGHUP)
         os.killpg(process.pid, signal.SIGINT)
         for host, status in (("127.0.0.1", 200), ("LocalHost:80", 200), ("evil.example", 403), ("[::1", 403)):
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
             connection.request("GET", "/api/studies", headers={"Host": host})
             assert connection.getresponse().status == status
             connection.close()
         process.terminate()
-        process.communicate(timeout=30)
+        process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
 
 
@@ -70,7 +70,7 @@ def test_a_study_goes_on_when_nobody_listens_any_more(place: Place) -> None:
         process.stderr.close()
         assert process.stdout is not None
         assert "2 complete" in process.stdout.read()
-        process.wait(timeout=60)
+        process.wait(timeout=PATIENCE)
     assert process.returncode == 0
     assert is_gone(process.pid)
     done = place.run(*STUDY, "--n-trials", "3", shell=f"{START} <&- >&- 2>&-")
@@ -105,7 +105,7 @@ def test_a_study_lives_in_any_folder_under_any_locale_by_all_its_names(place: Pl
         assert process.stdout is not None
         assert process.stdout.readline().startswith("http://127.0.0.1:"), process.communicate()
         process.send_signal(signal.SIGHUP)
-        process.communicate(timeout=30)
+        process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert not list(odd.glob("frontrunner-dashboard-*"))
 

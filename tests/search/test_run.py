@@ -19,6 +19,7 @@ from optuna.trial import TrialState
 
 from objectives.export import load_model
 from search.study import records
+from tests.search.place import PATIENCE
 
 REPOSITORY = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-W", "error", "-m", "search.run"]
@@ -32,7 +33,7 @@ def run(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedP
         env=_environment(cwd, environment),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
     )
 
 
@@ -160,7 +161,7 @@ def test_ctrl_c_puts_the_trial_back_and_says_how_to_go_on(place: Path) -> None:
     with started("--study", "tiny", "-v", cwd=place) as process:
         wait_for(process, "epoch 1 of")
         os.killpg(process.pid, signal.SIGINT)
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert err.rstrip().endswith("interrupted; to go on: python -m search.run --study tiny -v")
     assert not any(t.state in (TrialState.RUNNING, TrialState.FAIL) for t in stored(place))
@@ -173,7 +174,7 @@ def test_sigterm_is_an_interruption_too(place: Path) -> None:
     with started("--study", "tiny", "--add", "7", "-v", cwd=place) as process:
         wait_for(process, "epoch 1 of")
         process.terminate()
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert "--study tiny --n-trials 7 -v" in err
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.search.conftest import TOML
-from tests.search.place import Place, is_gone, wait_for
+from tests.search.place import PATIENCE, Place, is_gone, wait_for
 
 STUDY = ("--study", "tiny")
 
@@ -127,7 +127,7 @@ def test_the_doctor_ends_processes_of_this_run_directory_that_train_for_nobody(w
         try:
             assert (f"{stray.pid} trains for nobody" in whole.run("doctor", *STUDY, module="search").out) == is_ours
             assert whole.run("doctor", *STUDY, "--fix", module="search").code == 0
-            assert is_gone(stray.pid) == is_ours
+            assert is_gone(stray.pid, PATIENCE if is_ours else 2.0) == is_ours
         finally:
             stray.kill()
 
@@ -154,7 +154,7 @@ def test_the_dashboard_shows_a_copy_that_nobody_can_change(whole: Place) -> None
         study_id = url.rsplit("/", 1)[1]
 
         def ask(method: str, path: str, host: str = f"127.0.0.1:{port}") -> tuple[int, bytes]:
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
             connection.request(method, path, headers={"Host": host})
             answer = connection.getresponse()
             return answer.status, answer.read()
@@ -168,5 +168,5 @@ def test_the_dashboard_shows_a_copy_that_nobody_can_change(whole: Place) -> None
         with open(f"/proc/{process.pid}/net/tcp") as table:
             assert f"0100007F:{port:04X}" in table.read()  # loopback
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=30)
+        process.communicate(timeout=PATIENCE)
     assert len(whole.trials()) == 7

@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.search.place import PATIENCE
+
 PASSWORD = "canary"  # never to be printed
 
 
@@ -47,7 +49,7 @@ class Server:
         command = [*_as_owner(), "--pdeathsig", "INT", str(self._programs / "postgres"), "-D", str(self._data)]
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self._folder)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE
         ready = [str(self._programs / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
         while subprocess.run(ready, check=False).returncode:
             assert self._process.poll() is None, (self._folder / "log").read_text()
@@ -58,7 +60,7 @@ class Server:
         """Ends it: SIGINT ends all sessions in order, SIGQUIT at once, as a crash would."""
         if self._process is not None:
             self._process.send_signal(how)
-            self._process.wait(timeout=60)
+            self._process.wait(timeout=PATIENCE)
 
     def database(self) -> str:
         """The URL of a new, empty database."""

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial
 
 from search.study import records
 from tests.search.database.postgres import PASSWORD, NotInstalled, Server, running
-from tests.search.place import Place, check_whole, wait_for
+from tests.search.place import PATIENCE, Place, check_whole, wait_for
 
 STUDY = ("--study", "tiny")
 
@@ -51,7 +51,7 @@ def together(place: Place, n: int, n_trials: int) -> list[tuple[int, str]]:
     words = (*STUDY, "--sampler", "random", "--device", "cpu", "--workers", str(n), "--n-trials", str(n_trials))
     with ExitStack() as stack:
         processes = [stack.enter_context(place.started(*words)) for _ in range(n)]
-        said = [process.communicate(timeout=110) for process in processes]
+        said = [process.communicate(timeout=PATIENCE) for process in processes]
     return [(process.returncode, "".join(each)) for process, each in zip(processes, said, strict=True)]
 
 
@@ -99,7 +99,7 @@ def test_a_server_that_restarts_in_mid_study_is_waited_for(how: signal.Signals, 
             time.sleep(1)
             server.start()
             time.sleep(1)
-        said = [process.communicate(timeout=110)[1] for process in processes]
+        said = [process.communicate(timeout=PATIENCE)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], said
     trials = shared.trials()
     check_whole(trials, 24)
@@ -112,7 +112,7 @@ def test_a_result_that_the_server_does_not_take_is_kept_and_told_later(shared: P
     with shared.started(*STUDY, "-v") as process:
         wait_for(process, "trial 0: epoch 2 of")
         server.stop()
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=PATIENCE)
     server.start()
     assert process.returncode == 4, err
     assert "the result of trial 0 is kept in" in err
@@ -132,7 +132,7 @@ def test_the_way_to_go_on_is_said_without_the_password(shared: Place) -> None:
         with shared.started(*STUDY, "-v", *words) as process:
             wait_for(process, "epoch 1 of")
             process.terminate()
-            out, err = process.communicate(timeout=30)
+            out, err = process.communicate(timeout=PATIENCE)
         assert process.returncode == 130
         assert "to go on: python -m search.run --study tiny -v " in err
         assert "postgresql://u:***@" in err
@@ -149,13 +149,13 @@ def test_doctor_studies_and_dashboard_work_with_a_server(shared: Place) -> None:
     with shared.started("dashboard", *STUDY, "--port", "0", module="search") as process:
         assert process.stdout is not None
         address = process.stdout.readline().split()[0].removeprefix("http://")
-        connection = http.client.HTTPConnection(address.partition("/")[0], timeout=30)
+        connection = http.client.HTTPConnection(address.partition("/")[0], timeout=PATIENCE)
         connection.request("GET", f"/api/studies/{address.rsplit('/', 1)[1]}?after=0")
         answer = connection.getresponse()
         assert (answer.status, len(json.loads(answer.read())["trials"])) == (200, 7)
         connection.close()
         process.send_signal(signal.SIGINT)
-        said = "".join(process.communicate(timeout=30))
+        said = "".join(process.communicate(timeout=PATIENCE))
     renamed = shared.run("studies", "rename", "tiny", "other", module="search")
     assert renamed.code == 0, renamed.err
     assert shared.run("studies", "delete", "other", "--yes", module="search").code == 0

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.search.place import PATIENCE
+
 REPOSITORY = Path(__file__).parents[3]
 PROGRAM = """
 import sys
@@ -61,7 +63,7 @@ def started(
 )
 def test_what_cannot_be_written_is_dropped_and_a_lost_result_is_said(redirected: str, code: int, said: bytes) -> None:
     with started(error="error", redirected=redirected) as process:
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, err) == (code, said)
 
 
@@ -72,7 +74,7 @@ def test_a_reader_that_leaves_changes_nothing_about_the_verdict() -> None:
         process.stdout.close()
         assert process.stderr is not None
         assert process.stderr.read().strip() == b""
-        assert process.wait(timeout=30) == 1
+        assert process.wait(timeout=PATIENCE) == 1
 
 
 def test_a_pipe_that_does_not_wait_gets_everything() -> None:
@@ -82,7 +84,7 @@ def test_a_pipe_that_does_not_wait_gets_everything() -> None:
         assert process.stdout is not None
         time.sleep(0.2)  # until the pipe is full
         assert len(process.stdout.read()) == 5000 * 100
-        assert process.wait(timeout=30) == 0
+        assert process.wait(timeout=PATIENCE) == 0
 
 
 @pytest.mark.parametrize(
@@ -96,7 +98,7 @@ def test_a_pipe_that_does_not_wait_gets_everything() -> None:
 )
 def test_what_an_encoding_lacks_is_shown_readably(encoding: str, text: str, read: bytes) -> None:
     with started(text, text, PYTHONIOENCODING=encoding) as process:
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, out.rstrip(), err.rstrip()) == (0, read, read)
 
 
@@ -106,5 +108,5 @@ def test_no_file_gets_the_number_of_a_stream_that_is_closed(tmp_path: Path) -> N
         "return", f"f = open({str(tmp_path / 'file')!r}, 'w'); print(f.fileno(), file=f); return"
     )
     closed = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", sys.executable, "-c", program]
-    subprocess.run(closed, cwd=REPOSITORY, check=True, timeout=30)
+    subprocess.run(closed, cwd=REPOSITORY, check=True, timeout=PATIENCE)
     assert int((tmp_path / "file").read_text()) > 2

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search.pareto.front import Outcome, Reference, best_within, dominates, front, hypervolume, normalised_hypervolume
+from search.pareto.front import Box, Outcome, best_within, dominates, error_rate, front, hypervolume
 
-REFERENCE = Reference(train_seconds=1000.0, accuracy=0.2)
+BOX = Box(fastest=10.0, slowest=1000.0, useful=0.2, n_images=100)
 
-# A coarse grid of values, so that ties, duplicates and points outside the reference box are common.
+# A coarse grid of values, so that ties, duplicates and points outside the box are common.
 seconds = st.integers(0, 8).map(lambda k: 10.0 ** (k / 2))
 accuracies = st.integers(0, 10).map(lambda k: k / 10)
 points = st.lists(st.tuples(seconds, accuracies), max_size=12)
@@ -62,7 +62,7 @@ def test_what_is_not_on_the_front_is_dominated_or_a_later_twin(some: list[Outcom
 def test_the_order_of_the_outcomes_does_not_matter(some: list[Outcome], random: Random) -> None:
     shuffled = random.sample(some, len(some))
     assert front(shuffled) == front(some)
-    assert hypervolume(shuffled, REFERENCE) == hypervolume(some, REFERENCE)
+    assert hypervolume(shuffled, BOX) == hypervolume(some, BOX)
 
 
 @given(outcomes)
@@ -87,63 +87,91 @@ def test_nothing_is_best_before_the_fastest_outcome() -> None:
 
 
 @given(outcomes)
-def test_hypervolume_counts_the_dominated_cells_of_the_grid(some: list[Outcome]) -> None:
-    # `seconds` and `accuracies` lie on a grid of half decades and tenths, so counting its cells is exact.
-    n_cells = sum(
-        any(o.train_seconds <= 10 ** (i / 2) * 1.001 and o.accuracy >= (j + 1) / 10 - 1e-9 for o in some)
-        for i in range(6)  # half decades from 1 s to the reference, 1000 s
-        for j in range(2, 10)  # tenths from the reference, 0.2, to 1
-    )
-    assert hypervolume(some, REFERENCE) == pytest.approx(n_cells * 0.5 * 0.1, abs=1e-12)
+def test_hypervolume_is_the_share_of_the_box_that_is_dominated(some: list[Outcome]) -> None:
+    # `seconds` lie on a grid of half decades, so that a column of it is dominated up to one accuracy.
+    total = 0.0
+    for column in range(4):  # half decades from 10 s to 1000 s
+        ends = 10 ** (1 + column / 2)  # the fast end: what is dominated there needs no longer
+        best = max((o.accuracy for o in some if o.train_seconds <= ends * 1.001), default=0.0)
+        total += max(0.0, BOX.quality(best)) / 4
+    assert hypervolume(some, BOX) == pytest.approx(total, abs=1e-12)
 
 
 @given(outcomes, seconds, accuracies)
 def test_another_outcome_never_lowers_hypervolume(some: list[Outcome], time: float, accuracy: float) -> None:
     more = [*some, Outcome(len(some), time, accuracy)]
-    assert hypervolume(more, REFERENCE) >= hypervolume(some, REFERENCE) - 1e-12
+    assert hypervolume(more, BOX) >= hypervolume(some, BOX) - 1e-12
 
 
 @given(outcomes)
 def test_only_the_front_counts_in_hypervolume(some: list[Outcome]) -> None:
-    assert hypervolume(front(some), REFERENCE) == hypervolume(some, REFERENCE)
+    assert hypervolume(front(some), BOX) == hypervolume(some, BOX)
 
 
 @pytest.mark.parametrize(("time", "accuracy"), [(1000.0, 0.9), (5000.0, 1.0), (1.0, 0.2), (1.0, 0.0)])
 def test_a_point_outside_the_reference_box_contributes_nothing(time: float, accuracy: float) -> None:
     inside = Outcome(0, 100.0, 0.7)
-    assert hypervolume([Outcome(1, time, accuracy)], REFERENCE) == 0.0
-    assert hypervolume([inside, Outcome(1, time, accuracy)], REFERENCE) == hypervolume([inside], REFERENCE)
+    assert hypervolume([Outcome(1, time, accuracy)], BOX) == 0.0
+    assert hypervolume([inside, Outcome(1, time, accuracy)], BOX) == hypervolume([inside], BOX)
 
 
 def test_halving_the_time_is_worth_the_same_at_any_time() -> None:
     def gain(time: float) -> float:
         slow, fast = Outcome(0, time, 0.9), Outcome(1, time / 2, 0.9)
-        return hypervolume([fast], REFERENCE) - hypervolume([slow], REFERENCE)
+        return hypervolume([fast], BOX) - hypervolume([slow], BOX)
 
-    assert gain(10.0) == pytest.approx(gain(500.0)) == pytest.approx(0.7 * math.log10(2))
+    assert gain(40.0) == pytest.approx(gain(500.0)) == pytest.approx(BOX.quality(0.9) * math.log10(2) / 2)
+
+
+@given(st.integers(0, 50), st.integers(1, 4))
+def test_dividing_the_errors_is_worth_the_same_at_any_accuracy(wrong: int, times: int) -> None:
+    n = 10**6  # images: so many that half an image more is none
+
+    def quality(share_wrong: float) -> float:
+        return replace(BOX, n_images=n).quality(1 - share_wrong)
+
+    few = (wrong + 1) / 100
+    gain = quality(few / 2 / 2**times) - quality(few / 2)
+    assert gain == pytest.approx(quality(0.5 / 2**times) - quality(0.5), rel=1e-2)
 
 
 def test_the_whole_box_counts_one_and_a_faster_point_no_more() -> None:
-    assert normalised_hypervolume([Outcome(0, 10.0, 1.0)], REFERENCE, fastest_seconds=10.0) == pytest.approx(1.0)
-    assert normalised_hypervolume([Outcome(0, 5.0, 1.0)], REFERENCE, fastest_seconds=10.0) == pytest.approx(1.0)
-    assert normalised_hypervolume([], REFERENCE, fastest_seconds=10.0) == 0.0
+    assert hypervolume([Outcome(0, 10.0, 1.0)], BOX) == pytest.approx(1.0)
+    assert hypervolume([Outcome(0, 5.0, 1.0)], BOX) == pytest.approx(1.0)
+    assert hypervolume([], BOX) == 0.0
+    assert BOX.seconds_at(1.0) == pytest.approx(10.0)
+    assert BOX.seconds_at(BOX.speed(77.0)) == pytest.approx(77.0)
 
 
-@given(outcomes, st.sampled_from([1.0, 10.0, 999.0]))
-def test_the_share_of_the_box_counts_what_lies_within_it(some: list[Outcome], fastest: float) -> None:
-    share = normalised_hypervolume(some, REFERENCE, fastest)
-    within = [replace(o, train_seconds=max(fastest, o.train_seconds)) for o in some]
-    assert 0.0 <= share <= 1.0
-    assert share == normalised_hypervolume(within, REFERENCE, fastest)
-    if within == some:  # nothing is faster than the box
-        box = math.log10(REFERENCE.train_seconds / fastest) * (1 - REFERENCE.accuracy)
-        assert share == pytest.approx(hypervolume(some, REFERENCE) / box)
+@given(outcomes)
+def test_what_is_faster_than_the_box_counts_as_its_fast_end(some: list[Outcome]) -> None:
+    within = [replace(o, train_seconds=max(BOX.fastest, o.train_seconds)) for o in some]
+    assert 0.0 <= hypervolume(some, BOX) <= 1.0
+    assert hypervolume(some, BOX) == pytest.approx(hypervolume(within, BOX))
 
 
-@pytest.mark.parametrize("fastest", [1000.0, 2000.0, 0.0, math.nan])
-def test_an_empty_box_is_refused(fastest: float) -> None:
-    with pytest.raises(ValueError, match="fastest anchor"):
-        normalised_hypervolume([], REFERENCE, fastest_seconds=fastest)
+@pytest.mark.parametrize("n_images", [1, 7, 300, 5000])
+def test_an_error_rate_is_never_none_and_falls_with_every_image(n_images: int) -> None:
+    rates = [error_rate(right / n_images, n_images) for right in range(n_images + 1)]
+    assert all(a > b for a, b in pairwise(rates))
+    assert 0 < rates[-1] <= 0.5 / n_images
+    assert rates[0] < 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"fastest": 1000.0},
+        {"fastest": 0.0},
+        {"slowest": math.inf},
+        {"fastest": math.nan},
+        {"useful": 1.0},
+        {"n_images": 0},
+    ],
+)
+def test_an_empty_box_is_refused(changes: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="it must have an extent"):
+        replace(BOX, **changes)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -153,5 +181,3 @@ def test_an_empty_box_is_refused(fastest: float) -> None:
 def test_values_that_optuna_would_put_on_the_front_are_refused(time: float, accuracy: float) -> None:
     with pytest.raises(ValueError, match="trial 7"):
         Outcome(7, time, accuracy)
-    with pytest.raises(ValueError, match="reference"):
-        Reference(time, accuracy)

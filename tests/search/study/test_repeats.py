@@ -422,16 +422,6 @@ def test_a_repeat_that_was_about_to_be_queued_is_queued_by_the_next_start(new_st
     assert queue.claim(found, 3) is None
 
 
-def test_the_reference_of_the_hypervolume_waits_for_a_quiet_baseline(new_study: Callable[..., Study]) -> None:
-    study = quiet(new_study, repeats=1)
-    queue.enqueue_anchors(study)
-    objective = Scripted([[(4.0, 0.9)], *[[(60.0, 0.9)]] * 5, [(2.0, 0.9)]], slow={0: 2.0})
-    run(study, objective, 6)
-    assert study.snapshot().reference.train_seconds == 40.0  # type: ignore[union-attr]
-    again(study, objective, 6)
-    assert study.snapshot().reference.train_seconds == 20.0  # type: ignore[union-attr]
-
-
 @pytest.fixture
 def place(place: Place) -> Place:
     """The working directory with a study that repeats."""

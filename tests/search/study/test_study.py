@@ -17,15 +17,17 @@ import pytest
 from optuna.trial import TrialState
 
 from objectives.device.clock import TIMING_VERSION
+from objectives.work import n_steps
 from search import trial
 from search.database import storage
 from search.errors import StorageError, UsageError
-from search.pareto.front import Reference
-from search.study import differences, opening, queue, records, recovery, spec
+from search.study import differences, interest, opening, queue, records, recovery, spec
 from search.study.study import Study
 from search.views import figures, summary
 from search.views.display import Display
+from spaces import SPACES
 from spaces.base import BASELINE, baseline
+from spaces.restricted import anchor_pipelines
 from tests.search.conftest import FACTS, FORMATS, TOML, Scripted
 
 GOOD = [(1.0, 0.6), (2.0, 0.8)]
@@ -39,7 +41,15 @@ def test_a_ladder_is_queued_where_half_of_the_trials_are_left_to_search(
     made = new_study(n_trials=n_trials)
     queue.enqueue_anchors(made)
     queued = [t.user_attrs[records.ANCHOR] for t in made.trials()]
-    assert [name.startswith("ladder") for name in queued] == [False] * 5 + [True] * n_rungs
+    assert sum(name.startswith("ladder") for name in queued) == n_rungs
+    assert len(queued) == 5 + n_rungs
+    pipelines = anchor_pipelines(SPACES["acceleration"], made.given, made.spec.restrictions)
+    costs = [interest.forecast(pipelines[name], made.spec.task, made.given, None) for name in queued]
+    if n_rungs:
+        assert costs == sorted(costs)  # the cheapest first
+    else:
+        assert queued[0] == BASELINE
+        assert costs[1:] == sorted(costs[1:])
 
 
 def test_the_anchors_are_the_first_trials_and_are_queued_once(new_study: Callable[..., Study]) -> None:
@@ -61,17 +71,47 @@ def test_the_dashboard_and_optuna_see_metric_names_and_directions(new_study: Cal
     assert [d.name for d in made.optuna.directions] == ["MINIMIZE", "MAXIMIZE"]
 
 
-def test_the_reference_is_fixed_when_the_baseline_has_run(new_study: Callable[..., Study]) -> None:
-    made = new_study()
+def test_the_box_is_fixed_when_a_study_is_created_and_never_changes(new_study: Callable[..., Study]) -> None:
+    made = new_study(fastest=0.5, slowest=40.0)
+    box = made.snapshot().box
+    assert box is not None
+    assert made.snapshot().hypervolume() == 0.0
     queue.enqueue_anchors(made)
-    assert made.snapshot().reference is None
-    assert made.snapshot().hypervolume() is None
     objective = Scripted([GOOD] * 4)
     for _ in range(4):
         trial.run(made, made.ask(), objective, Display(), math.inf)
-    assert made.snapshot().reference == Reference(20.0, 0.2125)
     again = opening.resumed("tiny", made.spec, opening.find("tiny", made.database), made.database, FACTS)
-    assert again.snapshot().reference == made.snapshot().reference
+    assert again.snapshot().box == box
+    assert 0 < again.snapshot().hypervolume() <= 1  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("probed", [1e-4, 0.01, 2.0])
+def test_the_box_reaches_from_ten_baselines_to_the_cheapest_anchor(
+    new_study: Callable[..., Study], probed: float
+) -> None:
+    made = new_study()
+    pipelines = anchor_pipelines(SPACES["acceleration"], made.given, made.spec.restrictions)
+    box = interest.box(made.spec, made.given, 0.2, FACTS["data"], lambda pipeline: probed)  # type: ignore[arg-type]
+    steps = {name: n_steps(pipeline, made.given.n_train) for name, pipeline in pipelines.items()}
+    assert box.slowest == pytest.approx(10 * steps[BASELINE] * probed)
+    assert 0 < box.fastest < box.slowest / 2
+    assert box.useful == 0.2
+
+
+@pytest.mark.parametrize(
+    "said", [{"fastest": 0.5}, {"slowest": 1e4}, {"useful": 0.7}, {"fastest": 1.0, "slowest": 9.0}]
+)
+def test_the_study_file_says_what_is_of_interest(new_study: Callable[..., Study], said: dict[str, float]) -> None:
+    box = new_study(**said).snapshot().box
+    assert {name: getattr(box, name) for name in said} == said
+
+
+def test_a_study_that_was_measured_another_way_has_no_hypervolume(new_study: Callable[..., Study]) -> None:
+    made = new_study()
+    made.optuna.set_user_attr(records.BOX, None)
+    assert made.snapshot().box is None
+    assert made.snapshot().hypervolume() is None
+    assert not any("hypervolume" in line for line in summary.lines(made.snapshot()))
 
 
 @pytest.mark.parametrize(
@@ -133,7 +173,6 @@ def test_a_study_of_any_floor_is_shown_also_where_nothing_reaches_it(
         assert f"{floor:.2%} accuracy" in shown
         assert "The best below it: trial 0, 55.00% after 2.00 s, BASELINE: fp32" in shown
         assert "set floor = ... under [search] in the study file" in shown
-    assert (made.snapshot().hypervolume() is None) == (floor == 1.0)
 
 
 def test_a_study_that_was_timed_in_another_way_is_refused_with_the_reason(new_study: Callable[..., Study]) -> None:

@@ -23,7 +23,7 @@ from rich.console import Console
 from objectives.pipeline import Pipeline
 from search.views.display import LiveDisplay
 from tests.search.conftest import report
-from tests.search.place import REPOSITORY, Place, check_whole, is_gone
+from tests.search.place import PATIENCE, REPOSITORY, Place, check_whole, is_gone
 from tests.search.test_faults import descendants, locked
 
 STUDY = ("--study", "tiny")
@@ -46,14 +46,14 @@ class Terminal:
     def modes_now(self) -> list[Any]:
         return termios.tcgetattr(self._keyboard)
 
-    def read_until(self, text: str, seconds: float = 60.0) -> None:
+    def read_until(self, text: str, seconds: float = PATIENCE) -> None:
         """Reads what is shown until it contains the text."""
         deadline = time.monotonic() + seconds
         while text not in self.said:
             assert time.monotonic() < deadline, f"{text!r} was not shown: {self.said}"
             self._read(0.1)
 
-    def read_to_the_end(self, seconds: float = 30.0) -> int:
+    def read_to_the_end(self, seconds: float = PATIENCE) -> int:
         """Reads until the program ends; its exit code."""
         deadline = time.monotonic() + seconds
         while self.process.poll() is None:
@@ -121,7 +121,7 @@ def test_a_second_ctrl_c_ends_the_run_at_once_and_shows_the_cursor(place: Place)
             time.sleep(0.5)
             assert terminal.process.poll() is None
             terminal.type(CTRL_C)
-            assert terminal.read_to_the_end(seconds=2) == 130
+            assert terminal.read_to_the_end() == 130
         assert terminal.modes_now() == terminal.modes
     assert terminal.said.rfind(SHOWN) > terminal.said.rfind(HIDDEN) >= 0
     assert "Traceback" not in terminal.said

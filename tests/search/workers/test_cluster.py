@@ -17,7 +17,7 @@ import pytest
 from objectives.durable import damaged
 from search.study import records
 from tests.search.conftest import TOML
-from tests.search.place import REPOSITORY, Place, check_whole, is_gone, wait_for
+from tests.search.place import PATIENCE, REPOSITORY, Place, check_whole, is_gone, wait_for
 
 NODES = """
 import sys
@@ -74,7 +74,7 @@ class Nodes:
     def close(self) -> None:
         assert self._process.stdin is not None
         self._process.stdin.close()
-        self._process.wait(timeout=60)
+        self._process.wait(timeout=PATIENCE)
         self._process.stdout.close()  # type: ignore[union-attr]
 
     def _do(self, command: str) -> None:
@@ -116,7 +116,7 @@ def workers(place: Place) -> list[int]:
     return found
 
 
-def eventually(claim: Callable[[], bool], seconds: float = 90.0) -> bool:
+def eventually(claim: Callable[[], bool], seconds: float = PATIENCE) -> bool:
     """Whether the claim comes true within the time."""
     deadline = time.monotonic() + seconds
     while not claim() and time.monotonic() < deadline:
@@ -134,7 +134,7 @@ def test_a_node_that_is_killed_loses_one_trial_and_the_study_ends_whole(place: P
     with place.started(*run_on(nodes, "killed", "--json", "--n-trials", "9")) as process:
         wait_for(process, "trial 1: epoch 1 of")
         nodes.kill()
-        out, err = process.communicate(timeout=100)
+        out, err = process.communicate(timeout=PATIENCE)
     nodes.add()
     assert process.returncode == 0, err
     trials = place.trials("killed")
@@ -156,7 +156,7 @@ def test_a_worker_moves_to_a_new_node_when_its_own_is_lost(place: Place, nodes: 
         assert eventually(lambda: len(set(workers(place)) - before) > 1)  # one may be a worker of the other node
         wait_for(process, "epoch 1 of")
         process.terminate()
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, err
     reasons = place.reasons("moved")
     assert reasons.count(records.LOST) == 1
@@ -187,7 +187,7 @@ def test_a_study_goes_on_after_an_interruption_and_after_a_kill(place: Place, no
         place.script(room=2)  # for whoever starts now
         crowded = place.run(*run_on(nodes, "crowded"))
         os.killpg(process.pid, signal.SIGINT)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=PATIENCE)
     assert (crowded.code, process.returncode) == (5, 130), crowded.err + err
     assert "has had no room for 2 workers on cpu" in crowded.err.splitlines()[-1]
     assert f"to go on: python -m search.run --study tiny --as twice --cluster {nodes.address} -v" in err

@@ -1,0 +1,37 @@
+"""How much work a training is, before it runs: what seconds are forecast from. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from objectives.feasibility import first_architecture, full_architecture
+from objectives.networks.architecture import Architecture
+from objectives.pipeline import Pipeline
+from objectives.task import Task
+
+# What a step costs whatever is in it, as FLOPs that take as long: launches, the optimizer, Python. Of one CPU core,
+# fitted to trainings on digits (benchmarks/measure.md); it only has to be of the right size.
+STEP_FLOPS = 3e7
+PASSES = 3  # forward, and two of backward
+
+
+def image_flops(architecture: Architecture, size: int) -> int:
+    """FLOPs of the convolutions of a forward pass over one image; 1 multiply-add = 2 FLOPs."""
+    return sum(2 * layer.kernel**2 * layer.n_in * layer.outputs for layer in architecture.layers(size))
+
+
+def step_work(pipeline: Pipeline, task: Task, size: int, in_channels: int = 3) -> float:
+    """What a training step is, in FLOPs, or FLOPs that take as long.
+
+    Of the network that the settings ask for: what strategies save or cost is left to be seen, but for a stem that
+    makes images smaller.
+    """
+    full = full_architecture(pipeline, task, in_channels, n_classes=2)
+    first = first_architecture(pipeline, full)
+    network = replace(full, stem=first.stem, stem_stride=first.stem_stride)
+    return STEP_FLOPS + PASSES * pipeline.batch_size * image_flops(network, size)
+
+
+def n_steps(pipeline: Pipeline, n_train: int) -> int:
+    """Steps of a run over so many images; an epoch has one at least."""
+    return int(pipeline.epochs * max(1, n_train // pipeline.batch_size))

@@ -1,0 +1,120 @@
+"""What a study has learned so far, as proposals see it; and the next proposal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any, cast
+
+import numpy as np
+from optuna.trial import FrozenTrial, TrialState
+
+from objectives.pipeline import Pipeline
+from search.pareto.forecast import forecast
+from search.pareto.front import Box, error_rate
+from search.proposals.draws import Candidate
+from search.proposals.proposal import Goal, Memory, Pair, Settings, Tried, propose
+from search.study import interest, records
+from search.study.snapshot import Snapshot
+from spaces import SPACES
+from spaces.acceleration import EVERYTHING
+from spaces.base import Given, Trial
+from spaces.restricted import sample
+
+PLAIN_EVERY = 5  # of the proposals one is plain, without any strategy, to have something to compare with
+MOST = 300  # trials that are looked at: the front, then the latest
+FAILED_SPREAD = 0.3  # decades: what is told of a run that broke is a guess
+
+
+@dataclass
+class Experience:
+    """What is kept between the questions of one process; it may be lost."""
+
+    memory: Memory = field(default_factory=Memory)
+    plain_memory: Memory = field(default_factory=Memory)
+    expected: dict[int, Pair] = field(default_factory=dict)  # by number of trial
+
+    def next(self, now: Snapshot, given: Given, seed: int) -> Candidate[Pipeline]:
+        """The pipeline to train next, with its parameters."""
+        assert now.box is not None
+        n_proposed = sum(records.ANCHOR not in trial.user_attrs for trial in now.trials if not records.is_repeat(trial))
+        plain = n_proposed % PLAIN_EVERY == PLAIN_EVERY - 1
+        space, task = SPACES[now.spec.space.name], now.spec.task
+
+        def expect(pipeline: Pipeline) -> Pair:
+            return math.log10(interest.forecast(pipeline, task, given, None)), 0.0
+
+        def choose(trial: Any) -> Pipeline:
+            return sample(space, cast("Trial", trial), given, now.spec.restrictions)
+
+        return propose(
+            choose,
+            self.tried(now, expect, plain=plain),
+            goal(now.box),
+            np.random.default_rng(seed),
+            expect,
+            Settings(),
+            self.plain_memory if plain else self.memory,
+            dict.fromkeys(EVERYTHING, False) if plain else {},
+        )
+
+    def tried(self, now: Snapshot, expect: Callable[[Pipeline], Pair], *, plain: bool) -> list[Tried]:
+        """The trials of a study, by number: at most `MOST`, and those that run. `plain`: only such are rivals."""
+        front = {point.trial for point in now.front}
+        points = {trial.number for trial in now.points}
+        seen = [t for t in now.trials if t.params and (t.number in points or not _is_other_run(t))]
+        latest = {trial.number for trial in seen[-MOST:]}
+        found: list[tuple[FrozenTrial, Pair]] = []
+        for trial in seen:
+            if trial.number not in latest | front or trial.state == TrialState.WAITING:
+                continue
+            if trial.number not in self.expected:
+                self.expected[trial.number] = expect(records.pipeline(trial))
+            found.append((trial, self.expected[trial.number]))
+        assert now.box is not None
+        told = [(t, expected, _told(t, now)) for t, expected in found]
+        shift = median([v[0][0] - e[0] for _, e, v in told if v is not None] or [0.0])
+        tried = []
+        for trial, expected, values in told:
+            if values is None and trial.state != TrialState.RUNNING:  # broke: as bad as can be, after a likely time
+                values = (expected[0] + shift, 0.0), (FAILED_SPREAD, FAILED_SPREAD)
+            value, spread = values if values is not None else (None, (0.0, 0.0))
+            rival = trial.number in points and not (plain and trial.user_attrs[records.PIPELINE].get("strategies"))
+            given_ = records.ANCHOR in trial.user_attrs
+            tried.append(Tried(trial.params, trial.distributions, value, spread, expected, rival, given_))
+        return tried
+
+
+def goal(box: Box) -> Goal:
+    """A box in decades of seconds and of error, both minimised."""
+    errors = [math.log10(error_rate(accuracy, box.n_images)) for accuracy in (1.0, box.useful)]
+    return Goal((math.log10(box.fastest), errors[0]), (math.log10(box.slowest), errors[1]))
+
+
+def _is_other_run(trial: FrozenTrial) -> bool:
+    """Whether the trial finished, or times another one again: of those only points count."""
+    return records.is_repeat(trial) or records.is_finished_run(trial)
+
+
+def _has_curve(trial: FrozenTrial) -> bool:
+    """Whether a trial left a curve that says something: none that has diverged in its first epoch need have."""
+    points = trial.user_attrs.get(records.CURVE, ())
+    return bool(points) and all(0 < seconds < math.inf and 0 <= accuracy <= 1 for _, seconds, accuracy, _ in points)
+
+
+def _told(trial: FrozenTrial, now: Snapshot) -> tuple[Pair, Pair] | None:
+    """(values, their spread) of a run that ended or was stopped, in decades; None where nothing is known."""
+    assert now.box is not None
+    n_images = now.box.n_images
+    if records.is_finished_run(trial):
+        seconds, accuracy = trial.values
+        return (math.log10(seconds), math.log10(error_rate(accuracy, n_images))), (0.0, 0.0)
+    if trial.state == TrialState.RUNNING or not _has_curve(trial):
+        return None
+    curve = records.curve(trial)
+    ahead = forecast(curve, now.curves, n_images)
+    if records.reason(trial) == "diverged":
+        return (ahead.log_seconds, 0.0), (0.0, 0.0)
+    return (ahead.log_seconds, ahead.log_error), (0.02, ahead.error_spread)

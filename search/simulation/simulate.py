@@ -1,0 +1,142 @@
+"""Studies in a world, through the same code as real ones, against a simulated clock."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from objectives.pipeline import Pipeline, Report
+from search import trial
+from search.database import storage
+from search.pareto.front import Box, Outcome, front, hypervolume
+from search.proposals.draws import Draw
+from search.simulation.simulated import SimulatedObjective
+from search.simulation.worlds import Recorded, Row, World
+from search.study import opening, queue, records
+from search.study.snapshot import Snapshot
+from search.study.spec import StudySpec
+from spaces import SPACES
+from spaces.base import Given
+from spaces.restricted import anchor_pipelines, sample
+
+N_DRAWS = 3000  # pipelines drawn at random, by which the best front of a world is known besides those that were tried
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What simulated studies have in common: all that a recorded one says but its trainings."""
+
+    spec: StudySpec
+    facts: Mapping[str, Any]
+    box: Box
+
+    @classmethod
+    def of(cls, recorded: Snapshot) -> Setting:
+        """The setting of a recorded study."""
+        assert recorded.box is not None
+        facts = {**recorded.attributes[records.IDENTITY], "about": None, "images": {}, "skipped": [], "warnings": []}
+        return cls(recorded.spec, facts, recorded.box)
+
+    def given(self, formats: tuple[str, ...] = ("fp32", "bf16")) -> Given:
+        """What spaces are given."""
+        data = self.facts["data"]
+        return self.spec.given(formats, data["flip"], size=data["size"], n_train=data["n_train"])
+
+
+@dataclass(frozen=True)
+class Step:
+    """A trial of a simulated study that has ended."""
+
+    clock: float  # simulated seconds of training since the study began
+    outcome: Outcome | None  # as it was observed; None where it was stopped
+    pipeline: Pipeline
+    is_anchor: bool
+
+
+def table(recorded: Snapshot) -> tuple[Row, ...]:
+    """The trainings of a study that ran to their end."""
+    rows = []
+    for ended in recorded.points:
+        curve = records.curve(ended)
+        shares = tuple((point.fraction, point.accuracy) for point in curve)
+        rows.append(Row(ended.user_attrs[records.PIPELINE], ended.values[0], ended.values[1], shares))
+    return tuple(rows)
+
+
+def world(recorded: Snapshot, kind: str) -> Recorded:
+    """The world of a recorded study, by one kind of model."""
+    assert recorded.box is not None
+    return Recorded(table(recorded), recorded.box.n_images, "process" if kind == "process" else "trees")
+
+
+def simulated(setting: Setting, world: World, spread: float, budget: float, **search: Any) -> list[Step]:
+    """The trials of a study that had `budget` simulated seconds.
+
+    `search`: what differs from the setting's `[search]` section: sampler, stopping, seed.
+    """
+    fixed = {"fastest": setting.box.fastest, "slowest": setting.box.slowest, "useful": setting.box.useful}
+    changed = setting.spec.search.model_copy(
+        update={"n_trials": 10**6, "repeats": 0, "timeout": None, **fixed, **search}
+    )
+    spec = setting.spec.model_copy(update={"search": changed})
+    steps: list[Step] = []
+    with tempfile.TemporaryDirectory(prefix="frontrunner-simulated-") as folder:
+        database = storage.open_storage(f"sqlite:///{folder}/studies.db")
+        formats = {"fp32": None, "bf16": None}
+        study = opening.created("simulated", spec, database, setting.facts, formats)
+        queue.enqueue_anchors(study)
+        objective = SimulatedObjective(world, setting.facts, spread)
+        while objective.seconds < budget:
+            number, _ = trial.run(study, study.ask(), objective, _Silent(), math.inf)
+            ended = study.trials()[number]
+            finished = records.is_finished_run(ended)
+            outcome = Outcome(number, ended.values[0], ended.values[1]) if finished else None
+            steps.append(Step(objective.seconds, outcome, records.pipeline(ended), records.ANCHOR in ended.user_attrs))
+        database.optuna.engine.dispose()
+    return steps
+
+
+def progress(steps: Sequence[Step], world: World, box: Box, clocks: Sequence[float]) -> list[float]:
+    """The share of the box that the front found by each of the clocks truly dominates, noise apart."""
+    found = []
+    for clock in clocks:
+        by_number = {s.outcome.trial: s for s in steps if s.outcome is not None and s.clock <= clock}
+        inside = [s.outcome for s in by_number.values() if s.outcome is not None and s.outcome.accuracy >= box.useful]
+        found.append(hypervolume([true_outcome(world, by_number[p.trial].pipeline) for p in front(inside)], box))
+    return found
+
+
+def true_outcome(world: World, pipeline: Pipeline) -> Outcome:
+    """What a pipeline comes to in the mean."""
+    truth = world.truth(pipeline)
+    return Outcome(0, 10**truth.log_seconds, max(0.0, 1 - 10**truth.log_error))
+
+
+def ends(setting: Setting, world: World, tried: Sequence[Pipeline]) -> tuple[float, float]:
+    """(share of the box that the anchors dominate, that the best front known dominates)."""
+    import numpy as np
+
+    given, spec = setting.given(), setting.spec
+    space, rng = SPACES[spec.space.name], np.random.default_rng(0)
+    anchors = list(anchor_pipelines(space, given, spec.restrictions).values())
+    drawn = [sample(space, Draw(rng), given, spec.restrictions) for _ in range(N_DRAWS)]
+    of_anchors = [true_outcome(world, each) for each in anchors]
+    of_all = of_anchors + [true_outcome(world, each) for each in (*drawn, *tried)]
+    return hypervolume(of_anchors, setting.box), hypervolume(of_all, setting.box)
+
+
+class _Silent:
+    """Nobody watches."""
+
+    def trial_started(self, number: int, anchor: str | None, pipeline: Pipeline) -> None: ...
+    def epoch_finished(self, number: int, report: Report, accuracy: float) -> None: ...
+    def trial_finished(self, number: int, reason: str, message: str) -> None: ...
+    def say(self, line: str) -> None: ...
+
+
+def opened(url: str, name: str) -> Snapshot:
+    """A recorded study."""
+    return opening.stored(name, storage.open_storage(url, create=False)).snapshot()

@@ -1,0 +1,57 @@
+"""What a study is interested in: the box of its hypervolume, from forecasts, before anything has run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from objectives.pipeline import Pipeline
+from objectives.task import Task
+from objectives.work import n_steps, step_work
+from search.pareto.front import Box
+from search.study.spec import StudySpec
+from spaces import SPACES
+from spaces.base import BASELINE, Given
+from spaces.restricted import anchor_pipelines
+
+SLOWER_THAN_BASELINE = 10  # times its seconds: what takes longer is of no interest
+LEAST_EXTENT = 2.0  # slowest over fastest
+NOMINAL_FLOPS = 2e10  # a second, of a device that was not asked
+
+Probe = Callable[[Pipeline], float]  # device seconds of a training step of a pipeline, its strategies apart
+
+
+def box(spec: StudySpec, given: Given, floor: float, data: Mapping[str, Any], probe: Probe | None = None) -> Box:
+    """The region of interest: from ten times the forecast seconds of BASELINE to those of the cheapest anchor, from the
+    floor upwards, as far as the study file does not say otherwise.
+
+    `data`: the facts of the data. Without a `probe` a typical device is assumed.
+    """
+    search, task = spec.search, spec.task
+    pipelines = anchor_pipelines(SPACES[spec.space.name], given, spec.restrictions)
+    seconds = {name: forecast(each, task, given, probe) for name, each in _ends(pipelines, task, given).items()}
+    slowest = search.slowest or SLOWER_THAN_BASELINE * seconds[BASELINE]
+    fastest = search.fastest or min(*seconds.values(), slowest / LEAST_EXTENT)
+    slowest = max(slowest, LEAST_EXTENT * fastest)
+    useful = search.useful if search.useful is not None else floor
+    return Box(fastest, slowest, useful, int(data["n_val"]))
+
+
+def forecast(pipeline: Pipeline, task: Task, given: Given, probe: Probe | None) -> float:
+    """Seconds that a pipeline is expected to train: probed seconds of a step, times steps."""
+    steps = n_steps(pipeline, given.n_train)
+    work = step_work(pipeline, task, given.size)
+    if probe is None:
+        return steps * work / NOMINAL_FLOPS
+    plain = replace(pipeline, strategies=())
+    return steps * probe(plain) * work / step_work(plain, task, given.size)
+
+
+def _ends(pipelines: Mapping[str, Pipeline], task: Task, given: Given) -> dict[str, Pipeline]:
+    """BASELINE, and the anchor of the least work: the two whose steps are probed."""
+
+    def work(name: str) -> float:
+        return n_steps(pipelines[name], given.n_train) * step_work(pipelines[name], task, given.size)
+
+    return {name: pipelines[name] for name in dict.fromkeys((BASELINE, min(pipelines, key=work)))}
