@@ -61,6 +61,17 @@ class Snapshot:
         return records.baseline(self.trials, BASELINE)
 
     @cached_property
+    def plain(self) -> list[FrozenTrial]:
+        """The finished runs at or above the floor whose pipelines have no strategy."""
+        candidates = (self.trials[outcome.trial] for outcome in self.outcomes)
+        return [trial for trial in candidates if not trial.user_attrs[records.PIPELINE].get("strategies")]
+
+    def against_plain(self, trial: FrozenTrial) -> float | None:
+        """Seconds of the cheapest plain run that is at least as accurate, over those of a trial; None without one."""
+        seconds = [plain.values[0] for plain in self.plain if plain.values[1] >= trial.values[1]]
+        return min(seconds) / trial.values[0] if seconds else None
+
+    @cached_property
     def counts(self) -> records.Counts:
         """How the trials ended."""
         return records.counts(self.trials)

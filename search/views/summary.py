@@ -23,8 +23,8 @@ def as_json(now: Snapshot) -> dict[str, object]:
     return {
         "study": now.name,
         "trials": asdict(now.counts),
-        "front": [_point(trial) for trial in now.front_trials],
-        "baseline": _point(now.baseline) if now.baseline is not None else None,
+        "front": [_point(trial, now) for trial in now.front_trials],
+        "baseline": _point(now.baseline, now) if now.baseline is not None else None,
         "hypervolume": now.hypervolume(),
         "reference": {"train_seconds": now.box.slowest, "accuracy": now.box.useful} if now.box else None,
         "box": asdict(now.box) if now.box else None,
@@ -57,7 +57,8 @@ def lines(now: Snapshot) -> list[str]:
     ended = f"{counts.complete} complete{again}, {counts.pruned} stopped early, {counts.failed} failed"
     said = [
         "Seconds: training time on this device. Accuracy: of the validation images. Speed-up, difference in points and "
-        "FLOPs of an inference: against BASELINE.",
+        "FLOPs of an inference: against BASELINE. Against plain: seconds of the cheapest run without any strategy that "
+        "is as accurate, over these; none where no such run is.",
         *_nothing_passed(now),
         *_disturbed(now),
         *_on_the_wall(now),
@@ -124,7 +125,7 @@ def _test_time(now: Snapshot) -> list[str]:
     ]
 
 
-def _point(trial: FrozenTrial) -> dict[str, object]:
+def _point(trial: FrozenTrial, now: Snapshot) -> dict[str, object]:
     return {
         "trial": trial.number,
         "train_seconds": trial.values[0],
@@ -133,6 +134,7 @@ def _point(trial: FrozenTrial) -> dict[str, object]:
         "pipeline": trial.user_attrs[records.PIPELINE],
         "balanced_accuracy": trial.user_attrs["balanced_accuracy"],
         "noisy": trial.user_attrs.get(records.NOISY),
+        "against_plain": now.against_plain(trial),
     }
 
 
@@ -151,6 +153,8 @@ def _cells(trial: FrozenTrial, now: Snapshot) -> dict[str, str]:
         is_claim = not (mark or baseline.user_attrs.get(records.NOISY))
         kept = trial.user_attrs["inference_flops"] / baseline.user_attrs["inference_flops"]
         cells["speed-up"] = f"{baseline.values[0] / seconds:.2f}x" if is_claim else ""
+        plain = now.against_plain(trial)
+        cells["against plain"] = (f"{plain:.2f}x" if plain is not None else "none") if not mark else ""
         cells["difference"] = f"{100 * (accuracy - baseline.values[1]):+.2f}"
         cells["FLOPs"] = f"{kept:.0%}"
     return cells | {"pipeline": records.in_words(trial)}

@@ -1,0 +1,224 @@
+"""Searchers compared live: python -m benchmarks.search --study FILE --seconds 30 --seeds 8 --contenders pareto,tpe.
+
+Every contender has the same budget of device seconds, in which its questions are charged at the CPU seconds that they
+take; contenders take turns, seed by seed. Every point of the front found is then trained with two fresh seeds, and what
+counts is the share of the region of interest that these means dominate: the front as a user would get it, not the one
+of the luckiest seeds. Writes one JSON line a study to --out, and prints the tables of all that it holds.
+
+A contender is a sampler of this checkout, or NAME=FOLDER:SAMPLER of another one (an older version in a clone).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from datetime import date
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import optuna
+
+from objectives.pipeline import Pipeline
+from objectives.task import Seeds
+from search import trial
+from search.database import storage
+from search.study import opening, queue, records, spec
+from search.study.study import Study
+from search.views.display import Display
+from search.workers.process import WorkerProcess
+from search.workers.seam import preparation
+
+N_FRESH = 2  # seeds that every point of a front is trained with again
+FRESH = 10**6  # trial numbers from here on are nobody's: their seeds are fresh
+SHARES = (0.1, 0.25, 0.5, 0.75, 1.0)  # of the budget, at which progress is told
+
+
+def play(study_file: str, sampler: str, seconds: float, seed: int) -> dict[str, Any]:
+    """One study within a budget, its front confirmed. Uses nothing that versions since 2026-11-25 lack."""
+    name, read = spec.read(study_file)
+    search = read.search.model_copy(update={"n_trials": 10**6, "repeats": 0, "sampler": sampler, "seed": seed})
+    read = read.model_copy(update={"search": search})
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        closing(WorkerProcess(preparation(read.task, "cpu"), fresh=True)) as worker,
+    ):
+        database = storage.open_storage(f"sqlite:///{folder}/studies.db")
+        more = [worker.probe] if hasattr(worker, "probe") else []
+        study = opening.created(name, read, database, worker.facts(), worker.number_formats(), 1, {}, *more)
+        queue.enqueue_anchors(study)
+        steps, clock, asking = [], 0.0, 0.0
+        while clock < seconds:
+            began = time.process_time()
+            asked = study.ask()
+            asking += time.process_time() - began
+            number, _ = trial.run(study, asked, worker, Display(), math.inf)
+            ended = study.trials()[number]
+            clock = asking + sum(_seconds(t) for t in study.trials())
+            outcome = list(ended.values) if records.is_finished_run(ended) else None
+            steps.append({"clock": clock, "outcome": outcome, **_described(ended)})
+        front = study.snapshot().front
+        confirmed = [_again(study, worker, point.trial) for point in front]
+        attributes = study.optuna.user_attrs
+    return {
+        **{"study": name, "seed": seed, "seconds": seconds, "asking": asking, "steps": steps, "confirmed": confirmed},
+        **{"box": attributes.get("box"), "n_val": attributes["identity"]["data"]["n_val"], "floor": study.floor},
+    }
+
+
+def _again(study: Study, worker: WorkerProcess, number: int) -> dict[str, Any]:
+    """A point of the front, and what its pipeline comes to with fresh seeds."""
+    ended = study.trials()[number]
+    runs = []
+    for repeat in range(N_FRESH):
+        seeds = Seeds.of(study.spec.search.seed, FRESH + number, repeat)
+        *_, last = worker.reports(records.pipeline(ended), seeds)
+        runs.append((last.train_seconds, trial.accuracy_of(study, last)))
+    return {"trial": number, "observed": list(ended.values), "runs": runs, **_described(ended)}
+
+
+def _seconds(ended: optuna.trial.FrozenTrial) -> float:
+    curve = ended.user_attrs.get(records.CURVE)
+    return float(curve[-1][1]) if curve else 0.0
+
+
+def _described(ended: optuna.trial.FrozenTrial) -> dict[str, Any]:
+    plain = ended.user_attrs[records.PIPELINE]
+    names = [strategy["strategy"] for strategy in Pipeline.from_json(plain).to_json()["strategies"]]  # type: ignore[attr-defined]
+    return {"strategies": names, "epochs": plain["epochs"], "anchor": ended.user_attrs.get(records.ANCHOR)}
+
+
+# --- the contest ------------------------------------------------------------------------------------------------------
+
+
+def contest(options: argparse.Namespace) -> None:
+    """Plays what is missing from the file of results, contenders in turn."""
+    contenders = [_contender(words) for words in options.contenders.split(",")]
+    have = {(r["contender"], r["seed"]) for r in _results(options.out)}
+    for seed in range(options.seeds):
+        turn = contenders[seed % len(contenders) :] + contenders[: seed % len(contenders)]
+        for name, folder, sampler in turn:
+            if (name, seed) in have:
+                continue
+            words = ["--study", options.study, "--seconds", str(options.seconds), "--play", f"{sampler}:{seed}"]
+            environment = os.environ | {"PYTHONPATH": folder, "OMP_NUM_THREADS": "1"}
+            script = str(Path(__file__).resolve())
+            done = subprocess.run(
+                [sys.executable, "-W", "ignore", script, *words],
+                env=environment,
+                cwd=folder,
+                capture_output=True,
+                text=True,
+            )
+            if done.returncode != 0:
+                raise SystemExit(f"{name}, seed {seed}: {done.stderr[-2000:]}")
+            result = json.loads(done.stdout.splitlines()[-1]) | {"contender": name}
+            with Path(options.out).open("a") as file:
+                file.write(json.dumps(result) + "\n")
+            print(f"{name}, seed {seed}: {len(result['steps'])} trials", file=sys.stderr, flush=True)
+
+
+def _contender(words: str) -> tuple[str, str, str]:
+    """(name, folder of its version, sampler)."""
+    name, _, rest = words.partition("=")
+    folder, _, sampler = rest.rpartition(":")
+    return (name, folder, sampler) if rest else (name, os.getcwd(), name)
+
+
+def _results(path: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in Path(path).read_text().splitlines()] if Path(path).exists() else []
+
+
+def report(path: str) -> None:
+    """Prints the tables of a file of results."""
+    from search.pareto.front import Box, Outcome, hypervolume
+
+    results = _results(path)
+    boxes = [r["box"] for r in results if r["box"]]
+    middle = {end: math.exp(fmean(math.log(b[end]) for b in boxes)) for end in ("fastest", "slowest")}
+    box = Box(**middle, useful=results[0]["floor"], n_images=results[0]["n_val"])
+
+    def confirmed(result: Mapping[str, Any]) -> float:
+        means = [_mean(point["runs"]) for point in result["confirmed"]]
+        return hypervolume([Outcome(0, s, a) for s, a in means], box)
+
+    def progress(result: Mapping[str, Any], share: float) -> float:
+        until = share * result["seconds"]
+        ended = [s["outcome"] for s in result["steps"] if s["outcome"] and s["clock"] <= until]
+        return hypervolume([Outcome(0, s, a) for s, a in ended], box)
+
+    names = list(dict.fromkeys(r["contender"] for r in results))
+    print(f"{date.today()}, {results[0]['study']}, {results[0]['seconds']:g} s a study; box {box}\n")
+    print(
+        "| contender | studies | trials | confirmed | best accuracy, confirmed | optimism | asking, s | "
+        + " | ".join(f"observed at {s:.0%}" for s in SHARES)
+        + " |\n|"
+        + "---|" * (7 + len(SHARES))
+    )
+    for name in names:
+        of = [r for r in results if r["contender"] == name]
+        values = [confirmed(r) for r in of]
+        best = [max((_mean(p["runs"])[1] for p in r["confirmed"]), default=0.0) for r in of]
+        luck = [p["observed"][1] - _mean(p["runs"])[1] for r in of for p in r["confirmed"]]
+        cells = [_spread(values), _spread(best), f"{fmean(luck or [0.0]):.4f}", f"{fmean(r['asking'] for r in of):.1f}"]
+        cells += [f"{fmean(progress(r, s) for r in of):.4f}" for s in SHARES]
+        print(f"| {name} | {len(of)} | {fmean(len(r['steps']) for r in of):.0f} | " + " | ".join(cells) + " |")
+    by = {(r["contender"], r["seed"]): confirmed(r) for r in results}
+    for one in names:
+        for other in names:
+            pairs = [(by[one, s], by[other, s]) for _, s in by if (one, s) in by and (other, s) in by]
+            seeds = {s for _, s in by if (one, s) in by and (other, s) in by}
+            wins = sum(by[one, s] > by[other, s] for s in seeds)
+            if names.index(one) < names.index(other) and pairs:
+                print(f"\n{one} above {other}: {wins} of {len(seeds)} seeds")
+    print("\n| contender | strategy: trials a study, share of confirmed front points |\n|---|---|")
+    for name in names:
+        of = [r for r in results if r["contender"] == name]
+        tried = Counter(s for r in of for step in r["steps"] for s in step["strategies"])
+        points = [p for r in of for p in r["confirmed"]]
+        held = Counter(s for p in points for s in p["strategies"])
+        least = {s: min(sum(s in step["strategies"] for step in r["steps"]) for r in of) for s in tried}
+        words = [
+            f"{s}: {tried[s] / len(of):.1f} (least {least[s]}), {held[s] / len(points):.0%}" for s in sorted(tried)
+        ]
+        print(f"| {name} | {'; '.join(words)} |")
+
+
+def _mean(runs: Sequence[Sequence[float]]) -> tuple[float, float]:
+    return math.exp(fmean(math.log(s) for s, _ in runs)), fmean(a for _, a in runs)
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"{fmean(values):.4f} +- {stdev(values) if len(values) > 1 else 0.0:.4f}"
+
+
+def main() -> None:
+    """Plays one study, or the contest."""
+    p = argparse.ArgumentParser(prog="python -m benchmarks.search", description=(__doc__ or "").split("\n\n")[0])
+    p.add_argument("--study", required=True, help="study file")
+    p.add_argument("--seconds", type=float, default=30.0, help="device seconds a study, its questions included")
+    p.add_argument("--seeds", type=int, default=8)
+    p.add_argument("--contenders", default="pareto,tpe")
+    p.add_argument("--out", default="search.jsonl", help="file of results, which is continued")
+    p.add_argument("--play", metavar="SAMPLER:SEED", help="one study, as JSON on stdout")
+    options = p.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    if options.play:
+        sampler, _, seed = options.play.rpartition(":")
+        print(json.dumps(play(options.study, sampler, options.seconds, int(seed))))
+        return
+    contest(options)
+    report(options.out)
+
+
+if __name__ == "__main__":
+    main()
