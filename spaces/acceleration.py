@@ -123,12 +123,12 @@ def known(given: Given, ingredients: Ingredients) -> dict[str, Parameters]:
     # The three long ones take 15 of the demo's 55 device seconds. Without long runs among its anchors the best accuracy
     # of a study was 3.6 points lower (noisy digits, 30 s each).
     long = _nearest(common | {"batch.log2_size": 6, "lr": 1.6, "epochs": given.epochs[1]}, given)
-    found = {"BASELINE in bf16": reference | bf16} if bf16 else {}
-    found["long one-cycle"] = long
     run = outlined(given, _plain(long))
+    found = {"BASELINE in bf16": reference | bf16} if bf16 else {}
     if can_act("resolution", run):
         shown = {"resolution": True, "resolution.start": 0.5, "resolution.until": 0.5}
         found["progressive resolution"] = long | shown | {"epochs": reference["epochs"]}
+    found["long one-cycle"] = long
     if can_act("prune", run):
         found["PruneTrain"] = long | {"prune": True, "prune.share": min(0.2, run.prunable)}
     if can_act("grow", run):
