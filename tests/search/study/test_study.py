@@ -51,7 +51,7 @@ def test_the_anchors_are_the_first_trials_and_are_queued_once(new_study: Callabl
         trial.run(made, made.ask(), objective, Display(), math.inf)
     anchors = [t.user_attrs[records.ANCHOR] for t in made.trials()]
     assert anchors == [BASELINE, "BASELINE in bf16", "progressive resolution", "long one-cycle", "Net2Net"]
-    assert [p.number_format for p in objective.trained] == ["fp32", "bf16", "fp32", "bf16", "bf16"]
+    assert [p.number_format for p in objective.trained] == ["fp32", "bf16", "bf16", "bf16", "bf16"]
     assert objective.trained[2].strategies
 
 
