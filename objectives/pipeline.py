@@ -85,7 +85,9 @@ class Pipeline:
         if self.label_smoothing >= 0.005:
             parts.append(f"smoothing {self.label_smoothing:.2f}")
         parts += [strategy.describe() for strategy in self.strategies]
-        return ", ".join(parts if self.executor == "eager" else [*parts, self.executor.replace("_", " ")])
+        if self.executor not in ("auto", "eager"):  # `auto` says in the trial what it chose
+            parts.append(self.executor.replace("_", " "))
+        return ", ".join(parts)
 
     def to_json(self) -> dict[str, object]:
         """This pipeline as plain JSON data; `from_json` is the inverse."""

@@ -1,43 +1,67 @@
-"""The space of acceleration pipelines on one page. Conditions are `if`s; dotted names are groups.
+"""The default space of acceleration pipelines on one page. Conditions are `if`s; dotted names are groups.
 
-`INGREDIENTS` are those of the default space; the space `everything` offers all.
+The space `everything` asks the same page for all that `LEFT` settles here, and for all ingredients.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from math import log, log2, sqrt
+from dataclasses import replace
+from math import log2
 from typing import cast
 
-from objectives.networks.architecture import WIDTH_STEP, build
-from objectives.pipeline import ExecutorName, LrRule, NumberFormatName, Pipeline, ScheduleName
-from objectives.strategies.base import Outline, Strategy
-from objectives.strategies.bias_learning_rate import BiasLearningRate
-from objectives.strategies.data_fraction import DataFraction
-from objectives.strategies.ema import Ema
-from objectives.strategies.freeze import Freeze
-from objectives.strategies.haar_stem import HaarStem
-from objectives.strategies.identity_init import IdentityInit
-from objectives.strategies.lookahead import Lookahead
-from objectives.strategies.muon import Muon
-from objectives.strategies.net2net import Net2Net
-from objectives.strategies.plateau import Plateau
-from objectives.strategies.progressive_resolution import SIZE_STEP, ProgressiveResolution
-from objectives.strategies.prune_train import LEAST_KAPPA, PruneTrain
-from objectives.strategies.swa import Swa
-from objectives.strategies.whitening import Whitening
-from spaces.base import BASELINE, Given, Least, Parameters, Trial, baseline, obstacle
+from objectives.pipeline import (
+    LR_REFERENCE_BATCH,
+    ExecutorName,
+    LrRule,
+    NumberFormatName,
+    Pipeline,
+    ScheduleName,
+)
+from objectives.strategies.base import Strategy
+from objectives.strategies.prune_train import MAX_LR
+from spaces.base import BASELINE, Given, Least, Narrowed, Parameters, Trial, Value, baseline, obstacle
+from spaces.ingredients import EVERYTHING, Ingredients, can_act, outlined
 from spaces.ladders import LADDERS
 
-MOST_LPR = 0.6  # 0.5 over 10 epochs cost 1.5 points of accuracy (Fashion-MNIST)
-
-Chosen = Callable[[Trial, Given, Outline], Strategy]
-Ingredients = Mapping[str, tuple[type[Strategy], Chosen]]  # by the name of its switch
+# What the default space leaves of what the space `everything` asks: the range between, or one value, which is no
+# parameter at all. A trial had up to 41, of which a study of 30 to 60 trials can learn few.
+LEFT: dict[str, tuple[Value, ...]] = {
+    # From BASELINE's to where batches of 16 to 128 had their best on digits, and once as much.
+    "lr": (0.2, 6.4),
+    # The rule under which a rate means the same at every batch: at equal rates the best and the worst of batches of 16
+    # to 128 are 1.3 points apart under it, 2.3 under `sqrt`, 3.2 under `none` (digits, benchmarks/ingredients.md). It
+    # is exact in binary, so that BASELINE stays 0.1 at 128.
+    "batch.lr_rule": ("linear",),
+    "batch.ghost": (0,),  # for batches far larger than those that a study of minutes trains with
+    "momentum": (0.9,),  # every published recipe for these networks; another one is another rate
+    "weight_decay": (5e-4,),  # likewise (He et al. 2016, Page 2018)
+    "schedule": ("one_cycle",),  # what all fast recipes use (Smith 2018, Page 2018, Jordan 2024); `step` is BASELINE's
+    "label_smoothing": (0.1,),  # +0.3 and +0.7 points on Fashion-MNIST, nothing on digits
+    "augment.flip": (True,),  # where it keeps the label; the study says whether
+    "augment.alternating_flip": (False,),  # -0.2 and +0.25 points
+    "augment.cutout": (0.0,),  # -0.8 and -0.3 points
+    "identity.share": (1.0,),  # as published
+    "whiten.frozen": (1.0,),  # as published; saves the gradient of the stem
+    "grow.steps": (1,),
+    "grow.rewarm": (False,),
+    "grow.start_depth": (1.0,),  # width alone lost 0.3 points, width and depth 0.5 (benchmarks/shapes.md)
+    "prune.interval": (2,),
+    "prune.round_to": (1,),  # 8 kept 77 % of the FLOPs where 1 kept 55 %, at equal accuracy
+    "prune.adapt_batch": (False,),
+    "resolution.steps": (2,),
+}
+DEFAULT = ("haar", "grow", "identity", "whiten", "prune", "freeze", "resolution")  # benchmarks/ingredients.md
+INGREDIENTS: Ingredients = {switch: EVERYTHING[switch] for switch in DEFAULT}
 
 
 def sample(trial: Trial, given: Given) -> Pipeline:
-    """A pipeline with at most one instance of each strategy that paid somewhere, and of the two core ones."""
-    return pipeline(trial, given, INGREDIENTS)
+    """A pipeline with at most one instance of each strategy that paid somewhere, and of the two core ones.
+
+    Each has at most two knobs.
+    """
+    # `auto` measures for itself what a choice between it and another one would ask
+    left = LEFT if given.executors else {**LEFT, "executor": ("auto",)}
+    return pipeline(Narrowed(trial, left), given, INGREDIENTS)
 
 
 def pipeline(trial: Trial, given: Given, ingredients: Ingredients) -> Pipeline:
@@ -49,81 +73,38 @@ def pipeline(trial: Trial, given: Given, ingredients: Ingredients) -> Pipeline:
     depth = trial.suggest_int("depth", *given.depth)
     width = trial.suggest_float("width", *given.width, step=0.25)
     epochs = trial.suggest_int("epochs", *given.epochs, log=True)
-    lr = trial.suggest_float("lr", 0.02, 2.0, log=True)
-    lr_rule = cast("LrRule", trial.suggest_categorical("batch.lr_rule", ("none", "sqrt", "linear")))
+    rule = cast("LrRule", trial.suggest_categorical("batch.lr_rule", ("none", "sqrt", "linear")))
+    # a pipeline says the rate that it trains at, whatever rule led to it
+    peak = Pipeline(batch_size=batch_size, lr=trial.suggest_float("lr", 0.02, 6.4, log=True), lr_rule=rule).peak_lr
+    lr = min(peak, MAX_LR)
     momentum = trial.suggest_float("momentum", 0.8, 0.98)
-    plain = Pipeline(batch_size=batch_size, lr=lr, lr_rule=lr_rule, momentum=momentum, epochs=epochs)
-    outline = outlined(given, depth, width, epochs)
+    plain = Pipeline(batch_size=batch_size, lr=lr, momentum=momentum, epochs=epochs, depth=depth, width=width)
+    run = outlined(given, plain)
     strategies: tuple[Strategy, ...] = ()
     for switch, (kind, chosen) in ingredients.items():
         refused = any(isinstance(s, kind.excludes) or issubclass(kind, s.excludes) for s in strategies)
-        offered = can_act(switch, outline) and (switch != "prune" or prunes(given, outline, plain))
+        offered = can_act(switch, run)
         if not refused and offered:  # nor what images so small, in batches so small, cannot be trained with
-            first = (*strategies, chosen(Least(), given, outline))
-            offered = obstacle(Pipeline(batch_size=batch_size, depth=depth, strategies=first), given) is None
+            first = (*strategies, chosen(Least(), given, run))
+            offered = obstacle(replace(plain, strategies=first), given) is None
         if not refused and offered and trial.suggest_categorical(switch, (False, True)):
-            strategies += (chosen(trial, given, outline),)
+            strategies += (chosen(trial, given, run),)
     flip = given.flip and bool(trial.suggest_categorical("augment.flip", (True, False)))
     alternates = flip and epochs > 1
-    return Pipeline(
+    return replace(
+        plain,
         number_format=cast("NumberFormatName", trial.suggest_categorical("number_format", given.number_formats)),
-        batch_size=batch_size,
-        lr=lr,
-        lr_rule=lr_rule,
         ghost_batch=ghost_batch(trial, batch_size),
-        momentum=momentum,
         weight_decay=trial.suggest_float("weight_decay", 1e-5, 5e-3, log=True),
-        epochs=epochs,
         schedule=cast("ScheduleName", trial.suggest_categorical("schedule", ("one_cycle", "cosine", "step"))),
         label_smoothing=trial.suggest_float("label_smoothing", 0.0, 0.2),
         crop=given.crops and bool(trial.suggest_categorical("augment.crop", (True, False))),
         flip=flip,
         alternating_flip=alternates and bool(trial.suggest_categorical("augment.alternating_flip", (False, True))),
         cutout=float(trial.suggest_categorical("augment.cutout", (0.0, 0.25, 0.5))),
-        depth=depth,
-        width=width,
-        executor=cast("ExecutorName", trial.suggest_categorical("executor", given.executors)),
+        executor=cast("ExecutorName", trial.suggest_categorical("executor", given.executors or ("auto", "eager"))),
         strategies=strategies,
     )
-
-
-def outlined(given: Given, depth: int, width: float, epochs: int) -> Outline:
-    """What is known of a run before its first step."""
-    # neither channels nor classes play a part in what can act
-    full = build(given.family, depth=depth, width=width, in_channels=3, n_classes=2)
-    return Outline(full, given.size, epochs)
-
-
-def can_act(switch: str, outline: Outline) -> bool:
-    """Whether an ingredient has an effect in such a run. What acts between epochs needs two of them."""
-    match switch:
-        case "grow":
-            return outline.epochs > 1 and (_widest(outline) > WIDTH_STEP or _deepest(outline) > 1)
-        case "prune" | "freeze" | "plateau" | "swa":
-            return outline.epochs > 1
-        case "resolution":
-            return outline.epochs > 1 and outline.size > SIZE_STEP
-        case _:
-            return True
-
-
-def prunes(given: Given, outline: Outline, plain: Pipeline) -> bool:
-    """Whether the strongest penalty of this space shrinks norms in such a run by as much as it takes to prune.
-
-    By expectation, as `PruneTrain` forecasts it from the weights: He-normal filters, a loss of ln 10, half the peak
-    rate on average.
-    """
-    total, inputs = 0.0, 0
-    for stage in outline.full.stages:
-        for interior in stage.interiors:
-            pairs = [(inputs or stage.width, interior), (interior, stage.width)] if interior else []
-            pairs += [(inputs, stage.width)] if inputs not in (0, stage.width) else []
-            total += sum(n_out * sqrt(2 * n_in / n_out) + n_in * sqrt(2) for n_in, n_out in pairs)
-            inputs = stage.width
-        inputs = stage.width
-    strength = MOST_LPR / (1 - MOST_LPR) * log(10) / max(total, 1.0)
-    n_steps = (outline.epochs - 1) * max(1, given.n_train // plain.batch_size)
-    return strength * plain.peak_lr * n_steps / (1 - plain.momentum) > LEAST_KAPPA * sqrt(2)
 
 
 def anchors(given: Given) -> dict[str, Parameters]:
@@ -132,62 +113,61 @@ def anchors(given: Given) -> dict[str, Parameters]:
 
 
 def known(given: Given, ingredients: Ingredients) -> dict[str, Parameters]:
-    """BASELINE, its twins in bf16 and with progressive resolution, a long one-cycle run, that pruned and grown, and the
-    rungs of the data set's ladder.
+    """BASELINE and its twin in bf16, a long one-cycle run, that pruned and grown, one with progressive resolution, and
+    the rungs of the data set's ladder. All but BASELINE take the nearest batch and width that the study allows.
     """
-    parameters = _baseline_parameters(given, ingredients)
-    found = {BASELINE: parameters}
-    if "bf16" in given.number_formats:
-        found["BASELINE in bf16"] = parameters | {"number_format": "bf16"}
-    found["progressive resolution"] = parameters | {
-        "resolution": True,
-        "resolution.start": 0.5,
-        "resolution.until": 0.5,
-        "resolution.steps": 2,
-    }
-    long = parameters | {
-        "number_format": "bf16" if "bf16" in given.number_formats else "fp32",
-        "batch.log2_size": 6,
-        "lr": 0.4,
-        "epochs": given.epochs[1],
-        "schedule": "one_cycle",
-        "label_smoothing": 0.1,
-        "augment.crop": False,
-    }
+    reference = _as_parameters(baseline(given), ingredients)
+    bf16: Parameters = {"number_format": "bf16"} if "bf16" in given.number_formats else {}
+    common = reference | {name: left[0] for name, left in LEFT.items()} | bf16
+    common |= {"augment.flip": given.flip, "augment.crop": False, "executor": (given.executors or ("auto",))[0]}
+    # The three long ones take 15 of the demo's 55 device seconds. Without long runs among its anchors the best accuracy
+    # of a study was 3.6 points lower (noisy digits, 30 s each).
+    long = _nearest(common | {"batch.log2_size": 6, "lr": 1.6, "epochs": given.epochs[1]}, given)
+    run = outlined(given, _plain(long))
+    found = {"BASELINE in bf16": reference | bf16} if bf16 else {}
+    if can_act("resolution", run):
+        shown = {"resolution": True, "resolution.start": 0.5, "resolution.until": 0.5}
+        found["progressive resolution"] = long | shown | {"epochs": reference["epochs"]}
     found["long one-cycle"] = long
-    found["PruneTrain"] = long | {
-        "prune": True,
-        "prune.kappa": 6.0,
-        "prune.interval": 2,
-        "prune.round_to": 8,
-        "prune.adapt_batch": False,
-    }
-    found["Net2Net"] = long | {
-        "grow": True,
-        "grow.start_width": 0.5,
-        "grow.start_depth": 1.0,
-        "grow.at": 0.3,
-        "grow.steps": 1,
-        "grow.rewarm": False,
-    }
-    longest = outlined(given, baseline(given).depth, 1.0, given.epochs[1])
-    for name, switch in {"progressive resolution": "resolution", "PruneTrain": "prune", "Net2Net": "grow"}.items():
-        if not can_act(switch, longest) or (
-            switch == "prune" and not prunes(given, longest, Pipeline(batch_size=64, lr=0.4))
-        ):
-            del found[name]
-    return found | {name: parameters | rung.within(given) for name, rung in LADDERS.get(given.data, {}).items()}
+    if can_act("prune", run):
+        found["PruneTrain"] = long | {"prune": True, "prune.share": min(0.2, run.prunable)}
+    if can_act("grow", run):
+        found["Net2Net"] = long | {"grow": True, "grow.start": 0.5, "grow.at": 0.3}
+    found |= {name: common | rung.within(given) for name, rung in LADDERS.get(given.data, {}).items()}
+    return {BASELINE: reference} | {name: _nearest(parameters, given) for name, parameters in found.items()}
 
 
-def _baseline_parameters(given: Given, ingredients: Ingredients) -> Parameters:
-    """BASELINE as parameters of this space, every ingredient switched off."""
-    reference = baseline(given)
+def _plain(parameters: Parameters) -> Pipeline:
+    """What parameters say of a pipeline that `outlined` reads."""
+    return Pipeline(
+        batch_size=2 ** int(parameters["batch.log2_size"]),
+        lr=float(parameters["lr"]),
+        lr_rule=cast("LrRule", parameters["batch.lr_rule"]),
+        epochs=int(parameters["epochs"]),
+        depth=int(parameters["depth"]),
+        width=float(parameters["width"]),
+    )
+
+
+def _nearest(parameters: Parameters, given: Given) -> Parameters:
+    """The parameters with the nearest batch and width that the study allows.
+
+    A batch of 128 on a machine that has room for 32 would only run out of memory.
+    """
+    (least, most), (narrowest, widest) = _log2(given.batch_size), given.width
+    n_steps = min(max(round((float(parameters["width"]) - narrowest) / 0.25), 0), int((widest - narrowest) / 0.25))
+    log2_size = min(max(int(parameters["batch.log2_size"]), least), most)
+    return parameters | {"batch.log2_size": log2_size, "width": narrowest + 0.25 * n_steps}
+
+
+def _as_parameters(reference: Pipeline, ingredients: Ingredients) -> Parameters:
+    """A pipeline without strategies as parameters of these spaces, every ingredient switched off."""
     parameters: Parameters = {
         "number_format": reference.number_format,
         "batch.log2_size": round(log2(reference.batch_size)),
-        "batch.lr_rule": reference.lr_rule,
+        "batch.lr_rule": "linear",
         "batch.ghost": reference.ghost_batch,
-        "lr": reference.lr,
+        "lr": reference.peak_lr * LR_REFERENCE_BATCH / reference.batch_size,
         "momentum": reference.momentum,
         "weight_decay": reference.weight_decay,
         "epochs": reference.epochs,
@@ -211,147 +191,5 @@ def ghost_batch(trial: Trial, batch_size: int) -> int:
     return int(trial.suggest_categorical("batch.ghost", (0, 32, 64)))
 
 
-def net2net(trial: Trial, given: Given, outline: Outline) -> Strategy:
-    """Starts narrow, and shallow where there are several blocks, and grows in one step or two."""
-    at = trial.suggest_float("grow.at", 0.1, 0.6)
-    steps = trial.suggest_int("grow.steps", 1, 2) if outline.epochs > 2 else 1
-    rewarms = trial.suggest_categorical("grow.rewarm", (False, True))
-    widest = _widest(outline)
-    start = trial.suggest_float("grow.start_width", 0.25, 0.75) if widest > WIDTH_STEP else 1.0
-    deepens = _deepest(outline) > 1
-    return Net2Net(
-        start_width=min(start, 1 - 5 / widest) if widest > WIDTH_STEP else 1.0,  # widths are rounded to multiples of 8
-        # half the blocks where nothing else grows
-        start_depth=trial.suggest_float("grow.start_depth", 0.3, 1.0 if widest > WIDTH_STEP else 0.5)
-        if deepens
-        else 1.0,
-        at=at,
-        until=at if steps == 1 else trial.suggest_float("grow.until", 0.6, 0.8),
-        steps=steps,
-        lr_after=trial.suggest_float("grow.lr_after", 0.1, 1.0) if rewarms else 0.0,
-    )
-
-
-def prune_train(trial: Trial, given: Given, outline: Outline) -> Strategy:
-    """Channels that a group lasso kills are removed. Its strength follows epochs and rate, so that it prunes in all."""
-    return PruneTrain(
-        lpr=MOST_LPR,
-        kappa=trial.suggest_float("prune.kappa", 3.0, 20.0, log=True),
-        interval=trial.suggest_int("prune.interval", 1, 5),
-        round_to=int(trial.suggest_categorical("prune.round_to", (1, 8))),
-        adapt_batch=bool(trial.suggest_categorical("prune.adapt_batch", (False, True))),
-    )
-
-
-def progressive_resolution(trial: Trial, given: Given, outline: Outline) -> Strategy:
-    """Smaller images in early epochs."""
-    several = outline.size >= 3 * SIZE_STEP  # there is more than one size below the full one
-    start = trial.suggest_float("resolution.start", 0.4, 0.9) if several else 0.5
-    return ProgressiveResolution(
-        start=min(start, (outline.size - SIZE_STEP) / outline.size),
-        until=trial.suggest_float("resolution.until", 0.2, 0.8),
-        steps=trial.suggest_int("resolution.steps", 1, 3) if several else 1,
-    )
-
-
-def data_fraction(trial: Trial, given: Given, outline: Outline) -> Strategy:
-    """Fewer images in early epochs."""
-    return DataFraction(
-        start=trial.suggest_float("data.start", 0.2, 0.9),
-        until=trial.suggest_float("data.until", 0.2, 1.0),
-        steps=trial.suggest_int("data.steps", 1, 3),
-    )
-
-
-def haar_stem(trial: Trial, given: Given, outline: Outline) -> Strategy:
-    """The image as wavelets of half its size."""
-    return HaarStem()
-
-
-def identity_init(trial: Trial, given: Given, outline: Outline) -> Strategy:
-    """Convolutions that start as the identity."""
-    return IdentityInit(share=trial.suggest_float("identity.share", 0.2, 1.0))
-
-
-def whitening(trial: Trial, given: Given, outline: Outline) -> Strategy:
-    """A stem that whitens patches."""
-    return Whitening(frozen=float(trial.suggest_categorical("whiten.frozen", (0.0, 1.0))))
-
-
-def muon(trial: Trial, given: Given, outline: Outline) -> Strategy:
-    """Orthogonalised momentum for convolutions."""
-    return Muon(
-        lr=trial.suggest_float("muon.lr", 0.02, 1.0, log=True), momentum=trial.suggest_float("muon.momentum", 0.5, 0.95)
-    )
-
-
-def bias_learning_rate(trial: Trial, given: Given, outline: Outline) -> Strategy:
-    """Biases that learn faster."""
-    return BiasLearningRate(factor=trial.suggest_float("bias.factor", 2.0, 64.0, log=True))
-
-
-def freeze(trial: Trial, given: Given, outline: Outline) -> Strategy:
-    """Early stages that stop training first."""
-    return Freeze(start=min(trial.suggest_float("freeze.start", 0.3, 0.9), _last_boundary(outline)))
-
-
-def plateau(trial: Trial, given: Given, outline: Outline) -> Strategy:
-    """An end where the loss stalls."""
-    return Plateau(gain=trial.suggest_float("plateau.gain", 0.005, 0.2, log=True))
-
-
-def ema(trial: Trial, given: Given, outline: Outline) -> Strategy:
-    """Averaged weights."""
-    return Ema(horizon=trial.suggest_float("ema.horizon", 0.1, 3.0, log=True))
-
-
-def swa(trial: Trial, given: Given, outline: Outline) -> Strategy:
-    """Weights averaged over the last epochs."""
-    start = min(trial.suggest_float("swa.start", 0.5, 0.9), _last_boundary(outline))
-    return Swa(start=start, lr=trial.suggest_float("swa.lr", 0.05, 0.5, log=True))
-
-
-def lookahead(trial: Trial, given: Given, outline: Outline) -> Strategy:
-    """Slow weights that fast ones return to."""
-    return Lookahead(
-        interval=trial.suggest_int("lookahead.interval", 3, 10), pull=trial.suggest_float("lookahead.pull", 0.3, 0.9)
-    )
-
-
-EVERYTHING: Ingredients = {
-    "plateau": (Plateau, plateau),  # first: others look at where the run ends
-    "haar": (HaarStem, haar_stem),
-    "grow": (Net2Net, net2net),
-    "identity": (IdentityInit, identity_init),
-    "whiten": (Whitening, whitening),
-    "prune": (PruneTrain, prune_train),
-    "muon": (Muon, muon),
-    "bias": (BiasLearningRate, bias_learning_rate),
-    "freeze": (Freeze, freeze),
-    "resolution": (ProgressiveResolution, progressive_resolution),
-    "data": (DataFraction, data_fraction),
-    "lookahead": (Lookahead, lookahead),
-    "ema": (Ema, ema),
-    "swa": (Swa, swa),
-}
-DEFAULT = ("haar", "grow", "identity", "whiten", "prune", "freeze", "resolution")  # benchmarks/ingredients.md
-INGREDIENTS: Ingredients = {switch: EVERYTHING[switch] for switch in DEFAULT}
-
-
 def _log2(bounds: tuple[int, int]) -> tuple[int, int]:
     return round(log2(bounds[0])), round(log2(bounds[1]))
-
-
-def _widest(outline: Outline) -> int:
-    """Channels of the widest layer."""
-    return max(stage.width for stage in outline.full.stages)
-
-
-def _deepest(outline: Outline) -> int:
-    """Blocks of the longest stage."""
-    return max(len(stage.interiors) for stage in outline.full.stages)
-
-
-def _last_boundary(outline: Outline) -> float:
-    """The share of the run after which its last epoch begins."""
-    return (outline.epochs - 1) / outline.epochs

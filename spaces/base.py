@@ -29,7 +29,7 @@ class Given:
     width: tuple[float, float]  # multiplier of the family's widths, least and most
     flip: bool  # whether a horizontal flip keeps the label
     data: str = ""  # name of the data set: known-good pipelines belong to one
-    executors: tuple[str, ...] = ("auto", "eager")  # how steps may be run
+    executors: tuple[str, ...] = ()  # how steps may be run, where the study says so
     stem_stride: int = 1
     size: int = 32  # pixels: side of the images
     n_train: int = 10_000  # training images; where nobody knows yet, many
@@ -63,6 +63,32 @@ class Least:
         self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
     ) -> float:
         return low
+
+
+class Narrowed:
+    """A trial that is asked for a part of what a space offers: of a choice the values that `left` names, of a number
+    the range between them. What has one value left is asked as a choice of one; `spaces.restricted` never asks those.
+    """
+
+    def __init__(self, trial: Trial, left: Mapping[str, tuple[Value, ...]]) -> None:
+        self._trial, self._left = trial, left
+
+    def suggest_categorical(self, name: str, choices: Sequence[Value]) -> Value:
+        return self._trial.suggest_categorical(name, self._left.get(name, choices))
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        least, most = self._between(name, low, high)
+        return self._trial.suggest_int(name, int(least), int(most), step=step, log=log)
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        return self._trial.suggest_float(name, *self._between(name, low, high), step=step, log=log)
+
+    def _between(self, name: str, low: float, high: float) -> tuple[float, float]:
+        left = self._left.get(name, (low, high))
+        least, most = (min(max(low, float(end)), high) for end in (left[0], left[-1]))
+        return least, most
 
 
 class Space(Protocol):

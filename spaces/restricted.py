@@ -28,19 +28,18 @@ class Restrictions:
 
 
 class RestrictedTrial:
-    """A trial that never asks about what is fixed, nor offers what is excluded. A fixed parameter is no parameter of
-    the trial: samplers do not see it."""
+    """A trial that never asks about what is fixed or has one value only, nor offers what is excluded. Such a parameter
+    is no parameter of the trial: samplers do not see it."""
 
     def __init__(self, trial: Trial, restrictions: Restrictions, preset: Mapping[str, Value]) -> None:
         self._trial, self._restrictions = trial, restrictions
+        self.settled: dict[str, BaseDistribution] = {}  # what had one value only
         self._preset = preset  # an anchor's values; one that may not be chosen here is used without being suggested
 
     def suggest_categorical(self, name: str, choices: Sequence[Value]) -> Value:
         left = [choice for choice in choices if choice not in self._restrictions.exclude.get(name, ())]
         preset = self._unsuggested(name, CategoricalDistribution(left))
-        if preset is not None:
-            return preset
-        return left[0] if len(left) == 1 else self._trial.suggest_categorical(name, left)
+        return self._trial.suggest_categorical(name, left) if preset is None else preset
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
         preset = self._unsuggested(name, IntDistribution(low, high, step=step, log=log))
@@ -54,10 +53,14 @@ class RestrictedTrial:
 
     def _unsuggested(self, name: str, distribution: BaseDistribution) -> Value | None:
         """The value that is used without asking, or None."""
-        if name in self._preset:
-            value = self._preset[name]
-            return value if name in self._restrictions.fix or not contains(distribution, value) else None
-        return self._restrictions.fix.get(name)
+        fixed = self._restrictions.fix.get(name)
+        value = self._preset.get(name, fixed)
+        if value is not None and (fixed is not None or not contains(distribution, value)):
+            return value
+        if not distribution.single():
+            return None
+        self.settled[name] = distribution
+        return _first(distribution)
 
 
 class _Explorer:
@@ -125,9 +128,11 @@ def walk(space: Space, given: Given, restrictions: Restrictions) -> dict[str, li
     while paths:
         highest, decisions = paths.pop()
         explorer = _Explorer(decisions, highest=highest)
-        space.sample(RestrictedTrial(explorer, restrictions, {}), given)
-        for name, distribution in explorer.asked.items():
+        trial = RestrictedTrial(explorer, restrictions, {})
+        space.sample(trial, given)
+        for name, distribution in (explorer.asked | trial.settled).items():
             found.setdefault(name, set()).add(distribution_to_json(distribution))
+        for name, distribution in explorer.asked.items():
             for value in _branches(distribution):
                 if (highest, name, value) not in seen:
                     seen.add((highest, name, value))
@@ -148,7 +153,7 @@ def check(space: Space, given: Given, restrictions: Restrictions) -> None:
                 raise ValueError(f"[space.{section}] {name}: no such parameter{suggestion(name, free)}")
     for name, value in restrictions.fix.items():
         if not any(contains(_distribution(d), value) for d in free[name]):
-            raise ValueError(f"[space.fix] {name} = {json.dumps(value)}: it must be one of {described(free[name][0])}")
+            raise ValueError(f"[space.fix] {name} = {json.dumps(value)}: {_must_be(free[name])}")
     for name, values in restrictions.exclude.items():
         distribution = _distribution(free[name][0])
         if not isinstance(distribution, CategoricalDistribution):
@@ -157,11 +162,15 @@ def check(space: Space, given: Given, restrictions: Restrictions) -> None:
             )
         for value in values:
             if not contains(distribution, value):
-                raise ValueError(
-                    f"[space.exclude] {name} = {json.dumps(value)}: it must be one of {described(free[name][0])}"
-                )
+                raise ValueError(f"[space.exclude] {name} = {json.dumps(value)}: {_must_be(free[name])}")
         if set(values) >= set(distribution.choices):
             raise ValueError(f"[space.exclude] {name}: every value is excluded; leave at least one")
+
+
+def _must_be(plain: list[str]) -> str:
+    """What a parameter may be, and where more of it may be found."""
+    only = len(plain) == 1 and _distribution(plain[0]).single()
+    return f"it must be one of {described(plain[0])}" + ('; the space "everything" may offer more' if only else "")
 
 
 def suggestion(name: str, known: Sequence[str] | Mapping[str, object]) -> str:
@@ -177,6 +186,16 @@ def contains(distribution: BaseDistribution, value: Value) -> bool:
             choice == value and isinstance(choice, bool) == isinstance(value, bool) for choice in distribution.choices
         )
     return isinstance(value, (int, float)) and not isinstance(value, bool) and distribution._contains(value)
+
+
+def _first(distribution: BaseDistribution) -> Value:
+    """The first choice, or the lowest number."""
+    if isinstance(distribution, CategoricalDistribution):
+        choice = distribution.choices[0]
+        assert choice is not None
+        return choice
+    assert isinstance(distribution, (IntDistribution, FloatDistribution))
+    return distribution.low
 
 
 def _branches(distribution: BaseDistribution) -> Sequence[Value]:
@@ -201,6 +220,8 @@ def described(plain: str) -> str:
         return plain
     if isinstance(distribution, CategoricalDistribution):
         return ", ".join(json.dumps(choice) for choice in distribution.choices)
+    if distribution.single():
+        return f"{_first(distribution):g}"
     if isinstance(distribution, (IntDistribution, FloatDistribution)):
         steps = f" in steps of {distribution.step:g}" if distribution.step not in (None, 1) else ""
         return f"{distribution.low:g} to {distribution.high:g}{steps}{' (log)' if distribution.log else ''}"

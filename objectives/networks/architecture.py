@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal, cast, get_args
 
 StemKind = Literal["conv", "haar"]
@@ -182,6 +183,7 @@ def rounded(channels: float) -> int:
     return max(WIDTH_STEP, round(channels / WIDTH_STEP) * WIDTH_STEP)
 
 
+@lru_cache(maxsize=1024)  # spaces ask for the same few thousands of times
 def build(
     family: str, *, depth: int, width: float, in_channels: int, n_classes: int, stem_stride: int = 1
 ) -> Architecture:

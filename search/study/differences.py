@@ -52,6 +52,7 @@ def _space(was: Mapping[str, Any], now: Mapping[str, Any], restricted: Collectio
     both = [name for name in changed if name in was and name in now]
     for name in both[:MOST]:
         yield f"{name} was {_distributions(was[name])}, is {_distributions(now[name])}"
+    space = f"space {', '.join(now.get('name', ['absent']))}: "
     for what, names in (
         ("changed", both[MOST:]),
         ("added", [name for name in changed if name not in was]),
@@ -59,7 +60,8 @@ def _space(was: Mapping[str, Any], now: Mapping[str, Any], restricted: Collectio
     ):
         if names:
             more = f" and {len(names) - MOST} more" if len(names) > MOST else ""
-            yield f"parameters {what}: {', '.join(names[:MOST])}{more}"
+            yield f"{space}parameters {what}: {', '.join(names[:MOST])}{more}"
+            space = ""
 
 
 def _distributions(plain: list[str]) -> str:

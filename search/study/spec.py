@@ -81,7 +81,7 @@ class SpaceSection(_Section):
     batch_size: tuple[Annotated[int, Field(ge=1, le=MAX_BATCH)], Annotated[int, Field(ge=1, le=MAX_BATCH)]] = (64, 512)
     depth: tuple[Annotated[int, Field(ge=1, le=9)], Annotated[int, Field(ge=1, le=9)]] = (1, 3)
     width: tuple[Annotated[float, Field(ge=0.25, le=8)], Annotated[float, Field(ge=0.25, le=8)]] = (0.5, 2.0)
-    executors: Annotated[tuple[Executor, ...], Field(min_length=1)] = ("auto", "eager")  # how steps may be run
+    executors: Annotated[tuple[Executor, ...], Field(min_length=1)] | None = None  # of steps; absent: as the space says
     fix: dict[str, bool | int | float | str] = {}  # parameter = its only value
     exclude: dict[str, bool | int | float | str | list[bool | int | float | str]] = {}  # parameter = values left out
 
@@ -176,7 +176,7 @@ class StudySpec(_Section):
             space.width,
             flip,
             self.data.name,
-            space.executors,
+            space.executors or (),
             self.network.stem_stride,
             size or self.task.data.side,
             n_train or self.data.n_train or (1_000 if self.data.name == "digits" else 10_000),

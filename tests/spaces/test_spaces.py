@@ -15,6 +15,7 @@ from objectives.pipeline import Pipeline
 from objectives.strategies import STRATEGIES
 from spaces import SPACES, acceleration, everything
 from spaces.base import BASELINE, Given, Space, Value, baseline
+from spaces.ingredients import outlined
 from spaces.ladders import LADDERS
 from spaces.restricted import Restrictions, _Explorer, check, sample, usable_anchors, walk
 
@@ -37,7 +38,9 @@ def test_every_sample_is_a_pipeline_that_survives_json(name: str) -> None:
 def test_the_first_anchor_is_the_baseline(name: str) -> None:
     anchors = usable_anchors(SPACES[name], GIVEN, FREE)
     assert anchors[0][0] == BASELINE
-    assert SPACES[name].sample(FixedTrial(anchors[0][1]), GIVEN) == baseline(GIVEN)
+    study = optuna.create_study()
+    study.enqueue_trial(anchors[0][1])
+    assert sample(SPACES[name], study.ask(), GIVEN, FREE, BASELINE) == baseline(GIVEN)
 
 
 @pytest.mark.parametrize("name", SPACES)
@@ -57,7 +60,7 @@ def test_one_space_offers_every_strategy_and_the_default_one_some() -> None:
         return {type(s).__name__ for p in random_pipelines(space, GIVEN, FREE, 200) for s in p.strategies}
 
     assert offered(everything) == set(STRATEGIES)
-    assert offered(acceleration) == {acceleration.EVERYTHING[switch][0].__name__ for switch in acceleration.DEFAULT}
+    assert offered(acceleration) == {kind.__name__ for kind, _ in acceleration.INGREDIENTS.values()}
 
 
 @pytest.mark.parametrize("name", LADDERS)
@@ -66,7 +69,7 @@ def test_a_ladder_lies_in_the_space_of_its_data(name: str) -> None:
     asked = walk(acceleration, given, FREE)
     for anchor, rung in LADDERS[name].items():
         parameters = acceleration.anchors(given)[anchor]
-        pipeline = acceleration.sample(FixedTrial(parameters), given)
+        pipeline = sample(acceleration, FixedTrial(parameters), given, FREE, anchor)
         assert pipeline != baseline(given)
         assert set(rung.parameters) <= set(asked), anchor
         assert 1 <= pipeline.epochs <= 60
@@ -83,33 +86,33 @@ def test_the_space_keeps_to_what_it_is_given() -> None:
         assert 0.5 <= pipeline.width <= 2
 
 
-RESTRICTIONS: list[tuple[dict[str, Value], dict[str, list[Value]]]] = [
-    ({"number_format": "bf16"}, {}),
-    ({"epochs": 3, "lr": 0.5}, {}),
-    ({}, {"whiten": [True]}),
-    ({"resolution": True}, {"schedule": ["step", "cosine"]}),
-    ({"batch.ghost": 32}, {"augment.cutout": [0.0]}),
+RESTRICTIONS: list[tuple[Space, dict[str, Value], dict[str, list[Value]]]] = [
+    (acceleration, {"number_format": "bf16"}, {}),
+    (acceleration, {"epochs": 3, "lr": 0.5, "batch.log2_size": 7}, {}),
+    (acceleration, {}, {"whiten": [True]}),
+    (everything, {"resolution": True}, {"schedule": ["step", "cosine"]}),
+    (everything, {"batch.ghost": 32}, {"augment.cutout": [0.0]}),
 ]
 
 
-@pytest.mark.parametrize(("fix", "exclude"), RESTRICTIONS)
+@pytest.mark.parametrize(("space", "fix", "exclude"), RESTRICTIONS)
 def test_restrictions_hold_in_every_sample_and_leave_the_rest_free(
-    fix: dict[str, Value], exclude: dict[str, list[Value]]
+    space: Space, fix: dict[str, Value], exclude: dict[str, list[Value]]
 ) -> None:
     restrictions = Restrictions(fix, exclude)
-    check(acceleration, GIVEN, restrictions)
+    check(space, GIVEN, restrictions)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     seen: set[str] = set()
     for _ in range(60):
         trial = study.ask()
-        pipeline = sample(acceleration, trial, GIVEN, restrictions)
+        pipeline = sample(space, trial, GIVEN, restrictions)
         assert not set(fix) & set(trial.params)
         for name, values in exclude.items():
             assert trial.params.get(name) not in values
         if "number_format" in fix:
             assert pipeline.number_format == "bf16"
         if "epochs" in fix:
-            assert (pipeline.epochs, pipeline.lr) == (3, 0.5)
+            assert (pipeline.epochs, pipeline.lr) == (3, 0.25)  # 0.5 for 256 samples
         if "whiten" in exclude:
             assert "Whitening" not in {type(s).__name__ for s in pipeline.strategies}
         if "resolution" in fix:
@@ -119,16 +122,16 @@ def test_restrictions_hold_in_every_sample_and_leave_the_rest_free(
     assert len(seen) == 60
 
 
-@pytest.mark.parametrize(("fix", "exclude"), RESTRICTIONS)
+@pytest.mark.parametrize(("space", "fix", "exclude"), RESTRICTIONS)
 def test_the_baseline_is_the_same_in_every_restricted_study(
-    fix: dict[str, Value], exclude: dict[str, list[Value]]
+    space: Space, fix: dict[str, Value], exclude: dict[str, list[Value]]
 ) -> None:
     restrictions = Restrictions(fix, exclude)
     study = optuna.create_study()
-    for name, parameters in usable_anchors(acceleration, GIVEN, restrictions):
+    for name, parameters in usable_anchors(space, GIVEN, restrictions):
         study.enqueue_trial(parameters, user_attrs={"anchor": name})
     trial = study.ask()
-    assert sample(acceleration, trial, GIVEN, restrictions, BASELINE) == baseline(GIVEN)
+    assert sample(space, trial, GIVEN, restrictions, BASELINE) == baseline(GIVEN)
 
 
 def test_other_anchors_obey_restrictions_and_no_two_are_equal() -> None:
@@ -148,7 +151,7 @@ def test_the_walk_sees_every_parameter_that_a_sample_can_have() -> None:
     met: set[str] = set()
     for _ in range(300):
         trial = study.ask()
-        acceleration.sample(trial, GIVEN)
+        acceleration.sample(trial, GIVEN)  # unrestricted: also what has one value only
         met |= set(trial.params)
     assert asked == met
 
@@ -185,7 +188,7 @@ def test_whatever_is_sampled_has_an_effect(space: Space) -> None:
     n_strategies = 0
     for those in SHORT_AND_SMALL:
         for pipeline in random_pipelines(space, those, FREE, 25):
-            outline = acceleration.outlined(those, pipeline.depth, pipeline.width, pipeline.epochs)
+            outline = outlined(those, pipeline)
             for strategy in pipeline.strategies:
                 assert strategy.idle(outline) is None, (strategy, outline)
                 n_strategies += 1
@@ -200,7 +203,7 @@ def test_every_parameter_of_a_strategy_that_is_asked_moves_the_strategy() -> Non
         study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=3))
         for _ in range(8):
             trial = study.ask()
-            acceleration.sample(trial, those)
+            sample(acceleration, trial, those, FREE)
             for name, distribution in trial.distributions.items():
                 if "." in name and isinstance(distribution, (FloatDistribution, IntDistribution)):
                     ends = [{**trial.params, name: end} for end in (distribution.low, distribution.high)]
@@ -210,8 +213,7 @@ def test_every_parameter_of_a_strategy_that_is_asked_moves_the_strategy() -> Non
 
 def walked(given: Given, parameters: dict[str, Value]) -> Pipeline:
     """The pipeline of these parameters; what is asked beyond them is at its first value."""
-    explorer = _Explorer(parameters, highest=False)
-    return acceleration.sample(explorer, given)
+    return sample(acceleration, _Explorer(parameters, highest=False), given, FREE)
 
 
 @pytest.mark.parametrize("given", SHORT_AND_SMALL[::4], ids=lambda g: f"{g.family} {g.size} {g.epochs}")
@@ -225,6 +227,6 @@ def test_anchors_lie_in_short_and_small_studies_too_and_the_walk_sees_all_that_i
     for name, parameters in usable_anchors(acceleration, given, FREE):
         study.enqueue_trial(parameters)
         pipeline = sample(acceleration, study.ask(), given, FREE, name)
-        outline = acceleration.outlined(given, pipeline.depth, pipeline.width, pipeline.epochs)
+        outline = outlined(given, pipeline)
         assert all(strategy.idle(outline) is None for strategy in pipeline.strategies), name
         assert name != BASELINE or pipeline == baseline(given)

@@ -62,10 +62,10 @@ def test_every_study_that_is_shipped_is_valid(path: Path) -> None:
         ("[network]\nfamily = 'small'", "", "[network] is missing"),
         (
             "[search]",
-            "[space.fix]\nprune.lpr = 0.4\n[search]",
-            '[space.fix] prune.lpr: a name with a dot stands in quotes: "prune.lpr" = 0.4',
+            "[space.fix]\nprune.share = 0.4\n[search]",
+            '[space.fix] prune.share: a name with a dot stands in quotes: "prune.share" = 0.4',
         ),
-        ("[search]", "[space.fix]\nprune = true\nprune.lpr = 0.4\n[search]", "a name with a dot stands in quotes"),
+        ("[search]", "[space.fix]\nprune = true\nprune.share = 0.4\n[search]", "a name with a dot stands in quotes"),
         ("[search]", "[space.fix.resolution]\nstart = 8\n[search]", 'in quotes: "resolution.start" = 8'),
         ("[search]", "[space.exclude]\nprune.interval = 2\n[search]", 'in quotes: "prune.interval" = 2'),
         (
@@ -83,7 +83,7 @@ def test_every_study_that_is_shipped_is_valid(path: Path) -> None:
             "[space.fix]\ngrw = true\n[search]",
             "[space.fix] grw: no such parameter; did you mean 'grow'?",
         ),
-        ("[search]", "[space.fix]\nlr = 1000\n[search]", "[space.fix] lr = 1000: it must be one of 0.02 to 2"),
+        ("[search]", "[space.fix]\nlr = 1000\n[search]", "[space.fix] lr = 1000: it must be one of 0.2 to 6.4"),
         ("[search]", "[space.fix]\nfreeze = 1\n[search]", "[space.fix] freeze = 1: it must be one of false, true"),
         ("[search]", "[space.exclude]\nlr = 0.1\n[search]", "[space.exclude] lr: only values of a choice"),
         ("[search]", "[space.exclude]\nfreeze = [true, false]\n[search]", "every value is excluded"),
@@ -113,7 +113,7 @@ VALUES = st.recursive(
 SECTIONS = ["", "data", "network", "space", "space.fix", "space.exclude", "search", "\n"]
 KEYS = [
     *(key for section in tomllib.loads(TOML).values() for key in section),
-    *("timeout", "floor", "root", "size", "width", "storage", "description", "lr", "prune", "prune.lpr", "\n\x1b[2J"),
+    *("timeout", "floor", "root", "size", "width", "storage", "description", "lr", "prune", "prune.share", "\n\x1b[2J"),
 ]
 CHANGES = st.lists(st.tuples(st.sampled_from(SECTIONS), st.sampled_from(KEYS) | st.text(), VALUES), min_size=1)
 fuzzed = settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])

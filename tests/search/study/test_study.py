@@ -61,7 +61,7 @@ def test_the_anchors_are_the_first_trials_and_are_queued_once(new_study: Callabl
         trial.run(made, made.ask(), objective, Display(), math.inf)
     anchors = [t.user_attrs[records.ANCHOR] for t in made.trials()]
     assert anchors == [BASELINE, "BASELINE in bf16", "progressive resolution", "long one-cycle", "Net2Net"]
-    assert [p.number_format for p in objective.trained] == ["fp32", "bf16", "fp32", "bf16", "bf16"]
+    assert [p.number_format for p in objective.trained] == ["fp32", "bf16", "bf16", "bf16", "bf16"]
     assert objective.trained[2].strategies
 
 
@@ -244,8 +244,8 @@ def test_a_study_refuses_other_company_for_its_workers(
         ("[search]", "[space.fix]\ngrow = true\n[search]", "[space.fix] grow was absent, is True: start"),
         (
             "[search]",
-            "[space.exclude]\nschedule = 'step'\n[search]",
-            "[space.exclude] schedule was absent, is ['step']: start",
+            "[space.exclude]\nnumber_format = 'bf16'\n[search]",
+            "[space.exclude] number_format was absent, is ['bf16']: start",
         ),
         (
             "depth = [1, 1]",
@@ -254,8 +254,8 @@ def test_a_study_refuses_other_company_for_its_workers(
         ),
         (
             "[search]",
-            "[space.exclude]\nschedule = ['step', 'cosine']\n[search]",
-            "[space.exclude] schedule was absent, is ['cosine', 'step']: start",
+            "[space.exclude]\nhaar = [true]\nwhiten = [true]\n[search]",
+            "[space.exclude] haar was absent, is ['True']; [space.exclude] whiten was absent, is ['True']: start",
         ),
         ("'small'", "'thin'", "family"),
         ("n_trials = 7", "n_trials = 7\nseed = 1", "seed was 0, is 1"),
@@ -270,7 +270,7 @@ def test_a_study_refuses_other_company_for_its_workers(
             "depth = [1, 1]\nwidth = [0.5, 1.0]",
             ": width was 0.5 to 2 in steps of 0.25, is 0.5 to 1 in steps of 0.25: start",
         ),
-        ("depth = [1, 1]", "depth = [1, 1]\nexecutors = ['eager']", "parameters removed: executor: start"),
+        ("depth = [1, 1]", "depth = [1, 1]\nexecutors = ['eager']", ': executor was "auto", is "eager": start'),
     ],
 )
 def test_a_study_refuses_a_changed_space(

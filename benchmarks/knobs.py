@@ -1,0 +1,94 @@
+"""What the knobs of the default space rest on: python -m benchmarks.knobs [rates] [shares].
+
+rates: accuracy by rate and batch, and how far batches are apart at equal rates under each rule. shares: what PruneTrain
+removes beside what its kappa is forecast to. Prints Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from statistics import mean
+
+import numpy as np
+import torch
+
+from benchmarks.training import conditions
+from benchmarks.widening import trained
+from objectives.data.dataset import load
+from objectives.device.allocator import keep_freed_memory
+from objectives.feasibility import full_architecture
+from objectives.pipeline import Pipeline
+from objectives.strategies.prune_train import PruneTrain, dying_share
+from objectives.task import DataSpec, Task
+
+CPU = torch.device("cpu")
+DIGITS = Task(DataSpec("digits"), "small")
+FASHION = Task(DataSpec("fashion_mnist", n_train=4000), "thin", 2)
+PLAIN = Pipeline(batch_size=64, epochs=6, schedule="one_cycle", label_smoothing=0.05, crop=False, flip=False)
+BATCHES = (16, 32, 64, 128)
+PEAKS = tuple(0.0125 * 2**n for n in range(8))
+COMPARED = (0.05, 0.1, 0.2, 0.4, 0.8)  # peaks at a batch of 64
+RULES = {"none": 0.0, "sqrt": 0.5, "linear": 1.0}  # power of the batch that the peak follows
+
+
+def rates() -> None:
+    """Digits at every batch and peak, two seeds each."""
+    dataset, found = load(DIGITS.data, CPU), {}
+    print(f"\n| batch | {' | '.join(f'peak {peak:g}' for peak in PEAKS)} |\n|{'---|' * (len(PEAKS) + 1)}")
+    for batch in BATCHES:
+        each = [replace(PLAIN, batch_size=batch, lr=peak) for peak in PEAKS]
+        found[batch] = [mean(trained(p, DIGITS, dataset, seed)[0][-1].accuracy for seed in (0, 1)) for p in each]
+        print(f"| {batch} | {' | '.join(f'{accuracy:.2%}' for accuracy in found[batch])} |", flush=True)
+    print("\n| rule | points between the best and the worst batch, by peak at a batch of 64 | mean |\n|---|---|---|")
+    for rule, power in RULES.items():
+        apart = []
+        for peak in COMPARED:
+            at = {b: np.interp(np.log(peak * (b / 64) ** power), np.log(PEAKS), found[b]) for b in BATCHES}
+            apart.append(100 * float(max(at.values()) - min(at.values())))
+        print(f"| {rule} | {', '.join(f'{points:.1f}' for points in apart)} | {mean(apart):.1f} |")
+
+
+def shares() -> None:
+    """PruneTrain on digits and Fashion-MNIST, by kappa."""
+    print("\n| data | epochs | peak rate | kappa | forecast | channels removed | FLOPs removed | accuracy |")
+    print(f"|{'---|' * 8}")
+    for task, epochs, lr, kappas in (
+        (DIGITS, 15, 0.4, (4, 6, 9)),
+        (DIGITS, 30, 0.4, (8, 13, 20)),
+        (FASHION, 10, 0.2, (4, 6)),
+        (FASHION, 10, 0.4, (6, 9, 13)),
+    ):
+        dataset = load(task.data, CPU)
+        for kappa in kappas:
+            asked = PruneTrain(kappa=kappa, lpr=0.6)
+            pipeline = replace(
+                PLAIN, lr=lr, epochs=epochs, flip=task is FASHION, label_smoothing=0.1, strategies=(asked,)
+            )
+            reports, result = trained(pipeline, task, dataset, 0)
+            full = full_architecture(pipeline, task, dataset.channels, dataset.n_classes)
+            kept = sum(result.model.architecture.axis_sizes().values()) / sum(full.axis_sizes().values())
+            flops = reports[-1].inference_flops / reports[-1].full_flops
+            cells = f"{dying_share(kappa):.0%} | {1 - kept:.0%} | {1 - flops:.0%} | {reports[-1].accuracy:.2%}"
+            print(f"| {task.data.name} | {epochs} | {lr} | {kappa} | {cells} |", flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the parts that are named, or both."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.knobs", description=__doc__.partition("\n")[0])
+    parser.add_argument("parts", nargs="*", choices=["rates", "shares", []], help="rates, shares (default: both)")
+    options = parser.parse_args(words)
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    print(conditions(CPU, f"python -m benchmarks.knobs {shlex.join(words)}".rstrip()))
+    for name in options.parts or ("rates", "shares"):
+        {"rates": rates, "shares": shares}[name]()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,218 @@
+"""The strategies as ingredients of a space: a function each asks for its parameters, a switch names it.
+
+Nothing is asked that has no effect in the run at hand, of which `Run` tells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import chain
+from math import floor, log, sqrt
+from statistics import median
+
+from objectives.networks.architecture import WIDTH_STEP, build
+from objectives.pipeline import Pipeline
+from objectives.strategies.base import Outline, Strategy
+from objectives.strategies.bias_learning_rate import BiasLearningRate
+from objectives.strategies.data_fraction import DataFraction
+from objectives.strategies.ema import Ema
+from objectives.strategies.freeze import Freeze
+from objectives.strategies.haar_stem import HaarStem
+from objectives.strategies.identity_init import IdentityInit
+from objectives.strategies.lookahead import Lookahead
+from objectives.strategies.muon import Muon
+from objectives.strategies.net2net import Net2Net
+from objectives.strategies.plateau import Plateau
+from objectives.strategies.progressive_resolution import SIZE_STEP, ProgressiveResolution
+from objectives.strategies.prune_train import PruneTrain, dying_share, kappa_for
+from objectives.strategies.swa import Swa
+from objectives.strategies.whitening import Whitening
+from spaces.base import Given, Trial
+
+SHARES = (0.1, 0.8)  # of the channels that PruneTrain is to remove
+MOST_LPR = 0.6  # 0.5 over 10 epochs cost 1.5 points of accuracy (Fashion-MNIST)
+
+
+@dataclass(frozen=True)
+class Run(Outline):
+    """What is known of a run before its first step, and what PruneTrain can do in it."""
+
+    prunable: float  # share of the channels that the strongest penalty of this space kills, by forecast; in tenths
+
+
+Chosen = Callable[[Trial, Given, Run], Strategy]
+Ingredients = Mapping[str, tuple[type[Strategy], Chosen]]  # by the name of its switch
+
+
+def outlined(given: Given, plain: Pipeline) -> Run:
+    """What is known of a run before its first step.
+
+    How much PruneTrain can shrink norms is an expectation, as it forecasts it from the weights itself: He-normal
+    filters, a loss of ln 10, half the peak rate on average.
+    """
+    # neither channels nor classes play a part in what can act
+    full = build(given.family, depth=plain.depth, width=plain.width, in_channels=3, n_classes=2)
+    layers = full.layers(given.size)
+    rows = list(chain.from_iterable([sqrt(2 * layer.n_in / layer.n_out)] * layer.n_out for layer in layers))  # norms
+    total = sum(rows) + sum(sqrt(2) * layer.n_in for layer in layers[1:])
+    strength = MOST_LPR / (1 - MOST_LPR) * log(10) / total
+    n_steps = (plain.epochs - 1) * max(1, given.n_train // plain.batch_size)
+    kappa = strength * plain.peak_lr * n_steps / (1 - plain.momentum) / median(rows)
+    return Run(full, given.size, plain.epochs, floor(10 * dying_share(kappa)) / 10)
+
+
+def can_act(switch: str, run: Run) -> bool:
+    """Whether an ingredient has an effect in such a run. What acts between epochs needs two of them."""
+    match switch:
+        case "grow":
+            return run.epochs > 1 and (_widest(run) > WIDTH_STEP or _deepest(run) > 1)
+        case "prune":
+            return run.epochs > 1 and run.prunable >= SHARES[0]
+        case "freeze" | "plateau" | "swa":
+            return run.epochs > 1
+        case "resolution":
+            return run.epochs > 1 and run.size > SIZE_STEP
+        case _:
+            return True
+
+
+def net2net(trial: Trial, given: Given, run: Run) -> Strategy:
+    """Starts narrow and grows; starts shallow, too, where no layer is wide enough to start narrow."""
+    at = trial.suggest_float("grow.at", 0.1, 0.6)
+    steps = trial.suggest_int("grow.steps", 1, 2) if run.epochs > 2 else 1
+    rewarms = trial.suggest_categorical("grow.rewarm", (False, True))
+    widest = _widest(run)
+    start = trial.suggest_float("grow.start", 0.25, 0.75) if widest > WIDTH_STEP else 1.0
+    deepens = _deepest(run) > 1
+    return Net2Net(
+        start_width=min(start, 1 - 5 / widest) if widest > WIDTH_STEP else 1.0,  # widths are rounded to multiples of 8
+        # half the blocks where nothing else grows
+        start_depth=trial.suggest_float("grow.start_depth", 0.3, 1.0 if widest > WIDTH_STEP else 0.5)
+        if deepens
+        else 1.0,
+        at=at,
+        until=at if steps == 1 else trial.suggest_float("grow.until", 0.6, 0.8),
+        steps=steps,
+        lr_after=trial.suggest_float("grow.lr_after", 0.1, 1.0) if rewarms else 0.0,
+    )
+
+
+def prune_train(trial: Trial, given: Given, run: Run) -> Strategy:
+    """Channels that a group lasso kills are removed. Its strength follows epochs and rate, so that it prunes in all."""
+    share = trial.suggest_float("prune.share", SHARES[0], min(SHARES[1], run.prunable))
+    return PruneTrain(
+        lpr=MOST_LPR,
+        kappa=kappa_for(share),
+        interval=trial.suggest_int("prune.interval", 1, 5),
+        round_to=int(trial.suggest_categorical("prune.round_to", (1, 8))),
+        adapt_batch=bool(trial.suggest_categorical("prune.adapt_batch", (False, True))),
+    )
+
+
+def progressive_resolution(trial: Trial, given: Given, run: Run) -> Strategy:
+    """Smaller images in early epochs."""
+    several = run.size >= 3 * SIZE_STEP  # there is more than one size below the full one
+    start = trial.suggest_float("resolution.start", 0.4, 0.9) if several else 0.5
+    return ProgressiveResolution(
+        start=min(start, (run.size - SIZE_STEP) / run.size),
+        until=trial.suggest_float("resolution.until", 0.2, 0.8),
+        steps=trial.suggest_int("resolution.steps", 1, 3) if several else 1,
+    )
+
+
+def data_fraction(trial: Trial, given: Given, run: Run) -> Strategy:
+    """Fewer images in early epochs."""
+    return DataFraction(
+        start=trial.suggest_float("data.start", 0.2, 0.9),
+        until=trial.suggest_float("data.until", 0.2, 1.0),
+        steps=trial.suggest_int("data.steps", 1, 3),
+    )
+
+
+def haar_stem(trial: Trial, given: Given, run: Run) -> Strategy:
+    """The image as wavelets of half its size."""
+    return HaarStem()
+
+
+def identity_init(trial: Trial, given: Given, run: Run) -> Strategy:
+    """Convolutions that start as the identity."""
+    return IdentityInit(share=trial.suggest_float("identity.share", 0.2, 1.0))
+
+
+def whitening(trial: Trial, given: Given, run: Run) -> Strategy:
+    """A stem that whitens patches."""
+    return Whitening(frozen=float(trial.suggest_categorical("whiten.frozen", (0.0, 1.0))))
+
+
+def muon(trial: Trial, given: Given, run: Run) -> Strategy:
+    """Orthogonalised momentum for convolutions."""
+    return Muon(
+        lr=trial.suggest_float("muon.lr", 0.02, 1.0, log=True), momentum=trial.suggest_float("muon.momentum", 0.5, 0.95)
+    )
+
+
+def bias_learning_rate(trial: Trial, given: Given, run: Run) -> Strategy:
+    """Biases that learn faster."""
+    return BiasLearningRate(factor=trial.suggest_float("bias.factor", 2.0, 64.0, log=True))
+
+
+def freeze(trial: Trial, given: Given, run: Run) -> Strategy:
+    """Early stages that stop training first."""
+    return Freeze(start=min(trial.suggest_float("freeze.start", 0.3, 0.9), _last_boundary(run)))
+
+
+def plateau(trial: Trial, given: Given, run: Run) -> Strategy:
+    """An end where the loss stalls."""
+    return Plateau(gain=trial.suggest_float("plateau.gain", 0.005, 0.2, log=True))
+
+
+def ema(trial: Trial, given: Given, run: Run) -> Strategy:
+    """Averaged weights."""
+    return Ema(horizon=trial.suggest_float("ema.horizon", 0.1, 3.0, log=True))
+
+
+def swa(trial: Trial, given: Given, run: Run) -> Strategy:
+    """Weights averaged over the last epochs."""
+    start = min(trial.suggest_float("swa.start", 0.5, 0.9), _last_boundary(run))
+    return Swa(start=start, lr=trial.suggest_float("swa.lr", 0.05, 0.5, log=True))
+
+
+def lookahead(trial: Trial, given: Given, run: Run) -> Strategy:
+    """Slow weights that fast ones return to."""
+    return Lookahead(
+        interval=trial.suggest_int("lookahead.interval", 3, 10), pull=trial.suggest_float("lookahead.pull", 0.3, 0.9)
+    )
+
+
+EVERYTHING: Ingredients = {
+    "plateau": (Plateau, plateau),  # first: others look at where the run ends
+    "haar": (HaarStem, haar_stem),
+    "grow": (Net2Net, net2net),
+    "identity": (IdentityInit, identity_init),
+    "whiten": (Whitening, whitening),
+    "prune": (PruneTrain, prune_train),
+    "muon": (Muon, muon),
+    "bias": (BiasLearningRate, bias_learning_rate),
+    "freeze": (Freeze, freeze),
+    "resolution": (ProgressiveResolution, progressive_resolution),
+    "data": (DataFraction, data_fraction),
+    "lookahead": (Lookahead, lookahead),
+    "ema": (Ema, ema),
+    "swa": (Swa, swa),
+}
+
+
+def _widest(run: Run) -> int:
+    """Channels of the widest layer."""
+    return max(stage.width for stage in run.full.stages)
+
+
+def _deepest(run: Run) -> int:
+    """Blocks of the longest stage."""
+    return max(len(stage.interiors) for stage in run.full.stages)
+
+
+def _last_boundary(run: Run) -> float:
+    """The share of the run after which its last epoch begins."""
+    return (run.epochs - 1) / run.epochs
