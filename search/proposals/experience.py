@@ -19,8 +19,8 @@ from search.proposals.proposal import Goal, Memory, Pair, Settings, Tried, propo
 from search.study import interest, records
 from search.study.snapshot import Snapshot
 from spaces import SPACES
-from spaces.acceleration import EVERYTHING
 from spaces.base import Given, Trial
+from spaces.ingredients import EVERYTHING
 from spaces.restricted import sample
 
 PLAIN_EVERY = 5  # of the proposals one is plain, without any strategy, to have something to compare with

@@ -16,8 +16,8 @@ from search.proposals.proposal import Goal, Memory, Settings, Tried, propose
 from search.proposals.startup import CHEAP_SHARE, covering
 from search.study import interest
 from spaces import SPACES
-from spaces.acceleration import EVERYTHING
 from spaces.base import Given
+from spaces.ingredients import EVERYTHING
 from spaces.restricted import Restrictions, sample
 
 GOAL = Goal((-1.0, -2.5), (2.0, 0.0))
