@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import sys
-from importlib import import_module
 
-from search import __version__
-from search.commands.parsers import COMMANDS
-from search.host.called import PROGRAM, program
-from search.host.places import study_files
-from search.host.streams import guarded
+from search.host.interruptions import end_quietly
 
 USAGE = 2
 
 
-@guarded
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command that the first word names with the others; its exit code, 2 where there is no such command."""
-    words = sys.argv[1:] if arguments is None else arguments
+    end_quietly()  # while all the rest is loaded
+    from search.host.streams import guarded
+
+    return guarded(_perform)(sys.argv[1:] if arguments is None else arguments)
+
+
+def _perform(words: list[str]) -> int:
+    from importlib import import_module
+
+    from search import __version__
+    from search.commands.parsers import COMMANDS
+    from search.host.called import PROGRAM, program
+
     if words[:1] == ["help"] and len(words) > 1:
         words = [words[1], "--help"]
     match words:
@@ -40,12 +46,15 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _hint(word: str) -> str:
     """What was probably meant."""
+    from search.commands.parsers import COMMANDS
+    from search.host.called import program
+    from search.host.places import study_files
+    from spaces.restricted import suggestion
+
     if word.startswith("-"):
         return f": a command comes first: {program()} run {word} ..."
     if word in study_files():
         return f": to run the study, {program()} run --study {word}"
-    from spaces.restricted import suggestion
-
     return suggestion(word, COMMANDS)
 
 

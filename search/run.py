@@ -5,20 +5,22 @@ The same command continues a study that was interrupted, and says so when it is 
 
 from __future__ import annotations
 
+from search.host.interruptions import end_quietly
+
+if __name__ == "__main__":
+    end_quietly()  # while all the rest is loaded
+
 import argparse
-import os
 import sys
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from search.host.called import command
-from search.host.interruptions import on_interruption
 from search.host.streams import guarded
 
 if TYPE_CHECKING:
     from search.workers.seam import Training
 
-OK, INTERRUPTED = 0, 130
-SHOW_CURSOR = b"\x1b[?25h\n"  # as terminals since the VT220 know it
+OK = 0
 
 
 def parser() -> argparse.ArgumentParser:
@@ -75,6 +77,7 @@ def main(arguments: list[str] | None = None, training: Training | None = None) -
 
     `training` is what the study trains with; networks on a device unless another is given.
     """
+    end_quietly()
     words = sys.argv[1:] if arguments is None else arguments
     options = parser().parse_args(words)
     options.words = words
@@ -83,8 +86,6 @@ def main(arguments: list[str] | None = None, training: Training | None = None) -
 
 def perform(options: argparse.Namespace, training: Training | None = None) -> int:
     """Runs the study that was asked for; the exit code, as of `main`."""
-    on_interruption(_interrupt)
-
     from search import session
     from search.commands.exits import exit_code
     from search.database import storage
@@ -112,18 +113,6 @@ def _seconds(text: str) -> float:
     if not 0 < seconds < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive number of seconds")
     return seconds
-
-
-def _interrupt(number: int, frame: object) -> NoReturn:
-    """The first signal ends the run in order, a second one at once: the workers die with it."""
-    on_interruption(_leave)
-    raise KeyboardInterrupt
-
-
-def _leave(number: int, frame: object) -> NoReturn:
-    if sys.stderr.isatty():
-        os.write(sys.stderr.fileno(), SHOW_CURSOR)  # the live display has hidden it
-    os._exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

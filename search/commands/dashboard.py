@@ -6,7 +6,6 @@ optuna-dashboard itself has no login and can delete studies: it never gets the d
 from __future__ import annotations
 
 import argparse
-import signal
 import socketserver
 import sqlite3
 import sys
@@ -26,7 +25,6 @@ from search.commands.exits import exit_code
 from search.database import file, storage
 from search.database.storage import Database
 from search.errors import StorageError, UsageError
-from search.host.interruptions import on_interruption
 from search.study import opening
 
 if TYPE_CHECKING:
@@ -95,7 +93,6 @@ class _Silent(WSGIRequestHandler):
 
 
 def _serve(name: str, url: str, port: int) -> int:
-    on_interruption(signal.default_int_handler)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     database = storage.open_storage(url, create=False)
     study = opening.loaded(name, database)  # also one that this version does not understand

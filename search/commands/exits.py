@@ -10,18 +10,20 @@ from objectives.data.sources import printable
 from objectives.errors import DataError, DeviceError
 from search.database import storage
 from search.errors import DeviceFault, StorageError, UsageError
+from search.host.interruptions import INTERRUPTED, ended_in_order
 from search.host.streams import guarded
 
-OK, USAGE, DATA, STORAGE, DEVICE, INTERRUPTED = 0, 2, 3, 4, 5, 130
+OK, USAGE, DATA, STORAGE, DEVICE = 0, 2, 3, 4, 5
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 CODES = {UsageError: USAGE, DataError: DATA, StorageError: STORAGE, DeviceError: DEVICE, DeviceFault: DEVICE}
 
 
 @guarded
 def exit_code(action: Callable[[], int], storage_url: str) -> int:
-    """What the action returns; what it cannot do is one line on stderr and an exit code."""
+    """What the action returns; what it cannot do is one line on stderr and an exit code, as is an interruption."""
     try:
-        return action()
+        with ended_in_order():
+            return action()
     except storage.FAILURES as error:
         return _said(storage.failure(error, storage_url), STORAGE)
     except OSError as error:

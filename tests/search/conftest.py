@@ -70,7 +70,7 @@ def attentive() -> None:
 @pytest.fixture
 def command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Callable[[str], Done]]:
+) -> Callable[[str], Done]:
     """Runs a command of the program in this process, in the folder of the test."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FRONTRUNNER_RUN_DIR", str(tmp_path / "run"))
@@ -80,9 +80,15 @@ def command(
         code = main(shlex.split(line))
         return Done(code, *capsys.readouterr())
 
-    handlers = {number: signal.getsignal(number) for number in INTERRUPTIONS}
-    yield run
-    for number, handler in handlers.items():
+    return run
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    """A program that ran in this process leaves no handlers behind."""
+    before = {number: signal.getsignal(number) for number in INTERRUPTIONS}
+    yield
+    for number, handler in before.items():
         signal.signal(number, handler)
 
 
