@@ -9,13 +9,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from objectives.errors import DeviceError
 from search.errors import StorageError, UsageError
 from search.host.locks import Held, holder, locked
 from search.host.owner import this_process
 from search.host.places import RUN_DIRECTORY, run_folder
 
-MAX_WORKERS = 64
+MAX_WORKERS = 64  # of a study on the GPUs of a host
 PATIENCE = 30.0  # seconds for another process to take its devices
 ELSEWHERE = f"set {RUN_DIRECTORY} to a folder that can be"
 A_LOOK = 0.1  # seconds: somebody who only looks who holds a lock has it for a moment
@@ -47,25 +46,39 @@ def requested(devices: str, workers: int | None = None) -> Request:
     """What a word such as `auto`, `cpu`, `cpu:2` (two workers), `cuda`, `cuda:1`, `0,1` asks for.
 
     Raises:
-        DeviceError: it is no device, or there is no such GPU.
-        UsageError: more workers in this run than the study has on a host.
+        UsageError: it is no device, more workers than the machine has room for, or than the study has on a host.
     """
     if devices == "auto":
         devices = "cuda" if n_gpus() else "cpu"
-    if count := re.fullmatch(r"cpu(?::([1-9]\d?))?", devices):
-        n = int(count[1] or 1)
-        n_slots = max(len(os.sched_getaffinity(0)), n, workers or 0)
-        slots = tuple(Slot("cpu", f"cpu-{number}") for number in range(n_slots))
-    elif devices == "cuda":
-        n, slots = 1, tuple(map(_gpu, range(max(1, n_gpus()))))
+    if count := re.fullmatch(r"cpu(?::([1-9]\d*))?", devices):
+        n = _at_most(n_cores(), count[1] or "1", "--devices cpu:", "this process may use")
+        _at_most(n_cores_of_host(), str(workers or 1), "--workers ", "this machine has")
+        slots = tuple(Slot("cpu", f"cpu-{number}") for number in range(max(n_cores(), workers or 0)))
     else:
-        slots = tuple(_gpu(_ordinal(word, devices)) for word in devices.split(","))
-        n = len(slots)
-        if len(set(slots)) < n:
-            raise UsageError(f"--devices {devices}: names a device twice")
+        _at_most(MAX_WORKERS, str(workers or 1), "--workers ", "a study may have", "workers")
+        slots = _gpus(devices)
+        n = 1 if devices == "cuda" else len(slots)
     if workers is not None and workers < n:
         raise UsageError(f"--devices {devices} starts {n} workers, --workers {workers} allows fewer: raise it")
     return Request(slots, n, workers or n)
+
+
+def _at_most(most: int, number: str, flag: str, who: str, what: str = "cores") -> int:
+    """A number of workers, of which more would share a core: all of them, and the machine, would crawl."""
+    if len(number) > 9 or int(number) > most:
+        shown = number if len(number) <= 9 else f"{number[:6]}..."
+        raise UsageError(f"{flag}{shown}: {who} {most} {what}: at most {flag}{most}")
+    return int(number)
+
+
+def n_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def n_cores_of_host() -> int:
+    """Cores of this machine: other runs of a study may be kept on others than this one."""
+    return os.cpu_count() or 1
 
 
 def n_gpus() -> int:
@@ -133,11 +146,17 @@ def _in_words(holders: dict[str, dict[str, object]]) -> str:
     )
 
 
-def _ordinal(word: str, devices: str) -> int:
-    found = re.fullmatch(r"(?:cuda:)?(\d{1,2})", word)
-    if not found:
-        raise DeviceError(f"device {word!r} of --devices {devices!r} is not supported: choose cpu, cpu:2, cuda, 0,1")
-    return int(found[1])
+def _gpus(devices: str) -> tuple[Slot, ...]:
+    """The GPUs that a word names."""
+    if devices == "cuda":
+        return tuple(map(_gpu, range(max(1, n_gpus()))))
+    found = [re.fullmatch(r"(?:cuda:)?(\d{1,2})", word) for word in devices.split(",")]
+    if not all(found):
+        raise UsageError(f"--devices {devices!r}: no such device: choose cpu, cpu:2, cuda, cuda:1 or 0,1")
+    slots = tuple(_gpu(int(each[1])) for each in found if each)
+    if len(set(slots)) < len(slots):
+        raise UsageError(f"--devices {devices}: names a device twice")
+    return slots
 
 
 def _gpu(ordinal: int) -> Slot:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from objectives.errors import DeviceError
 from search.errors import StorageError, UsageError
 from search.host import devices
 from search.host.owner import Owner, this_process
@@ -16,6 +15,8 @@ from search.host.owner import Owner, this_process
 def _locks_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FRONTRUNNER_RUN_DIR", str(tmp_path))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(devices, "n_cores", lambda: 2)
+    monkeypatch.setattr(devices, "n_cores_of_host", lambda: 4)
 
 
 @pytest.mark.parametrize(
@@ -43,17 +44,33 @@ def test_a_gpu_is_locked_by_the_machines_own_count(monkeypatch: pytest.MonkeyPat
     assert devices.requested("auto").slots[0].device == "cpu"
 
 
-@pytest.mark.parametrize("word", ["teapot", "cpu:0", "cpu:1000", "mps", "0,", "cuda:x", "-1"])
+@pytest.mark.parametrize("word", ["teapot", "", "CPU", "cpu:0", "cpu:x", "mps", "0,", "cuda:x", "-1"])
 def test_what_is_no_device_is_refused(word: str) -> None:
-    with pytest.raises(DeviceError, match="is not supported: choose"):
+    with pytest.raises(UsageError, match="no such device: choose cpu"):
         devices.requested(word)
 
 
-def test_devices_that_make_no_sense_together_are_refused() -> None:
-    with pytest.raises(UsageError, match="names a device twice"):
-        devices.requested("0,cuda:0")
-    with pytest.raises(UsageError, match="raise it"):
-        devices.requested("cpu:2", workers=1)
+@pytest.mark.parametrize(
+    ("word", "workers", "said"),
+    [
+        ("0,cuda:0", None, "names a device twice"),
+        ("cpu:2", 1, "--workers 1 allows fewer: raise it"),
+        ("cpu:3", None, "--devices cpu:3: this process may use 2 cores: at most --devices cpu:2"),
+        ("cpu:65", 65, "this process may use 2 cores"),
+        ("cpu:" + "9" * 5000, None, "--devices cpu:999999...: this process may use 2 cores"),
+        ("cpu", 5, "--workers 5: this machine has 4 cores: at most --workers 4"),
+        ("cpu", 100_000_000, "this machine has 4 cores"),
+        ("0", 65, "--workers 65: a study may have 64 workers: at most --workers 64"),
+    ],
+)
+def test_more_workers_than_there_is_room_for_are_refused(word: str, workers: int | None, said: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        devices.requested(word, workers)
+    assert said in str(refused.value)
+
+
+def test_a_core_of_the_host_that_this_run_may_not_use_is_for_another_run_of_the_study() -> None:
+    assert devices.requested("cpu", workers=4).workers == 4
 
 
 def test_runs_of_one_study_share_a_host_up_to_its_number_of_workers() -> None:
