@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from objectives.data.sources import some
+from objectives.words import some
 
 UNEVEN = 5  # times the images of the smallest class that the largest may have without a word
 

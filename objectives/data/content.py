@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from objectives.data.sources import counted
+from objectives.words import counted
 
 MAX_NAMED = 10_000  # images: of more, a difference is told by numbers alone
 MODULUS = 2**64

@@ -19,9 +19,10 @@ import torch.nn.functional as F
 from objectives.data import cautions, content
 from objectives.data.duplicates import Positions, repetitions
 from objectives.data.folders import read_folder
-from objectives.data.sources import Bytes, Labelled, cifar, counted, digits, expanded, fashion_mnist, printable, some
+from objectives.data.sources import Bytes, Labelled, cifar, digits, fashion_mnist
 from objectives.errors import DataError
 from objectives.task import DataSpec
+from objectives.words import counted, expanded, printable, some
 
 DEFAULT_SIZE = 32  # pixels; side of the images of a folder when the study names none
 RESIZED_AT_ONCE = 256  # images: what lies between the old pixels and the new ones takes memory too

@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from objectives.data.content import digests
-from objectives.data.sources import Labelled, some
+from objectives.data.sources import Labelled
+from objectives.words import some
 
 Positions = npt.NDArray[np.int64]  # into all training images of a data set, ascending
 

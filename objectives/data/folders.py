@@ -15,9 +15,10 @@ from objectives.data.content import digests
 from objectives.data.decoding import NO_IMAGE, Decoded
 from objectives.data.labels import tabled
 from objectives.data.listing import Layout
-from objectives.data.sources import Labelled, counted, printable, some
+from objectives.data.sources import Labelled
 from objectives.data.splits import arranged
 from objectives.errors import DataError
+from objectives.words import counted, printable, some
 
 
 def read_folder(

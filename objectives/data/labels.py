@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from objectives.data.listing import File, Layout, Walk, is_image, stamp
-from objectives.data.sources import counted, printable, some
 from objectives.data.splits import TABLES, role
 from objectives.errors import DataError
+from objectives.words import counted, printable, some
 
 DELIMITERS = ",;\t"  # spreadsheets of half of Europe write ';'
 

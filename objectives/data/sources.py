@@ -14,7 +14,6 @@ import socket
 import sys
 import tarfile
 import tempfile
-import unicodedata
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +27,7 @@ import numpy.typing as npt
 from objectives.data.vision import import_torchvision
 from objectives.durable import sync_all, sync_folder
 from objectives.errors import DataError
+from objectives.words import expanded, printable
 
 DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")  # Debian package dataset-fashion-mnist
 FASHION_CLASSES = (
@@ -71,30 +71,6 @@ def cache_home() -> Path | None:
         if os.path.isabs(base):
             return Path(base) / "frontrunner"
     return None
-
-
-def expanded(path: str) -> str:
-    """`path` with `~` and `~user` as the folders that they mean, unchanged where there is no such user or home."""
-    return os.path.expanduser(path)  # that of pathlib raises RuntimeError
-
-
-def printable(text: str) -> str:
-    """`text` on one line of valid UTF-8: bytes of no known encoding and control characters are written as escapes."""
-    clean = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return "".join(
-        c.encode("unicode_escape").decode() if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in clean
-    )
-
-
-def counted(n: int, thing: str) -> str:
-    """A number of things in words: '1 class', '2 classes'."""
-    return f"{n} {thing}" if n == 1 else f"{n} {thing}{'es' if thing.endswith('s') else 's'}"
-
-
-def some(names: Sequence[str], limit: int = 3) -> str:
-    """The first few names, and how many more there are."""
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
 
 
 def digits() -> Labelled:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from objectives.data.listing import File, Layout, Walk, stamp
-from objectives.data.sources import counted, printable, some
 from objectives.errors import DataError
+from objectives.words import counted, printable, some
 
 TABLES = (".csv", ".tsv")
 # Beside classes, folders of exactly these names are a split that was left over; 'valves' and 'testudo' may be classes.

@@ -6,8 +6,8 @@ import errno
 import sys
 from collections.abc import Callable
 
-from objectives.data.sources import printable
 from objectives.errors import DataError, DeviceError
+from objectives.words import printable
 from search.database import storage
 from search.errors import DeviceFault, StorageError, UsageError
 from search.host.interruptions import INTERRUPTED, ended_in_order

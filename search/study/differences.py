@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from objectives.data import content
-from objectives.data.sources import some
+from objectives.words import some
 from search.study import records
 from spaces.restricted import described
 

@@ -13,9 +13,9 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from objectives.data.sources import expanded, printable
 from objectives.pipeline import NumberFormatName
 from objectives.task import DataSpec, Task
+from objectives.words import expanded, printable
 from search.errors import UsageError
 from search.host.places import STUDIES, study_files
 from search.pareto.stopping import STOPPING

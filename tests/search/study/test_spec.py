@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from objectives.data.sources import printable
+from objectives.words import printable
 from search.errors import UsageError
 from search.study import spec
 from tests.search.conftest import TOML

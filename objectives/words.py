@@ -1,0 +1,31 @@
+"""Words for people: names on one line, numbers of things, the first of many. Standard library only."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections.abc import Sequence
+
+
+def expanded(path: str) -> str:
+    """`path` with `~` and `~user` as the folders that they mean, unchanged where there is no such user or home."""
+    return os.path.expanduser(path)  # that of pathlib raises RuntimeError
+
+
+def printable(text: str) -> str:
+    """`text` on one line of valid UTF-8: bytes of no known encoding and control characters are written as escapes."""
+    clean = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(
+        c.encode("unicode_escape").decode() if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in clean
+    )
+
+
+def counted(n: int, thing: str) -> str:
+    """A number of things in words: '1 class', '2 classes'."""
+    return f"{n} {thing}" if n == 1 else f"{n} {thing}{'es' if thing.endswith('s') else 's'}"
+
+
+def some(names: Sequence[str], limit: int = 3) -> str:
+    """The first few names, and how many more there are."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
