@@ -49,16 +49,18 @@ class Invocation:
         given = {"sampler": self.sampler, "stopping": self.stopping, "timeout": self.timeout}
         changes = {key: value for key, value in given.items() if value is not None}
         spec = spec.model_copy(update={"search": spec.search.model_copy(update=changes)})
-        return check_name(self.as_name or name), spec
+        return check_name(name if self.as_name is None else self.as_name), spec
 
     def total(self, done: int, spec: StudySpec) -> int:
         """The number of trials that a study shall have which has `done`."""
-        return done + self.add if self.add else self.n_trials or spec.search.n_trials
+        if self.add is not None:
+            return done + self.add
+        return spec.search.n_trials if self.n_trials is None else self.n_trials
 
     def again(self, n_trials: int) -> str:
         """The command that goes on: the same one, but `--add` counts from where the study stood before."""
         words = [_without_password(word) for word in self.words]
-        if self.add:
+        if self.add is not None:
             at = next(i for i, word in enumerate(words) if word.startswith("--add"))
             words[at : at + (1 if "=" in words[at] else 2)] = ["--n-trials", str(n_trials)]
         return f"{command('run')} {shlex.join(words)}"

@@ -14,6 +14,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from search.commands.line import MOST_TRIALS, Parser, seconds, whole
 from search.host.called import command
 from search.host.streams import guarded
 
@@ -25,7 +26,7 @@ OK = 0
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    p = argparse.ArgumentParser(prog=command("run"), description=__doc__.split("\n\n")[0], allow_abbrev=False)
+    p = Parser(prog=command("run"), description=__doc__.split("\n\n")[0])
     p.add_argument(
         "--study", "--study-name", required=True, metavar="STUDY", help="studies/STUDY.toml, a built-in one, or a file"
     )
@@ -35,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
         "--labels", metavar="FILE.csv", help="names the classes of a folder: columns file, label, perhaps split"
     )
     p.add_argument("--data-root", metavar="DIR", help="where to look for data sets first")
-    p.add_argument("--n-train", type=_count, metavar="N", help="training images to use")
+    p.add_argument("--n-train", type=whole(10**9), metavar="N", help="training images to use")
     p.add_argument(
         "--device",
         "--devices",
@@ -45,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument(
         "--workers",
-        type=_count,
+        type=whole(10**6),
         metavar="N",
         help="workers of the study on this host, in all its runs (default: of this run); on a cluster: of this run",
     )
@@ -56,13 +57,13 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--mixed-devices", action="store_true", help="mix the seconds of different device models")
     total = p.add_mutually_exclusive_group()
-    total.add_argument("--n-trials", type=_count, metavar="N", help="the study's total, anchors included")
-    total.add_argument("--add", type=_count, metavar="N", help="N trials more than the study has")
-    p.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="end this invocation after so long")
+    total.add_argument("--n-trials", type=whole(MOST_TRIALS), metavar="N", help="the study's total, anchors included")
+    total.add_argument("--add", type=whole(MOST_TRIALS), metavar="N", help="N trials more than the study has")
+    p.add_argument("--timeout", type=seconds, metavar="SECONDS", help="end this invocation after so long")
     p.add_argument("--storage", metavar="URL", help="default: OPTUNA_STORAGE, then sqlite:///studies/optuna.db")
     p.add_argument("--sampler", choices=("tpe", "nsga2", "random"), help="how pipelines are proposed (default: tpe)")
     p.add_argument("--stopping", choices=("front", "none"), help="how hopeless trials are stopped (default: front)")
-    p.add_argument("--seed", type=int, metavar="N", help="of split, weights, order, sampler")
+    p.add_argument("--seed", type=whole(2**32 - 1, least=0), metavar="N", help="of split, weights, order, sampler")
     p.add_argument("--in-process", action="store_true", help="train in this process, for debugging")
     p.add_argument("--json", action="store_true", help="print the result as one JSON object")
     loudness = p.add_mutually_exclusive_group()
@@ -97,22 +98,6 @@ def perform(options: argparse.Namespace, training: Training | None = None) -> in
         return OK
 
     return exit_code(run, storage.url(options.storage, None))
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
-    return int(text)
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number of seconds")
-    return seconds
 
 
 if __name__ == "__main__":

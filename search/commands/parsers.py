@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from search import run
+from search.commands.line import Parser, whole
 from search.host.called import command
 
 
@@ -39,6 +40,8 @@ def _studies() -> argparse.ArgumentParser:
     commands.add_parser("disk", help="what takes how much space")
     clean = commands.add_parser("clean", help="remove files that nothing names any more")
     clean.add_argument("--cache", action="store_true", help="decoded images, too: they are decoded anew when needed")
+    for each in commands.choices.values():
+        _storage(each, default=argparse.SUPPRESS)  # there as well; what stands before it counts where this is not given
     return p
 
 
@@ -54,7 +57,9 @@ def _dashboard() -> argparse.ArgumentParser:
     p = _of("dashboard")
     p.add_argument("--study", required=True, metavar="NAME", help="the study to open")
     _storage(p)
-    p.add_argument("--port", type=int, default=8080, metavar="N", help="0: any free one (default: 8080)")
+    p.add_argument(
+        "--port", type=whole(65535, least=0), default=8080, metavar="N", help="0: any free one (default: 8080)"
+    )
     return p
 
 
@@ -65,11 +70,12 @@ def _completion() -> argparse.ArgumentParser:
 
 
 def _of(name: str) -> argparse.ArgumentParser:
-    return argparse.ArgumentParser(prog=command(name), description=COMMANDS[name].what, allow_abbrev=False)
+    return Parser(prog=command(name), description=COMMANDS[name].what)
 
 
-def _storage(p: argparse.ArgumentParser) -> None:
-    p.add_argument("--storage", metavar="URL", help="default: OPTUNA_STORAGE, then sqlite:///studies/optuna.db")
+def _storage(p: argparse.ArgumentParser, default: str | None = None) -> None:
+    words = "default: OPTUNA_STORAGE, then sqlite:///studies/optuna.db"
+    p.add_argument("--storage", metavar="URL", default=default, help=words)
 
 
 COMMANDS = {

@@ -203,6 +203,10 @@ def open_storage(storage_url: str, *, create: bool = True, any_version: bool = F
 
 
 def _in_file(storage_url: str, path: Path, create: bool) -> Database:
+    if path.is_dir():
+        raise StorageError(f"{path} is a folder: name a database in it: --storage sqlite:///{path / 'optuna.db'}")
+    if (above := next(each for each in path.absolute().parents if each.exists())) and not above.is_dir():
+        raise StorageError(f"{above} is no folder, but a file: name another database with --storage")
     if not create and not path.exists():
         raise StorageError(f"there is no database {path}: name another with --storage")
     if not path.parent.exists() and storage_url != DEFAULT_URL:  # a slip of the pen is not trained into

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +21,7 @@ WRONG = {  # a pydantic error -> what the value must be instead; what is in brac
     "model_type": "it must be a section, with its keys in lines below [{where}]",
     "tuple_type": "it must be a list in brackets",
     "too_short": "there must be at least {min_length}",
+    "string_too_short": "it must not be empty",
     "string_too_long": "it must have at most {max_length} characters",
     "literal_error": "it must be {expected}",
     "greater_than": "it must be more than {gt}",
@@ -43,6 +45,11 @@ def of_toml(error: Exception) -> str:
     said = str(error)
     if said.startswith("Invalid value"):
         return f"{said}: text stands in quotes, true and false are written small"
+    if said.startswith("Exceeds the limit"):  # Python's, for the digits of an integer
+        return "a number of thousands of digits: no number of a study is that large"
+    if found := re.match(r"Cannot declare \((.*?),?\) twice(.*)", said):
+        section = ".".join(part.strip(" '") for part in found[1].split(","))
+        return f"the section [{section}] stands there twice{found[2]}: each stands there once"
     if said.startswith(("Cannot overwrite", "Cannot mutate")):
         return f"{said}: each key stands there once; {QUOTES}"
     return said

@@ -30,6 +30,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 Executor = Literal["auto", "eager", "cuda_graph", "compile"]
 Seconds = Annotated[float, Field(gt=0, le=3e7)]
+Text = Annotated[str, Field(min_length=1)]
 
 
 class _Section(BaseModel):
@@ -40,20 +41,22 @@ class DataSection(_Section):
     """`[data]`: which images are learned; the fields of `DataSpec` but the seed, which is the study's."""
 
     name: str
-    root: str | None = None
+    root: Text | None = None
     n_train: int | None = None
     size: int | None = None
     channels: int | None = None
     flip: bool | None = None
     drop_small_classes: bool = False
-    labels: str | None = None
+    labels: Text | None = None
     follow_links: bool = False
 
     @field_validator("name")
     @classmethod
     def _known(cls, name: str) -> str:
+        if name == "folder:":
+            raise ValueError("'folder:' names no folder: say folder:PATH")
         kinds = ("digits", "fashion_mnist", "cifar10", "cifar100")
-        if name not in kinds and not (name.startswith("folder:") and len(name) > len("folder:")):
+        if name not in kinds and not name.startswith("folder:"):
             path = expanded(name)
             if os.sep in name or path in (".", "..") or os.path.isdir(path):
                 raise ValueError(f"unknown data set {name!r}: did you mean 'folder:{printable(name)}'?")
@@ -138,7 +141,7 @@ class StudySpec(_Section):
     description: Annotated[str, Field(max_length=500)] = ""
     metric: Literal["plain", "balanced"] = "plain"  # which accuracy is maximised; the other one is recorded beside it
     test_time_flip: bool = False  # accuracies are those of an image and its mirror image taken together
-    storage: str | None = None  # SQLAlchemy URL; absent: the command line, OPTUNA_STORAGE, sqlite:///studies/optuna.db
+    storage: Text | None = None  # SQLAlchemy URL; absent: the command line, OPTUNA_STORAGE, sqlite:///studies/optuna.db
     data: DataSection
     network: NetworkSection
     space: SpaceSection
@@ -250,7 +253,7 @@ def override(
     try:
         plain = spec.model_dump()
         merged = plain | {section: plain[section] | values for section, values in changes.items()}
-        if data is not None and data.startswith("folder:"):
+        if data is not None and data.startswith("folder:") and data != "folder:":
             merged["data"]["name"] = f"folder:{_folder(data.removeprefix('folder:'), merged['data']['root'])}"
         changed = StudySpec.model_validate(merged)
     except ValidationError as error:
@@ -295,12 +298,12 @@ def _without_places(data: DataSection) -> dict[str, object]:
 
 
 def _find(name_or_file: str) -> Path:
-    as_path = Path(name_or_file)
-    if as_path.suffix == ".toml" or len(as_path.parts) > 1:
-        if not as_path.is_file():
-            raise UsageError(f"no study file {name_or_file!r}")
-        return as_path
-    known = study_files()
+    as_path, known = Path(name_or_file), study_files()
+    if as_path.suffix == ".toml" or len(as_path.parts) != 1 or name_or_file.endswith(os.sep):
+        if as_path.is_file():
+            return as_path
+        what = f"{name_or_file!r} is a folder" if as_path.is_dir() else f"there is no study file {name_or_file!r}"
+        raise UsageError(f"{what}: name a file that is there, or a study{suggestion(as_path.stem, known)}")
     if check_name(name_or_file) not in known:
         path = STUDIES / f"{name_or_file}.toml"
         raise UsageError(f"no study {name_or_file!r}: {path} does not exist{suggestion(name_or_file, known)}")

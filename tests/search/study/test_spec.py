@@ -41,7 +41,13 @@ def test_every_study_that_is_shipped_is_valid(path: Path) -> None:
         ("n_trials = 7", "n_trials = 7\ntimeout = inf", "search.timeout"),
         ("n_trials = 7", "n_trials = 7\nfloor = nan", "search.floor"),
         ("name = 'digits'", "name = 'digit'", "unknown data set 'digit'; did you mean 'digits'?"),
-        ("name = 'digits'", "name = 'folder:'", "unknown data set 'folder:'"),
+        ("name = 'digits'", "name = 'folder:'", "'folder:' names no folder: say folder:PATH"),
+        ("name = 'digits'", "name = 'folder:x'\nlabels = ''", 'data.labels = "": it must not be empty'),
+        ("name = 'digits'", "name = 'digits'\nroot = ''", 'data.root = "": it must not be empty'),
+        ("[data]", "storage = ''\n[data]", 'storage = "": it must not be empty'),
+        ("n_trials = 7", "n_trials = " + "7" * 5000, "a number of thousands of digits: no number of a study"),
+        ("[search]", "[space]\n[search]", "section [space] stands there twice (at line"),
+        ("[search]", "[space.fix]\n[space.fix]\n[search]", "section [space.fix] stands there twice (at line"),
         ("family = 'small'", "family = 'tiny'", "= \"tiny\": it must be 'small', 'thin', 'wide' or 'fast'"),
         ("n_train = 200", "n_train = 1", "n_train is 1"),
         ("n_train = 200", "n_train = 200\nsize = 3000", "size is 3000"),
@@ -203,6 +209,28 @@ def test_an_unknown_study_is_refused_with_the_closest_name(monkeypatch: pytest.M
         spec.read("cifar_parteo")
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("/tmp", "'/tmp' is a folder: name a file that is there, or a study; known are cifar_pareto"),
+        (".", "'.' is a folder"),
+        ("studies/", "'studies/' is a folder"),
+        (
+            "digits_parteo.toml",
+            "name a file that is there, or a study; did you mean 'digits_pareto'?",
+        ),
+        ("nowhere/x.toml", "there is no study file 'nowhere/x.toml'"),
+    ],
+)
+def test_a_path_that_is_no_study_file_is_refused_with_the_way_out(
+    given: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    with pytest.raises(UsageError) as refused:
+        spec.read(given)
+    assert said in str(refused.value)
+
+
 def test_the_studies_that_come_with_the_program_are_found_everywhere_and_a_file_here_goes_first(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -316,3 +344,5 @@ def test_an_override_that_no_study_file_could_have_is_refused(study_file: Path) 
     name, plain = spec.read(str(study_file))
     with pytest.raises(UsageError, match=r"command line: .*did you mean 'cifar10'"):
         spec.override(name, plain, "cifar01", None, None, None)
+    with pytest.raises(UsageError, match="'folder:' names no folder"):  # it was the working directory
+        spec.override(name, plain, "folder:", None, None, None)

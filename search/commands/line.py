@@ -1,0 +1,65 @@
+"""What the command lines of all commands share: a mistake is one line, no word is empty, numbers have bounds."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+USAGE = 2  # exit code
+MOST_TRIALS, MOST_SECONDS = 10**6, 3e7  # as in study files
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that says what is wrong in one line, and where the rule stands."""
+
+    def __init__(self, *words: object, **named: object) -> None:
+        super().__init__(*words, **{"allow_abbrev": False} | named)  # type: ignore[arg-type]
+        self.register("type", None, _given)
+
+    def error(self, message: str) -> NoReturn:
+        from objectives.words import printable
+
+        print(printable(f"error: {message} (see {self.prog} --help)"), file=sys.stderr)
+        sys.exit(USAGE)
+
+
+def whole(most: int, least: int = 1) -> Callable[[str], int]:
+    """What reads a whole number from `least` to `most`."""
+
+    def read(text: str) -> int:
+        digits = text.lstrip("0") or text[-1:]
+        if not text.isdecimal() or len(digits) > len(str(most)) or not least <= int(digits) <= most:
+            raise argparse.ArgumentTypeError(f"{_short(text)} is not a whole number from {least} to {most}")
+        return int(digits)
+
+    return read
+
+
+def seconds(text: str) -> float:
+    """A number of seconds above 0.
+
+    Raises:
+        ArgumentTypeError: it is none.
+    """
+    try:
+        found = float(text)
+    except ValueError:
+        found = 0.0
+    if not 0 < found <= MOST_SECONDS:
+        raise argparse.ArgumentTypeError(
+            f"{_short(text)} is not a number of seconds, above 0 and up to {MOST_SECONDS:g}"
+        )
+    return found
+
+
+def _given(text: str) -> str:
+    """A word that says something: an empty one is a variable of the shell that was not set."""
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty: give it a value, or leave it out")
+    return text
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 40 else f"{text[:37]}...")

@@ -1,0 +1,89 @@
+"""A command line that cannot be meant is refused in one line, before anything is loaded or made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from search.study import spec
+from tests.search.place import Done
+
+Command = Callable[[str], Done]
+TEXTS = ("--as", "--data", "--data-root", "--labels", "--storage", "--cluster")
+EMPTY = "it is empty: give it a value, or leave it out"
+RUN = "run --study tiny.toml --device cpu"
+LONG = "9" * 5000
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("run", "the following arguments are required: --study"),
+        ("studies", "the following arguments are required: command"),
+        ("studies lst", "argument command: invalid choice: 'lst'"),
+        ("doctor --study x --fxi", "unrecognized arguments: --fxi"),
+        ("completion fish", "invalid choice: 'fish'"),
+        ("dashboard --study x --port 65536", "argument --port: '65536' is not a whole number from 0 to 65535"),
+        ("run --study ''", f"argument --study/--study-name: {EMPTY}"),
+        ("studies show ''", EMPTY),
+        *(
+            (f"{RUN} {flag}=", EMPTY)
+            for flag in ("--as", "--data", "--data-root", "--labels", "--storage", "--cluster")
+        ),
+        ("run --study tiny.toml --device ''", f"argument --device/--devices: {EMPTY}"),
+        (f"{RUN} --n-trials 1000001", "argument --n-trials: '1000001' is not a whole number from 1 to 1000000"),
+        (f"{RUN} --add {LONG}", "...' is not a whole number from 1 to 1000000"),
+        (f"{RUN} --add 0", "is not a whole number from 1"),
+        (f"{RUN} --workers 100000000", "argument --workers: '100000000' is not a whole number"),
+        (f"{RUN} --seed -1", "argument --seed: '-1' is not a whole number from 0"),
+        (f"{RUN} --timeout inf", "is not a number of seconds"),
+        (f"{RUN} --timeout 0", "is not a number of seconds"),
+    ],
+)
+def test_a_mistake_in_the_words_is_one_line(
+    line: str, said: str, command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as refused:
+        command(line)
+    out, err = capsys.readouterr()
+    assert (refused.value.code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("error: ")
+    assert said in err
+    assert err.endswith(f" {line.split()[0]} --help)\n")
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "said"),
+    [
+        (f"{RUN} --data folder:", 2, "'folder:' names no folder"),
+        (f"{RUN} --as -x", 2, "expected one argument"),
+        ("run --study tiny.toml --device cpu:999999", 2, "at most --devices cpu:"),
+        ("run --study tiny.toml --device cpu --workers 999999", 2, "at most --workers "),
+        (f"{RUN} --storage sqlite:///tiny.toml/x/y.db", 4, "tiny.toml is no folder, but a file"),
+        (f"{RUN} --storage sqlite:////proc", 4, "/proc is a folder: name a database in it"),
+        ("studies list --storage sqlite:///tiny.toml/x.db", 4, "tiny.toml is no folder, but a file"),
+        ("studies --storage sqlite:///x.db list --storage sqlite:///y.db", 4, "there is no database y.db"),
+        ("studies --storage sqlite:///x.db list", 4, "there is no database x.db"),
+    ],
+)
+def test_what_the_words_ask_for_and_cannot_be_is_one_line_and_leaves_nothing(
+    line: str, code: int, said: str, command: Command, study_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        done = command(line)
+    except SystemExit as left:
+        done = Done(int(left.code or 0), *capsys.readouterr())
+    assert (done.code, done.out, done.err.count("\n")) == (code, "", 1), done.err
+    assert said in done.err
+    assert [path.name for path in study_file.parent.iterdir() if path.name != "run"] == [study_file.name]
+
+
+def test_the_bounds_of_the_command_line_are_those_of_study_files(study_file: Path) -> None:
+    from search.commands.line import MOST_SECONDS, MOST_TRIALS
+
+    for key, most in (("n_trials", MOST_TRIALS), ("timeout", MOST_SECONDS)):
+        spec.SearchSection.model_validate({"n_trials": 1} | {key: most})
+        with pytest.raises(ValueError, match=key):
+            spec.SearchSection.model_validate({"n_trials": 1} | {key: 2 * most})
