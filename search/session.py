@@ -15,6 +15,7 @@ from typing import Any, cast
 import optuna
 from rich.console import Console
 
+from objectives.words import counted
 from search.crew import Crew
 from search.database import storage
 from search.database.storage import Database
@@ -55,7 +56,9 @@ def run(asked: Invocation, training: Training) -> None:
     now = study.snapshot() if study is not None else None
     n_trials = asked.total(now.n_counted if now is not None else 0, spec)
     if now is not None and now.is_complete(n_trials):
-        display.say(f"study {name!r} is complete with {now.n_counted} trials: nothing to train; for more add --add N")
+        display.say(
+            f"study {name!r} is complete with {counted(now.n_counted, 'trial')}: nothing to train; for more add --add N"
+        )
     else:
         deadline = began + spec.search.timeout if spec.search.timeout else inf
         try:
@@ -170,7 +173,7 @@ class _Session:
 
 def _say_skipped(skipped: list[str], display: Display) -> None:
     if skipped:
-        display.say(f"{len(skipped)} images cannot be used and are left out:")
+        display.say(f"{counted(len(skipped), 'image')} cannot be used, left out:")
     for image in skipped[:MAX_LISTED]:
         display.say(f"  {image}")
     if len(skipped) > MAX_LISTED:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from objectives.words import some
+from objectives.words import counted, some
 
 UNEVEN = 5  # times the images of the smallest class that the largest may have without a word
 
@@ -23,7 +23,7 @@ def of_classes(classes: Sequence[str], labels: npt.NDArray[np.int64], val: npt.N
     counts = np.bincount(labels, minlength=len(classes))
     small, large = int(counts.argmin()), int(counts.argmax())
     if counts[large] >= UNEVEN * counts[small]:
-        sizes = f"{classes[small]} has {counts[small]} images, {classes[large]} {counts[large]}"
+        sizes = f"{classes[small]} has {counted(counts[small], 'image')}, {classes[large]} {counts[large]}"
         way_out = 'metric = "balanced" in the study file counts every class alike'
         lines.append(f"classes are uneven: {sizes}: plain accuracy favours large classes, {way_out}")
     validated = np.bincount(labels[val], minlength=len(classes))

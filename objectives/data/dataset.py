@@ -86,7 +86,7 @@ def load(spec: DataSpec, device: torch.device) -> Dataset:
     Raises:
         DataError: the data set is unknown, not to be found, or not usable as it is.
     """
-    found = _without_small_classes(_read(spec), spec.drop_small_classes)
+    found = _without_small_classes(_read(spec), spec)
     pixels = _resized(_with_channels(found.pixels, spec.channels or found.pixels.shape[-1]), spec.size)
     found = replace(found, pixels=pixels)
     train, val = _split(found, spec)
@@ -126,12 +126,12 @@ def _about(found: Labelled, n_train: int, n_val: int) -> str:
 
 def _read(spec: DataSpec) -> Labelled:
     kind, _, path = spec.name.partition(":")
-    root = Path(expanded(spec.root)) if spec.root else None
+    root = Path(expanded(spec.root)) if spec.root is not None else None
     try:
         if kind == "folder" and path:
             folder = _find_folder(path, root)
-            table = _find_table(spec.labels, [folder, *([root] if root else [])]) if spec.labels else None
-            size = spec.size or DEFAULT_SIZE
+            table = _find_table(spec.labels, [folder, *([root] if root else [])]) if spec.labels is not None else None
+            size = DEFAULT_SIZE if spec.size is None else spec.size
             return read_folder(folder, size, table, spec.follow_links, spec.drop_small_classes)
         if spec.name == "digits":
             return digits()
@@ -169,7 +169,7 @@ def _find_table(table: str, places: Sequence[Path]) -> Path:
     raise DataError(printable(f"there is no table of labels {table} ({looked}): check the path after --labels"))
 
 
-def _without_small_classes(found: Labelled, drop: bool) -> Labelled:
+def _without_small_classes(found: Labelled, spec: DataSpec) -> Labelled:
     """`found` with an image to train on in every class, and one to spare where validation is not given."""
     least = 2 if found.validates is None else 1
     may_train = found.labels if found.validates is None else found.labels[~found.validates]
@@ -178,15 +178,17 @@ def _without_small_classes(found: Labelled, drop: bool) -> Labelled:
     if len(large) == len(found.classes) >= 2:
         return found
     small = [name for name, count in zip(found.classes, counts, strict=True) if count < least]
-    if small and not drop:
+    where = printable(spec.labels or spec.name.removeprefix("folder:"))
+    if small and not spec.drop_small_classes:
         alike = cautions.look_alikes(found.classes)
         hint = f"; some look alike: {some(alike)}" if alike else ""
         needed = "fewer than two images" if least == 2 else "no image to train on"
-        way_out = f"add images or set drop_small_classes = true{hint}"
-        raise DataError(f"{counted(len(small), 'class')} with {needed} ({some(small)}): {way_out}")
+        way_out = "add images" + (" or set drop_small_classes = true" if len(large) >= 2 else "")
+        raise DataError(f"{counted(len(small), 'class')} with {needed} in {where} ({some(small)}): {way_out}{hint}")
     if len(large) < 2:
         dropped = f" once {some(small)} are dropped" if small else ""
-        raise DataError(f"only {counted(len(large), 'class')}{dropped}: a classifier needs at least two, add images")
+        what = f"only {counted(len(large), 'class')} in {where}{dropped}"
+        raise DataError(f"{what}: a classifier needs at least two, add images")
     position = np.full(len(found.classes), -1)
     position[large] = np.arange(len(large))
     kept = position[found.labels] >= 0

@@ -85,7 +85,7 @@ def decode(path: str, size: int) -> tuple[Bytes, bool]:
     """
     with open(path, "rb") as stream:
         head = stream.read(HEAD)
-        found = kind(head)
+        found = kind(head) or ("SVG" if path.lower().endswith(".svg") else None)
         if found is None and not named_as_image(path):
             raise _NoImage
         if not head:
@@ -103,9 +103,7 @@ def _decode(stream: BinaryIO, found: str | None, size: int) -> tuple[Bytes, bool
     except Image.DecompressionBombError as error:
         raise ValueError(oversized) from error
     except UnidentifiedImageError as error:
-        raise ValueError(
-            f"{found}: convert it to PNG or JPEG" if found else "not an image of a known format"
-        ) from error
+        raise ValueError(_unidentified(found)) from error
     with opened as image:
         if image.width * image.height > MAX_PIXELS:
             raise ValueError(oversized)
@@ -119,6 +117,17 @@ def _decode(stream: BinaryIO, found: str | None, size: int) -> tuple[Bytes, bool
     left, top = (whole.width - side) / 2, (whole.height - side) / 2
     box = (left, top, left + side, top + side)
     return np.asarray(whole.resize((size, size), Image.Resampling.BILINEAR, box=box, reducing_gap=3.0)), grey
+
+
+def _unidentified(found: str | None) -> str:
+    """Why Pillow does not open what begins as an image."""
+    if found is None:
+        return "not an image of a known format"
+    if found.upper().replace(" ", "") not in _formats():
+        return f"{found}: convert it to PNG or JPEG"
+    if found in ("PNG", "JPEG", "GIF"):
+        return f"a damaged {found}"
+    return f"a damaged or unusual {found}: convert it to PNG or JPEG"
 
 
 @cache

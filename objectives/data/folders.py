@@ -34,6 +34,8 @@ def read_folder(
         DataError: no classes, an empty class, or too much that cannot be decoded.
     """
     layout = arranged(path, follow_links) if labels is None else tabled(path, labels, follow_links)
+    if len(layout.classes) == 1:
+        raise DataError(printable(_one_class(layout, labels)))
     decoded, warnings = kept.decoded(layout.top, layout.files, size)
     faults = {position: fault for position, fault in decoded.faults.items() if fault != NO_IMAGE}
     _check_losses(layout, decoded, faults, drop_empty)
@@ -57,6 +59,13 @@ def read_folder(
     )
 
 
+def _one_class(layout: Layout, labels: Path | None) -> str:
+    what = f"only 1 class, {layout.classes[0]}, in {labels or layout.top}: a classifier needs at least two"
+    return f"{what}: " + (
+        "write a second one into its column label" if labels else f"put the images of class X into {layout.top / 'X'}"
+    )
+
+
 def _check_losses(layout: Layout, decoded: Decoded, faults: dict[int, str], drop_empty: bool) -> None:
     """Raises DataError if a whole class is lost, or more than 1 % of all images and more than three."""
     present = Counter(layout.files[position].label for position in decoded.kept)
@@ -77,7 +86,7 @@ def _check_losses(layout: Layout, decoded: Decoded, faults: dict[int, str], drop
     total = len(decoded.kept) + skipped
     if skipped > max(3, total // 100):
         classes = f" ({_by_class(layout, faults)})" if faults else ""
-        what = f"{skipped} of {total} images in {layout.top} cannot be used{classes}, and the limit is 1 %"
+        what = f"{skipped} of {counted(total, 'image')} in {layout.top} cannot be used{classes}, and the limit is 1 %"
         raise DataError(printable(f"{what}: repair or remove: {some([*layout.skipped, *_faults(layout, faults)])}"))
 
 

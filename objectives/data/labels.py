@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from objectives.data import tables
 from objectives.data.listing import File, Layout, Walk, is_image, stamp
-from objectives.data.splits import TABLES, role
+from objectives.data.splits import role
+from objectives.data.tables import KNOWN, NEEDED, TABLES
 from objectives.errors import DataError
 from objectives.words import counted, printable, some
 
-DELIMITERS = ",;\t"  # spreadsheets of half of Europe write ';'
+SPLITS = ("train", "val", "test")  # words of the column `split`
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,9 @@ def tabled(path: Path, table: Path, follow_links: bool) -> Layout:
     base = _base(path, table, rows)
     walk = Walk(str(path), follow_links)
     used = [row for row in rows if row.split != "test"]
+    if not any(row.split in (None, "train") for row in used):
+        found = " and ".join(sorted({str(row.split) for row in rows}))
+        raise DataError(printable(f"{table} names no image to train on: split is {found} in every line: write train"))
     classes = sorted({row.label for row in used})
     position = {name: number for number, name in enumerate(classes)}
     files, skipped, missing = [], [], []
@@ -96,26 +100,21 @@ def _base(path: Path, table: Path, rows: Sequence[_Row]) -> Path:
 
 
 def _rows(table: Path) -> list[_Row]:
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as stream:
-            head = stream.readline()
-            delimiter = max(DELIMITERS, key=head.count)
-            columns = [cell.strip().casefold() for cell in next(csv.reader([head], delimiter=delimiter), [])]
-            reader = csv.reader(stream, delimiter=delimiter)
-            lines = [(1 + reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise DataError(printable(f"{table} is no table in UTF-8: {error}")) from error
-    if not {"file", "label"} <= set(columns):
+    columns, lines = tables.read(table)
+    if not set(NEEDED) <= set(columns):
         found = ", ".join(filter(None, columns)) or "none"
         raise DataError(printable(f"{table} has columns {found}: it needs file and label, and may have split"))
-    at = {name: columns.index(name) for name in ("file", "label", "split") if name in columns}
+    if twice := [name for name in KNOWN if columns.count(name) > 1]:
+        raise DataError(printable(f"{table}: column {twice[0]} comes twice in the first line: rename one of them"))
+    at = {name: columns.index(name) for name in KNOWN if name in columns}
     rows: list[_Row] = []
     seen: dict[str, int] = {}
     for line, cells in lines:
         if not any(cells):
             continue
         if len(cells) <= max(at.values()):
-            raise DataError(printable(f"{table}, line {line}: {len(cells)} columns, the first line has {len(columns)}"))
+            found = counted(len(cells), "column")
+            raise DataError(printable(f"{table}, line {line}: {found}, the first line has {len(columns)}"))
         row = _row(table, line, {name: cells[place] for name, place in at.items()})
         if (before := seen.setdefault(os.path.normpath(row.file), line)) != line:
             raise DataError(printable(f"{table}, line {line}: {row.file} is named in line {before} already"))
@@ -131,10 +130,10 @@ def _row(table: Path, line: int, cells: dict[str, str]) -> _Row:
     Raises:
         DataError: a cell is empty, or its split is none.
     """
-    for name in ("file", "label"):
+    for name in NEEDED:
         if not cells[name]:
             raise DataError(printable(f"{table}, line {line}: the {name} is empty"))
-    split = None
-    if "split" in cells and (split := role(cells["split"])) is None:
-        raise DataError(printable(f"{table}, line {line}: split is {cells['split']!r}: write train, val or test"))
-    return _Row(line, cells["file"], cells["label"], split)
+    split = cells.get("split")
+    if split is not None and split.casefold() not in SPLITS:  # 'valve' is no validation, whatever folders are called
+        raise DataError(printable(f"{table}, line {line}: split is {split!r}: write train, val or test"))
+    return _Row(line, cells["file"], cells["label"], split and split.casefold())

@@ -129,6 +129,8 @@ def kind(head: bytes) -> str | None:
     for start, name in _STARTS:
         if head.startswith(start):
             return name
+    if head.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"<?xml") and b"<svg" in head:
+        return "SVG"
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "WebP"
     if head[:2] == b"BM" and head[6:10] == bytes(4):  # two reserved fields: a text may begin with BM

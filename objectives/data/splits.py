@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from objectives.data.listing import File, Layout, Walk, stamp
+from objectives.data.tables import TABLES, named
 from objectives.errors import DataError
 from objectives.words import counted, printable, some
 
-TABLES = (".csv", ".tsv")
-# Beside classes, folders of exactly these names are a split that was left over; 'valves' and 'testudo' may be classes.
+# Beside or within classes, folders of exactly these names are a split; 'valves' and 'testudo' may be classes there.
 _PLAIN = re.compile(r"(val|valid|validation|dev|test|testing|eval|evaluation)([-_ ]?(set|data|images))?", re.IGNORECASE)
 
 
 def role(name: str) -> str | None:
-    """'train', 'val' or 'test' where the name of a folder, or a word in a table, is one of a split."""
+    """'train', 'val' or 'test' where the name of a folder is one of a split."""
     word = name.strip().casefold()
     if word.startswith("train"):
         return "train"
@@ -57,6 +57,8 @@ def arranged(path: Path, follow_links: bool) -> Layout:
         gathered.warn_of_loose(path, "split folders")
     for place, validates in places.items():
         gathered.add(place, validates)
+    if gathered.inner:
+        raise DataError(_within(path, gathered.inner))
     remarks = [f"{split.test}/ left unopened"] if split and split.test else []
     if walk.followed:
         remarks.append(f"{counted(len(walk.followed), 'link')} out of the folder followed")
@@ -89,6 +91,7 @@ class _Gathered:
         self.files: list[File] = []
         self.skipped: list[str] = []
         self.warnings: list[str] = []
+        self.inner: dict[str, Path] = {}  # folders within a class that are splits by their names, with what they hold
 
     def add(self, split: str, validates: bool) -> None:
         """Adds what lies in the class folders of a split; '.' is the folder itself."""
@@ -114,7 +117,15 @@ class _Gathered:
                 self._skip(entry.path, fault)
             else:
                 relative = os.path.relpath(entry.path, self._top)
+                if (inner := os.path.dirname(entry.path)) != place:
+                    self._note_split(Path(place), Path(inner))
                 self.files.append(File(entry.path, relative, label, validates, stamp(entry.path)))
+
+    def _note_split(self, place: Path, folder: Path) -> None:
+        while folder != place:
+            if _PLAIN.fullmatch(folder.name):
+                self.inner.setdefault(folder.name, folder)
+            folder = folder.parent
 
     def _skip(self, path: str, fault: str) -> None:
         self.skipped.append(printable(f"{os.path.relpath(path, self._top)}: {fault}"))
@@ -159,7 +170,17 @@ def _no_training(path: Path, folders: Sequence[str], trains: Sequence[str]) -> s
         what = f"{some(folders)} in {path} are splits by their names, but {trains[0]} holds no class folders"
         ways = f"put the images of class X into {path / trains[0] / 'X'}, or name them in a table"
         return printable(f"{what}: {ways}: --labels FILE.csv (columns file, label, split)")
-    return printable(f"{some(folders)} in {path} are splits by their names, and none is for training: call it 'train'")
+    return printable(
+        f"{some(folders)} in {path} are splits by their names, and none is for training: "
+        "call the one that is 'train', or rename what is no split, say to class_NAME"
+    )
+
+
+def _within(path: Path, inner: Mapping[str, Path]) -> str:
+    name, place = next(iter(inner.items()))
+    what = f"{place} is a split within a class by its name, so that its images would be trained on"
+    ways = f"put the splits above the classes ({path / name / 'CLASS'}, {path / 'train' / 'CLASS'})"
+    return printable(f"{what}: {ways}, or rename what is no split")
 
 
 def _mixed(path: Path, splits: Sequence[str], classes: Sequence[str]) -> str:
@@ -169,11 +190,11 @@ def _mixed(path: Path, splits: Sequence[str], classes: Sequence[str]) -> str:
 
 def _check_classes(path: Path, folders: Sequence[str], skipped: Sequence[str], walk: Walk) -> None:
     """Raises DataError where the folders of a folder without splits cannot be its classes."""
-    tables = [entry.name for entry, _ in walk.entries(str(path)) if entry.name.lower().endswith(TABLES)]
-    found = f"{path / tables[0]}" if tables else "FILE.csv"
-    table = f"name them in a table with columns file, label: --labels {found}"
+    tables = [Path(entry.path) for entry, _ in walk.entries(str(path)) if entry.name.lower().endswith(TABLES)]
+    table = f"name them in a table with columns file, label: --labels {named(tables) or 'FILE.csv'}"
     if not folders:
-        hint = f" ({some(skipped)})" if skipped else ""
+        hidden = sorted(entry.name for entry in os.scandir(path) if entry.name.startswith(".") and entry.is_dir())
+        hint = f" ({some(skipped)})" if skipped else f", hidden ones apart ({some(hidden)})" if hidden else ""
         way_out = f"put the images of class X into {path / 'X'}, or {table}"
         raise DataError(printable(f"{path} has no class folders{hint}: {way_out}"))
     if len(folders) > 1:

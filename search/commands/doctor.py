@@ -19,6 +19,7 @@ import sqlalchemy
 from optuna.trial import TrialState
 
 from objectives import durable
+from objectives.words import counted
 from search.commands.exits import exit_code
 from search.database import disk, file, server, storage
 from search.database.storage import Database
@@ -132,7 +133,9 @@ def _server(study: Study) -> Iterator[Finding]:
             checksums = connection.execute(sqlalchemy.text("SHOW data_checksums")).scalar()
             n_bytes = connection.execute(sqlalchemy.text("SELECT pg_database_size(current_database())")).scalar()
         checked = f"page checksums {checksums}, {disk.words(n_bytes)}"
-    yield Finding("database", f"{where}: answers, {len(numbers)} trials read and numbered without a gap; {checked}")
+    yield Finding(
+        "database", f"{where}: answers, {counted(len(numbers), 'trial')} read and numbered without a gap; {checked}"
+    )
 
 
 def _leases(study: Study) -> Iterator[Finding]:
@@ -155,7 +158,7 @@ def _leases(study: Study) -> Iterator[Finding]:
 def _files(study: Study) -> Iterator[Finding]:
     now, networks = study.snapshot(), study.networks
     if strays := networks.strays(now.kept):
-        what = f"{len(strays)} folders that nothing names, e.g. {strays[0]}: would be removed"
+        what = f"{counted(len(strays), 'folder')} that nothing names, e.g. {strays[0]}: would be removed"
         yield Finding("files", what, trouble=True, mend=study.collect)
     for point in now.front:
         folder = networks.of(point.trial)

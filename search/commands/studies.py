@@ -14,6 +14,7 @@ import sqlalchemy
 from optuna.trial import TrialState
 
 from objectives.data.sources import cache_home
+from objectives.words import counted
 from search.commands.exits import exit_code
 from search.database import catalogue, disk, file, storage
 from search.database.file import READ_ONLY
@@ -159,7 +160,7 @@ def _rename(database: Database, name: str, new_name: str) -> None:
 def _delete(database: Database, name: str, *, sure: bool) -> None:
     _check_ours(database, name)
     study, networks = _opened(database, name), database.artifacts(name)
-    trials = "" if isinstance(study, Foreign) else f"{len(study.trials())} trials and "
+    trials = "" if isinstance(study, Foreign) else f"{counted(len(study.trials()), 'trial')} and "
     what = f"study {name!r} with {trials}{disk.words(disk.folder_bytes(networks))}"
     if not sure:
         if not sys.stdin.isatty():

@@ -141,8 +141,13 @@ def test_an_image_is_known_by_its_content_whatever_its_name(tmp_path: Path, name
         ("x.dcm", bytes(128) + b"DICM" + bytes(99), "DICOM: convert it to PNG or JPEG"),
         ("x.jxl", b"\xff\x0a" + bytes(99), "JPEG XL: convert it to PNG or JPEG"),
         ("x.svg", b"<svg/>", "SVG: convert it to PNG or JPEG"),
+        ("x.svg", b"<?xml version='1.0'?><!-- " + bytes(200) + b"<svg/>", "SVG: convert it to PNG or JPEG"),
+        ("x", b"<?xml version='1.0'?>\n<svg/>", "SVG: convert it to PNG or JPEG"),
+        ("x.gif", b"GIF89a", "a damaged GIF"),
+        ("x.png", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(17), "a damaged PNG"),
+        ("x.tif", b"II*\0" + bytes(99), "a damaged or unusual TIFF: convert it to PNG or JPEG"),
         ("x.tga", bytes(99), "not an image of a known format"),
-        ("x", b"\xff\xd8\xff" + bytes(99), "JPEG"),
+        ("x", b"\xff\xd8\xff" + bytes(99), "a damaged JPEG"),
     ],
 )
 def test_what_was_meant_as_an_image_and_cannot_be_read_is_named(

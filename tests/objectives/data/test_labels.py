@@ -82,7 +82,7 @@ def test_images_that_the_table_leaves_out_are_told(tmp_path: Path) -> None:
         ("id,breed\n1,2", "has columns id, breed: it needs file and label, and may have split"),
         ("", "has columns none"),
         ("file,label", "names no files"),
-        ("file,label\n0.pgm", "line 2: 1 columns, the first line has 2"),
+        ("file,label\n0.pgm", "line 2: 1 column, the first line has 2"),
         ("file,label\n0.pgm,", "line 2: the label is empty"),
         ("file,label\n0.pgm,a\n0.pgm,b", "line 3: 0.pgm is named in line 2 already"),
         ("file,label\n0.pgm,a\n./0.pgm,b", "line 3: ./0.pgm is named in line 2 already"),
@@ -92,9 +92,27 @@ def test_images_that_the_table_leaves_out_are_told(tmp_path: Path) -> None:
             "file,label\n../secret.pgm,a\n1.pgm,b\n2.pgm,b",
             r"class 'a' in .* has no images \(\.\./secret.pgm: leads out",
         ),
-        ("file,label\n0.pgm,a\n1.pgm,b\n2.pgm,b", r"1 class with fewer than two images \(a\)"),
-        ("file,label\n0.pgm,\xff".encode("utf-16"), "is no table in UTF-8"),
-        ("file,label\n" + "x" * 200_000 + ",a", "is no table in UTF-8: field larger"),
+        (
+            "file,label\n0.pgm,a\n1.pgm,b\n2.pgm,b",
+            r"fewer than two images in labels\.csv \(a\): add images$",
+        ),
+        ("file,label\n0.pgm,\xff".encode("utf-16"), "is not in UTF-8: save it as UTF-8"),
+        ("file,label\n0.pgm,Käfer".encode("latin-1"), "is not in UTF-8: save it as UTF-8"),
+        ("file,label\n" + "x" * 200_000 + ",a", "is no table: field larger"),
+        ("file,label,Label\n0.pgm,a,b", "column label comes twice in the first line: rename one of them"),
+        ("split,file,label,split\ntrain,0.pgm,a,b", "column split comes twice"),
+        ("file,label,split\n0.pgm,a,valve", "line 2: split is 'valve': write train, val or test"),
+        ("file,label,split\n0.pgm,a,trainee", "line 2: split is 'trainee'"),
+        ("file,label,split\n0.pgm,a,test\n1.pgm,b,Test", "names no image to train on: split is test in every line"),
+        ("file,label,split\n0.pgm,a,val\n1.pgm,b,test", "split is test and val in every line: write train"),
+        (
+            "file,label,split\n0.pgm,a,train\n1.pgm,a,val",
+            r"only 1 class, a, in .*labels\.csv: .* two: write a second one into its column label",
+        ),
+        (
+            "file,label,split\n0.pgm,a,train\n1.pgm,b,val",
+            r"1 class with no image to train on in labels\.csv \(b\): add images$",
+        ),
         (None, r"there is no table of labels labels\.csv \(here, .*data\): check the path after --labels"),
     ],
 )
@@ -116,7 +134,11 @@ def test_a_folder_that_needs_a_table_is_told_of_the_one_beside_it(tmp_path: Path
         load_folder(folder)
     for place in (folder, flat(tmp_path / "deep" / "images").parent):
         (place / "labels.csv").write_text(lines("file,label"))
+        (place / "about.csv").write_text("id,breed\n1,2")
         with pytest.raises(DataError, match=f"--labels {place}/labels.csv"):
+            load_folder(place)
+        (place / "labels-2.csv").write_text(lines("file,label"))  # which of them is meant nobody knows
+        with pytest.raises(DataError, match=r"--labels FILE\.csv"):
             load_folder(place)
 
 
