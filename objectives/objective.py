@@ -6,6 +6,7 @@ from collections.abc import Generator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
+from typing import get_args
 
 import torch
 
@@ -14,13 +15,13 @@ from objectives.device import reference
 from objectives.device.allocator import keep_freed_memory
 from objectives.device.clock import TIMING_VERSION, Clock, describe
 from objectives.device.comparison import compared
-from objectives.device.executors import Eager, Segment
+from objectives.device.executors import Eager, Segment, missing
 from objectives.device.formats import FORMATS, LossScaler, unavailable
 from objectives.errors import DataError, DeviceError
 from objectives.evaluation import STEP_VALUES
 from objectives.export import export
 from objectives.feasibility import full_architecture, reachable
-from objectives.pipeline import Pipeline, Reading, Report
+from objectives.pipeline import ExecutorName, Pipeline, Reading, Report
 from objectives.task import Seeds, Task
 from objectives.train import Trained, starting_state, train
 
@@ -83,6 +84,7 @@ class TrainingObjective:
                 "classes": [list(each) for each in data.by_class],
                 "largest_share": int(data.val.y.bincount().max()) / len(data.val.y),
             },
+            "executors": {name: missing(name, self._device) for name in get_args(ExecutorName)},
             "about": data.about,
             "images": dict(data.named),
             "skipped": list(data.skipped),

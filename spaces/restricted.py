@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache
 
 from optuna.distributions import (
     BaseDistribution,
@@ -15,8 +16,13 @@ from optuna.distributions import (
     distribution_to_json,
 )
 
+from objectives.networks.architecture import FAMILIES
 from objectives.pipeline import Pipeline
+from spaces import everything
 from spaces.base import BASELINE, Given, Parameters, Space, Trial, Value
+
+RENAMED = {"grow.start_width": "grow.start", "prune.lpr": "prune.share", "prune.kappa": "prune.share"}
+AMPLE = Given(next(iter(FAMILIES)), ("fp32",), (1, 40), (64, 512), (1, 3), (0.25, 4.0), flip=True)  # all is asked in it
 
 
 @dataclass(frozen=True)
@@ -150,7 +156,7 @@ def check(space: Space, given: Given, restrictions: Restrictions) -> None:
     for section, names in (("fix", restrictions.fix), ("exclude", restrictions.exclude)):
         for name in names:
             if name not in free:
-                raise ValueError(f"[space.{section}] {name}: no such parameter{suggestion(name, free)}")
+                raise ValueError(f"[space.{section}] {name}: {_not_asked(name, space, given, free)}")
     for name, value in restrictions.fix.items():
         if not any(contains(_distribution(d), value) for d in free[name]):
             raise ValueError(f"[space.fix] {name} = {json.dumps(value)}: {_must_be(free[name])}")
@@ -165,11 +171,43 @@ def check(space: Space, given: Given, restrictions: Restrictions) -> None:
                 raise ValueError(f"[space.exclude] {name} = {json.dumps(value)}: {_must_be(free[name])}")
         if set(values) >= set(distribution.choices):
             raise ValueError(f"[space.exclude] {name}: every value is excluded; leave at least one")
+        fixed = restrictions.fix.get(name)
+        if fixed is not None and contains(CategoricalDistribution(list(values)), fixed):
+            shown = json.dumps(fixed)
+            raise ValueError(f"[space] {name}: {shown} is what fix says and what exclude leaves out: drop one of them")
+
+
+@cache
+def names() -> frozenset[str]:
+    """Every parameter that a space may ask."""
+    return frozenset(walk(everything, AMPLE, Restrictions()))
+
+
+def unknown(name: str, known: Sequence[str] | Mapping[str, object]) -> str:
+    """That there is no parameter of that name, and what it may be called."""
+    if name in RENAMED:
+        return f"no such parameter any more; it is {RENAMED[name]!r}, which means something else"
+    return f"no such parameter{suggestion(name, known)}"
+
+
+def _not_asked(name: str, space: Space, given: Given, free: Mapping[str, object]) -> str:
+    """Why a space does not ask a parameter."""
+    ample = replace(AMPLE, executors=given.executors)
+    if name in walk(space, ample, Restrictions()):
+        runs = f"epochs = {list(given.epochs)}, images of {given.size} pixels"
+        return f"it has no effect in runs as these ({runs}) and is not asked: leave it out, or allow longer ones"
+    if name in names():
+        return 'the space "everything" asks it, this one does not: leave it out, or choose that one'
+    return unknown(name, free)
 
 
 def _must_be(plain: list[str]) -> str:
     """What a parameter may be, and where more of it may be found."""
-    only = len(plain) == 1 and _distribution(plain[0]).single()
+    distribution = _distribution(plain[0])
+    only = len(plain) == 1 and distribution.single()
+    if isinstance(distribution, (IntDistribution, FloatDistribution)) and not only:
+        whole = "be a whole number " if isinstance(distribution, IntDistribution) else "lie "
+        return f"it must {whole}between {distribution.low:g} and {distribution.high:g}"
     return f"it must be one of {described(plain[0])}" + ('; the space "everything" may offer more' if only else "")
 
 

@@ -228,16 +228,23 @@ class Memory:
             torch.set_rng_state(self._random)
 
 
-def unusable(name: str, segment: Segment) -> str | None:
-    """Why an executor cannot run a segment, or None where it can."""
-    if name == "cuda_graph" and segment.device.type != "cuda":
+def missing(name: str, device: torch.device) -> str | None:
+    """What an executor needs and a device, or the machine that it is in, does not have; None where it has all."""
+    if name == "cuda_graph" and device.type != "cuda":
         return "CUDA graphs need an NVIDIA GPU"
-    if name == "cuda_graph" and (held := [type(s).__name__ for s in segment.strategies if not s.capturable]):
-        return f"{held[0]} decides on the host"
-    if name == "compile" and segment.device.type == "cuda" and find_spec("triton") is None:
+    if name == "compile" and device.type == "cuda" and find_spec("triton") is None:
         return "torch.compile needs triton on a GPU"
     if name == "compile" and shutil.which(os.environ.get("CXX", "g++")) is None:
         return "torch.compile needs a C++ compiler (g++, or the one that CXX names)"
+    return None
+
+
+def unusable(name: str, segment: Segment) -> str | None:
+    """Why an executor cannot run a segment, or None where it can."""
+    if (reason := missing(name, segment.device)) is not None:
+        return reason
+    if name == "cuda_graph" and (held := [type(s).__name__ for s in segment.strategies if not s.capturable]):
+        return f"{held[0]} decides on the host"
     return None
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from spaces.restricted import suggestion
+from spaces.restricted import names, suggestion, unknown
 
 WRONG = {  # a pydantic error -> what the value must be instead; what is in braces stands in the error's context
     "string_type": "it must be text in quotes",
@@ -85,6 +85,8 @@ def _restriction(section: str, name: str, value: object) -> str:
         while isinstance(value, dict) and len(value) == 1:  # TOML reads a.b = 1 as a table in a table
             ((inner, value),) = value.items()
             name = f"{name}.{inner}"
+        if name not in names():
+            return f"[space.{section}] {name}: {unknown(name, sorted(names()))}; {QUOTES}"
         return f'[space.{section}] {name}: {QUOTES}: "{name}" = {_shown(value)}'
     several = " or a list of them" if section == "exclude" else ""
     return f"[space.{section}] {name}: it must be a number, text, true or false{several}"

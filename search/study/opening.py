@@ -192,6 +192,9 @@ def created(
     usable = tuple(format_name for format_name, reason in number_formats.items() if reason is None)
     given = _given(spec, usable, facts["data"])
     try:
+        for executor in spec.space.executors or ():
+            if reason := facts.get("executors", {}).get(executor):
+                raise ValueError(f"[space] executors: {executor} would run as eager: {reason}: leave it out")
         check(SPACES[spec.space.name], given, spec.restrictions)
         if (reason := obstacle(Pipeline(batch_size=given.batch_size[0]), given)) is not None:
             raise ValueError(f"[space] batch_size = {list(spec.space.batch_size)}: {reason}")

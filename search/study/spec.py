@@ -101,6 +101,8 @@ class SpaceSection(_Section):
             low, high = getattr(self, name)
             if low > high:
                 raise ValueError(f"{name} = [{low}, {high}]: the least comes first")
+        if len(set(self.executors or ())) < len(self.executors or ()):
+            raise ValueError(f"executors = {json.dumps(self.executors)}: one of them comes twice")
         if any(size & (size - 1) for size in self.batch_size):
             raise ValueError(f"batch_size = {list(self.batch_size)}: both must be powers of two")
         return self

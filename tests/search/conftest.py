@@ -53,6 +53,7 @@ FACTS: dict[str, Any] = {
         "flip": False,
         "largest_share": 0.1,
     },
+    "executors": {"auto": None, "eager": None, "cuda_graph": "CUDA graphs need an NVIDIA GPU", "compile": None},
     "skipped": [],
     "warnings": [],
 }

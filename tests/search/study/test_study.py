@@ -352,11 +352,22 @@ def test_a_complete_study_is_shown_only_for_what_it_is(new_study: Callable[..., 
         opening.opened("tiny", other, made.optuna, made.database)
 
 
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ('[space.fix]\nnumber_format = "fp16"', 'number_format = "fp16": it must be one of "fp32", "bf16"'),
+        (
+            'executors = ["auto", "cuda_graph"]',
+            "cuda_graph would run as eager: CUDA graphs need an NVIDIA GPU",
+        ),
+        ("[space.fix]\n'resolution.start' = 0.5", "no effect in runs as these .* images of 8 pixels"),
+    ],
+)
 def test_restrictions_that_a_device_cannot_follow_are_refused(
-    new_study: Callable[..., Study], study_file: Path
+    section: str, said: str, new_study: Callable[..., Study], study_file: Path
 ) -> None:
-    study_file.write_text(TOML.replace("[search]", '[space.fix]\nnumber_format = "fp16"\n\n[search]'))
-    with pytest.raises(UsageError, match='number_format = "fp16": it must be one of "fp32", "bf16"'):
+    study_file.write_text(TOML.replace("[search]", f"{section}\n\n[search]"))
+    with pytest.raises(UsageError, match=said):
         new_study()
 
 
