@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from optuna.trial import FrozenTrial, TrialState
 
 from objectives.pipeline import Pipeline, Report
-from search.pareto.front import Outcome, front
+from search.pareto.front import Outcome
 from search.pareto.stopping import Curve, Point
 
 METRICS = ("train_seconds", "val_accuracy")  # minimised, maximised: in this order for ever
@@ -35,7 +35,6 @@ MUCH = 0.1  # share by which wall seconds differ from the device's before they a
 MIXED = "mixed"  # what an identity says in place of a device model, where several are mixed on purpose
 CLUSTER = "of a cluster"  # ... and in place of workers per host: the cluster decides how many share one
 
-STOPPED = ("dominated", "below_floor", "diverged")  # reasons to end a training early: PRUNED
 OWN_FAULTS = ("out_of_memory", "hang", "crash")  # FAIL, counted
 LOST = "worker_lost"  # FAIL, not counted
 
@@ -173,11 +172,6 @@ def outcomes(trials: Sequence[FrozenTrial], floor: float) -> list[Outcome]:
     """Finished runs at or above the accuracy floor, as points: the candidates for the front."""
     outcomes = [Outcome(trial.number, trial.values[0], trial.values[1]) for trial in points(trials)]
     return [outcome for outcome in outcomes if outcome.accuracy >= floor]
-
-
-def pareto_front(trials: Sequence[FrozenTrial], floor: float) -> tuple[Outcome, ...]:
-    """The Pareto front of a study's trials."""
-    return front(outcomes(trials, floor))
 
 
 def baseline(trials: Sequence[FrozenTrial], name: str) -> FrozenTrial | None:

@@ -38,13 +38,16 @@ def table(now: Snapshot, width: int | None = None) -> list[str]:
     shown = [*now.front_trials]
     if now.baseline is not None and now.baseline.number not in {trial.number for trial in shown}:
         shown.append(now.baseline)
+    if not shown:
+        ended = any(trial.state.is_finished() for trial in now.trials)
+        return [f"{now.name}: {'nothing on the front' if ended else 'no trial has finished yet'}", ""]
     cells = [_cells(trial, now) for trial in shown]
     other = "balanced" if now.spec.metric == "plain" else "plain"
     if not any(abs(trial.user_attrs[OTHER[other]] - trial.values[1]) >= FAR for trial in shown):
         for row in cells:
             del row[other]
-    header = list(cells[0]) if cells else ["trial", "seconds", "accuracy", "pipeline"]
-    return [f"{now.name}: Pareto front", "", *columns(header, [list(row.values()) for row in cells], width), ""]
+    rows = [list(row.values()) for row in cells]
+    return [f"{now.name}: Pareto front", "", *columns(list(cells[0]), rows, width), ""]
 
 
 def lines(now: Snapshot) -> list[str]:
@@ -56,9 +59,7 @@ def lines(now: Snapshot) -> list[str]:
     again = f" ({counts.repeats} of them timed again)" if counts.repeats else ""
     ended = f"{counts.complete} complete{again}, {counts.pruned} stopped early, {counts.failed} failed"
     said = [
-        "Seconds: training time on this device. Accuracy: of the validation images. Speed-up, difference in points and "
-        "FLOPs of an inference: against BASELINE. Against plain: seconds of the cheapest run without any strategy that "
-        "is as accurate, over these; none where no such run is.",
+        *_legend(now),
         *_nothing_passed(now),
         *_disturbed(now),
         *_on_the_wall(now),
@@ -75,6 +76,17 @@ def lines(now: Snapshot) -> list[str]:
         f"models      {now.artifacts} ({disk.words(disk.folder_bytes(now.artifacts))})",
         f"database    {now.database.shown} ({disk.words(disk.database_bytes(now.database.url))})",
         f"dashboard   {command('dashboard')} --study {now.name}{now.database.option}",
+    ]
+
+
+def _legend(now: Snapshot) -> list[str]:
+    """What the columns of the table mean, where there is one."""
+    if not now.front and now.baseline is None:
+        return []
+    return [
+        "Seconds: training time on this device. Accuracy: of the validation images. Speed-up, difference in points and "
+        "FLOPs of an inference: against BASELINE. Against plain: seconds of the cheapest run without any strategy that "
+        "is as accurate, over these; none where no such run is."
     ]
 
 

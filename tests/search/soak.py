@@ -24,6 +24,7 @@ from threading import Thread
 import optuna
 
 from objectives.task import Seeds
+from search.pareto.front import front
 from search.study import opening, records, repeats
 from tests.search.conftest import TOML
 from tests.search.place import Place, check_whole, is_gone
@@ -114,7 +115,7 @@ class Soak:
             slow = 2.0 if trial.user_attrs.get(records.NOISY) else 1.0
             assert trial.values == [seconds * slow, accuracy], f"trial {trial.number} is not its curve"
         networks = {path.name for path in (self.place.folder / "studies" / "artifacts" / "tiny").glob("trial-*")}
-        missing = {f"trial-{point.trial:05d}" for point in records.pareto_front(trials, FLOOR)} - networks
+        missing = {f"trial-{point.trial:05d}" for point in front(records.outcomes(trials, FLOOR))} - networks
         assert not missing, "networks of the front are missing"
         more = networks - {f"trial-{number:05d}" for number in repeats.kept(trials, FLOOR, LIMIT)}
         assert not more, "networks are kept that no repeat can bring back to the front"

@@ -42,3 +42,19 @@ def test_balanced_accuracy_is_shown_where_it_differs(study: Study, new_study: Ca
     even = new_study("even")
     trial.run(even, even.ask(), Scripted([[(4.0, 0.8)]]), Display(), math.inf)
     assert "balanced" not in summary.table(even.snapshot(), 200)[2]
+
+
+def test_before_a_trial_has_finished_there_is_a_line_and_neither_table_nor_legend(
+    new_study: Callable[..., Study],
+) -> None:
+    made = new_study(floor=0.95)
+    queue.enqueue_anchors(made)
+    assert summary.table(made.snapshot()) == ["tiny: no trial has finished yet", ""]
+    assert "Seconds:" not in " ".join(summary.lines(made.snapshot()))
+    trial.run(made, made.ask(), Scripted([[(4.0, 0.8)]]), Display(), math.inf)
+    assert "Pareto front" in summary.table(made.snapshot())[0]  # BASELINE, whatever it reached
+    below = new_study("below", floor=0.95)
+    trial.run(below, below.ask(), Scripted([[(4.0, 0.8)]]), Display(), math.inf)
+    assert summary.table(below.snapshot()) == ["below: nothing on the front", ""]
+    said = " ".join(summary.lines(below.snapshot()))
+    assert ("Seconds:" in said, "Nothing reached the floor" in said) == (False, True)
