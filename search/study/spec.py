@@ -113,6 +113,7 @@ class SearchSection(_Section):
     floor: Annotated[float, Field(ge=0, lt=1)] | None = None  # accuracy; absent: see opening.default_floor
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     repeats: Annotated[int, Field(ge=0, le=5)] = 2  # how often a candidate for the front that was disturbed is re-timed
+    confirm: Annotated[int, Field(ge=0, le=10)] = 2  # fresh seeds for each point of the front once the search is over
 
     @field_validator("stopping")
     @classmethod
