@@ -60,7 +60,7 @@ def _explained(now: Snapshot) -> list[str]:
     fewest, most = found.n_seeds
     seeds = f"{most} fresh seed{'s' if most > 1 else ''}" if fewest == most else f"{fewest} to {most} fresh seeds"
     has_spread = any(each.has_spread for each in now.confirmed.values())
-    worst = f"largest {100 * found.largest:.2f}, trial {found.point}"
+    worst = f"largest loss {100 * found.largest:.2f}, trial {found.point}" if found.largest > 0 else "none lost any"
     said = [
         f"Confirmed with {seeds}: accuracy {_points(found.mean)} in the mean than the search said ({worst}). Means of "
         "the fresh seeds alone: the first run was chosen for its luck. ± is half of a 95 % interval"
@@ -98,9 +98,7 @@ def _lacking(now: Snapshot) -> list[str]:
     do_it = f"{command('confirm')} --study {now.name}{now.database.option}"
     if lacking:
         took = confirmation.seconds_lacking(now.trials, now.floor, n_seeds)
-        numbers = ", ".join(str(point.number) for point in lacking)
+        numbers = f"trial{'s' if len(lacking) > 1 else ''} {', '.join(str(point.number) for point in lacking)}"
         seeds = f"{n_seeds} fresh seed{'s' if n_seeds > 1 else ''}"
-        return [
-            f"Not confirmed with {seeds} yet: trial{'s' if len(lacking) > 1 else ''} {numbers}; about {took:.0f} s of training: {do_it}"
-        ]
+        return [f"Not confirmed with {seeds} yet: {numbers}; about {took:.2g} s of training: {do_it}"]
     return [f"The test split is closed; to confirm with more seeds and open it: {do_it}"] if now.untested else []

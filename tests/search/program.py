@@ -193,6 +193,7 @@ def training(task: Task, device: str, threads: int) -> Preparation:
 def main() -> int:
     """The real command line, with shorter waits."""
     from search import run
+    from search.commands import confirm, parsers
     from search.database import storage
     from search.workers import cluster, watchdog
 
@@ -205,7 +206,12 @@ def main() -> int:
     sys.modules["plotly"] = None  # type: ignore[assignment]  # figures take a second to load, and are not the point
     from tests.search import program
 
-    return run.main(training=program.training)  # of a module that a node of a cluster can import
+    training = program.training  # of a module that a node of a cluster can import
+    if sys.argv[1:2] == ["confirm"]:
+        options = parsers.COMMANDS["confirm"].parser().parse_args(sys.argv[2:])
+        options.words = sys.argv[2:]
+        return confirm.perform(options, training)
+    return run.main(training=training)
 
 
 if __name__ == "__main__":
