@@ -89,13 +89,11 @@ def confirm(asked: Confirming, training: Training) -> None:
     study = opening.stored(asked.study, database)
     if not study.snapshot().front:
         raise UsageError(f"study {study.name!r} has no front yet, nothing that reached {study.floor:.2%}: run it first")
-    _, spec = override(
-        study.name, study.spec, asked.data, asked.data_root, None, None, asked.labels
-    )  # it may have moved
-    spec = spec.model_copy(update={"search": spec.search.model_copy(update={"confirm": asked.seeds})})
+    moved = override(study.name, study.spec, asked.data, asked.data_root, None, None, asked.labels)[1]
+    spec = moved.model_copy(update={"search": moved.search.model_copy(update={"confirm": asked.seeds})})
     identity = study.attributes()[records.IDENTITY]
-    workers = asked.workers or (identity["workers"] if isinstance(identity["workers"], int) else None)
-    place = _place(asked, workers, mixed_devices=identity["device"]["model"] == records.MIXED)
+    workers, is_mixed = _workers(asked, identity["workers"]), identity["device"]["model"] == records.MIXED
+    place = _place(asked, workers, mixed_devices=is_mixed)
     session = _Session(study.name, spec, database, place, training, display)
     now = replace(study, spec=spec).snapshot()
     if now.is_complete(0, inf) and not now.untested:
@@ -140,6 +138,13 @@ def _place(asked: Asked, workers: int | None, *, mixed_devices: bool) -> Place:
         raise UsageError("--in-process trains in this process, --cluster elsewhere: choose one")
     cluster.check(asked.cluster, asked.device)
     return Cluster(asked.cluster, asked.device, workers, mixed_devices)
+
+
+def _workers(asked: Asked, of_study: int | str) -> int | None:
+    """The workers of the study on this host, in all its runs, of which this is one; as the study has them."""
+    if asked.workers is not None or asked.cluster is not None or not isinstance(of_study, int):
+        return asked.workers
+    return max(of_study, devices.requested(asked.device, None).workers)
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,16 @@ def test_a_study_runs_to_its_front_and_the_same_command_trains_nothing_more(plac
     assert set(result) >= {
         *("study", "trials", "front", "baseline", "hypervolume", "reference", "identity", "storage"),
     }
-    assert set(result["trials"]) == {"complete", "pruned", "failed", "waiting", "running", "by_reason", "repeats"}
+    assert set(result["trials"]) == {
+        "complete",
+        "pruned",
+        "failed",
+        "waiting",
+        "running",
+        "by_reason",
+        "repeats",
+        "confirmations",
+    }
     told = {"trial", "train_seconds", "val_accuracy", "balanced_accuracy", "params", "pipeline", "noisy"}
     assert set(result["front"][0]) == told
     for point in result["front"]:
