@@ -6,19 +6,17 @@ The same command continues a study that was interrupted, and says so when it is 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from search.host.called import command
-from search.host.interruptions import on_interruption
+from search.host.interruptions import end_in_order
 from search.host.streams import guarded
 
 if TYPE_CHECKING:
     from search.workers.seam import Training
 
-OK, INTERRUPTED = 0, 130
-SHOW_CURSOR = b"\x1b[?25h\n"  # as terminals since the VT220 know it
+OK = 0
 
 
 def parser() -> argparse.ArgumentParser:
@@ -28,12 +26,27 @@ def parser() -> argparse.ArgumentParser:
         "--study", "--study-name", required=True, metavar="STUDY", help="studies/STUDY.toml, a built-in one, or a file"
     )
     p.add_argument("--as", dest="as_name", metavar="NEWNAME", help="run it as a study of this name")
+    add_places(p)
+    p.add_argument("--n-train", type=count, metavar="N", help="training images to use")
+    p.add_argument("--mixed-devices", action="store_true", help="mix the seconds of different device models")
+    total = p.add_mutually_exclusive_group()
+    total.add_argument("--n-trials", type=count, metavar="N", help="the study's total, anchors included")
+    total.add_argument("--add", type=count, metavar="N", help="N trials more than the study has")
+    p.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="end this invocation after so long")
+    p.add_argument("--sampler", choices=("tpe", "nsga2", "random"), help="how pipelines are proposed (default: tpe)")
+    p.add_argument("--stopping", choices=("front", "none"), help="how hopeless trials are stopped (default: front)")
+    p.add_argument("--seed", type=int, metavar="N", help="of split, weights, order, sampler")
+    add_words(p)
+    return p
+
+
+def add_places(p: argparse.ArgumentParser) -> None:
+    """The flags that say where data and study lie and where a command trains."""
     p.add_argument("--data", metavar="DATA", help="digits, fashion_mnist, cifar10, cifar100 or folder:PATH")
     p.add_argument(
         "--labels", metavar="FILE.csv", help="names the classes of a folder: columns file, label, perhaps split"
     )
     p.add_argument("--data-root", metavar="DIR", help="where to look for data sets first")
-    p.add_argument("--n-train", type=_count, metavar="N", help="training images to use")
     p.add_argument(
         "--device",
         "--devices",
@@ -43,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument(
         "--workers",
-        type=_count,
+        type=count,
         metavar="N",
         help="workers of the study on this host, in all its runs (default: of this run); on a cluster: of this run",
     )
@@ -52,21 +65,16 @@ def parser() -> argparse.ArgumentParser:
         metavar="RAY",
         help="train on a Ray cluster, --workers of it: ray (on this machine), ray://HOST:PORT",
     )
-    p.add_argument("--mixed-devices", action="store_true", help="mix the seconds of different device models")
-    total = p.add_mutually_exclusive_group()
-    total.add_argument("--n-trials", type=_count, metavar="N", help="the study's total, anchors included")
-    total.add_argument("--add", type=_count, metavar="N", help="N trials more than the study has")
-    p.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="end this invocation after so long")
-    p.add_argument("--storage", metavar="URL", help="default: OPTUNA_STORAGE, then sqlite:///studies/optuna.db")
-    p.add_argument("--sampler", choices=("tpe", "nsga2", "random"), help="how pipelines are proposed (default: tpe)")
-    p.add_argument("--stopping", choices=("front", "none"), help="how hopeless trials are stopped (default: front)")
-    p.add_argument("--seed", type=int, metavar="N", help="of split, weights, order, sampler")
     p.add_argument("--in-process", action="store_true", help="train in this process, for debugging")
+    p.add_argument("--storage", metavar="URL", help="default: OPTUNA_STORAGE, then sqlite:///studies/optuna.db")
+
+
+def add_words(p: argparse.ArgumentParser) -> None:
+    """The flags that say what a command prints."""
     p.add_argument("--json", action="store_true", help="print the result as one JSON object")
     loudness = p.add_mutually_exclusive_group()
     loudness.add_argument("-v", "--verbose", action="store_true", help="show every epoch as a line")
     loudness.add_argument("-q", "--quiet", action="store_true", help="show the result only")
-    return p
 
 
 @guarded
@@ -83,7 +91,7 @@ def main(arguments: list[str] | None = None, training: Training | None = None) -
 
 def perform(options: argparse.Namespace, training: Training | None = None) -> int:
     """Runs the study that was asked for; the exit code, as of `main`."""
-    on_interruption(_interrupt)
+    end_in_order()
 
     from search import session
     from search.commands.exits import exit_code
@@ -98,7 +106,8 @@ def perform(options: argparse.Namespace, training: Training | None = None) -> in
     return exit_code(run, storage.url(options.storage, None))
 
 
-def _count(text: str) -> int:
+def count(text: str) -> int:
+    """A whole number from 1, as a flag gives it."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
     return int(text)
@@ -112,18 +121,6 @@ def _seconds(text: str) -> float:
     if not 0 < seconds < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive number of seconds")
     return seconds
-
-
-def _interrupt(number: int, frame: object) -> NoReturn:
-    """The first signal ends the run in order, a second one at once: the workers die with it."""
-    on_interruption(_leave)
-    raise KeyboardInterrupt
-
-
-def _leave(number: int, frame: object) -> NoReturn:
-    if sys.stderr.isatty():
-        os.write(sys.stderr.fileno(), SHOW_CURSOR)  # the live display has hidden it
-    os._exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

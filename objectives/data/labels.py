@@ -24,8 +24,8 @@ class _Row:
     split: str | None  # 'train', 'val', 'test'; None: the table has no such column
 
 
-def tabled(path: Path, table: Path, follow_links: bool) -> Layout:
-    """The images of a folder that a table names. Rows of a test split are left alone.
+def tabled(path: Path, table: Path, follow_links: bool, *, test: bool = False) -> Layout:
+    """The images of a folder that a table names. Rows of a test split are left alone; with `test` all others are.
 
     Raises:
         DataError: the table cannot be understood, or names what is not there.
@@ -33,7 +33,7 @@ def tabled(path: Path, table: Path, follow_links: bool) -> Layout:
     rows = _rows(table)
     base = _base(path, table, rows)
     walk = Walk(str(path), follow_links)
-    used = [row for row in rows if row.split != "test"]
+    used = [row for row in rows if (row.split == "test") == test]
     classes = sorted({row.label for row in used})
     position = {name: number for number, name in enumerate(classes)}
     files, skipped, missing = [], [], []

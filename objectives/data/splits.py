@@ -1,7 +1,7 @@
 """Which folder is a class and which a split: `cats/ dogs/`, or `Train/ val/ test/` with class folders in each.
 
 A name alone does not make a split, because a class may be called 'train', too: a training split holds class folders.
-A test split is known by its name and never looked into.
+A test split is known by its name; only `held_out` looks into it.
 """
 
 from __future__ import annotations
@@ -69,6 +69,22 @@ def arranged(path: Path, follow_links: bool) -> Layout:
         tuple(map(printable, remarks)),
         tuple(gathered.warnings),
     )
+
+
+def held_out(path: Path, follow_links: bool) -> Layout | None:
+    """The classes and files of the test split of a folder; None where it has none.
+
+    Raises:
+        DataError: as `arranged`.
+    """
+    walk = Walk(str(path), follow_links)
+    split = _split(path, [entry.name for entry, fault in walk.entries(str(path)) if not fault and entry.is_dir()], walk)
+    if split is None or not split.test:
+        return None
+    gathered = _Gathered(walk, path / split.test)
+    gathered.add(".", validates=False)
+    classes = tuple(map(printable, gathered.classes))
+    return Layout(path / split.test, classes, tuple(gathered.files), tuple(gathered.skipped))
 
 
 @dataclass(frozen=True)

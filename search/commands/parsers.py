@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from search import run
 from search.host.called import command
 
+MOST_SEEDS = 20
+
 
 @dataclass(frozen=True)
 class Command:
@@ -21,6 +23,23 @@ class Command:
     module: str  # has perform(options) -> exit code
     what: str  # it does, in a line
     parser: Callable[[], argparse.ArgumentParser]
+
+
+def _confirm() -> argparse.ArgumentParser:
+    p = _of("confirm")
+    p.add_argument("--study", required=True, metavar="NAME", help="its name in the database")
+    p.add_argument(
+        "--seeds", type=_seeds, default=3, metavar="N", help="fresh seeds for each point, 1 to 20 (default: 3)"
+    )
+    run.add_places(p)
+    run.add_words(p)
+    return p
+
+
+def _seeds(text: str) -> int:
+    if (n := run.count(text)) > MOST_SEEDS:
+        raise argparse.ArgumentTypeError(f"{n} is more than {MOST_SEEDS}")
+    return n
 
 
 def _studies() -> argparse.ArgumentParser:
@@ -75,6 +94,9 @@ def _storage(p: argparse.ArgumentParser) -> None:
 COMMANDS = {
     "run": Command(
         "search.run", "run or resume a study: the Pareto front of training time against accuracy", run.parser
+    ),
+    "confirm": Command(
+        "search.commands.confirm", "train a front again with fresh seeds, then open the test split", _confirm
     ),
     "studies": Command(
         "search.commands.studies", "list, show, rename, delete studies; study files; disk space", _studies

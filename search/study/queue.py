@@ -5,7 +5,9 @@ from __future__ import annotations
 from optuna.trial import FrozenTrial, TrialState
 from optuna.trial import Trial as OptunaTrial
 
-from search.study import interest, records, recovery, repeats
+from search.proposals import interest
+from search.study import confirmation, records, recovery, repeats
+from search.study.confirmation import SHARE
 from search.study.snapshot import Snapshot
 from search.study.study import Study
 from spaces import SPACES
@@ -14,19 +16,24 @@ from spaces.ladders import LADDERS
 from spaces.restricted import anchor_pipelines, usable_anchors
 
 
-def claim(study: Study, n_trials: int) -> OptunaTrial | None:
-    """The next trial of a total of `n_trials`, then of its repeats; None when only what runs now is missing."""
-    return study.patiently(lambda: _claim(study, n_trials))
+def claim(study: Study, n_trials: int, share: float = SHARE) -> OptunaTrial | None:
+    """The next trial of a total of `n_trials`, then of its repeats, then of its confirmations within the share.
+
+    None when only what runs now is missing.
+    """
+    return study.patiently(lambda: _claim(study, n_trials, share))
 
 
-def _claim(study: Study, n_trials: int) -> OptunaTrial | None:
+def _claim(study: Study, n_trials: int, share: float) -> OptunaTrial | None:
     with study.exclusive():
         recovery.recover(study)
         now = study.snapshot()
-        running = sum(trial.state == TrialState.RUNNING and not records.is_repeat(trial) for trial in now.trials)
+        running = sum(trial.state == TrialState.RUNNING and records.is_searched(trial) for trial in now.trials)
         if (n_left := now.n_left(n_trials)) > 0:
             return study.ask() if n_left > running else None
         again = repeats.waiting(now.trials) or _repeat(study, now)
+        if not repeats.pending(now.trials, study.floor, study.spec.search.repeats):  # they may change the front
+            again = confirmation.waiting(now.trials) or _confirmation(study, now, share)
         return study.ask(again[0]) if again else None
 
 
@@ -37,6 +44,15 @@ def _repeat(study: Study, now: Snapshot) -> list[FrozenTrial]:
         return []
     study.enqueue(due, {records.REPEAT_OF: records.first(due)})
     return repeats.waiting(study.trials())
+
+
+def _confirmation(study: Study, now: Snapshot, share: float) -> list[FrozenTrial]:
+    """Queues what is to be trained next with fresh seeds, if anything is: the confirmation."""
+    due = confirmation.due(now.trials, study.floor, study.spec.search.confirm, share)
+    if due is None:
+        return []
+    study.enqueue_afresh(due, {records.CONFIRM_OF: records.first(due)})
+    return confirmation.waiting(study.trials())
 
 
 def enqueue_anchors(study: Study) -> None:
