@@ -33,7 +33,9 @@ def parser() -> argparse.ArgumentParser:
     total.add_argument("--n-trials", type=count, metavar="N", help="the study's total, anchors included")
     total.add_argument("--add", type=count, metavar="N", help="N trials more than the study has")
     p.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="end this invocation after so long")
-    p.add_argument("--sampler", choices=("tpe", "nsga2", "random"), help="how pipelines are proposed (default: tpe)")
+    p.add_argument(
+        "--sampler", choices=("pareto", "tpe", "nsga2", "random"), help="how pipelines are proposed (default: pareto)"
+    )
     p.add_argument("--stopping", choices=("front", "none"), help="how hopeless trials are stopped (default: front)")
     p.add_argument("--seed", type=int, metavar="N", help="of split, weights, order, sampler")
     add_words(p)

@@ -12,7 +12,7 @@ from search.study.snapshot import Snapshot
 from search.study.study import Study
 from spaces import SPACES
 from spaces.base import BASELINE
-from spaces.ladders import LADDERS
+from spaces.ladders import ladder
 from spaces.restricted import anchor_pipelines, usable_anchors
 
 
@@ -65,7 +65,7 @@ def enqueue_anchors(study: Study) -> None:
     anchors, is_short = usable_anchors(space, given, restrictions), False
     if 2 * len(anchors) > study.spec.search.n_trials:
         is_short = True
-        anchors = [each for each in anchors if each[0] not in LADDERS.get(given.data, {})]
+        anchors = [each for each in anchors if each[0] not in ladder(given.data)]
     pipelines = anchor_pipelines(space, given, restrictions)
     cost = {name: interest.forecast(pipelines[name], study.spec.task, given, None) for name, _ in anchors}
     anchors.sort(key=lambda each: (not (is_short and each[0] == BASELINE), cost[each[0]]))
