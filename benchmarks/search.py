@@ -113,7 +113,7 @@ def contest(options: argparse.Namespace) -> None:
             environment = os.environ | {"PYTHONPATH": folder, "OMP_NUM_THREADS": "1"}
             script = str(Path(__file__).resolve())
             done = subprocess.run(
-                [sys.executable, "-W", "ignore", script, *words],
+                [sys.executable, "-P", "-W", "ignore", script, *words],
                 env=environment,
                 cwd=folder,
                 capture_output=True,

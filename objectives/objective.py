@@ -6,21 +6,23 @@ from collections.abc import Generator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
-from typing import get_args
+from typing import cast, get_args
 
 import torch
 
+from objectives.data.augment import Normalisation
 from objectives.data.dataset import Dataset, load
+from objectives.data.held_out import HeldOut, load_test
 from objectives.device import reference
 from objectives.device.allocator import keep_freed_memory
 from objectives.device.clock import TIMING_VERSION, Clock, describe
-from objectives.device.comparison import compared
+from objectives.device.comparison import admitted, compared
 from objectives.device.executors import Eager, Segment, missing
 from objectives.device.formats import FORMATS, LossScaler, unavailable
 from objectives.errors import DataError, DeviceError
-from objectives.evaluation import STEP_VALUES
-from objectives.export import export
-from objectives.feasibility import full_architecture, reachable
+from objectives.evaluation import STEP_VALUES, evaluate
+from objectives.export import export, load_model
+from objectives.feasibility import full_architecture, layers, reachable
 from objectives.pipeline import ExecutorName, Pipeline, Reading, Report
 from objectives.task import Seeds, Task
 from objectives.train import Trained, starting_state, train
@@ -64,6 +66,8 @@ class TrainingObjective:
                 "leave it out, or set flip = true under [data]"
             )
         self._trained: Trained | None = None
+        self._test: HeldOut | None = None
+        self._is_test_open = False
 
     def facts(self) -> dict[str, object]:
         """What seconds and accuracies depend on, as plain JSON data: it enters the identity of a study."""
@@ -125,6 +129,33 @@ class TrainingObjective:
         if self._trained is None:
             raise ValueError("there is nothing to export: the last training did not run to its end")
         export(self._trained, self._dataset, folder, about)
+
+    def test(self, folder: Path) -> dict[str, object] | None:
+        """How good the network exported to `folder` is on the test split; see `search.workers.seam`.
+
+        Raises:
+            DataError: the test split or the network cannot be read.
+        """
+        if not self._is_test_open:
+            self._test, self._is_test_open = load_test(self._task.data, self._dataset), True
+        if self._test is None:
+            return None
+        try:
+            model = load_model(folder)
+            pipeline = Pipeline.from_json(cast("Mapping[str, object]", model.about["pipeline"]))
+        except ValueError as error:
+            raise DataError(str(error)) from error
+        reached = layers(pipeline, self._task, self._dataset.size, self._dataset.channels)
+        found = evaluate(
+            model.network.to(self._device),
+            self._test.images,
+            Normalisation(self._dataset, self._device),
+            admitted(FORMATS[pipeline.number_format], reached, self._device),
+            batch_size=pipeline.batch_size,
+            mirrored=model.mirrored,
+        )
+        accuracies = {"accuracy": found.accuracy, "balanced_accuracy": found.balanced_accuracy}
+        return {**accuracies, "n": len(self._test.images.y), "warnings": list(self._test.warnings)}
 
     def reference(self, n_steps: int) -> Reading:
         """What the device is like just now; see `objectives.device.reference.read`."""

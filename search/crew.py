@@ -22,6 +22,7 @@ from search.database import storage
 from search.errors import DeviceFault
 from search.study import queue as turns
 from search.study import records
+from search.study.confirmation import SHARE
 from search.study.snapshot import Snapshot
 from search.study.study import Study
 from search.views import figures
@@ -69,10 +70,13 @@ class _InTurn:
 
 
 class Crew:
-    """Runs trials of a study until it has `n_trials`, or `deadline` (of `time.monotonic()`) passes."""
+    """Runs trials of a study until it has `n_trials`, or `deadline` (of `time.monotonic()`) passes.
 
-    def __init__(self, study: Study, audience: Audience, n_trials: int, deadline: float) -> None:
-        self._study, self._n_trials, self._deadline = study, n_trials, deadline
+    Then those that confirm its front, in a share of its seconds.
+    """
+
+    def __init__(self, study: Study, audience: Audience, n_trials: int, deadline: float, share: float = SHARE) -> None:
+        self._study, self._n_trials, self._deadline, self._share = study, n_trials, deadline, share
         self._audience = _InTurn(audience, threading.Lock())
         self._ended = threading.Event()
         self._returned: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()  # one per thread
@@ -139,9 +143,9 @@ class Crew:
         No trial is taken before there is a machine for it: others may have room.
         """
         while time.monotonic() < self._deadline and not self._ended.is_set():
-            if self._study.snapshot().is_complete(self._n_trials):
+            if self._study.snapshot().is_complete(self._n_trials, self._share):
                 return None
-            if is_ready() and (asked := turns.claim(self._study, self._n_trials)) is not None:
+            if is_ready() and (asked := turns.claim(self._study, self._n_trials, self._share)) is not None:
                 return asked
             self._ended.wait(PAUSE)
         return None

@@ -1,4 +1,7 @@
-"""`Invocation`: what one command line asks for, parsed once. It ends at the session: rooms get the values they use."""
+"""`Invocation`, `Confirming`: what one command line asks for, parsed once.
+
+They end at the session: rooms get the values they use.
+"""
 
 from __future__ import annotations
 
@@ -12,31 +15,49 @@ from search.study.spec import StudySpec, check_name, override, read
 
 
 @dataclass(frozen=True)
-class Invocation:
-    """A command line of `search.run`; None where a flag was not given. `search.run.parser` says what each one means."""
+class Asked:
+    """What is asked of every command that trains; None where a flag was not given."""
 
-    study: str  # name or path of a study file
-    as_name: str | None
+    study: str  # name or path of a study file; of one that is confirmed: its name in the database
     data: str | None
     data_root: str | None
     labels: str | None  # path of a table
-    n_train: int | None
     device: str
     workers: int | None
     cluster: str | None
-    mixed_devices: bool
-    n_trials: int | None
-    add: int | None
-    timeout: float | None  # seconds
     storage: str | None
-    sampler: str | None
-    stopping: str | None
-    seed: int | None
     in_process: bool
     json: bool
     verbose: bool
     quiet: bool
     words: Sequence[str]  # as they were typed
+
+
+@dataclass(frozen=True)
+class Confirming(Asked):
+    """A command line of `frontrunner confirm`."""
+
+    seeds: int  # fresh ones for each point of the front
+
+    @property
+    def again(self) -> str:
+        """The command that goes on."""
+        return f"{command('confirm')} {shlex.join(map(_without_password, self.words))}"
+
+
+@dataclass(frozen=True)
+class Invocation(Asked):
+    """A command line of `search.run`; None where a flag was not given. `search.run.parser` says what each one means."""
+
+    as_name: str | None
+    n_train: int | None
+    mixed_devices: bool
+    n_trials: int | None
+    add: int | None
+    timeout: float | None  # seconds
+    sampler: str | None
+    stopping: str | None
+    seed: int | None
 
     def asked(self) -> tuple[str, StudySpec]:
         """(name, spec) of the study that is meant.

@@ -31,12 +31,29 @@ def parser() -> argparse.ArgumentParser:
         "--study", "--study-name", required=True, metavar="STUDY", help="studies/STUDY.toml, a built-in one, or a file"
     )
     p.add_argument("--as", dest="as_name", metavar="NEWNAME", help="run it as a study of this name")
+    add_places(p)
+    p.add_argument("--n-train", type=whole(10**9), metavar="N", help="training images to use")
+    p.add_argument("--mixed-devices", action="store_true", help="mix the seconds of different device models")
+    total = p.add_mutually_exclusive_group()
+    total.add_argument("--n-trials", type=whole(MOST_TRIALS), metavar="N", help="the study's total, anchors included")
+    total.add_argument("--add", type=whole(MOST_TRIALS), metavar="N", help="N trials more than the study has")
+    p.add_argument("--timeout", type=seconds, metavar="SECONDS", help="end this invocation after so long")
+    p.add_argument(
+        "--sampler", choices=("pareto", "tpe", "nsga2", "random"), help="how pipelines are proposed (default: pareto)"
+    )
+    p.add_argument("--stopping", choices=("front", "none"), help="how hopeless trials are stopped (default: front)")
+    p.add_argument("--seed", type=whole(2**32 - 1, least=0), metavar="N", help="of split, weights, order, sampler")
+    add_words(p)
+    return p
+
+
+def add_places(p: argparse.ArgumentParser) -> None:
+    """The flags that say where data and study lie and where a command trains."""
     p.add_argument("--data", metavar="DATA", help="digits, fashion_mnist, cifar10, cifar100 or folder:PATH")
     p.add_argument(
         "--labels", metavar="FILE.csv", help="names the classes of a folder: columns file, label, perhaps split"
     )
     p.add_argument("--data-root", metavar="DIR", help="where to look for data sets first")
-    p.add_argument("--n-train", type=whole(10**9), metavar="N", help="training images to use")
     p.add_argument(
         "--device",
         "--devices",
@@ -55,21 +72,16 @@ def parser() -> argparse.ArgumentParser:
         metavar="RAY",
         help="train on a Ray cluster, --workers of it: ray (on this machine), ray://HOST:PORT",
     )
-    p.add_argument("--mixed-devices", action="store_true", help="mix the seconds of different device models")
-    total = p.add_mutually_exclusive_group()
-    total.add_argument("--n-trials", type=whole(MOST_TRIALS), metavar="N", help="the study's total, anchors included")
-    total.add_argument("--add", type=whole(MOST_TRIALS), metavar="N", help="N trials more than the study has")
-    p.add_argument("--timeout", type=seconds, metavar="SECONDS", help="end this invocation after so long")
-    p.add_argument("--storage", metavar="URL", help="default: OPTUNA_STORAGE, then sqlite:///studies/optuna.db")
-    p.add_argument("--sampler", choices=("tpe", "nsga2", "random"), help="how pipelines are proposed (default: tpe)")
-    p.add_argument("--stopping", choices=("front", "none"), help="how hopeless trials are stopped (default: front)")
-    p.add_argument("--seed", type=whole(2**32 - 1, least=0), metavar="N", help="of split, weights, order, sampler")
     p.add_argument("--in-process", action="store_true", help="train in this process, for debugging")
+    p.add_argument("--storage", metavar="URL", help="default: OPTUNA_STORAGE, then sqlite:///studies/optuna.db")
+
+
+def add_words(p: argparse.ArgumentParser) -> None:
+    """The flags that say what a command prints."""
     p.add_argument("--json", action="store_true", help="print the result as one JSON object")
     loudness = p.add_mutually_exclusive_group()
     loudness.add_argument("-v", "--verbose", action="store_true", help="show every epoch as a line")
     loudness.add_argument("-q", "--quiet", action="store_true", help="show the result only")
-    return p
 
 
 @guarded

@@ -1,13 +1,16 @@
-"""One invocation: what was asked, a study opened for it, trials until it is enough, the result."""
+"""One invocation: what was asked, a study opened for it, trials until it is enough, the result.
+
+`run` searches and confirms what it found, in a share of its seconds; `confirm` does the rest and opens the test split.
+"""
 
 from __future__ import annotations
 
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
 from typing import Any, cast
@@ -15,16 +18,19 @@ from typing import Any, cast
 import optuna
 from rich.console import Console
 
+from objectives.errors import DeviceLost
 from objectives.words import counted
 from search.crew import Crew
 from search.database import storage
+from search.database.file import READ_ONLY
 from search.database.storage import Database
-from search.errors import DeviceFault, UsageError
+from search.errors import DeviceFault, StorageError, UsageError
 from search.host import devices
-from search.invocation import Invocation
-from search.study import disturbance, opening, queue, recovery
+from search.invocation import Asked, Confirming, Invocation
+from search.study import disturbance, opening, queue, records, recovery
+from search.study.confirmation import SHARE
 from search.study.snapshot import Snapshot
-from search.study.spec import StudySpec
+from search.study.spec import StudySpec, override
 from search.study.study import Study
 from search.views import figures, summary
 from search.views.display import Display, LiveDisplay, PlainDisplay
@@ -45,7 +51,7 @@ def run(asked: Invocation, training: Training) -> None:
     began = time.monotonic()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     name, spec = asked.asked()
-    place = _place(asked)
+    place = _place(asked, asked.workers, mixed_devices=asked.mixed_devices)
     display = _display(asked)
     if name not in (asked.as_name, Path(asked.study).stem):
         display.say(f"study {name!r}, named after what the command line changes; --as NAME names it otherwise")
@@ -71,6 +77,41 @@ def run(asked: Invocation, training: Training) -> None:
     _show(now, as_json=asked.json)
 
 
+def confirm(asked: Confirming, training: Training) -> None:
+    """Trains the front of a study again with fresh seeds, meets the test split with their networks, prints the result.
+
+    Raises:
+        UsageError, DataError, StorageError, DeviceError, DeviceFault: one line each, with the way out.
+        KeyboardInterrupt: what was trained and tested is kept, and the way to go on is printed.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    display = _display(asked)
+    database = storage.open_storage(storage.url(asked.storage, None), create=False)
+    if database.read_only:
+        raise StorageError(f"{database.shown} {READ_ONLY}")
+    study = opening.stored(asked.study, database)
+    if not study.snapshot().front:
+        raise UsageError(f"study {study.name!r} has no front yet, nothing that reached {study.floor:.2%}: run it first")
+    moved = override(study.name, study.spec, asked.data, asked.data_root, None, None, asked.labels)[1]
+    spec = moved.model_copy(update={"search": moved.search.model_copy(update={"confirm": asked.seeds})})
+    identity = study.attributes()[records.IDENTITY]
+    workers, is_mixed = _workers(asked, identity["workers"]), identity["device"]["model"] == records.MIXED
+    place = _place(asked, workers, mixed_devices=is_mixed)
+    session = _Session(study.name, spec, database, place, training, display)
+    now = replace(study, spec=spec).snapshot()
+    if now.is_complete(0, inf) and not now.untested:
+        display.say(f"study {study.name!r} is confirmed: nothing to train or to test; for more seeds --seeds N")
+    try:
+        if not now.is_complete(0, inf):
+            now = session.train(0, inf, inf)
+        if now.untested:
+            now = session.test()
+    except KeyboardInterrupt:
+        display.say(f"interrupted; to go on: {asked.again}")
+        raise
+    _show(now, as_json=asked.json)
+
+
 def _database(url: str, display: Display) -> Database:
     """The database of the URL, after what is to be said of where it lies.
 
@@ -87,19 +128,26 @@ def _database(url: str, display: Display) -> Database:
     return database
 
 
-def _place(asked: Invocation) -> Place:
+def _place(asked: Asked, workers: int | None, *, mixed_devices: bool) -> Place:
     """Where it is to train. Devices that cannot be meant are refused before a study is looked for.
 
     Raises:
         UsageError, DeviceError: the words and the way out.
     """
     if asked.cluster is None:
-        request = devices.requested(asked.device, asked.workers)
-        return ThisProcess(request) if asked.in_process else ThisHost(request, asked.mixed_devices)
+        request = devices.requested(asked.device, workers)
+        return ThisProcess(request) if asked.in_process else ThisHost(request, mixed_devices)
     if asked.in_process:
         raise UsageError("--in-process trains in this process, --cluster elsewhere: choose one")
     cluster.check(asked.cluster, asked.device)
-    return Cluster(asked.cluster, asked.device, asked.workers, asked.mixed_devices)
+    return Cluster(asked.cluster, asked.device, workers, mixed_devices)
+
+
+def _workers(asked: Asked, of_study: int | str) -> int | None:
+    """The workers of the study on this host, in all its runs, of which this is one; as the study has them."""
+    if asked.workers is not None or asked.cluster is not None or not isinstance(of_study, int):
+        return asked.workers
+    return max(of_study, devices.requested(asked.device, None).workers)
 
 
 @dataclass(frozen=True)
@@ -113,14 +161,15 @@ class _Session:
     training: Training
     display: Display
 
-    def train(self, n_trials: int, deadline: float) -> Snapshot:
-        """The study, after its trials were run on devices that were held meanwhile."""
+    def train(self, n_trials: int, deadline: float, share: float = SHARE) -> Snapshot:
+        """The study, after its trials, and confirmations within the share, were run on devices held meanwhile."""
         with ExitStack() as held:
             held.enter_context(self.display)
             objectives = self.place.opened(self.name, self.spec.task, self.database.place, self.training, held)
             study = self._open(objectives)
-            self.display.study_started(study.snapshot(), n_trials)
-            crew = Crew(study, self.display, n_trials, deadline)
+            now = study.snapshot()
+            self.display.study_started(now, n_trials or now.n_counted)
+            crew = Crew(study, self.display, n_trials, deadline, share)
             if isinstance(self.place, ThisProcess):
                 crew.work_here(objectives[0])
             else:
@@ -130,11 +179,46 @@ class _Session:
             self.database.checkpoint()
             return now
 
+    def test(self) -> Snapshot:
+        """The study, after the networks of its confirmations met the test split: in a process that trains nothing."""
+        with ExitStack() as held:
+            objective, *_ = self.place.opened(self.name, self.spec.task, self.database.place, self.training, held)
+            with _told_as_device_fault():
+                facts = opening.blurred(objective.facts(), self.place.mixed_devices)
+                found = opening.loaded(self.name, self.database)
+                study = opening.resumed(self.name, self.spec, found, self.database, facts, self.place.workers)
+                self._test(study, objective)
+            study.collect()
+            self.database.checkpoint()
+            return study.snapshot()
+
+    def _test(self, study: Study, objective: Objective) -> None:
+        untested, warnings = study.snapshot().untested, set[str]()
+        here = [trial.number for trial in untested if study.networks.of(trial.number).is_dir()]
+        if len(here) < len(untested):
+            n = len(untested) - len(here)
+            self.display.say(
+                f"warning: {n} networks of fresh seeds lie on the machines that trained them: confirm there"
+            )
+        self.display.say(f"the test split is opened, for {len(here)} networks of fresh seeds")
+        for number in here:
+            found = objective.test(study.networks.of(number))
+            if found is None:
+                self.display.say("the data have no test split: the accuracies are those of the validation images")
+                for each in here:
+                    study.tell_test(each, {})
+                return
+            for warning in found.pop("warnings"):
+                if warning not in warnings:
+                    self.display.say(f"warning: {warning}")
+                    warnings.add(warning)
+            study.tell_test(number, found)
+
     def _open(self, objectives: Sequence[Objective]) -> Study:
         """The study, created or resumed, with nothing left over from a run that died."""
         if not figures.installed():  # takes a second to find out, while the worker gets ready
             self.display.say("optuna-dashboard or plotly is not installed: notes and figures are left out")
-        try:
+        with _told_as_device_fault():
             facts, *others = [opening.blurred(each.facts(), self.place.mixed_devices) for each in objectives]
             opening.check_alike(self.name, facts, others)
             with self.database.exclusive(self.name):  # of two runs that start at once, one creates it
@@ -144,10 +228,6 @@ class _Session:
                 else:
                     study = self._created(facts, objectives)
                 queue.enqueue_anchors(study)
-        except TrialFault as fault:
-            raise DeviceFault(f"the worker cannot start: {fault}") from fault
-        except WorkerLost as lost:
-            raise DeviceFault(f"a worker was lost before the study began: {lost}: run the command again") from lost
         if about := facts.get("about"):
             self.display.say(str(about))
         _say_skipped(cast("list[str]", facts["skipped"]), self.display)
@@ -171,6 +251,23 @@ class _Session:
         )
 
 
+@contextmanager
+def _told_as_device_fault() -> Iterator[None]:
+    """What befalls a worker outside of a training, in words.
+
+    Raises:
+        DeviceFault: it failed, or was lost.
+    """
+    try:
+        yield
+    except TrialFault as fault:
+        raise DeviceFault(f"the worker cannot start: {fault}") from fault
+    except DeviceLost as lost:
+        raise DeviceFault(f"the device was lost: {lost}: run the command again") from lost
+    except WorkerLost as lost:
+        raise DeviceFault(f"a worker was lost while no trial ran: {lost}: run the command again") from lost
+
+
 def _say_skipped(skipped: list[str], display: Display) -> None:
     if skipped:
         display.say(f"{counted(len(skipped), 'image')} cannot be used, left out:")
@@ -188,7 +285,7 @@ def _show(now: Snapshot, *, as_json: bool) -> None:
     print(*summary.table(now), *summary.lines(now), sep="\n")
 
 
-def _display(asked: Invocation) -> Display:
+def _display(asked: Asked) -> Display:
     err = Console(stderr=True)
     if asked.quiet:
         return Display()

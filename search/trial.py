@@ -60,6 +60,11 @@ def run(study: Study, trial: optuna.Trial, objective: Objective, watcher: Watche
         attributes = storage.patiently(lambda: trial.user_attrs)
         if records.REPEAT_OF in attributes:
             watcher.say(_why_again(before, trial.number, attributes[records.REPEAT_OF]))
+        if records.CONFIRM_OF in attributes:
+            point = attributes[records.CONFIRM_OF]
+            watcher.say(
+                f"trial {point} is confirmed: it is trained with fresh seeds as trial {trial.number}, not counted"
+            )
         watcher.trial_started(trial.number, attributes.get(records.ANCHOR), pipeline)
         try:
             reports, reason = _train(study, before, trial, pipeline, objective, watcher, deadline)
@@ -109,9 +114,9 @@ def _train(
 
     It is judged by what was finished before it began.
     """
-    is_repeat = records.is_repeat(before.trials[trial.number])  # asked for its seconds, all of them
-    stopping = STOPPING["none" if is_repeat else study.spec.search.stopping]
-    shadow = STOPPING["front"] if study.spec.search.stopping == "none" and not is_repeat else None
+    is_searched = records.is_searched(before.trials[trial.number])  # of others the end is what they are run for
+    stopping = STOPPING[study.spec.search.stopping if is_searched else "none"]
+    shadow = STOPPING["front"] if study.spec.search.stopping == "none" and is_searched else None
     reports: list[Report] = []
     points: list[Point] = []
     with closing(objective.reports(pipeline, study.seeds(trial))) as running:

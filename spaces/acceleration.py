@@ -21,7 +21,7 @@ from objectives.strategies.base import Strategy
 from objectives.strategies.prune_train import MAX_LR
 from spaces.base import BASELINE, Given, Least, Narrowed, Parameters, Trial, Value, baseline, obstacle
 from spaces.ingredients import EVERYTHING, Ingredients, can_act, outlined
-from spaces.ladders import LADDERS
+from spaces.ladders import ladder
 
 # What the default space leaves of what the space `everything` asks: the range between, or one value, which is no
 # parameter at all. A trial had up to 41, of which a study of 30 to 60 trials can learn few.
@@ -133,7 +133,7 @@ def known(given: Given, ingredients: Ingredients) -> dict[str, Parameters]:
         found["PruneTrain"] = long | {"prune": True, "prune.share": min(0.2, run.prunable)}
     if can_act("grow", run):
         found["Net2Net"] = long | {"grow": True, "grow.start": 0.5, "grow.at": 0.3}
-    found |= {name: common | rung.within(given) for name, rung in LADDERS.get(given.data, {}).items()}
+    found |= {name: common | rung.within(given) for name, rung in ladder(given.data).items()}
     return {BASELINE: reference} | {name: _nearest(parameters, given) for name, parameters in found.items()}
 
 

@@ -24,6 +24,13 @@ _SHORT: Parameters = {"batch.log2_size": 6, "lr": 0.8}
 _WHITENED = _SHORT | {"whiten": True}
 _DIGITS: Parameters = {"batch.log2_size": 5, "lr": 1.6, "number_format": "fp32"}
 
+# For data that nobody has seen: what the ladders of the others have in common.
+GENERIC: dict[str, Rung] = {
+    "ladder, short": Rung(0.0, _WHITENED),
+    "ladder, longer": Rung(0.5, _WHITENED),
+    "ladder, wider and longer": Rung(0.75, _WHITENED | {"width": 1.5}),
+}
+
 LADDERS: dict[str, dict[str, Rung]] = {
     "digits": {
         "ladder, identity start": Rung(0.0, _DIGITS | {"identity": True}),
@@ -46,3 +53,8 @@ LADDERS: dict[str, dict[str, Rung]] = {
         "ladder, widest": Rung(1.0, _WHITENED | {"width": 2.0, "augment.crop": True}),
     },
 }
+
+
+def ladder(data: str) -> dict[str, Rung]:
+    """The rungs of a data set, from the fastest on."""
+    return LADDERS.get(data, GENERIC)

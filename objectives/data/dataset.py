@@ -1,6 +1,6 @@
 """Data sets as tensors on the device: what is trained on, what validates it, and hashes that say which data it was.
 
-Splits are stratified and depend on the labels and a seed alone. The test split of a data set is never opened here.
+Splits are stratified and depend on the labels and a seed alone. The test split of a data set is opened by `held_out`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 
 from objectives.data import cautions, content
 from objectives.data.duplicates import Positions, repetitions
-from objectives.data.folders import read_folder
+from objectives.data.folders import read_folder, read_test
 from objectives.data.sources import Bytes, Labelled, cifar, digits, fashion_mnist
 from objectives.errors import DataError
 from objectives.task import DataSpec
@@ -86,11 +86,13 @@ def load(spec: DataSpec, device: torch.device) -> Dataset:
     Raises:
         DataError: the data set is unknown, not to be found, or not usable as it is.
     """
-    found = _without_small_classes(_read(spec), spec)
-    pixels = _resized(_with_channels(found.pixels, spec.channels or found.pixels.shape[-1]), spec.size)
+    source = read(spec)
+    assert source is not None
+    found = _without_small_classes(source, spec)
+    pixels = resized(with_channels(found.pixels, spec.channels or found.pixels.shape[-1]), spec.size)
     found = replace(found, pixels=pixels)
     train, val = _split(found, spec)
-    images = [_images(pixels, found.labels, chosen) for chosen in (train, val)]
+    images = [as_images(pixels, found.labels, chosen) for chosen in (train, val)]
     mean, std = _statistics(images[0].x)
     known = content.digests(pixels)
     return Dataset(
@@ -124,7 +126,12 @@ def _about(found: Labelled, n_train: int, n_val: int) -> str:
     return "; ".join((f"{what}: {split}", *found.remarks))
 
 
-def _read(spec: DataSpec) -> Labelled:
+def read(spec: DataSpec, *, test: bool = False) -> Labelled | None:
+    """The images that `spec` names as their source holds them; with `test` those of the test split, where there is one.
+
+    Raises:
+        DataError: they are not to be found, or cannot be read.
+    """
     kind, _, path = spec.name.partition(":")
     root = Path(expanded(spec.root)) if spec.root is not None else None
     try:
@@ -132,13 +139,15 @@ def _read(spec: DataSpec) -> Labelled:
             folder = _find_folder(path, root)
             table = _find_table(spec.labels, [folder, *([root] if root else [])]) if spec.labels is not None else None
             size = DEFAULT_SIZE if spec.size is None else spec.size
+            if test:
+                return read_test(folder, size, table, spec.follow_links)
             return read_folder(folder, size, table, spec.follow_links, spec.drop_small_classes)
         if spec.name == "digits":
-            return digits()
+            return digits(test=test)
         if spec.name == "fashion_mnist":
-            return fashion_mnist(root)
+            return fashion_mnist(root, test=test)
         if spec.name in ("cifar10", "cifar100"):
-            return cifar(spec.name, root)
+            return cifar(spec.name, root, test=test)
     except ModuleNotFoundError as error:
         raise DataError(f"data set {spec.name!r} needs the Python package {error.name!r}: install it") from error
     except OSError as error:
@@ -203,7 +212,7 @@ def _without_small_classes(found: Labelled, spec: DataSpec) -> Labelled:
     )
 
 
-def _with_channels(pixels: Bytes, channels: int) -> Bytes:
+def with_channels(pixels: Bytes, channels: int) -> Bytes:
     """`pixels` [n, height, width, any] as grey or colour: luminance is ITU-R 601 in Pillow's fixed point."""
     if pixels.shape[-1] == channels:
         return pixels
@@ -218,16 +227,16 @@ def _with_channels(pixels: Bytes, channels: int) -> Bytes:
     return grey
 
 
-def _resized(pixels: Bytes, size: int | None) -> Bytes:
+def resized(pixels: Bytes, size: int | None) -> Bytes:
     """Square `pixels` [n, any, any, channels] at another size: bilinear, antialiased, as folders are decoded."""
     if size is None or pixels.shape[1] == size:
         return pixels
-    resized = np.empty((len(pixels), size, size, pixels.shape[-1]), np.uint8)
+    made = np.empty((len(pixels), size, size, pixels.shape[-1]), np.uint8)
     for start in range(0, len(pixels), RESIZED_AT_ONCE):
         x = torch.tensor(pixels[start : start + RESIZED_AT_ONCE]).permute(0, 3, 1, 2)
         x = F.interpolate(x, size=(size, size), mode="bilinear", antialias=True)
-        resized[start : start + RESIZED_AT_ONCE] = x.permute(0, 2, 3, 1).numpy()
-    return resized
+        made[start : start + RESIZED_AT_ONCE] = x.permute(0, 2, 3, 1).numpy()
+    return made
 
 
 def _split(found: Labelled, spec: DataSpec) -> tuple[Positions, Positions]:
@@ -271,7 +280,8 @@ def _set_aside(labels: npt.NDArray[np.int64], n: int, random: np.random.Generato
     return np.sort(by_class[rank < np.repeat(quota, counts)])
 
 
-def _images(pixels: Bytes, labels: npt.NDArray[np.int64], chosen: Positions) -> Images:
+def as_images(pixels: Bytes, labels: npt.NDArray[np.int64], chosen: Positions) -> Images:
+    """The chosen of some decoded images, on the CPU."""
     x = torch.from_numpy(pixels[chosen]).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
     return Images(x, torch.from_numpy(labels[chosen]))
 

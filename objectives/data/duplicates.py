@@ -35,6 +35,12 @@ def repetitions(
     return tuple(lines)
 
 
+def n_shared(found: npt.NDArray[np.uint64], others: npt.NDArray[np.uint64]) -> int:
+    """How many images of digests `found` have the same pixels as one of `others`."""
+    known = set(map(tuple, others.tolist()))
+    return sum(tuple(digest) in known for digest in found.tolist())
+
+
 def _first_positions(found: npt.NDArray[np.uint64]) -> Positions:
     """[n] for every image the position of the first one with the same pixels."""
     seen: dict[tuple[int, ...], int] = {}

@@ -16,7 +16,7 @@ from objectives.data.decoding import NO_IMAGE, Decoded
 from objectives.data.labels import tabled
 from objectives.data.listing import Layout
 from objectives.data.sources import Labelled
-from objectives.data.splits import arranged
+from objectives.data.splits import arranged, held_out
 from objectives.errors import DataError
 from objectives.words import counted, printable, some
 
@@ -36,6 +36,20 @@ def read_folder(
     layout = arranged(path, follow_links) if labels is None else tabled(path, labels, follow_links)
     if len(layout.classes) == 1:
         raise DataError(printable(_one_class(layout, labels)))
+    return _read(layout, size, drop_empty)
+
+
+def read_test(path: Path, size: int, labels: Path | None = None, follow_links: bool = False) -> Labelled | None:
+    """The test split of a folder, likewise; None where it has none. A class without a test image is none of it.
+
+    Raises:
+        DataError: too much cannot be decoded.
+    """
+    layout = held_out(path, follow_links) if labels is None else tabled(path, labels, follow_links, test=True)
+    return _read(layout, size, drop_empty=True) if layout is not None and layout.files else None
+
+
+def _read(layout: Layout, size: int, drop_empty: bool) -> Labelled:
     decoded, warnings = kept.decoded(layout.top, layout.files, size)
     faults = {position: fault for position, fault in decoded.faults.items() if fault != NO_IMAGE}
     _check_losses(layout, decoded, faults, drop_empty)

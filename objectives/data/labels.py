@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import csv
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from objectives.data import tables
-from objectives.data.listing import File, Layout, Walk, is_image, stamp
-from objectives.data.splits import role
-from objectives.data.tables import KNOWN, NEEDED, TABLES
+from objectives.data.listing import File, Layout, Walk, is_image, role, stamp
 from objectives.errors import DataError
 from objectives.words import counted, printable, some
 
+TABLES = (".csv", ".tsv")
+DELIMITERS = ",;\t"  # spreadsheets of half of Europe write ';'
+NEEDED = ("file", "label")
+KNOWN = (*NEEDED, "split")
 SPLITS = ("train", "val", "test")  # words of the column `split`
 
 
@@ -25,8 +27,8 @@ class _Row:
     split: str | None  # 'train', 'val', 'test'; None: the table has no such column
 
 
-def tabled(path: Path, table: Path, follow_links: bool) -> Layout:
-    """The images of a folder that a table names. Rows of a test split are left alone.
+def tabled(path: Path, table: Path, follow_links: bool, *, test: bool = False) -> Layout:
+    """The images of a folder that a table names. Rows of a test split are left alone; with `test` all others are.
 
     Raises:
         DataError: the table cannot be understood, or names what is not there.
@@ -34,8 +36,8 @@ def tabled(path: Path, table: Path, follow_links: bool) -> Layout:
     rows = _rows(table)
     base = _base(path, table, rows)
     walk = Walk(str(path), follow_links)
-    used = [row for row in rows if row.split != "test"]
-    if not any(row.split in (None, "train") for row in used):
+    used = [row for row in rows if (row.split == "test") == test]
+    if not test and not any(row.split in (None, "train") for row in used):
         found = " and ".join(sorted({str(row.split) for row in rows}))
         raise DataError(printable(f"{table} names no image to train on: split is {found} in every line: write train"))
     classes = sorted({row.label for row in used})
@@ -69,6 +71,19 @@ def tabled(path: Path, table: Path, follow_links: bool) -> Layout:
     )
 
 
+def named(tables: Sequence[Path]) -> Path | None:
+    """The table among these that has the columns which name classes; None where there is none, or more than one."""
+    found = []
+    for table in tables:
+        try:
+            columns, _ = _read(table)
+        except (DataError, OSError):
+            continue
+        if set(NEEDED) <= set(columns):
+            found.append(table)
+    return found[0] if len(found) == 1 else None
+
+
 def _remarks(table: Path, rows: Sequence[_Row]) -> tuple[str, ...]:
     n_test = sum(row.split == "test" for row in rows)
     return (printable(f"{counted(n_test, 'test image')} of {table.name} left unopened"),) if n_test else ()
@@ -99,8 +114,27 @@ def _base(path: Path, table: Path, rows: Sequence[_Row]) -> Path:
     return next((place for place in places if os.path.isfile(place / rows[0].file)), path)
 
 
+def _read(table: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """(names of the columns in lower case, number and cells of every line below).
+
+    Raises:
+        DataError: it is no table, or no text in UTF-8.
+    """
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as stream:
+            head = stream.readline()
+            delimiter = max(DELIMITERS, key=head.count)
+            columns = [cell.strip().casefold() for cell in next(csv.reader([head], delimiter=delimiter), [])]
+            reader = csv.reader(stream, delimiter=delimiter)
+            return columns, [(1 + reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
+    except UnicodeDecodeError as error:
+        raise DataError(printable(f"{table} is not in UTF-8: save it as UTF-8, as spreadsheets offer")) from error
+    except csv.Error as error:
+        raise DataError(printable(f"{table} is no table: {error}")) from error
+
+
 def _rows(table: Path) -> list[_Row]:
-    columns, lines = tables.read(table)
+    columns, lines = _read(table)
     if not set(NEEDED) <= set(columns):
         found = ", ".join(filter(None, columns)) or "none"
         raise DataError(printable(f"{table} has columns {found}: it needs file and label, and may have split"))

@@ -114,6 +114,16 @@ class Walk:
         return any(not fault and is_image(entry.path) for entry, fault in self.files(place))
 
 
+def role(name: str) -> str | None:
+    """'train', 'val' or 'test' where the name of a folder is one of a split."""
+    word = name.strip().casefold()
+    if word.startswith("train"):
+        return "train"
+    if word.startswith("val") or word == "dev":
+        return "val"
+    return "test" if word.startswith(("test", "eval")) else None
+
+
 def stamp(path: str) -> tuple[int, int, int]:
     """What changes when the content of a file does.
 

@@ -1,7 +1,7 @@
 """Data sets with a name: one function per source, each of which returns its whole training set as one `Labelled`.
 
-Test splits are never opened here. Nothing is written into a data folder: downloads lie in `cache_home() / "datasets"`,
-and appear there whole or not at all.
+With `test` it returns the test split instead, which is opened for `held_out` alone. Nothing is written into a data
+folder: downloads lie in `cache_home() / "datasets"`, and appear there whole or not at all.
 """
 
 from __future__ import annotations
@@ -73,32 +73,33 @@ def cache_home() -> Path | None:
     return None
 
 
-def digits() -> Labelled:
+def digits(*, test: bool = False) -> Labelled:
     """scikit-learn's 8 x 8 digits without a test part of 297 images, which is the same for every seed."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
     bunch = load_digits()
     labels = bunch.target.astype(np.int64)
-    train, _ = train_test_split(
+    parts = train_test_split(
         np.arange(len(labels)), test_size=DIGITS_TEST, stratify=labels, random_state=DIGITS_TEST_SEED
     )
-    train.sort()
-    pixels = np.rint(bunch.images[train, :, :, None] * (255 / 16)).astype(np.uint8)
-    return Labelled(pixels, labels[train], tuple(str(digit) for digit in range(10)), flip=False)
+    part = np.sort(parts[1] if test else parts[0])
+    pixels = np.rint(bunch.images[part, :, :, None] * (255 / 16)).astype(np.uint8)
+    return Labelled(pixels, labels[part], tuple(str(digit) for digit in range(10)), flip=False)
 
 
-def fashion_mnist(root: Path | None) -> Labelled:
+def fashion_mnist(root: Path | None, *, test: bool = False) -> Labelled:
     """Fashion-MNIST (Xiao et al. 2017), 28 x 28 grey, from idx files on this machine or else from the network."""
     given = [root, root / "FashionMNIST" / "raw", root / "fashion-mnist"] if root else []
     places = [*given, *(place / "FashionMNIST" / "raw" for place in _downloads()), DEBIAN_FASHION]
-    files = next(filter(None, map(_fashion_files, places)), None)
+    found = (_fashion_files(place, "t10k" if test else "train") for place in places)
+    files = next(filter(None, found), None)
     failure = ""
     if files is None:
         failure = _download(
             "FashionMNIST", lambda into: import_torchvision("datasets").FashionMNIST(into, train=True, download=True)
         )
-        files = next(filter(None, map(_fashion_files, places)), None)
+        files = next(filter(None, (_fashion_files(place, "t10k" if test else "train") for place in places)), None)
     if files is None:
         ways = "apt-get install dataset-fashion-mnist, a network"
         raise DataError(_not_found("fashion_mnist", places, failure, ways))
@@ -111,7 +112,7 @@ def fashion_mnist(root: Path | None) -> Labelled:
     return Labelled(pixels[..., None], labels.astype(np.int64), FASHION_CLASSES, flip=True)
 
 
-def cifar(name: str, root: Path | None) -> Labelled:
+def cifar(name: str, root: Path | None, *, test: bool = False) -> Labelled:
     """CIFAR-10 or CIFAR-100 (Krizhevsky 2009), 32 x 32 colour, from torchvision's layout or else from the network.
 
     The files are pickles, which can run code. torchvision compares each with the MD5 sum of the original before it
@@ -119,29 +120,29 @@ def cifar(name: str, root: Path | None) -> Labelled:
     """
     reader = getattr(import_torchvision("datasets"), name.upper())
     places = [*([root] if root else []), *_downloads()]
-    found = next(filter(None, (_read_cifar(reader, place) for place in places)), None)
+    found = next(filter(None, (_read_cifar(reader, place, test) for place in places)), None)
     failure = ""
     if found is None:
         failure = _download(reader.base_folder, lambda into: reader(into, train=True, download=True))
-        found = next(filter(None, (_read_cifar(reader, place) for place in _downloads())), None)
+        found = next(filter(None, (_read_cifar(reader, place, test) for place in _downloads())), None)
     if found is None:
         raise DataError(_not_found(name, [place / reader.base_folder for place in places], failure, "a network"))
     return found
 
 
-def _read_cifar(reader: Callable[..., object], place: Path) -> Labelled | None:
+def _read_cifar(reader: Callable[..., object], place: Path, test: bool) -> Labelled | None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # NumPy dislikes how these old pickles spell their dtypes
         try:
-            found: object = reader(place, train=True)
+            found: object = reader(place, train=not test)
         except RuntimeError:  # torchvision: not there, or not the original files
             return None
     pixels, labels, classes = (getattr(found, field) for field in ("data", "targets", "classes"))
     return Labelled(np.ascontiguousarray(pixels), np.asarray(labels, np.int64), tuple(classes), flip=True)
 
 
-def _fashion_files(place: Path) -> tuple[Path, Path] | None:
-    names = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
+def _fashion_files(place: Path, part: str) -> tuple[Path, Path] | None:
+    names = (f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte")
     found = [next((p for p in (place / name, place / f"{name}.gz") if p.is_file()), None) for name in names]
     return (found[0], found[1]) if found[0] and found[1] else None
 

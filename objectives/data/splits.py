@@ -1,7 +1,7 @@
 """Which folder is a class and which a split: `cats/ dogs/`, or `Train/ val/ test/` with class folders in each.
 
 A name alone does not make a split, because a class may be called 'train', too: a training split holds class folders.
-A test split is known by its name and never looked into.
+A test split is known by its name; only `held_out` looks into it.
 """
 
 from __future__ import annotations
@@ -12,23 +12,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from objectives.data.listing import File, Layout, Walk, stamp
-from objectives.data.tables import TABLES, named
+from objectives.data.labels import TABLES, named
+from objectives.data.listing import File, Layout, Walk, role, stamp
 from objectives.errors import DataError
 from objectives.words import counted, printable, some
 
 # Beside or within classes, folders of exactly these names are a split; 'valves' and 'testudo' may be classes there.
 _PLAIN = re.compile(r"(val|valid|validation|dev|test|testing|eval|evaluation)([-_ ]?(set|data|images))?", re.IGNORECASE)
-
-
-def role(name: str) -> str | None:
-    """'train', 'val' or 'test' where the name of a folder is one of a split."""
-    word = name.strip().casefold()
-    if word.startswith("train"):
-        return "train"
-    if word.startswith("val") or word == "dev":
-        return "val"
-    return "test" if word.startswith(("test", "eval")) else None
 
 
 def arranged(path: Path, follow_links: bool) -> Layout:
@@ -71,6 +61,22 @@ def arranged(path: Path, follow_links: bool) -> Layout:
         tuple(map(printable, remarks)),
         tuple(gathered.warnings),
     )
+
+
+def held_out(path: Path, follow_links: bool) -> Layout | None:
+    """The classes and files of the test split of a folder; None where it has none.
+
+    Raises:
+        DataError: as `arranged`.
+    """
+    walk = Walk(str(path), follow_links)
+    split = _split(path, [entry.name for entry, fault in walk.entries(str(path)) if not fault and entry.is_dir()], walk)
+    if split is None or not split.test:
+        return None
+    gathered = _Gathered(walk, path / split.test)
+    gathered.add(".", validates=False)
+    classes = tuple(map(printable, gathered.classes))
+    return Layout(path / split.test, classes, tuple(gathered.files), tuple(gathered.skipped))
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ from search import run
 from search.commands.line import Parser, whole
 from search.host.called import command
 
+MOST_SEEDS = 20
+
 
 @dataclass(frozen=True)
 class Command:
@@ -22,6 +24,16 @@ class Command:
     module: str  # has perform(options) -> exit code
     what: str  # it does, in a line
     parser: Callable[[], argparse.ArgumentParser]
+
+
+def _confirm() -> argparse.ArgumentParser:
+    p = _of("confirm")
+    p.add_argument("--study", required=True, metavar="NAME", help="its name in the database")
+    words = f"fresh seeds for each point, 1 to {MOST_SEEDS} (default: 3)"
+    p.add_argument("--seeds", type=whole(MOST_SEEDS), default=3, metavar="N", help=words)
+    run.add_places(p)
+    run.add_words(p)
+    return p
 
 
 def _studies() -> argparse.ArgumentParser:
@@ -81,6 +93,9 @@ def _storage(p: argparse.ArgumentParser, default: str | None = None) -> None:
 COMMANDS = {
     "run": Command(
         "search.run", "run or resume a study: the Pareto front of training time against accuracy", run.parser
+    ),
+    "confirm": Command(
+        "search.commands.confirm", "train a front again with fresh seeds, then open the test split", _confirm
     ),
     "studies": Command(
         "search.commands.studies", "list, show, rename, delete studies; study files; disk space", _studies

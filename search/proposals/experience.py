@@ -14,9 +14,10 @@ from optuna.trial import FrozenTrial, TrialState
 from objectives.pipeline import Pipeline
 from search.pareto.forecast import forecast
 from search.pareto.front import Box, error_rate
+from search.proposals import interest
 from search.proposals.draws import Candidate
 from search.proposals.proposal import Goal, Memory, Pair, Settings, Tried, propose
-from search.study import interest, records
+from search.study import records
 from search.study.snapshot import Snapshot
 from spaces import SPACES
 from spaces.base import Given, Trial
@@ -39,7 +40,7 @@ class Experience:
     def next(self, now: Snapshot, given: Given, seed: int) -> Candidate[Pipeline]:
         """The pipeline to train next, with its parameters."""
         assert now.box is not None
-        n_proposed = sum(records.ANCHOR not in trial.user_attrs for trial in now.trials if not records.is_repeat(trial))
+        n_proposed = sum(_is_proposed(trial) for trial in now.trials)
         plain = n_proposed % PLAIN_EVERY == PLAIN_EVERY - 1
         space, task = SPACES[now.spec.space.name], now.spec.task
 
@@ -82,8 +83,9 @@ class Experience:
                 values = (expected[0] + shift, 0.0), (FAILED_SPREAD, FAILED_SPREAD)
             value, spread = values if values is not None else (None, (0.0, 0.0))
             rival = trial.number in points and not (plain and trial.user_attrs[records.PIPELINE].get("strategies"))
-            given_ = records.ANCHOR in trial.user_attrs
-            tried.append(Tried(trial.params, trial.distributions, value, spread, expected, rival, given_))
+            tried.append(
+                Tried(trial.params, trial.distributions, value, spread, expected, rival, not _is_proposed(trial))
+            )
         return tried
 
 
@@ -93,9 +95,15 @@ def goal(box: Box) -> Goal:
     return Goal((math.log10(box.fastest), errors[0]), (math.log10(box.slowest), errors[1]))
 
 
+def _is_proposed(trial: FrozenTrial) -> bool:
+    """Whether the search chose it: no anchor, nor a run that times or confirms another one."""
+    return not (records.ANCHOR in trial.user_attrs or records.is_repeat(trial) or records.is_confirmation(trial))
+
+
 def _is_other_run(trial: FrozenTrial) -> bool:
-    """Whether the trial finished, or times another one again: of those only points count."""
-    return records.is_repeat(trial) or records.is_finished_run(trial)
+    """Whether the trial times another one again, or was: of those only points count. Confirmations all tell."""
+    finished = records.is_finished_run(trial) and not records.is_confirmation(trial)
+    return records.is_repeat(trial) or finished
 
 
 def _has_curve(trial: FrozenTrial) -> bool:

@@ -48,6 +48,9 @@ class SimulatedObjective:
     def export(self, folder: Path, about: Mapping[str, object]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
 
+    def test(self, folder: Path) -> dict[str, Any] | None:
+        return None
+
     def reference(self, n_steps: int) -> Reading:
         return Reading(1e-3)
 

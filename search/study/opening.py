@@ -12,8 +12,9 @@ from pydantic import ValidationError
 from objectives.pipeline import NumberFormatName, Pipeline
 from search.database.storage import Database
 from search.errors import Foreign, StorageError, UsageError
+from search.proposals import interest
 from search.proposals.samplers import experimental
-from search.study import differences, interest, records
+from search.study import differences, records
 from search.study.spec import StudySpec
 from search.study.study import Study
 from spaces import SPACES

@@ -5,28 +5,35 @@ from __future__ import annotations
 from optuna.trial import FrozenTrial, TrialState
 from optuna.trial import Trial as OptunaTrial
 
-from search.study import interest, records, recovery, repeats
+from search.proposals import interest
+from search.study import confirmation, records, recovery, repeats
+from search.study.confirmation import SHARE
 from search.study.snapshot import Snapshot
 from search.study.study import Study
 from spaces import SPACES
 from spaces.base import BASELINE
-from spaces.ladders import LADDERS
+from spaces.ladders import ladder
 from spaces.restricted import anchor_pipelines, usable_anchors
 
 
-def claim(study: Study, n_trials: int) -> OptunaTrial | None:
-    """The next trial of a total of `n_trials`, then of its repeats; None when only what runs now is missing."""
-    return study.patiently(lambda: _claim(study, n_trials))
+def claim(study: Study, n_trials: int, share: float = SHARE) -> OptunaTrial | None:
+    """The next trial of a total of `n_trials`, then of its repeats, then of its confirmations within the share.
+
+    None when only what runs now is missing.
+    """
+    return study.patiently(lambda: _claim(study, n_trials, share))
 
 
-def _claim(study: Study, n_trials: int) -> OptunaTrial | None:
+def _claim(study: Study, n_trials: int, share: float) -> OptunaTrial | None:
     with study.exclusive():
         recovery.recover(study)
         now = study.snapshot()
-        running = sum(trial.state == TrialState.RUNNING and not records.is_repeat(trial) for trial in now.trials)
+        running = sum(trial.state == TrialState.RUNNING and records.is_searched(trial) for trial in now.trials)
         if (n_left := now.n_left(n_trials)) > 0:
             return study.ask() if n_left > running else None
         again = repeats.waiting(now.trials) or _repeat(study, now)
+        if not repeats.pending(now.trials, study.floor, study.spec.search.repeats):  # they may change the front
+            again = confirmation.waiting(now.trials) or _confirmation(study, now, share)
         return study.ask(again[0]) if again else None
 
 
@@ -39,6 +46,15 @@ def _repeat(study: Study, now: Snapshot) -> list[FrozenTrial]:
     return repeats.waiting(study.trials())
 
 
+def _confirmation(study: Study, now: Snapshot, share: float) -> list[FrozenTrial]:
+    """Queues what is to be trained next with fresh seeds, if anything is: the confirmation."""
+    due = confirmation.due(now.trials, study.floor, study.spec.search.confirm, share)
+    if due is None:
+        return []
+    study.enqueue_afresh(due, {records.CONFIRM_OF: records.first(due)})
+    return confirmation.waiting(study.trials())
+
+
 def enqueue_anchors(study: Study) -> None:
     """Queues the anchors that the study lacks, the cheapest first.
 
@@ -49,7 +65,7 @@ def enqueue_anchors(study: Study) -> None:
     anchors, is_short = usable_anchors(space, given, restrictions), False
     if 2 * len(anchors) > study.spec.search.n_trials:
         is_short = True
-        anchors = [each for each in anchors if each[0] not in LADDERS.get(given.data, {})]
+        anchors = [each for each in anchors if each[0] not in ladder(given.data)]
     pipelines = anchor_pipelines(space, given, restrictions)
     cost = {name: interest.forecast(pipelines[name], study.spec.task, given, None) for name, _ in anchors}
     anchors.sort(key=lambda each: (not (is_short and each[0] == BASELINE), cost[each[0]]))

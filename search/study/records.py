@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from optuna.trial import FrozenTrial, TrialState
 
 from objectives.pipeline import Pipeline, Report
-from search.pareto.front import Outcome
+from search.pareto.front import Outcome, front
 from search.pareto.stopping import Curve, Point
 
 METRICS = ("train_seconds", "val_accuracy")  # minimised, maximised: in this order for ever
@@ -22,6 +22,7 @@ PIPELINE, WORDS, CURVE, REASON = "pipeline", "pipeline_words", "curve", "stop_re
 ANCHOR, RETRY_OF, SEED_TRIAL, OWNER, MESSAGE = "anchor", "retry_of", "seed_trial", "owner", "message"
 WOULD_STOP = "would_stop"  # with stopping switched off: when and why the trial would have been stopped
 REPEAT_OF = "repeat_of"  # number of the trial that is timed again, because it was disturbed
+CONFIRM_OF = "confirm_of"  # number of the trial whose pipeline is trained with fresh seeds
 NOISY = "noisy"  # what disturbed a finished training, in words
 UNDISTURBED = "undisturbed_seconds"  # estimate: what it would have taken otherwise
 WALL_SECONDS = "wall_seconds"  # of what was charged, by the clock on the wall
@@ -30,6 +31,7 @@ REFERENCE_RATIO = "reference_ratio"  # seconds of the reference workload after t
 # User attributes of a study.
 IDENTITY, FORMATS, FLOOR = "identity", "number_formats", "floor"
 BOX = "box"  # what counts in the hypervolume: see pareto.front.Box
+TEST = "test_"  # and the number of a confirmation: what its network is worth on the test split; {} without one
 CALIBRATION = "calibration"  # of what disturbs a training on this device: see study.disturbance
 MUCH = 0.1  # share by which wall seconds differ from the device's before they are shown
 MIXED = "mixed"  # what an identity says in place of a device model, where several are mixed on purpose
@@ -50,6 +52,7 @@ class Counts:
     running: int
     by_reason: dict[str, int]
     repeats: int  # among the complete: trials that were timed again
+    confirmations: int  # among the complete: trials with fresh seeds
 
 
 def curve_json(reports: Sequence[Report], accuracies: Sequence[float]) -> list[list[float | None]]:
@@ -149,16 +152,42 @@ def is_repeat(trial: FrozenTrial) -> bool:
     return REPEAT_OF in trial.user_attrs
 
 
+def is_confirmation(trial: FrozenTrial) -> bool:
+    """Whether the trial trains another one's pipeline with fresh seeds."""
+    return CONFIRM_OF in trial.user_attrs
+
+
+def is_searched(trial: FrozenTrial) -> bool:
+    """Whether the trial is one of the search: counted, and proposed for what it is."""
+    return not is_repeat(trial) and not is_confirmation(trial)
+
+
+def is_free(trial: FrozenTrial) -> bool:
+    """Whether it was lost, so that its retry is the one that counts."""
+    return trial.state == TrialState.FAIL and reason(trial) == LOST
+
+
+def seconds(trial: FrozenTrial) -> float:
+    """Seconds that a trial trained, as far as they are known."""
+    points = trial.user_attrs.get(CURVE)
+    found = points[-1][1] if points else trial.values[0] if trial.values else 0.0
+    return float(found) if math.isfinite(found) else 0.0
+
+
 def first(trial: FrozenTrial) -> int:
     """Number of the trial that this one times again; its own where it is none."""
     return int(trial.user_attrs.get(REPEAT_OF, trial.number))
 
 
 def points(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """The finished runs; of a trial and its repeats the first quiet one, or the fastest where all were disturbed."""
+    """The finished runs; of a trial and its repeats the first quiet one, or the fastest where all were disturbed.
+
+    Confirmations are none: they say what a point is worth, not what is one.
+    """
     groups: dict[int, list[FrozenTrial]] = {}
-    for trial in filter(is_finished_run, trials):
-        groups.setdefault(first(trial), []).append(trial)
+    for trial in trials:
+        if is_finished_run(trial) and not is_confirmation(trial):
+            groups.setdefault(first(trial), []).append(trial)
     return sorted((min(group, key=_rank) for group in groups.values()), key=lambda trial: trial.number)
 
 
@@ -174,6 +203,11 @@ def outcomes(trials: Sequence[FrozenTrial], floor: float) -> list[Outcome]:
     return [outcome for outcome in outcomes if outcome.accuracy >= floor]
 
 
+def pareto_front(trials: Sequence[FrozenTrial], floor: float) -> tuple[Outcome, ...]:
+    """The Pareto front of a study's trials."""
+    return front(outcomes(trials, floor))
+
+
 def baseline(trials: Sequence[FrozenTrial], name: str) -> FrozenTrial | None:
     """The finished run of the anchor called `name`, or None."""
     runs = (trial for trial in points(trials) if trial.user_attrs.get(ANCHOR) == name)
@@ -187,7 +221,7 @@ def n_counted(trials: Sequence[FrozenTrial]) -> int:
     for trial in trials:
         ended = trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
         failed = trial.state == TrialState.FAIL and reason(trial) in OWN_FAULTS and trial.number not in retried
-        counted += (ended or failed) and not is_repeat(trial)
+        counted += (ended or failed) and is_searched(trial)
     return counted
 
 
@@ -203,6 +237,7 @@ def counts(trials: Sequence[FrozenTrial]) -> Counts:
         states[TrialState.RUNNING],
         dict(sorted(reasons.items())),
         sum(is_repeat(trial) for trial in trials if is_finished_run(trial)),
+        sum(is_confirmation(trial) for trial in trials if is_finished_run(trial)),
     )
 
 

@@ -6,7 +6,6 @@ towards a study's total, and of a trial and its repeats one is a point: see `rec
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -118,7 +117,7 @@ def _is_baseline(trial: FrozenTrial) -> bool:
 
 def _is_restless(trials: Sequence[FrozenTrial]) -> bool:
     """Whether a repeat was disturbed, too, since the search last went on."""
-    searched = (trial.number for trial in trials if trial.state.is_finished() and not records.is_repeat(trial))
+    searched = (trial.number for trial in trials if trial.state.is_finished() and records.is_searched(trial))
     latest = max(searched, default=-1)
     again = (trial for trial in trials[latest + 1 :] if records.is_repeat(trial) and records.is_finished_run(trial))
     return any(trial.user_attrs.get(records.NOISY) for trial in again)
@@ -128,23 +127,11 @@ def _seconds_left(trials: Sequence[FrozenTrial]) -> float:
     """Seconds that further repeats may take. One that has not ended, or failed, counts as its first."""
     searched, repeated = 0.0, 0.0
     for trial in trials:
-        if not records.is_repeat(trial):
-            searched += _seconds(trial)
-        elif not _is_free(trial):
-            repeated += _seconds(trial) or _seconds(trials[records.first(trial)])
+        if records.is_searched(trial):
+            searched += records.seconds(trial)
+        elif records.is_repeat(trial) and not records.is_free(trial):
+            repeated += records.seconds(trial) or records.seconds(trials[records.first(trial)])
     return SHARE * searched - repeated
-
-
-def _is_free(trial: FrozenTrial) -> bool:
-    """Whether it was lost, so that its retry is the one that counts."""
-    return trial.state == TrialState.FAIL and records.reason(trial) == records.LOST
-
-
-def _seconds(trial: FrozenTrial) -> float:
-    """Seconds that a trial trained, as far as they are known."""
-    curve = trial.user_attrs.get(records.CURVE)
-    seconds = curve[-1][1] if curve else trial.values[0] if trial.values else 0.0
-    return seconds if math.isfinite(seconds) else 0.0
 
 
 def _waited_for(trials: Sequence[FrozenTrial]) -> set[int]:

@@ -13,7 +13,8 @@ from optuna.trial import FrozenTrial
 from search.database.storage import Database
 from search.pareto.front import Box, Outcome, front, hypervolume
 from search.pareto.stopping import Curve
-from search.study import records, repeats
+from search.study import confirmation, records, repeats
+from search.study.confirmation import SHARE, Confirmed
 from search.study.spec import StudySpec
 from spaces.base import BASELINE
 
@@ -88,8 +89,25 @@ class Snapshot:
 
     @cached_property
     def kept(self) -> set[int]:
-        """Trials whose networks are kept: those of the front, and those that repeats may bring back to it."""
-        return repeats.kept(self.trials, self.floor, self.spec.search.repeats)
+        """Trials whose networks are kept: of the front, what repeats may bring back to it, what is yet to be tested."""
+        return {trial.number for trial in self.untested} | repeats.kept(
+            self.trials, self.floor, self.spec.search.repeats
+        )
+
+    @cached_property
+    def confirmed(self) -> dict[int, Confirmed]:
+        """What fresh seeds say of the front and of BASELINE, by the number of the first trial of each."""
+        n_val, tests = self.attributes[records.IDENTITY]["data"]["n_val"], confirmation.tests(self.attributes)
+        return confirmation.confirmed(self.trials, self.floor, n_val, self.spec.metric, tests)
+
+    @cached_property
+    def untested(self) -> list[FrozenTrial]:
+        """Confirmations whose networks have not met the test split."""
+        return confirmation.untested(self.trials, self.floor, confirmation.tests(self.attributes))
+
+    def confirmed_of(self, point: FrozenTrial) -> Confirmed | None:
+        """What fresh seeds say of a point; None where it has none."""
+        return self.confirmed.get(records.first(point))
 
     @cached_property
     def box(self) -> Box | None:
@@ -105,10 +123,14 @@ class Snapshot:
         """Trials that are missing from a total of `n_trials`."""
         return max(0, n_trials - self.n_counted)
 
-    def is_complete(self, n_trials: int) -> bool:
-        """Whether it has so many trials, and nothing is left to be timed again."""
-        limit = self.spec.search.repeats
-        return not self.n_left(n_trials) and not repeats.pending(self.trials, self.floor, limit)
+    def is_complete(self, n_trials: int, share: float = SHARE) -> bool:
+        """Whether it has so many trials, and nothing is left to be timed again, or to be confirmed in the share."""
+        search = self.spec.search
+        return not (
+            self.n_left(n_trials)
+            or repeats.pending(self.trials, self.floor, search.repeats)
+            or confirmation.pending(self.trials, self.floor, search.confirm, share)
+        )
 
     def with_trial(self, trial: FrozenTrial) -> Snapshot:
         """This snapshot with a trial as it will be in the database."""

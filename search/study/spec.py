@@ -117,10 +117,11 @@ class SearchSection(_Section):
     stopping: str = "front"
     floor: Annotated[float, Field(ge=0, lt=1)] | None = None  # accuracy; absent: see opening.default_floor
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    fastest: Seconds | None = None  # the box of the hypervolume; absent: see study.interest
+    fastest: Seconds | None = None  # the box of the hypervolume; absent: see proposals.interest
     slowest: Seconds | None = None
     useful: Annotated[float, Field(ge=0, lt=1)] | None = None  # accuracy
     repeats: Annotated[int, Field(ge=0, le=5)] = 2  # how often a candidate for the front that was disturbed is re-timed
+    confirm: Annotated[int, Field(ge=0, le=10)] = 2  # fresh seeds for each point of the front once the search is over
 
     @model_validator(mode="after")
     def _has_extent(self) -> Self:

@@ -31,7 +31,7 @@ from spaces.base import Given, Trial
 from spaces.restricted import sample
 
 LATE = "late_result"  # study attribute, with the number of the trial: told after it had been given up
-_INHERITED = (records.SEED_TRIAL, records.ANCHOR, records.REPEAT_OF)  # by a trial that is queued once more
+_INHERITED = (records.SEED_TRIAL, records.ANCHOR, records.REPEAT_OF, records.CONFIRM_OF)  # by a trial queued once more
 _OF_A_RUN = (records.REASON, records.MESSAGE, records.WOULD_STOP, records.NOISY, records.UNDISTURBED)
 
 T = TypeVar("T")
@@ -93,7 +93,7 @@ class Study:
     def ask(self, waiting: FrozenTrial | None = None) -> OptunaTrial:
         """The next trial, signed by this process: one from the queue (anchors, what was interrupted), or a new one.
 
-        `waiting`: this one from the queue, where repeats wait as well.
+        `waiting`: this one from the queue, where repeats and confirmations wait as well.
         """
         with self.exclusive():
             trials = self.trials()
@@ -154,9 +154,16 @@ class Study:
     def enqueue(self, trial: FrozenTrial, attributes: Mapping[str, object]) -> None:
         """Queues a trial once more, with the same parameters and seeds; as a repeat where it was one."""
         inherited = {key: trial.user_attrs[key] for key in _INHERITED if key in trial.user_attrs}
+        self._enqueue(trial, {records.SEED_TRIAL: trial.number, **inherited, **attributes})
+
+    def enqueue_afresh(self, trial: FrozenTrial, attributes: Mapping[str, object]) -> None:
+        """Queues the parameters of a trial with the seeds of the new one."""
+        name = {records.ANCHOR: trial.user_attrs[records.ANCHOR]} if records.ANCHOR in trial.user_attrs else {}
+        self._enqueue(trial, {**name, **attributes})
+
+    def _enqueue(self, trial: FrozenTrial, attributes: dict[str, object]) -> None:
         queued = trial.system_attrs.get("fixed_params", {})  # all of an anchor's, also those not yet asked for
-        same = {records.SEED_TRIAL: trial.number, **inherited, **attributes}
-        self.optuna.enqueue_trial({**queued, **trial.params}, user_attrs=same)
+        self.optuna.enqueue_trial({**queued, **trial.params}, user_attrs=attributes)
 
     def requeue(self, trial: OptunaTrial) -> None:
         """Puts a trial that was interrupted back into the queue, with its number and its parameters."""
@@ -215,6 +222,13 @@ class Study:
             else:
                 self.optuna.tell(result.trial, state=TrialState[result.state])
 
+    def tell_test(self, number: int, found: Mapping[str, object]) -> None:
+        """Writes what the network of a confirmation is worth on the test split.
+
+        As an attribute of the study: Optuna lets no trial change that has ended.
+        """
+        self.patiently(lambda: self.optuna.set_user_attr(f"{records.TEST}{number}", dict(found)))
+
     def collect(self) -> None:
         """Removes the networks that nothing names any more."""
         with self.exclusive():  # an export of another process is on the front once it is told
@@ -228,4 +242,4 @@ class Study:
 
 def _is_searched(trial: FrozenTrial) -> bool:
     """Whether the trial waits for the search, not for its end."""
-    return trial.state == TrialState.WAITING and not records.is_repeat(trial)
+    return trial.state == TrialState.WAITING and records.is_searched(trial)

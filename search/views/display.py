@@ -59,7 +59,9 @@ class _Standing:
         parts = [f"{done} of {self.n_trials} trials", f"{len(now.front)} on the front"]
         if (volume := now.hypervolume()) is not None:
             parts.append(f"hypervolume {volume:.3f}")
-        if done > self.n_at_start:
+        if now.counts.confirmations:
+            parts.append(f"{now.counts.confirmations} confirmations")
+        elif done > self.n_at_start:
             per_trial = (time.monotonic() - self.started) / (done - self.n_at_start)
             parts.append(f"about {duration(per_trial * max(0, self.n_trials - done))} left")
         return ", ".join(parts)

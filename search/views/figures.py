@@ -53,6 +53,8 @@ def note(trial: FrozenTrial) -> str:
     lines.append(f"* ended: {records.reason(trial).replace('_', ' ')}")
     if records.is_repeat(trial):
         lines.append(f"* times trial {records.first(trial)} again")
+    if records.is_confirmation(trial):
+        lines.append(f"* confirms trial {attributes[records.CONFIRM_OF]} with fresh seeds")
     if disturbed := attributes.get(records.NOISY):
         lines.append(f"* disturbed: {disturbed}; undisturbed about {attributes[records.UNDISTURBED]:.2f} s")
     if records.MESSAGE in attributes:
@@ -100,7 +102,8 @@ def learning_curves(now: Snapshot) -> go.Figure:
     import plotly.graph_objects as go
 
     on_front = {point.trial for point in now.front}
-    with_curve = [trial for trial in now.trials if trial.user_attrs.get(records.CURVE)]
+    searched = [trial for trial in now.trials if not records.is_confirmation(trial)]
+    with_curve = [trial for trial in searched if trial.user_attrs.get(records.CURVE)]
     latest = {trial.number for trial in with_curve[-MAX_CURVES:]}
     figure = go.Figure()
     for trial in with_curve:

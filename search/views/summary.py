@@ -11,6 +11,7 @@ from search.database import disk
 from search.host.called import command
 from search.study import records
 from search.study.snapshot import Snapshot
+from search.views import confirmed
 from search.views.columns import columns
 
 MARK = "*"  # of seconds that were disturbed
@@ -25,6 +26,7 @@ def as_json(now: Snapshot) -> dict[str, object]:
         "trials": asdict(now.counts),
         "front": [_point(trial, now) for trial in now.front_trials],
         "baseline": _point(now.baseline, now) if now.baseline is not None else None,
+        "correction": confirmed.correction_json(now),
         "hypervolume": now.hypervolume(),
         "reference": {"train_seconds": now.box.slowest, "accuracy": now.box.useful} if now.box else None,
         "box": asdict(now.box) if now.box else None,
@@ -46,6 +48,10 @@ def table(now: Snapshot, width: int | None = None) -> list[str]:
     if not any(abs(trial.user_attrs[OTHER[other]] - trial.values[1]) >= FAR for trial in shown):
         for row in cells:
             del row[other]
+    for name in confirmed.COLUMNS:
+        if not any(row[name] for row in cells):
+            for row in cells:
+                del row[name]
     rows = [list(row.values()) for row in cells]
     return [f"{now.name}: Pareto front", "", *columns(list(cells[0]), rows, width), ""]
 
@@ -56,7 +62,8 @@ def lines(now: Snapshot) -> list[str]:
     reasons = ", ".join(
         f"{n} {reason.replace('_', ' ')}" for reason, n in counts.by_reason.items() if reason != "complete"
     )
-    again = f" ({counts.repeats} of them timed again)" if counts.repeats else ""
+    apart = {"of them timed again": counts.repeats, "with fresh seeds": counts.confirmations}
+    again = f" ({', '.join(f'{n} {what}' for what, n in apart.items() if n)})" if any(apart.values()) else ""
     ended = f"{counts.complete} complete{again}, {counts.pruned} stopped early, {counts.failed} failed"
     said = [
         *_legend(now),
@@ -64,6 +71,7 @@ def lines(now: Snapshot) -> list[str]:
         *_disturbed(now),
         *_on_the_wall(now),
         *_test_time(now),
+        *confirmed.lines(now),
         f"trials      {ended}" + (f" ({reasons})" if reasons else ""),
     ]
     if now.box is not None:
@@ -85,8 +93,8 @@ def _legend(now: Snapshot) -> list[str]:
         return []
     return [
         "Seconds: training time on this device. Accuracy: of the validation images. Speed-up, difference in points and "
-        "FLOPs of an inference: against BASELINE. Against plain: seconds of the cheapest run without any strategy that "
-        "is as accurate, over these; none where no such run is."
+        f"FLOPs of an inference: against BASELINE{', of the means where both are confirmed' if now.confirmed else ''}. "
+        "Against plain: seconds of the cheapest run without any strategy that is as accurate, over these."
     ]
 
 
@@ -147,6 +155,7 @@ def _point(trial: FrozenTrial, now: Snapshot) -> dict[str, object]:
         "balanced_accuracy": trial.user_attrs["balanced_accuracy"],
         "noisy": trial.user_attrs.get(records.NOISY),
         "against_plain": now.against_plain(trial),
+        **confirmed.as_json(now.confirmed_of(trial)),
     }
 
 
@@ -160,13 +169,22 @@ def _cells(trial: FrozenTrial, now: Snapshot) -> dict[str, str]:
         "seconds": f"{mark}{seconds:.2f}",
         "accuracy": f"{accuracy:.2%}",
         other: f"{trial.user_attrs[OTHER[other]]:.2%}",
+        **confirmed.cells(now.confirmed_of(trial)),
     }
     if baseline is not None:
         is_claim = not (mark or baseline.user_attrs.get(records.NOISY))
         kept = trial.user_attrs["inference_flops"] / baseline.user_attrs["inference_flops"]
-        cells["speed-up"] = f"{baseline.values[0] / seconds:.2f}x" if is_claim else ""
+        (took, reached), (baseline_took, baseline_reached) = _compared(trial, baseline, now)
+        cells["speed-up"] = f"{baseline_took / took:.2f}x" if is_claim else ""
         plain = now.against_plain(trial)
-        cells["against plain"] = (f"{plain:.2f}x" if plain is not None else "none") if not mark else ""
-        cells["difference"] = f"{100 * (accuracy - baseline.values[1]):+.2f}"
+        cells["against plain"] = "" if mark else "none" if plain is None else f"{plain:.2f}x"
+        cells["difference"] = f"{100 * (reached - baseline_reached):+.2f}"
         cells["FLOPs"] = f"{kept:.0%}"
     return cells | {"pipeline": records.in_words(trial)}
+
+
+def _compared(trial: FrozenTrial, baseline: FrozenTrial, now: Snapshot) -> list[tuple[float, float]]:
+    """(seconds, accuracy) of both: what the search measured, or the means of fresh seeds where both have them."""
+    found = [now.confirmed_of(each) for each in (trial, baseline)]
+    means = [(each.seconds.mean, each.accuracy.mean) for each in found if each is not None]
+    return means if len(means) == 2 else [(each.values[0], each.values[1]) for each in (trial, baseline)]

@@ -19,7 +19,7 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from objectives.durable import write_folder
+from objectives.durable import SUMS, write_folder
 from objectives.errors import DeviceError, DeviceLost
 from objectives.pipeline import Pipeline, Reading, Report
 from objectives.task import Seeds
@@ -163,6 +163,11 @@ class RayWorker:
 
     def export(self, folder: Path, about: Mapping[str, object]) -> None:
         write_folder(folder, self._ask({"do": "export", "about": dict(about)}, EXPORT)["files"])
+
+    def test(self, folder: Path) -> dict[str, Any] | None:
+        files = {file.name: file.read_bytes() for file in folder.iterdir() if file.name != SUMS}
+        answer: dict[str, Any] | None = self._ask({"do": "test", "files": files})["tested"]
+        return answer
 
     def reference(self, n_steps: int) -> Reading:
         return Reading.from_json(self._ask({"do": "reference", "n_steps": n_steps}, EXPORT)["reading"])

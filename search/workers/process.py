@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import suppress
 from math import inf
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from objectives.errors import DataError, DeviceError, DeviceLost
 from objectives.pipeline import Pipeline, Reading, Report
@@ -69,6 +69,10 @@ class WorkerProcess:
 
     def export(self, folder: Path, about: Mapping[str, object]) -> None:
         self._command("export", patience=EXPORT, folder=str(folder), about=dict(about))
+
+    def test(self, folder: Path) -> dict[str, Any] | None:
+        answer: dict[str, Any] | None = self._command("test", folder=str(folder))["tested"]  # decoding may take long
+        return answer
 
     def reference(self, n_steps: int) -> Reading:
         return Reading.from_json(self._command("reference", patience=EXPORT, n_steps=n_steps)["reading"])

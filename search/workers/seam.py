@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from objectives.pipeline import Pipeline, Reading, Report
 from objectives.task import Seeds, Task
@@ -59,6 +59,12 @@ class Objective(Protocol):
 
     def export(self, folder: Path, about: Mapping[str, object]) -> None:
         """Writes the network of the last training, which ran to its end."""
+
+    def test(self, folder: Path) -> dict[str, Any] | None:
+        """`accuracy`, `balanced_accuracy` and `warnings` of the exported network on the `n` images of the test split.
+
+        They are opened now. None where the data have no test split.
+        """
 
     def reference(self, n_steps: int) -> Reading:
         """What the device is like just now, from so many steps of the reference workload, two of them to warm up."""

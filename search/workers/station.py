@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Generator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
-from objectives.durable import SUMS
+from objectives.durable import SUMS, write_folder
 from objectives.pipeline import Pipeline, Report
 from objectives.task import Seeds
 from search.workers.process import ENDED, WorkerProcess
@@ -42,6 +43,8 @@ class Station:
                 return {"reading": self._worker.reference(message["n_steps"]).to_json()}
             case "probe":
                 return {"step_seconds": self._worker.probe(Pipeline.from_json(message["pipeline"]))}
+            case "test":
+                return {"tested": self._tested(message["files"])}
             case "export":
                 return {"files": self._network(message["about"])}
             case "train":
@@ -60,6 +63,12 @@ class Station:
             self._worker.export(Path(folder) / "network", about)
             files = (Path(folder) / "network").iterdir()
             return {file.name: file.read_bytes() for file in files if file.name != SUMS}
+
+    def _tested(self, files: dict[str, bytes]) -> dict[str, Any] | None:
+        """What the network in these files is worth on the test split."""
+        with TemporaryDirectory(prefix="frontrunner-") as folder:
+            write_folder(Path(folder) / "network", files)
+            return self._worker.test(Path(folder) / "network")
 
     def _next(self) -> Message:
         assert self._reports is not None

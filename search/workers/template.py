@@ -115,6 +115,8 @@ def _handle(objective: Objective, message: Message, channel: Channel) -> Message
         case "export":
             objective.export(Path(message["folder"]), message["about"])
             channel.send(about | {"exported": message["folder"]})
+        case "test":
+            channel.send(about | {"tested": objective.test(Path(message["folder"]))})
         case "reference":
             channel.send(about | {"reading": objective.reference(message["n_steps"]).to_json()})
         case "probe":

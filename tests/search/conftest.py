@@ -36,6 +36,7 @@ depth = [1, 1]
 [search]
 n_trials = 7
 repeats = 0
+confirm = 0
 """
 
 FACTS: dict[str, Any] = {
@@ -135,6 +136,8 @@ class Scripted:
     slow: Mapping[int, float] = field(default_factory=dict)  # number of a training: times that the ...
     step_seconds: float = 1e-3  # ... reference workload takes after it, a step
     n_steps: list[int] = field(default_factory=list)  # of it, each time
+    tested: list[Path] = field(default_factory=list)
+    test_accuracy: float | None = None  # of every network; None: the data have no test split
     balanced: float | None = None  # accuracy; the same as the plain one unless given
 
     def facts(self) -> dict[str, object]:
@@ -158,6 +161,14 @@ class Scripted:
     def export(self, folder: Path, about: Mapping[str, object]) -> None:
         folder.mkdir(parents=True)
         self.exported.append(folder)
+
+    def test(self, folder: Path) -> dict[str, Any] | None:
+        self.tested.append(folder)
+        return (
+            None
+            if self.test_accuracy is None
+            else {**{"accuracy": self.test_accuracy, "balanced_accuracy": self.test_accuracy, "n": 100, "warnings": []}}
+        )
 
     def reference(self, n_steps: int) -> Reading:
         self.n_steps.append(n_steps)

@@ -126,6 +126,9 @@ def check_whole(trials: Sequence[FrozenTrial], n: int) -> None:
         first = trials[records.first(repeat)]
         assert (repeat.params, repeat.user_attrs[records.SEED_TRIAL]) == (first.params, seed(first))
         assert repeat.values is None or repeat.values[1] == first.values[1]
+    for confirmation in filter(records.is_confirmation, counted):
+        first = trials[confirmation.user_attrs[records.CONFIRM_OF]]
+        assert (confirmation.params, records.first(first)) == (first.params, first.number)
     curves = [(records.is_repeat(t), t.user_attrs.get(records.CURVE)) for t in trials]
     seconds = [(is_repeat, curve[-1][1]) for is_repeat, curve in curves if curve]
     again = sum(each for is_repeat, each in seconds if is_repeat)

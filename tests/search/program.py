@@ -51,6 +51,7 @@ class Script:
     slow: Mapping[str, float] = field(default_factory=dict)  # number of a training: times that it takes, and ...
     # ... the reference workload after it
     models: tuple[str, ...] = ("a scripted device",)  # of the workers, in the order in which they get ready
+    test: bool = True  # whether the data have a test split
     room: float = 60.0  # seconds for a cluster to have room
 
     @classmethod
@@ -110,6 +111,13 @@ class ScriptedObjective:
         if self.script.faults.get("export") == str(count("exports")):
             os.kill(os.getpid(), signal.SIGKILL)
         write_folder(folder, {"model.json": json.dumps(about).encode(), "weights": b"w" * self.script.weights})
+
+    def test(self, folder: Path) -> dict[str, Any] | None:
+        if self.script.faults.get("test") == str(count("tests")):
+            os.kill(os.getpid(), signal.SIGKILL)
+        about = json.loads((folder / "model.json").read_text())
+        accuracies = dict.fromkeys(("accuracy", "balanced_accuracy"), about["val_accuracy"] - 0.01)
+        return {**accuracies, "n": 100, "warnings": ["a copy"]} if self.script.test else None
 
     def reference(self, n_steps: int) -> Reading:
         return Reading(1e-4 * self.script.slow.get(self.training, 1.0))
@@ -188,6 +196,7 @@ def training(task: Task, device: str, threads: int) -> Preparation:
 def main() -> int:
     """The real command line, with shorter waits."""
     from search import run
+    from search.commands import confirm, parsers
     from search.database import storage
     from search.host import devices
     from search.workers import cluster, watchdog
@@ -202,7 +211,12 @@ def main() -> int:
     sys.modules["plotly"] = None  # type: ignore[assignment]  # figures take a second to load, and are not the point
     from tests.search import program
 
-    return run.main(training=program.training)  # of a module that a node of a cluster can import
+    training = program.training  # of a module that a node of a cluster can import
+    if sys.argv[1:2] == ["confirm"]:
+        options = parsers.COMMANDS["confirm"].parser().parse_args(sys.argv[2:])
+        options.words = sys.argv[2:]
+        return confirm.perform(options, training)
+    return run.main(training=training)
 
 
 if __name__ == "__main__":

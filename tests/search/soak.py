@@ -24,15 +24,15 @@ from threading import Thread
 import optuna
 
 from objectives.task import Seeds
-from search.pareto.front import front
-from search.study import opening, records, repeats
+from search.study import confirmation, opening, records, repeats
+from search.study.confirmation import SHARE
 from tests.search.conftest import TOML
 from tests.search.place import Place, check_whole, is_gone
 from tests.search.program import FACTS, curve
 
 FAULTS = ("kill_program", "out_of_memory", "SIGSEGV", "SIGKILL", "inf", "hang", "stop", "device_lost", "device_lost")
 N_TRIALS = 40
-LIMIT = 2  # repeats of a trial
+LIMIT, SEEDS = 2, 1  # repeats of a trial, confirmations of a point
 FLOOR = opening.default_floor("plain", FACTS["data"])
 DISTURBED = {str(number): 2.0 for number in (0, 1, 6, 7, 8, *range(20, 60, 3))}  # trainings, and times that they take
 WORDS = ("--study", "tiny", "-v", "--device", "cpu:2", "--sampler", "random")
@@ -62,7 +62,8 @@ class Soak:
 
     def __init__(self, folder: Path, draw: random.Random) -> None:
         (folder / "studies").mkdir()
-        (folder / "studies" / "tiny.toml").write_text(TOML.replace("repeats = 0", f"repeats = {LIMIT}"))
+        toml = TOML.replace("repeats = 0", f"repeats = {LIMIT}").replace("confirm = 0", f"confirm = {SEEDS}")
+        (folder / "studies" / "tiny.toml").write_text(toml)
         self.place, self._draw = Place(folder), draw
         self._acknowledged: dict[int, tuple[str, str]] = {}  # trial: accuracy and seconds as they were printed
         self._pids: set[int] = set()
@@ -105,6 +106,8 @@ class Soak:
         trials = self.place.trials()
         check_whole(trials, self._n_trials)
         assert not repeats.pending(trials, FLOOR, LIMIT), "a disturbed trial was not timed again"
+        assert not confirmation.pending(trials, FLOOR, SEEDS, SHARE), "a point was not confirmed"
+        assert any(map(records.is_confirmation, trials)), "nothing was confirmed"
         for number, (accuracy, seconds) in self._acknowledged.items():
             told = trials[number].values
             assert told is not None, f"trial {number} was acknowledged and is lost"
@@ -115,10 +118,11 @@ class Soak:
             slow = 2.0 if trial.user_attrs.get(records.NOISY) else 1.0
             assert trial.values == [seconds * slow, accuracy], f"trial {trial.number} is not its curve"
         networks = {path.name for path in (self.place.folder / "studies" / "artifacts" / "tiny").glob("trial-*")}
-        missing = {f"trial-{point.trial:05d}" for point in front(records.outcomes(trials, FLOOR))} - networks
+        missing = {f"trial-{point.trial:05d}" for point in records.pareto_front(trials, FLOOR)} - networks
         assert not missing, "networks of the front are missing"
-        more = networks - {f"trial-{number:05d}" for number in repeats.kept(trials, FLOOR, LIMIT)}
-        assert not more, "networks are kept that no repeat can bring back to the front"
+        kept = repeats.kept(trials, FLOOR, LIMIT) | {t.number for t in confirmation.untested(trials, FLOOR, {})}
+        more = networks - {f"trial-{number:05d}" for number in kept}
+        assert not more, "networks are kept that are neither to be tested, nor brought back to the front by a repeat"
         assert all(is_gone(pid) for pid in self._pids), "a process was left behind"
         left = [path for path in self.place.folder.rglob("*") if "partial" in path.name or path.parent.name == "untold"]
         assert not left, f"files were left behind: {left}"

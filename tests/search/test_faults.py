@@ -16,7 +16,6 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
-from search.pareto.front import front
 from search.study import records
 from search.study.study import LATE
 from tests.search.place import PATIENCE, Place, check_whole, is_gone, wait_for
@@ -325,7 +324,7 @@ def test_front_networks_only_are_kept_and_no_temporary_file(place: Place) -> Non
     trials = place.trials()
     check_whole(trials, 50)
     folders = {path.name for path in (place.folder / "studies" / "artifacts" / "tiny").iterdir()}
-    assert folders == {f"trial-{point.trial:05d}" for point in front(records.outcomes(trials, 0.2))}
+    assert folders == {f"trial-{point.trial:05d}" for point in records.pareto_front(trials, 0.2)}
     assert not list(place.folder.rglob("*.partial"))
 
 

@@ -121,8 +121,18 @@ def test_a_study_runs_to_its_front_and_the_same_command_trains_nothing_more(plac
     assert set(result) >= {
         *("study", "trials", "front", "baseline", "hypervolume", "reference", "identity", "storage"),
     }
-    assert set(result["trials"]) == {"complete", "pruned", "failed", "waiting", "running", "by_reason", "repeats"}
+    assert set(result["trials"]) == {
+        "complete",
+        "pruned",
+        "failed",
+        "waiting",
+        "running",
+        "by_reason",
+        "repeats",
+        "confirmations",
+    }
     told = {"trial", "train_seconds", "val_accuracy", "balanced_accuracy", "params", "pipeline", "noisy"}
+    told |= {"confirmed", "test_accuracy", "against_plain"}
     assert set(result["front"][0]) == told
     for point in result["front"]:
         model = load_model(place / "studies" / "artifacts" / "tiny" / f"trial-{point['trial']:05d}")

@@ -38,6 +38,7 @@ n_trials = {n_trials}
 sampler = "random"
 stopping = "none"
 repeats = 0
+confirm = 0
 floor = 0.0
 """
 

@@ -24,6 +24,8 @@ LONG = "9" * 5000
         ("studies", "the following arguments are required: command"),
         ("studies lst", "argument command: invalid choice: 'lst'"),
         ("doctor --study x --fxi", "unrecognized arguments: --fxi"),
+        ("confirm", "the following arguments are required: --study"),
+        ("confirm --study x --seeds 21", "argument --seeds: '21' is not a whole number from 1 to 20"),
         ("completion fish", "invalid choice: 'fish'"),
         ("dashboard --study x --port 65536", "argument --port: '65536' is not a whole number from 0 to 65535"),
         ("run --study ''", f"argument --study/--study-name: {EMPTY}"),

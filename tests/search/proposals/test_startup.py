@@ -11,10 +11,10 @@ import pytest
 
 from objectives.pipeline import Pipeline
 from objectives.task import DataSpec, Task
+from search.proposals import interest
 from search.proposals.draws import Draw, candidate
 from search.proposals.proposal import Goal, Memory, Settings, Tried, propose
 from search.proposals.startup import CHEAP_SHARE, covering
-from search.study import interest
 from spaces import SPACES
 from spaces.base import Given
 from spaces.ingredients import EVERYTHING

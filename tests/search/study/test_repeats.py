@@ -18,7 +18,6 @@ from optuna.trial import FrozenTrial, TrialState
 from objectives.pipeline import Pipeline, Reading, Report
 from objectives.task import Seeds
 from search import trial
-from search.pareto.front import front
 from search.study import opening, queue, records, recovery, repeats
 from search.study.disturbance import Calibration, calibrated, judged
 from search.study.study import Study
@@ -289,7 +288,7 @@ def test_whatever_a_search_found_repeats_end_within_a_tenth_of_its_seconds(
     whole, again = sum(t.values[0] for t in trials), sum(t.values[0] for t in trials if records.is_repeat(t))
     assert again <= 0.1 * whole
     assert sum(bool(t.user_attrs.get(records.NOISY)) for t in trials if records.is_repeat(t)) <= 1
-    assert {point.trial for point in front(records.outcomes(trials, FLOOR))} <= repeats.kept(trials, FLOOR, limit=2)
+    assert {point.trial for point in records.pareto_front(trials, FLOOR)} <= repeats.kept(trials, FLOOR, limit=2)
 
 
 # --- a study that repeats ---------------------------------------------------------------------------------------------

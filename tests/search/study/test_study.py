@@ -21,7 +21,8 @@ from objectives.work import n_steps
 from search import trial
 from search.database import storage
 from search.errors import StorageError, UsageError
-from search.study import differences, interest, opening, queue, records, recovery, spec
+from search.proposals import interest
+from search.study import differences, opening, queue, records, recovery, spec
 from search.study.study import Study
 from search.views import figures, summary
 from search.views.display import Display

@@ -63,6 +63,17 @@ def test_a_worker_exports_what_it_trained(worker: WorkerProcess, tmp_path: Path)
     assert load_model(tmp_path / "model").about["trial"] == 3
 
 
+def test_a_worker_tests_an_exported_network_as_this_process_does(worker: WorkerProcess, tmp_path: Path) -> None:
+    last = list(worker.reports(PIPELINE, SEEDS))[-1]
+    worker.export(tmp_path / "model", {})
+    found = worker.test(tmp_path / "model")
+    assert found == TrainingObjective(TASK, "cpu").test(tmp_path / "model")
+    assert found is not None
+    assert (found["n"], found["accuracy"]) == (297, pytest.approx(last.accuracy, abs=0.1))
+    with pytest.raises(DataError, match="is not an exported model"):
+        worker.test(tmp_path / "none")
+
+
 def test_a_worker_reads_the_reference_workload_between_a_training_and_its_export(
     worker: WorkerProcess, tmp_path: Path
 ) -> None:

@@ -1,0 +1,61 @@
+"""The test split: images that nothing of a study has seen, opened once, when its front has been confirmed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from objectives.data.content import digests
+from objectives.data.dataset import Dataset, Images, as_images, read, resized, with_channels
+from objectives.data.duplicates import n_shared
+from objectives.data.sources import Bytes
+from objectives.task import DataSpec
+from objectives.words import counted, printable, some
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The images of a test split."""
+
+    images: Images
+    warnings: tuple[str, ...]  # what should be known of them, a line each
+
+
+def load_test(spec: DataSpec, dataset: Dataset) -> HeldOut | None:
+    """The test split of the data that `dataset` was made from, with its classes, size and channels, on its device.
+
+    None where the data have none. Images of a class that is not in training are left out.
+
+    Raises:
+        DataError: they cannot be read.
+    """
+    found = read(spec, test=True)
+    if found is None:
+        return None
+    position = np.array([dataset.classes.index(name) if name in dataset.classes else -1 for name in found.classes])
+    labels = position[found.labels]
+    known = np.flatnonzero(labels >= 0)
+    warnings = list(found.warnings)
+    if len(known) < len(labels):
+        others = [name for name in found.classes if name not in dataset.classes]
+        n = len(labels) - len(known)
+        warnings.append(printable(f"test images of classes that are not in training: {n} left out ({some(others)})"))
+    if found.skipped:
+        warnings.append(f"{counted(len(found.skipped), 'test image')} cannot be used ({some(found.skipped)})")
+    if not len(known):
+        return None
+    pixels = resized(with_channels(found.pixels, dataset.channels), dataset.size)
+    seen = np.concatenate([digests(_pixels(images)) for images in (dataset.train, dataset.val)])
+    if n := n_shared(digests(pixels[known]), seen):
+        warnings.append(
+            f"test images that are training or validation images as well: {n} of {len(known)}: "
+            "the test accuracy is too high, remove the copies"
+        )
+    return HeldOut(as_images(pixels, labels, known).on(dataset.train.x.device), tuple(warnings))
+
+
+def _pixels(images: Images) -> Bytes:
+    pixels: Bytes = images.x.permute(0, 2, 3, 1).contiguous(memory_format=torch.contiguous_format).cpu().numpy()
+    return pixels

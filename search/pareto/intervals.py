@@ -1,0 +1,90 @@
+"""Intervals of 95 %: of a share of images, and of means over few trainings. Pure functions of numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from statistics import fmean
+
+LEVEL = 0.95
+NORMAL = 1.959963984540054  # the quantile of the normal distribution for that level, two-sided
+
+LEAST_DEGREES = 3  # of freedom: from fewer, an interval is wider than what is known of a training anyway
+
+Interval = tuple[float, float]  # low, high
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean with its interval; None where too little is known of its spread."""
+
+    mean: float
+    interval: Interval | None
+
+    @property
+    def half(self) -> float | None:
+        """Half of the interval's width."""
+        return None if self.interval is None else (self.interval[1] - self.interval[0]) / 2
+
+
+def wilson(share: float, n: int) -> Interval:
+    """The interval of a share that was seen in `n` images (Wilson 1927)."""
+    z = NORMAL**2 / n
+    middle = (share + z / 2) / (1 + z)
+    half = math.sqrt(z * share * (1 - share) + z * z / 4) / (1 + z)
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+@cache
+def student(degrees: int) -> float:
+    """The two-sided quantile of Student's t with so many degrees of freedom."""
+    low, high = 0.0, 20.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _within(middle, degrees) < LEVEL else (low, middle)
+    return high
+
+
+def _within(t: float, degrees: int) -> float:
+    """The probability of a value between -t and t (Abramowitz and Stegun, 26.7.3 and 26.7.4)."""
+    angle = math.atan(t / math.sqrt(degrees))
+    odd = degrees % 2
+    term = math.cos(angle) if odd else 1.0
+    total = 0.0
+    for k in range(2 + odd, degrees + 1, 2):
+        total += term
+        term *= math.cos(angle) ** 2 * (k - 1) / k
+    return 2 / math.pi * (angle + math.sin(angle) * total) if odd else math.sin(angle) * total
+
+
+def of_seconds(groups: Sequence[Sequence[float]]) -> list[Estimate]:
+    """Means of seconds, a group for each pipeline. What seeds and neighbours change is a share of them."""
+    return _of(groups, math.log, math.exp)
+
+
+def of_accuracies(groups: Sequence[Sequence[float]]) -> list[Estimate]:
+    """Means of accuracies, a group for each pipeline, on the scale where a share spreads alike wherever it lies."""
+    return _of(groups, lambda share: math.asin(math.sqrt(share)), _share)
+
+
+def _share(angle: float) -> float:
+    return math.sin(min(max(angle, 0.0), math.pi / 2)) ** 2
+
+
+def _of(
+    groups: Sequence[Sequence[float]], forth: Callable[[float], float], back: Callable[[float], float]
+) -> list[Estimate]:
+    """Means of groups that have one spread, which all of them tell: two values alone would be multiplied by 12.7."""
+    scaled = [[forth(value) for value in group] for group in groups]
+    degrees = sum(len(group) - 1 for group in scaled)
+    if degrees < LEAST_DEGREES:
+        return [Estimate(fmean(group), None) for group in groups]
+    squares = sum((value - fmean(group)) ** 2 for group in scaled for value in group)
+    half = student(degrees) * math.sqrt(squares / degrees)
+    found = []
+    for group, values in zip(groups, scaled, strict=True):
+        middle, each = fmean(values), half / math.sqrt(len(values))
+        found.append(Estimate(fmean(group), (back(middle - each), back(middle + each))))
+    return found
