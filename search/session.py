@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import inf
 from pathlib import Path
 from typing import Any, cast
@@ -55,20 +57,23 @@ def run(asked: Invocation, training: Training) -> None:
     display = _display(asked)
     if name not in (asked.as_name, Path(asked.study).stem):
         display.say(f"study {name!r}, named after what the command line changes; --as NAME names it otherwise")
-    database = _database(storage.url(asked.storage, spec.storage), display)
-    with database.exclusive(name):  # another run may be creating it
-        found = opening.find(name, database)
-    study = opening.opened(name, spec, found, database) if found is not None else None
-    now = study.snapshot() if study is not None else None
+    url = storage.url(asked.storage, spec.storage)
+    if (warning := storage.on_network_file_system(url)) is not None:
+        display.say(f"warning: {warning}")
+    database, now = None, None
+    if not storage.is_new(url):  # a new one is made once devices and data are known to be usable
+        database = storage.open_storage(url)
+        with database.exclusive(name):  # another run may be creating it
+            found = opening.find(name, database)
+        now = opening.opened(name, spec, found, database).snapshot() if found is not None else None
     n_trials = asked.total(now.n_counted if now is not None else 0, spec)
     if now is not None and now.is_complete(n_trials):
-        display.say(
-            f"study {name!r} is complete with {counted(now.n_counted, 'trial')}: nothing to train; for more add --add N"
-        )
+        done = counted(now.n_counted, "trial")
+        display.say(f"study {name!r} is complete with {done}: nothing to train; for more add --add N")
     else:
         deadline = began + spec.search.timeout if spec.search.timeout else inf
         try:
-            now = _Session(name, spec, database, place, training, display).train(n_trials, deadline)
+            now = _Session(name, spec, url, database, place, training, display).train(n_trials, deadline)
         except KeyboardInterrupt:
             display.say(f"interrupted; to go on: {asked.again(n_trials)}")
             raise
@@ -97,7 +102,7 @@ def confirm(asked: Confirming, training: Training) -> None:
     identity = study.attributes()[records.IDENTITY]
     workers, is_mixed = _workers(asked, identity["workers"]), identity["device"]["model"] == records.MIXED
     place = _place(asked, workers, mixed_devices=is_mixed)
-    session = _Session(study.name, spec, database, place, training, display)
+    session = _Session(study.name, spec, database.url, database, place, training, display)
     now = replace(study, spec=spec).snapshot()
     if now.is_complete(0, inf) and not now.untested:
         display.say(f"study {study.name!r} is confirmed: nothing to train or to test; for more seeds --seeds N")
@@ -112,19 +117,17 @@ def confirm(asked: Confirming, training: Training) -> None:
     _show(now, as_json=asked.json)
 
 
-def _database(url: str, display: Display) -> Database:
-    """The database of the URL, after what is to be said of where it lies.
+def _created(url: str, display: Display) -> Database:
+    """The new database of the URL, after a word of where it lies where its folder is new as well.
 
     Raises:
-        StorageError: it cannot be opened.
+        StorageError: it cannot be made.
     """
     file = storage.sqlite_path(url)
     is_new = file is not None and not file.parent.exists()
     database = storage.open_storage(url)
     if is_new:
         display.say(f"{database.folder.absolute()} is new: database, networks and figures of studies lie there")
-    if (warning := storage.on_network_file_system(database.url)) is not None:
-        display.say(f"warning: {warning}")
     return database
 
 
@@ -156,16 +159,27 @@ class _Session:
 
     name: str
     spec: StudySpec
-    database: Database
+    url: str
+    known: Database | None  # where it was there before
     place: Place
     training: Training
     display: Display
+
+    @cached_property
+    def database(self) -> Database:
+        """The database, made now where there was none."""
+        return self.known or _created(self.url, self.display)
+
+    @property
+    def where(self) -> str:
+        """`Database.place`, also of a file that is still to be made."""
+        return self.known.place if self.known else os.path.realpath(str(storage.sqlite_path(self.url)))
 
     def train(self, n_trials: int, deadline: float, share: float = SHARE) -> Snapshot:
         """The study, after its trials, and confirmations within the share, were run on devices held meanwhile."""
         with ExitStack() as held:
             held.enter_context(self.display)
-            objectives = self.place.opened(self.name, self.spec.task, self.database.place, self.training, held)
+            objectives = self.place.opened(self.name, self.spec.task, self.where, self.training, held)
             study = self._open(objectives)
             now = study.snapshot()
             self.display.study_started(now, n_trials or now.n_counted)
@@ -182,7 +196,7 @@ class _Session:
     def test(self) -> Snapshot:
         """The study, after the networks of its confirmations met the test split: in a process that trains nothing."""
         with ExitStack() as held:
-            objective, *_ = self.place.opened(self.name, self.spec.task, self.database.place, self.training, held)
+            objective, *_ = self.place.opened(self.name, self.spec.task, self.where, self.training, held)
             with _told_as_device_fault():
                 facts = opening.blurred(objective.facts(), self.place.mixed_devices)
                 found = opening.loaded(self.name, self.database)
@@ -197,10 +211,9 @@ class _Session:
         here = [trial.number for trial in untested if study.networks.of(trial.number).is_dir()]
         if len(here) < len(untested):
             n = len(untested) - len(here)
-            self.display.say(
-                f"warning: {n} networks of fresh seeds lie on the machines that trained them: confirm there"
-            )
-        self.display.say(f"the test split is opened, for {len(here)} networks of fresh seeds")
+            networks = counted(n, "network")
+            self.display.say(f"warning: {networks} of fresh seeds on the machines that trained them: confirm there")
+        self.display.say(f"the test split is opened, for {counted(len(here), 'network')} of fresh seeds")
         for number in here:
             found = objective.test(study.networks.of(number))
             if found is None:

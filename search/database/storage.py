@@ -202,15 +202,28 @@ def open_storage(storage_url: str, *, create: bool = True, any_version: bool = F
     return database
 
 
-def _in_file(storage_url: str, path: Path, create: bool) -> Database:
+def is_new(storage_url: str) -> bool:
+    """Whether the URL names an SQLite file that is not there and can be made.
+
+    Raises:
+        StorageError: it is not there, and cannot be made.
+    """
+    path = sqlite_path(storage_url)
+    if path is None or path.is_file():
+        return False
     if path.is_dir():
         raise StorageError(f"{path} is a folder: name a database in it: --storage sqlite:///{path / 'optuna.db'}")
-    if (above := next(each for each in path.absolute().parents if each.exists())) and not above.is_dir():
+    above = next(each for each in path.absolute().parents if each.exists())
+    if not above.is_dir():
         raise StorageError(f"{above} is no folder, but a file: name another database with --storage")
-    if not create and not path.exists():
-        raise StorageError(f"there is no database {path}: name another with --storage")
     if not path.parent.exists() and storage_url != DEFAULT_URL:  # a slip of the pen is not trained into
         raise StorageError(f"there is no folder {path.parent}: make it, or name another database with --storage")
+    return True
+
+
+def _in_file(storage_url: str, path: Path, create: bool) -> Database:
+    if is_new(storage_url) and not create:
+        raise StorageError(f"there is no database {path}: name another with --storage")
     if file.is_read_only(path):
         if create:
             raise StorageError(f"{path} {file.READ_ONLY}")

@@ -60,6 +60,8 @@ def test_a_mistake_in_the_words_is_one_line(
     ("line", "code", "said"),
     [
         (f"{RUN} --data folder:", 2, "'folder:' names no folder"),
+        (f"{RUN} --as x --in-process --data folder:/no/such", 3, "there is no folder /no/such"),
+        (f"{RUN} --as x --in-process --data folder:empty", 3, "empty has no class folders"),
         (f"{RUN} --as -x", 2, "expected one argument"),
         ("run --study tiny.toml --device cpu:999999", 2, "at most --devices cpu:"),
         ("run --study tiny.toml --device cpu --workers 999999", 2, "at most --workers "),
@@ -73,13 +75,14 @@ def test_a_mistake_in_the_words_is_one_line(
 def test_what_the_words_ask_for_and_cannot_be_is_one_line_and_leaves_nothing(
     line: str, code: int, said: str, command: Command, study_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    study_file.with_name("empty").mkdir()
     try:
         done = command(line)
     except SystemExit as left:
         done = Done(int(left.code or 0), *capsys.readouterr())
     assert (done.code, done.out, done.err.count("\n")) == (code, "", 1), done.err
     assert said in done.err
-    assert [path.name for path in study_file.parent.iterdir() if path.name != "run"] == [study_file.name]
+    assert {path.name for path in study_file.parent.iterdir()} - {"run"} == {study_file.name, "empty"}
 
 
 def test_the_bounds_of_the_command_line_are_those_of_study_files(study_file: Path) -> None:
