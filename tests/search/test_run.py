@@ -268,7 +268,7 @@ def test_a_folder_of_images_with_unusual_names_is_one_study_until_its_images_cha
         ("--study tiny --timeout nan", 2, "not a positive number of seconds"),
         ("--study tiny --sampler evil", 2, "invalid choice"),
         ("--study tiny --device cuda:77", 5, "cuda:77"),
-        ("--study tiny --device teapot", 5, "teapot"),
+        ("--study tiny --device teapot", 2, "'teapot': no such device"),
         ("--study tiny --data folder:/no/such", 3, "/no/such"),
         ("--study tiny --n-train 100000", 3, "n_train is 100000"),
         ("--study tiny --storage nonsense", 4, "not an SQLAlchemy URL"),
