@@ -19,9 +19,21 @@ if TYPE_CHECKING:
 OK = 0
 
 
+SAMPLERS, STOPPING = ("pareto", "tpe", "nsga2", "random"), ("front", "none")
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(prog=command("run"), description=__doc__.split("\n\n")[0], allow_abbrev=False)
+    add_study(p)
+    p.add_argument("--sampler", choices=SAMPLERS, help="how pipelines are proposed (default: pareto)")
+    p.add_argument("--stopping", choices=STOPPING, help="how hopeless trials are stopped (default: front)")
+    add_words(p)
+    return p
+
+
+def add_study(p: argparse.ArgumentParser) -> None:
+    """The flags that say which study is meant, where it trains, and until when."""
     p.add_argument(
         "--study", "--study-name", required=True, metavar="STUDY", help="studies/STUDY.toml, a built-in one, or a file"
     )
@@ -32,14 +44,8 @@ def parser() -> argparse.ArgumentParser:
     total = p.add_mutually_exclusive_group()
     total.add_argument("--n-trials", type=count, metavar="N", help="the study's total, anchors included")
     total.add_argument("--add", type=count, metavar="N", help="N trials more than the study has")
-    p.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="end this invocation after so long")
-    p.add_argument(
-        "--sampler", choices=("pareto", "tpe", "nsga2", "random"), help="how pipelines are proposed (default: pareto)"
-    )
-    p.add_argument("--stopping", choices=("front", "none"), help="how hopeless trials are stopped (default: front)")
+    p.add_argument("--timeout", type=seconds, metavar="SECONDS", help="end this invocation after so long")
     p.add_argument("--seed", type=int, metavar="N", help="of split, weights, order, sampler")
-    add_words(p)
-    return p
 
 
 def add_places(p: argparse.ArgumentParser) -> None:
@@ -115,14 +121,15 @@ def count(text: str) -> int:
     return int(text)
 
 
-def _seconds(text: str) -> float:
+def seconds(text: str) -> float:
+    """A positive number, as a flag gives it."""
     try:
-        seconds = float(text)
+        number = float(text)
     except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number of seconds")
-    return seconds
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return number
 
 
 if __name__ == "__main__":

@@ -36,6 +36,30 @@ def _confirm() -> argparse.ArgumentParser:
     return p
 
 
+def _record() -> argparse.ArgumentParser:
+    p = _of("record")
+    run.add_study(p)
+    run.add_words(p)
+    return p
+
+
+def _simulate() -> argparse.ArgumentParser:
+    p = _of("simulate")
+    p.add_argument("--study", required=True, metavar="NAME", help="a recorded study, by its name in the database")
+    _storage(p)
+    p.add_argument("--model", choices=("trees", "process"), default="trees", help="of the table (default: trees)")
+    p.add_argument("--sampler", choices=run.SAMPLERS, default="pareto", help="default: pareto")
+    p.add_argument("--stopping", choices=run.STOPPING, default="front", help="default: front")
+    p.add_argument(
+        "--seconds", type=run.seconds, metavar="S", help="simulated, a study (default: a tenth of the table's)"
+    )
+    p.add_argument("--seeds", type=_seeds, default=5, metavar="N", help="studies, 1 to 20 (default: 5)")
+    p.add_argument(
+        "--spread", type=run.seconds, default=0.08, metavar="D", help="decades of error between seeds (default: 0.08)"
+    )
+    return p
+
+
 def _seeds(text: str) -> int:
     if (n := run.count(text)) > MOST_SEEDS:
         raise argparse.ArgumentTypeError(f"{n} is more than {MOST_SEEDS}")
@@ -98,6 +122,10 @@ COMMANDS = {
     "confirm": Command(
         "search.commands.confirm", "train a front again with fresh seeds, then open the test split", _confirm
     ),
+    "record": Command(
+        "search.commands.record", "record random trainings of a study's space, to simulate searches in", _record
+    ),
+    "simulate": Command("search.commands.simulate", "search in a recorded table, in no time", _simulate),
     "studies": Command(
         "search.commands.studies", "list, show, rename, delete studies; study files; disk space", _studies
     ),
