@@ -71,7 +71,7 @@ def fill(study: Study, n: int) -> None:
 def _finished(study: Study, world: Analytic, rng: np.random.Generator) -> FrozenTrial:
     space = SPACES[study.spec.space.name]
     drawn = candidate(lambda trial: sample(space, trial, study.given, study.spec.restrictions), Draw(rng))
-    truth = world.truth(drawn.chosen)
+    (truth,) = world.truths([drawn.chosen])
     seconds, error = 10**truth.log_seconds, 10**truth.log_error
     epochs = drawn.chosen.epochs
     curve = [

@@ -38,6 +38,25 @@ from search.views.display import Display
 from search.workers.process import WorkerProcess
 from search.workers.seam import preparation
 
+NOISY = """[data]
+name = "folder:{folder}/noisy"
+n_train = 600
+channels = 1
+size = 8
+flip = false
+
+[network]
+family = "small"
+
+[space]
+epochs = [3, 30]
+batch_size = [16, 128]
+depth = [1, 2]
+width = [0.5, 2.0]
+
+[search]
+n_trials = 60
+"""
 N_FRESH = 2  # seeds that every point of a front is trained with again
 FRESH = 10**6  # trial numbers from here on are nobody's: their seeds are fresh
 SHARES = (0.1, 0.25, 0.5, 0.75, 1.0)  # of the budget, at which progress is told
@@ -95,6 +114,21 @@ def _described(ended: optuna.trial.FrozenTrial) -> dict[str, Any]:
     plain = ended.user_attrs[records.PIPELINE]
     names = [strategy["strategy"] for strategy in Pipeline.from_json(plain).to_json()["strategies"]]  # type: ignore[attr-defined]
     return {"strategies": names, "epochs": plain["epochs"], "anchor": ended.user_attrs.get(records.ANCHOR)}
+
+
+def make_noisy_digits(folder: str, noise: float = 5.0) -> None:
+    """Writes scikit-learn's digits with normal noise (values are 0 to 16) as a folder of images, and its study file."""
+    import numpy as np
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
+    x, y = load_digits(return_X_y=True)
+    pixels = np.clip(x + np.random.default_rng(0).normal(0, noise, x.shape), 0, 16) / 16 * 255
+    for number, (image, label) in enumerate(zip(pixels, y, strict=True)):
+        place = Path(folder) / "noisy" / str(label)
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image.reshape(8, 8).astype(np.uint8)).save(place / f"{number:04d}.png")
+    (Path(folder) / "noisy_digits.toml").write_text(NOISY.format(folder=Path(folder).absolute()))
 
 
 # --- the contest ------------------------------------------------------------------------------------------------------
@@ -209,6 +243,9 @@ def main() -> None:
     p.add_argument("--seeds", type=int, default=8)
     p.add_argument("--contenders", default="pareto,tpe")
     p.add_argument("--out", default="search.jsonl", help="file of results, which is continued")
+    p.add_argument(
+        "--noisy-digits", metavar="FOLDER", help="first makes the data and study file noisy_digits.toml there"
+    )
     p.add_argument("--play", metavar="SAMPLER:SEED", help="one study, as JSON on stdout")
     options = p.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -216,6 +253,8 @@ def main() -> None:
         sampler, _, seed = options.play.rpartition(":")
         print(json.dumps(play(options.study, sampler, options.seconds, int(seed))))
         return
+    if options.noisy_digits:
+        make_noisy_digits(options.noisy_digits)
     contest(options)
     report(options.out)
 

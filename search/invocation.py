@@ -8,6 +8,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from search.database import storage
 from search.host.called import command
@@ -55,9 +56,10 @@ class Invocation(Asked):
     n_trials: int | None
     add: int | None
     timeout: float | None  # seconds
-    sampler: str | None
-    stopping: str | None
     seed: int | None
+    sampler: str | None = None
+    stopping: str | None = None
+    program: ClassVar[str] = "run"
 
     def asked(self) -> tuple[str, StudySpec]:
         """(name, spec) of the study that is meant.
@@ -84,7 +86,25 @@ class Invocation(Asked):
         if self.add is not None:
             at = next(i for i, word in enumerate(words) if word.startswith("--add"))
             words[at : at + (1 if "=" in words[at] else 2)] = ["--n-trials", str(n_trials)]
-        return f"{command('run')} {shlex.join(words)}"
+        return f"{command(self.program)} {shlex.join(words)}"
+
+
+@dataclass(frozen=True)
+class Recording(Invocation):
+    """A command line of `frontrunner record`: a study that draws at random and trains every draw to its end, once."""
+
+    program: ClassVar[str] = "record"
+
+    def asked(self) -> tuple[str, StudySpec]:
+        """(name, spec) of the table of a study; its name says so.
+
+        Raises:
+            UsageError: there is no such study, or it is not a valid one.
+        """
+        name, spec = super().asked()
+        changes = {"sampler": "random", "stopping": "none", "repeats": 0, "confirm": 0}
+        spec = spec.model_copy(update={"search": spec.search.model_copy(update=changes)})
+        return check_name(self.as_name or f"{name[:57]}-record"), spec
 
 
 def _without_password(word: str) -> str:

@@ -24,9 +24,21 @@ if TYPE_CHECKING:
 OK = 0
 
 
+SAMPLERS, STOPPING = ("pareto", "tpe", "nsga2", "random"), ("front", "none")
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = Parser(prog=command("run"), description=__doc__.split("\n\n")[0])
+    add_study(p)
+    p.add_argument("--sampler", choices=SAMPLERS, help="how pipelines are proposed (default: pareto)")
+    p.add_argument("--stopping", choices=STOPPING, help="how hopeless trials are stopped (default: front)")
+    add_words(p)
+    return p
+
+
+def add_study(p: argparse.ArgumentParser) -> None:
+    """The flags that say which study is meant, where it trains, and until when."""
     p.add_argument(
         "--study", "--study-name", required=True, metavar="STUDY", help="studies/STUDY.toml, a built-in one, or a file"
     )
@@ -38,13 +50,7 @@ def parser() -> argparse.ArgumentParser:
     total.add_argument("--n-trials", type=whole(MOST_TRIALS), metavar="N", help="the study's total, anchors included")
     total.add_argument("--add", type=whole(MOST_TRIALS), metavar="N", help="N trials more than the study has")
     p.add_argument("--timeout", type=seconds, metavar="SECONDS", help="end this invocation after so long")
-    p.add_argument(
-        "--sampler", choices=("pareto", "tpe", "nsga2", "random"), help="how pipelines are proposed (default: pareto)"
-    )
-    p.add_argument("--stopping", choices=("front", "none"), help="how hopeless trials are stopped (default: front)")
     p.add_argument("--seed", type=whole(2**32 - 1, least=0), metavar="N", help="of split, weights, order, sampler")
-    add_words(p)
-    return p
 
 
 def add_places(p: argparse.ArgumentParser) -> None:

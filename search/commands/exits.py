@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import sys
+from collections import namedtuple
 from collections.abc import Callable
 
 from objectives.errors import DataError, DeviceError
@@ -31,6 +32,9 @@ def exit_code(action: Callable[[], int], storage_url: str) -> int:
     except tuple(CODES) as error:
         return _said(str(error), next(code for kind, code in CODES.items() if isinstance(error, kind)))
     except KeyboardInterrupt:
+        # Raised in source that Python runs from a string, as dataclasses are made, it is noted, and `python -m` dies of
+        # SIGINT at the end, whoever caught it. The next such source, of which this is one, clears the note.
+        namedtuple("Nothing", "")
         return INTERRUPTED
 
 

@@ -48,7 +48,7 @@ def seconds(text: str) -> float:
     except ValueError:
         found = 0.0
     if not 0 < found <= MOST_SECONDS:
-        raise argparse.ArgumentTypeError(f"{_short(text)} is not a positive number of seconds up to {MOST_SECONDS:g}")
+        raise argparse.ArgumentTypeError(f"{_short(text)} is not a positive number up to {MOST_SECONDS:g}")
     return found
 
 

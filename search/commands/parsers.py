@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from search import run
-from search.commands.line import Parser, whole
+from search.commands.line import Parser, seconds, whole
 from search.host.called import command
 
 MOST_SEEDS = 20
@@ -33,6 +33,28 @@ def _confirm() -> argparse.ArgumentParser:
     p.add_argument("--seeds", type=whole(MOST_SEEDS), default=3, metavar="N", help=words)
     run.add_places(p)
     run.add_words(p)
+    return p
+
+
+def _record() -> argparse.ArgumentParser:
+    p = _of("record")
+    run.add_study(p)
+    run.add_words(p)
+    return p
+
+
+def _simulate() -> argparse.ArgumentParser:
+    p = _of("simulate")
+    p.add_argument("--study", required=True, metavar="NAME", help="a recorded study, by its name in the database")
+    _storage(p)
+    p.add_argument("--model", choices=("trees", "process"), default="trees", help="of the table (default: trees)")
+    p.add_argument("--sampler", choices=run.SAMPLERS, default="pareto", help="default: pareto")
+    p.add_argument("--stopping", choices=run.STOPPING, default="front", help="default: front")
+    p.add_argument("--seconds", type=seconds, metavar="S", help="simulated, a study (default: a tenth of the table's)")
+    p.add_argument("--seeds", type=whole(MOST_SEEDS), default=5, metavar="N", help="studies, 1 to 20 (default: 5)")
+    p.add_argument(
+        "--spread", type=seconds, default=0.08, metavar="D", help="decades of error between seeds (default: 0.08)"
+    )
     return p
 
 
@@ -97,6 +119,10 @@ COMMANDS = {
     "confirm": Command(
         "search.commands.confirm", "train a front again with fresh seeds, then open the test split", _confirm
     ),
+    "record": Command(
+        "search.commands.record", "record random trainings of a study's space, to simulate searches in", _record
+    ),
+    "simulate": Command("search.commands.simulate", "search in a recorded table, in no time", _simulate),
     "studies": Command(
         "search.commands.studies", "list, show, rename, delete studies; study files; disk space", _studies
     ),

@@ -12,7 +12,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 T = TypeVar("T")
 Value = Any  # of a parameter: whatever Optuna can store
-NEAR_SHARE = 0.25  # chance that a parameter near a parent is drawn anew
+NEAR_SHARES = (0.03, 0.1, 0.3)  # chance that a parameter near a parent is drawn anew: one of these for all of a draw
 NEAR_SPREAD = 0.15  # of the range: how far a number moves otherwise, in half of the cases
 
 
@@ -38,6 +38,7 @@ class Draw:
         settled: Mapping[str, Value] | None = None,
     ) -> None:
         self._rng, self._parent, self._settled = rng, parent or {}, settled or {}
+        self._share = NEAR_SHARES[int(rng.integers(len(NEAR_SHARES)))] if parent else 1.0
         self.params: dict[str, Value] = {}
         self.distributions: dict[str, BaseDistribution] = {}
 
@@ -63,7 +64,7 @@ class Draw:
         if name in self._settled and _holds(distribution, self._settled[name]):
             return self._settled[name]
         before = self._parent.get(name)
-        if before is None or not _holds(distribution, before) or self._rng.random() < NEAR_SHARE:
+        if before is None or not _holds(distribution, before) or self._rng.random() < self._share:
             return drawn(distribution, self._rng)
         if isinstance(distribution, CategoricalDistribution) or self._rng.random() < 0.5:
             return before

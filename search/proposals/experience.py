@@ -20,7 +20,7 @@ from search.proposals.proposal import Goal, Memory, Pair, Settings, Tried, propo
 from search.study import records
 from search.study.snapshot import Snapshot
 from spaces import SPACES
-from spaces.base import Given, Trial
+from spaces.base import Trial
 from spaces.ingredients import EVERYTHING
 from spaces.restricted import sample
 
@@ -37,9 +37,10 @@ class Experience:
     plain_memory: Memory = field(default_factory=Memory)
     expected: dict[int, Pair] = field(default_factory=dict)  # by number of trial
 
-    def next(self, now: Snapshot, given: Given, seed: int) -> Candidate[Pipeline]:
+    def next(self, now: Snapshot, seed: int) -> Candidate[Pipeline]:
         """The pipeline to train next, with its parameters."""
         assert now.box is not None
+        given = now.given
         n_proposed = sum(_is_proposed(trial) for trial in now.trials)
         plain = n_proposed % PLAIN_EVERY == PLAIN_EVERY - 1
         space, task = SPACES[now.spec.space.name], now.spec.task

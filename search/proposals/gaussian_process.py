@@ -76,6 +76,17 @@ class Process:
         left = np.exp(self.learnt.amplitude) - np.square(explained).sum(0)
         return mean + spread * (across @ weights), spread**2 * np.maximum(left, 1e-10)
 
+    def combined(self, x: Array, weights: Array) -> tuple[float, float]:
+        """(mean, standard deviation) of a weighted sum of the function at rows of `x`."""
+        from scipy.linalg import solve_triangular
+
+        (_, spread), amplitude = self.standard, np.exp(self.learnt.amplitude)
+        across = amplitude * _matern(_distances(x, self.x, self.learnt.scales))
+        explained = solve_triangular(self._solved[0], across.T @ weights, lower=True, check_finite=False)
+        prior = float(weights @ (amplitude * _matern(_distances(x, x, self.learnt.scales))) @ weights)
+        mean = float(weights @ self.predict(x)[0])
+        return mean, spread * max(prior - float(explained @ explained), 1e-12) ** 0.5
+
     def believing(self, x: Array) -> Process:
         """This process, as if it had seen what it predicts at further rows (kriging believer, Ginsbourger 2010)."""
         means, _ = self.predict(x)

@@ -104,6 +104,14 @@ class Models:
         means = np.stack([mean for mean, _ in found], axis=1) + np.array(expected).reshape(-1, 2)
         return means, np.sqrt(np.stack([variance for _, variance in found], axis=1))
 
+    def contrast(
+        self, one: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]]
+    ) -> list[tuple[float, float]]:
+        """(mean, standard deviation) of the mean of one less that of the other, of both objectives, forecasts apart."""
+        rows = self.encoding.rows([*one, *other])
+        weights = np.concatenate([np.full(len(one), 1 / len(one)), np.full(len(other), -1 / len(other))])
+        return [process.combined(rows, weights) for process in self.processes]
+
 
 def propose(
     space: Callable[[Any], T],

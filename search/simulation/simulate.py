@@ -6,7 +6,9 @@ import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
+
+import numpy as np
 
 from objectives.pipeline import Pipeline, Report
 from search import trial
@@ -19,7 +21,7 @@ from search.study import opening, queue, records
 from search.study.snapshot import Snapshot
 from search.study.spec import StudySpec
 from spaces import SPACES
-from spaces.base import Given
+from spaces.base import Given, Trial
 from spaces.restricted import anchor_pipelines, sample
 
 N_DRAWS = 3000  # pipelines drawn at random, by which the best front of a world is known besides those that were tried
@@ -101,30 +103,30 @@ def simulated(setting: Setting, world: World, spread: float, budget: float, **se
 
 def progress(steps: Sequence[Step], world: World, box: Box, clocks: Sequence[float]) -> list[float]:
     """The share of the box that the front found by each of the clocks truly dominates, noise apart."""
+    pipelines = {step.outcome.trial: step.pipeline for step in steps if step.outcome is not None}
+    true = dict(zip(pipelines, true_outcomes(world, list(pipelines.values())), strict=True))
     found = []
     for clock in clocks:
-        by_number = {s.outcome.trial: s for s in steps if s.outcome is not None and s.clock <= clock}
-        inside = [s.outcome for s in by_number.values() if s.outcome is not None and s.outcome.accuracy >= box.useful]
-        found.append(hypervolume([true_outcome(world, by_number[p.trial].pipeline) for p in front(inside)], box))
+        ended = [step.outcome for step in steps if step.outcome is not None and step.clock <= clock]
+        inside = [outcome for outcome in ended if outcome.accuracy >= box.useful]
+        found.append(hypervolume([true[point.trial] for point in front(inside)], box))
     return found
 
 
-def true_outcome(world: World, pipeline: Pipeline) -> Outcome:
-    """What a pipeline comes to in the mean."""
-    truth = world.truth(pipeline)
-    return Outcome(0, 10**truth.log_seconds, max(0.0, 1 - 10**truth.log_error))
+def true_outcomes(world: World, pipelines: Sequence[Pipeline]) -> list[Outcome]:
+    """What pipelines come to in the mean."""
+    truths = world.truths(pipelines) if pipelines else []
+    return [Outcome(i, 10**each.log_seconds, max(0.0, 1 - 10**each.log_error)) for i, each in enumerate(truths)]
 
 
 def ends(setting: Setting, world: World, tried: Sequence[Pipeline]) -> tuple[float, float]:
     """(share of the box that the anchors dominate, that the best front known dominates)."""
-    import numpy as np
-
     given, spec = setting.given(), setting.spec
     space, rng = SPACES[spec.space.name], np.random.default_rng(0)
     anchors = list(anchor_pipelines(space, given, spec.restrictions).values())
-    drawn = [sample(space, Draw(rng), given, spec.restrictions) for _ in range(N_DRAWS)]
-    of_anchors = [true_outcome(world, each) for each in anchors]
-    of_all = of_anchors + [true_outcome(world, each) for each in (*drawn, *tried)]
+    drawn = [sample(space, cast("Trial", Draw(rng)), given, spec.restrictions) for _ in range(N_DRAWS)]
+    of_anchors = true_outcomes(world, anchors)
+    of_all = true_outcomes(world, [*anchors, *drawn, *tried])
     return hypervolume(of_anchors, setting.box), hypervolume(of_all, setting.box)
 
 

@@ -33,7 +33,7 @@ class SimulatedObjective:
 
     def reports(self, pipeline: Pipeline, seeds: Seeds) -> Generator[Report]:
         """One report per epoch. Noise is drawn once a run: its curve is shifted as a whole."""
-        truth, rng = self.world.truth(pipeline), np.random.default_rng(seeds.init)
+        (truth,), rng = self.world.truths([pipeline]), np.random.default_rng(seeds.init)
         total = 10 ** (truth.log_seconds + SECONDS_SPREAD * rng.standard_normal())
         shift, n_images = self.spread * rng.standard_normal(), int(self.known["data"]["n_val"])
         before = 0.0

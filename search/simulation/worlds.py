@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import log10
@@ -37,7 +38,7 @@ class Truth:
 class World(Protocol):
     """What a pipeline takes and reaches."""
 
-    def truth(self, pipeline: Pipeline) -> Truth: ...
+    def truths(self, pipelines: Sequence[Pipeline]) -> list[Truth]: ...
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,13 @@ class Recorded:
     n_images: int  # of the validation split
     kind: Kind = "trees"
 
-    def truth(self, pipeline: Pipeline) -> Truth:
-        plain = pipeline.to_json()
-        rows = self._features.rows([plain])
-        per_epoch, error = (float(model.predict(rows)[0]) for model in self._models)
-        return Truth(per_epoch + log10(pipeline.epochs), min(error, 0.0), self._shape(rows[0], pipeline.epochs))
+    def truths(self, pipelines: Sequence[Pipeline]) -> list[Truth]:
+        rows = self._features.rows([pipeline.to_json() for pipeline in pipelines])
+        per_epoch, errors = (model.predict(rows) for model in self._models)
+        return [
+            Truth(float(s) + log10(pipeline.epochs), min(float(e), 0.0), self._shape(row, pipeline.epochs))
+            for s, e, row, pipeline in zip(per_epoch, errors, rows, pipelines, strict=True)
+        ]
 
     @cached_property
     def explained(self) -> tuple[float, float]:
@@ -117,7 +120,10 @@ class Analytic:
     size: int
     n_train: int
 
-    def truth(self, pipeline: Pipeline) -> Truth:
+    def truths(self, pipelines: Sequence[Pipeline]) -> list[Truth]:
+        return [self._truth(pipeline) for pipeline in pipelines]
+
+    def _truth(self, pipeline: Pipeline) -> Truth:
         steps = n_steps(pipeline, self.n_train)
         seconds = log10(steps * step_work(pipeline, self.task, self.size) / 1e10)
         best_lr = 0.4 * (pipeline.batch_size / 128) ** 0.5

@@ -16,7 +16,7 @@ from search.pareto.stopping import Curve
 from search.study import confirmation, records, repeats
 from search.study.confirmation import SHARE, Confirmed
 from search.study.spec import StudySpec
-from spaces.base import BASELINE
+from spaces.base import BASELINE, Given
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Snapshot:
     name: str
     spec: StudySpec
     floor: float  # accuracy below which a result counts for nothing
+    given: Given  # to its space
     trials: tuple[FrozenTrial, ...]  # by number
     attributes: Mapping[str, Any]  # user attributes of the study
     database: Database  # where it lies

@@ -75,7 +75,10 @@ class Study:
     def snapshot(self) -> Snapshot:
         """The study as it is now."""
         trials, attributes = tuple(self.trials()), self.attributes()
-        return Snapshot(self.name, self.spec, self.floor, trials, attributes, self.database, self.networks.folder)
+        return Snapshot(
+            *(self.name, self.spec, self.floor, self.given, trials, attributes),
+            *(self.database, self.networks.folder),
+        )
 
     def patiently(self, action: Callable[[], T]) -> T:
         """What the action returns; while the database is away it is tried again.
@@ -124,7 +127,7 @@ class Study:
 
     def _proposed(self, seed: int) -> OptunaTrial:
         """A new trial with the pipeline that promises most: whole in one commit, where Optuna makes one a parameter."""
-        found = self.experience.next(self.snapshot(), self.given, seed)
+        found = self.experience.next(self.snapshot(), seed)
         words = {records.PIPELINE: found.chosen.to_json(), records.WORDS: found.chosen.describe()}
         trial = optuna.trial.create_trial(
             state=TrialState.RUNNING,

@@ -11,7 +11,7 @@ from search.database import disk
 from search.host.called import command
 from search.study import records
 from search.study.snapshot import Snapshot
-from search.views import confirmed
+from search.views import confirmed, effects
 from search.views.columns import columns
 
 MARK = "*"  # of seconds that were disturbed
@@ -27,6 +27,7 @@ def as_json(now: Snapshot) -> dict[str, object]:
         "front": [_point(trial, now) for trial in now.front_trials],
         "baseline": _point(now.baseline, now) if now.baseline is not None else None,
         "correction": confirmed.correction_json(now),
+        "effects": effects.as_json(now),
         "hypervolume": now.hypervolume(),
         "reference": {"train_seconds": now.box.slowest, "accuracy": now.box.useful} if now.box else None,
         "box": asdict(now.box) if now.box else None,
@@ -56,7 +57,7 @@ def table(now: Snapshot, width: int | None = None) -> list[str]:
     return [f"{now.name}: Pareto front", "", *columns(list(cells[0]), rows, width), ""]
 
 
-def lines(now: Snapshot) -> list[str]:
+def lines(now: Snapshot, width: int | None = None) -> list[str]:
     """What belongs below the table: what its columns mean, how the trials ended, where everything is."""
     counts = now.counts
     reasons = ", ".join(
@@ -80,6 +81,7 @@ def lines(now: Snapshot) -> list[str]:
             f"{now.box.useful:.0%} to {now.box.fastest:.2g} s and no error, both in decades"
         )
     return [
+        *effects.lines(now, width),
         *said,
         f"models      {now.artifacts} ({disk.words(disk.folder_bytes(now.artifacts))})",
         f"database    {now.database.shown} ({disk.words(disk.database_bytes(now.database.url))})",

@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 
 from search.host.interruptions import INTERRUPTIONS
@@ -29,6 +30,7 @@ class Pair:
         )
         self._worker: int | None = None  # a pidfd: a number may belong to somebody else by the time of a signal
         self._worker_pid: int | None = None
+        resource_tracker.ensure_running()  # here, because it unblocks SIGINT and SIGTERM when it has started
         before = signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTIONS)  # inherited: until the template ignores them
         try:
             self._template.start()

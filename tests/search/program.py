@@ -196,7 +196,7 @@ def training(task: Task, device: str, threads: int) -> Preparation:
 def main() -> int:
     """The real command line, with shorter waits."""
     from search import run
-    from search.commands import confirm, parsers
+    from search.commands import confirm, parsers, record
     from search.database import storage
     from search.host import devices
     from search.workers import cluster, watchdog
@@ -212,10 +212,11 @@ def main() -> int:
     from tests.search import program
 
     training = program.training  # of a module that a node of a cluster can import
-    if sys.argv[1:2] == ["confirm"]:
-        options = parsers.COMMANDS["confirm"].parser().parse_args(sys.argv[2:])
-        options.words = sys.argv[2:]
-        return confirm.perform(options, training)
+    for name, command in {"confirm": confirm, "record": record}.items():
+        if sys.argv[1:2] == [name]:
+            options = parsers.COMMANDS[name].parser().parse_args(sys.argv[2:])
+            options.words = sys.argv[2:]
+            return command.perform(options, training)
     return run.main(training=training)
 
 

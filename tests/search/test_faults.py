@@ -165,6 +165,18 @@ def test_an_interruption_at_any_moment_of_the_start_ends_the_program_quietly(
         assert err.count("\n") <= 1, err
 
 
+def test_an_interruption_is_an_exit_code_also_where_python_ran_source_from_a_string(place: Place) -> None:
+    """As dataclasses are made while the program loads: `python -m` died of SIGINT though it was caught."""
+    lines = (
+        "import sys",
+        "from search.commands.exits import exit_code",
+        "def loads(): exec('raise KeyboardInterrupt')",
+    )
+    (place.folder / "loader.py").write_text("\n".join([*lines, "sys.exit(exit_code(loads, 'sqlite:///x.db'))"]))
+    done = place.run(module="loader")
+    assert (done.code, done.out, done.err) == (130, "", "")
+
+
 def catches(pid: int, number: signal.Signals) -> bool:
     """Whether a process has a handler for a signal."""
     try:

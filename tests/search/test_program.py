@@ -76,7 +76,11 @@ def test_usage_names_the_program_as_it_was_called(
     ("words", "said"),
     [
         (["stduies", "list"], "there is no command 'stduies'; did you mean 'studies'?"),
-        (["xyz"], "there is no command 'xyz'; known are completion, confirm, dashboard, doctor, run, studies"),
+        (
+            ["xyz"],
+            "there is no command 'xyz'; known are completion, confirm, dashboard, doctor, record, run, simulate, "
+            "studies",
+        ),
         (["digits_pareto"], "to run the study, python -m search run --study digits_pareto"),
         (["--study", "x"], "there is no command '--study': a command comes first: python -m search run --study ..."),
         (["help", "dotcor"], "did you mean 'doctor'?"),

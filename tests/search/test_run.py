@@ -265,7 +265,7 @@ def test_a_folder_of_images_with_unusual_names_is_one_study_until_its_images_cha
         ("--study tiny --data ./images", 2, "did you mean 'folder:./images'"),
         ("--study tiny --labels x.csv", 2, "say folder:PATH, not digits"),
         ("--study tiny --n-trials 0", 2, "not a whole number from 1"),
-        ("--study tiny --timeout nan", 2, "not a positive number of seconds"),
+        ("--study tiny --timeout nan", 2, "not a positive number"),
         ("--study tiny --sampler evil", 2, "invalid choice"),
         ("--study tiny --device cuda:77", 5, "cuda:77"),
         ("--study tiny --device teapot", 2, "'teapot': no such device"),

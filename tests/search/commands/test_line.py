@@ -40,8 +40,8 @@ LONG = "9" * 5000
         (f"{RUN} --add 0", "is not a whole number from 1"),
         (f"{RUN} --workers 100000000", "argument --workers: '100000000' is not a whole number"),
         (f"{RUN} --seed -1", "argument --seed: '-1' is not a whole number from 0"),
-        (f"{RUN} --timeout inf", "is not a positive number of seconds"),
-        (f"{RUN} --timeout 0", "is not a positive number of seconds"),
+        (f"{RUN} --timeout inf", "is not a positive number"),
+        (f"{RUN} --timeout 0", "is not a positive number"),
     ],
 )
 def test_a_mistake_in_the_words_is_one_line(
