@@ -24,7 +24,7 @@ from spaces.base import Trial
 from spaces.ingredients import EVERYTHING
 from spaces.restricted import sample
 
-PLAIN_EVERY = 5  # of the proposals one is plain, without any strategy, to have something to compare with
+PLAIN_EVERY = 8  # of the proposals one is plain, without any strategy, to have something to compare with
 MOST = 300  # trials that are looked at: the front, then the latest
 FAILED_SPREAD = 0.3  # decades: what is told of a run that broke is a guess
 

@@ -60,10 +60,10 @@ class Settings:
     """How a proposal is sought."""
 
     n_startup: int = 8  # trials proposed before a model leads
-    n_random: int = 240  # candidates drawn at random
-    n_near: int = 100  # ... near the parameters of points on the front
-    n_refined: int = 4  # the best of these are improved by ...
-    n_mutations: int = 20  # ... so many draws near each
+    n_random: int = 120  # candidates drawn at random
+    n_near: int = 80  # ... near the parameters of points on the front
+    n_refined: int = 3  # the best of these are improved by ...
+    n_mutations: int = 12  # ... so many draws near each
     most_rows: int = 300  # trials that the models see: the front, then the latest
     # Power of the predicted cost (10 to the first objective) that a trial's worth is divided by; 0: all are equal.
     per_cost: float = 1.0
