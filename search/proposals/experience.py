@@ -16,7 +16,7 @@ from search.pareto.forecast import forecast
 from search.pareto.front import Box, error_rate
 from search.proposals import interest
 from search.proposals.draws import Candidate
-from search.proposals.proposal import Goal, Memory, Pair, Settings, Tried, propose
+from search.proposals.proposal import Goal, Memory, Pair, Settings, Tried, propose, start
 from search.study import records
 from search.study.snapshot import Snapshot
 from spaces import SPACES
@@ -37,30 +37,32 @@ class Experience:
     plain_memory: Memory = field(default_factory=Memory)
     expected: dict[int, Pair] = field(default_factory=dict)  # by number of trial
 
-    def next(self, now: Snapshot, seed: int) -> Candidate[Pipeline]:
-        """The pipeline to train next, with its parameters."""
+    def next(self, now: Snapshot, seed: int, *, start_up_only: bool = False) -> Candidate[Pipeline] | None:
+        """The pipeline to train next, with its parameters; None where another sampler is to lead after the start-up.
+
+        Plain ones are chosen here in any case.
+        """
         assert now.box is not None
-        given = now.given
         n_proposed = sum(_is_proposed(trial) for trial in now.trials)
         plain = n_proposed % PLAIN_EVERY == PLAIN_EVERY - 1
         space, task = SPACES[now.spec.space.name], now.spec.task
+        settled = dict.fromkeys(EVERYTHING, False) if plain else {}
+        rng = np.random.default_rng(seed)
 
         def expect(pipeline: Pipeline) -> Pair:
-            return math.log10(interest.forecast(pipeline, task, given, None)), 0.0
+            return math.log10(interest.forecast(pipeline, task, now.given, None)), 0.0
 
         def choose(trial: Any) -> Pipeline:
-            return sample(space, cast("Trial", trial), given, now.spec.restrictions)
+            return sample(space, cast("Trial", trial), now.given, now.spec.restrictions)
 
-        return propose(
-            choose,
-            self.tried(now, expect, plain=plain),
-            goal(now.box),
-            np.random.default_rng(seed),
-            expect,
-            Settings(),
-            self.plain_memory if plain else self.memory,
-            dict.fromkeys(EVERYTHING, False) if plain else {},
-        )
+        start_up_only = start_up_only and not plain
+        if start_up_only and n_proposed >= 3 * Settings.n_startup:
+            return None
+        tried = self.tried(now, expect, plain=plain)
+        if start_up_only:
+            return start(choose, tried, rng, expect, Settings(), settled)
+        memory = self.plain_memory if plain else self.memory
+        return propose(choose, tried, goal(now.box), rng, expect, Settings(), memory, settled)
 
     def tried(self, now: Snapshot, expect: Callable[[Pipeline], Pair], *, plain: bool) -> list[Tried]:
         """The trials of a study, by number: at most `MOST`, and those that run. `plain`: only such are rivals."""

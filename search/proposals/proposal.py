@@ -21,6 +21,7 @@ T = TypeVar("T")
 Array = NDArray[np.float64]
 Pair = tuple[float, float]  # one of each objective
 
+LEAST_ENDED = 3  # trials that a model takes
 NEGLIGIBLE = 1e-6  # of the box: where nothing is expected to improve by more, the cost of a trial decides nothing
 
 
@@ -60,8 +61,8 @@ class Settings:
     """How a proposal is sought."""
 
     n_startup: int = 8  # trials proposed before a model leads
-    n_random: int = 120  # candidates drawn at random
-    n_near: int = 80  # ... near the parameters of points on the front
+    n_random: int = 60  # candidates drawn at random
+    n_near: int = 140  # ... near the parameters of points on the front
     n_refined: int = 3  # the best of these are improved by ...
     n_mutations: int = 12  # ... so many draws near each
     most_rows: int = 300  # trials that the models see: the front, then the latest
@@ -136,13 +137,10 @@ def propose(
         settled: parameters that have one value in what is proposed.
     """
     settings, memory = settings or Settings(), memory or Memory()
-    ended = [each for each in tried if each.values is not None]
-    n_proposed = sum(not each.is_given for each in tried)
-    tries = startup.tries([(each.params, each.distributions) for each in tried])
+    if (first := start(space, tried, rng, expect, settings, settled)) is not None:
+        return first
     drawn = [candidate(space, Draw(rng, None, settled)) for _ in range(settings.n_random)]
-    lacks = any(startup.missing(each, tries) for each in drawn)
-    if n_proposed < settings.n_startup or len(ended) < 3 or (lacks and n_proposed < 3 * settings.n_startup):
-        return startup.covering(drawn, [expect(each.chosen)[0] for each in drawn], tries)
+    ended = [each for each in tried if each.values is not None]
     models = learned(tried, settings, memory)
     front = _front(models, [each for each in ended if each.is_rival], goal)
     parents = [each.params for each in front[0]]
@@ -155,6 +153,27 @@ def propose(
         drawn += [candidate(space, Draw(rng, drawn[int(best)].params, settled)) for _ in range(settings.n_mutations)]
     worth = np.concatenate([worth, _worth(models, drawn[len(worth) :], front[1], goal, expect, settings)])
     return drawn[int(np.argmax(worth))]
+
+
+def start(
+    space: Callable[[Any], T],
+    tried: Sequence[Tried],
+    rng: np.random.Generator,
+    expect: Callable[[T], Pair],
+    settings: Settings,
+    settled: Mapping[str, Any] | None = None,
+) -> Candidate[T] | None:
+    """A trial of the start-up, as `propose` would make it; None once that is over."""
+    n_proposed = sum(not each.is_given for each in tried)
+    if n_proposed >= 3 * settings.n_startup:
+        return None
+    tries = startup.tries([(each.params, each.distributions) for each in tried])
+    drawn = [candidate(space, Draw(rng, None, settled)) for _ in range(settings.n_random)]
+    lacks = any(startup.missing(each, tries) for each in drawn)
+    n_ended = sum(each.values is not None for each in tried)
+    if n_proposed >= settings.n_startup and n_ended >= LEAST_ENDED and not lacks:
+        return None
+    return startup.covering(drawn, [expect(each.chosen)[0] for each in drawn], tries)
 
 
 def learned(tried: Sequence[Tried], settings: Settings, memory: Memory) -> Models:
