@@ -17,7 +17,7 @@ Array = NDArray[np.float64]
 
 ROOT5 = sqrt(5.0)
 SCALE_SPREAD = sqrt(3.0)  # of the logarithm of a length scale; its centre grows with the columns: see `_centre`
-NOISE = (log(0.15), 0.5)  # mean and spread of the logarithm of the noise's variance, of targets of variance 1
+NOISE = (log(0.1), 1.0)  # mean and spread of the logarithm of the noise's variance, of targets of variance 1
 AMPLITUDE = (0.0, 0.7)  # likewise of the function's
 LEAST_NOISE, MOST_STEPS = 1e-4, 40
 JITTER = 1e-8

@@ -61,8 +61,8 @@ class Settings:
     """How a proposal is sought."""
 
     n_startup: int = 8  # trials proposed before a model leads
-    n_random: int = 60  # candidates drawn at random
-    n_near: int = 140  # ... near the parameters of points on the front
+    n_random: int = 120  # candidates drawn at random
+    n_near: int = 80  # ... near the parameters of points on the front
     n_refined: int = 3  # the best of these are improved by ...
     n_mutations: int = 12  # ... so many draws near each
     most_rows: int = 300  # trials that the models see: the front, then the latest

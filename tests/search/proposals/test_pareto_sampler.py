@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -69,8 +70,10 @@ def test_start_up_tries_every_choice_twice() -> None:
 
 
 def test_it_finds_more_of_the_front_than_draws_at_random() -> None:
-    wins = [area(study_of(ours(seed), 24)) > area(study_of(RandomSampler(seed=seed), 24)) for seed in range(3)]
-    assert sum(wins) == 3
+    found, drawn = (
+        [area(study_of(make(seed), 24)) for seed in range(4)] for make in (ours, lambda seed: RandomSampler(seed=seed))
+    )
+    assert fmean(found) > fmean(drawn) + 0.02
 
 
 def test_the_same_seed_proposes_the_same() -> None:
