@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from search.host import called
 from search.study import spec
 from tests.search.place import Done
 
@@ -53,7 +54,7 @@ def test_a_mistake_in_the_words_is_one_line(
     assert (refused.value.code, out, err.count("\n")) == (2, "", 1)
     assert err.startswith("error: ")
     assert said in err
-    assert err.endswith(f" {line.split()[0]} --help)\n")
+    assert err.endswith(f"(see {called.command(line.split()[0])} --help)\n")
 
 
 @pytest.mark.parametrize(
