@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 OK = 0
 
 
-SAMPLERS, STOPPING = ("tpe", "pareto", "nsga2", "random"), ("front", "none")
+SAMPLERS, STOPPING = ("pareto", "tpe", "nsga2", "random"), ("front", "none")
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = Parser(prog=command("run"), description=__doc__.split("\n\n")[0])
     add_study(p)
-    p.add_argument("--sampler", choices=SAMPLERS, help="how pipelines are proposed (default: tpe)")
+    p.add_argument("--sampler", choices=SAMPLERS, help="how pipelines are proposed (default: pareto)")
     p.add_argument("--stopping", choices=STOPPING, help="how hopeless trials are stopped (default: front)")
     add_words(p)
     return p

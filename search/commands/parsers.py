@@ -48,7 +48,7 @@ def _simulate() -> argparse.ArgumentParser:
     p.add_argument("--study", required=True, metavar="NAME", help="a recorded study, by its name in the database")
     _storage(p)
     p.add_argument("--model", choices=("trees", "process"), default="trees", help="of the table (default: trees)")
-    p.add_argument("--sampler", choices=run.SAMPLERS, default="tpe", help="default: tpe")
+    p.add_argument("--sampler", choices=run.SAMPLERS, default="pareto", help="default: pareto")
     p.add_argument("--stopping", choices=run.STOPPING, default="front", help="default: front")
     p.add_argument("--seconds", type=seconds, metavar="S", help="simulated, a study (default: a tenth of the table's)")
     p.add_argument("--seeds", type=whole(MOST_SEEDS), default=5, metavar="N", help="studies, 1 to 20 (default: 5)")

@@ -16,7 +16,7 @@ from search.pareto.forecast import forecast
 from search.pareto.front import Box, error_rate
 from search.proposals import interest
 from search.proposals.draws import Candidate
-from search.proposals.proposal import Goal, Memory, Pair, Settings, Tried, propose, start
+from search.proposals.proposal import Goal, Memory, Pair, Settings, Tried, propose
 from search.study import records
 from search.study.snapshot import Snapshot
 from spaces import SPACES
@@ -25,7 +25,7 @@ from spaces.ingredients import EVERYTHING
 from spaces.restricted import sample
 
 PLAIN_EVERY = 8  # of the proposals one is plain, without any strategy, to have something to compare with
-MOST = 300  # trials that are looked at: the front, then the latest
+MOST = 250  # trials that are looked at: the front, then the latest
 FAILED_SPREAD = 0.3  # decades: what is told of a run that broke is a guess
 
 
@@ -37,11 +37,8 @@ class Experience:
     plain_memory: Memory = field(default_factory=Memory)
     expected: dict[int, Pair] = field(default_factory=dict)  # by number of trial
 
-    def next(self, now: Snapshot, seed: int, *, start_up_only: bool = False) -> Candidate[Pipeline] | None:
-        """The pipeline to train next, with its parameters; None where another sampler is to lead after the start-up.
-
-        Plain ones are chosen here in any case.
-        """
+    def next(self, now: Snapshot, seed: int) -> Candidate[Pipeline]:
+        """The pipeline to train next, with its parameters."""
         assert now.box is not None
         n_proposed = sum(_is_proposed(trial) for trial in now.trials)
         plain = n_proposed % PLAIN_EVERY == PLAIN_EVERY - 1
@@ -55,12 +52,7 @@ class Experience:
         def choose(trial: Any) -> Pipeline:
             return sample(space, cast("Trial", trial), now.given, now.spec.restrictions)
 
-        start_up_only = start_up_only and not plain
-        if start_up_only and n_proposed >= 3 * Settings.n_startup:
-            return None
         tried = self.tried(now, expect, plain=plain)
-        if start_up_only:
-            return start(choose, tried, rng, expect, Settings(), settled)
         memory = self.plain_memory if plain else self.memory
         return propose(choose, tried, goal(now.box), rng, expect, Settings(), memory, settled)
 

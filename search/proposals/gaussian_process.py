@@ -1,7 +1,8 @@
 """Gaussian-process regression with a length scale per column, learnt noise, and priors.
 
 Our own, against the rule that a library beats our code: scikit-learn's `GaussianProcessRegressor` builds the gradient
-of the kernel as an array of [rows, rows, columns]; SKLEARN_WORDS.
+of the kernel as an array of [rows, rows, columns]. A fit of 300 rows of 30 columns took it 4.5 s, this one 0.35 s
+(benchmarks/search.md), and a question may take 0.15 s.
 """
 
 from __future__ import annotations

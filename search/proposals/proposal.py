@@ -65,7 +65,7 @@ class Settings:
     n_near: int = 80  # ... near the parameters of points on the front
     n_refined: int = 3  # the best of these are improved by ...
     n_mutations: int = 12  # ... so many draws near each
-    most_rows: int = 300  # trials that the models see: the front, then the latest
+    most_rows: int = 250  # trials that the models see: the front, then the latest
     # Power of the predicted cost (10 to the first objective) that a trial's worth is divided by; 0: all are equal.
     per_cost: float = 1.0
 
@@ -137,7 +137,7 @@ def propose(
         settled: parameters that have one value in what is proposed.
     """
     settings, memory = settings or Settings(), memory or Memory()
-    if (first := start(space, tried, rng, expect, settings, settled)) is not None:
+    if (first := begin(space, tried, rng, expect, settings, settled)) is not None:
         return first
     drawn = [candidate(space, Draw(rng, None, settled)) for _ in range(settings.n_random)]
     ended = [each for each in tried if each.values is not None]
@@ -155,7 +155,7 @@ def propose(
     return drawn[int(np.argmax(worth))]
 
 
-def start(
+def begin(
     space: Callable[[Any], T],
     tried: Sequence[Tried],
     rng: np.random.Generator,
@@ -164,13 +164,12 @@ def start(
     settled: Mapping[str, Any] | None = None,
 ) -> Candidate[T] | None:
     """A trial of the start-up, as `propose` would make it; None once that is over."""
-    n_proposed = sum(not each.is_given for each in tried)
-    if n_proposed >= 3 * settings.n_startup:
+    n_proposed, n_ended = sum(not each.is_given for each in tried), sum(each.values is not None for each in tried)
+    if n_proposed >= 3 * settings.n_startup and n_ended >= LEAST_ENDED:
         return None
     tries = startup.tries([(each.params, each.distributions) for each in tried])
     drawn = [candidate(space, Draw(rng, None, settled)) for _ in range(settings.n_random)]
     lacks = any(startup.missing(each, tries) for each in drawn)
-    n_ended = sum(each.values is not None for each in tried)
     if n_proposed >= settings.n_startup and n_ended >= LEAST_ENDED and not lacks:
         return None
     return startup.covering(drawn, [expect(each.chosen)[0] for each in drawn], tries)

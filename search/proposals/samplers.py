@@ -16,8 +16,6 @@ from optuna.trial import FrozenTrial, TrialState
 
 OURS = "pareto"  # the one that proposes without Optuna: see proposals.proposal
 
-STARTED = (OURS, "tpe")  # those that begin with our start-up: cheap trials that try every choice twice
-
 
 def question(seed: int, n_trials: int, n_waiting: int) -> int:
     """The seed of one question, asked when the study of that seed has so many trials.

@@ -19,9 +19,8 @@ from search.database import storage
 from search.database.storage import Database
 from search.errors import Untold
 from search.host.owner import this_process
-from search.proposals.draws import Candidate
 from search.proposals.experience import Experience
-from search.proposals.samplers import OURS, STARTED, question, sampler
+from search.proposals.samplers import OURS, question, sampler
 from search.study import records, results
 from search.study.networks import Networks
 from search.study.results import Result
@@ -104,10 +103,8 @@ class Study:
             n_waiting = sum(trial.state == TrialState.WAITING for trial in trials)
             queued = waiting or next(filter(_is_searched, trials), None)
             seed, name = question(self.spec.search.seed, len(trials), n_waiting), self.spec.search.sampler
-            if queued is None and name in STARTED:
-                found = self.experience.next(self.snapshot(), seed, start_up_only=name != OURS)
-                if found is not None:
-                    return self._proposed(found, seed)
+            if queued is None and name == OURS:
+                return self._proposed(seed)
             self.optuna.sampler = sampler("random" if name == OURS else name, seed)
             trial = self._begun(queued)
             try:
@@ -128,8 +125,9 @@ class Study:
         self.storage.set_trial_state_values(waiting._trial_id, TrialState.RUNNING)
         return OptunaTrial(self.optuna, waiting._trial_id)
 
-    def _proposed(self, found: Candidate[Pipeline], seed: int) -> OptunaTrial:
-        """A new trial with a pipeline that was chosen: whole in one commit, where Optuna makes one a parameter."""
+    def _proposed(self, seed: int) -> OptunaTrial:
+        """A new trial with the pipeline that promises most: whole in one commit, where Optuna makes one a parameter."""
+        found = self.experience.next(self.snapshot(), seed)
         words = {records.PIPELINE: found.chosen.to_json(), records.WORDS: found.chosen.describe()}
         trial = optuna.trial.create_trial(
             state=TrialState.RUNNING,
