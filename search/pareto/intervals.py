@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from statistics import fmean
+from statistics import fmean, median, variance
 
 LEVEL = 0.95
 NORMAL = 1.959963984540054  # the quantile of the normal distribution for that level, two-sided
@@ -76,15 +76,23 @@ def _share(angle: float) -> float:
 def _of(
     groups: Sequence[Sequence[float]], forth: Callable[[float], float], back: Callable[[float], float]
 ) -> list[Estimate]:
-    """Means of groups that have one spread, which all of them tell: two values alone would be multiplied by 12.7."""
+    """Means of groups that have about one spread, which all of them tell: two values alone would be multiplied by 12.7.
+
+    It is the median of theirs, so that one restless pipeline among steady ones makes only its own interval wide.
+    """
     scaled = [[forth(value) for value in group] for group in groups]
     degrees = sum(len(group) - 1 for group in scaled)
     if degrees < LEAST_DEGREES:
         return [Estimate(fmean(group), None) for group in groups]
-    squares = sum((value - fmean(group)) ** 2 for group in scaled for value in group)
-    half = student(degrees) * math.sqrt(squares / degrees)
+    variances = [variance(values) if len(values) > 1 else None for values in scaled]
+    usual = median(
+        each / (1 - 2 / (9 * (len(values) - 1))) ** 3  # over the median of chi-squared per degree (Wilson and Hilferty)
+        for each, values in zip(variances, scaled, strict=True)
+        if each is not None
+    )
     found = []
-    for group, values in zip(groups, scaled, strict=True):
-        middle, each = fmean(values), half / math.sqrt(len(values))
+    for group, values, own in zip(groups, scaled, variances, strict=True):
+        spread = math.sqrt(max(usual, own or 0.0))
+        middle, each = fmean(values), student(degrees) * spread / math.sqrt(len(values))
         found.append(Estimate(fmean(group), (back(middle - each), back(middle + each))))
     return found

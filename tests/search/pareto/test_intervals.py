@@ -1,0 +1,45 @@
+"""Intervals hold what they promise, also where one pipeline is restless among steady ones."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from search.pareto.intervals import of_accuracies, of_seconds, student, wilson
+
+
+@pytest.mark.parametrize(("degrees", "quantile"), [(1, 12.7062), (2, 4.3027), (5, 2.5706), (30, 2.0423)])
+def test_students_quantiles_are_those_of_the_tables(degrees: int, quantile: float) -> None:
+    assert student(degrees) == pytest.approx(quantile, abs=1e-4)
+
+
+def test_wilsons_interval_is_that_of_the_formula() -> None:
+    assert wilson(0.9, 100) == pytest.approx((0.8256, 0.9448), abs=1e-4)
+    assert wilson(1.0, 10)[1] == pytest.approx(1.0)
+    assert wilson(0.0, 10)[0] == pytest.approx(0.0)
+
+
+def test_an_interval_of_equal_spreads_holds_the_truth_nineteen_times_in_twenty() -> None:
+    rng, n_held, n_all = np.random.default_rng(0), 0, 0
+    for _ in range(400):
+        truth = rng.uniform(1.0, 10.0, 8)
+        groups = [[float(t * math.exp(0.05 * rng.standard_normal())) for _ in range(2)] for t in truth]
+        for estimate, t in zip(of_seconds(groups), truth, strict=True):
+            assert estimate.interval is not None
+            n_held += estimate.interval[0] <= t <= estimate.interval[1]
+            n_all += 1
+    assert 0.93 < n_held / n_all < 0.995
+
+
+def test_a_restless_pipeline_widens_its_own_interval_only() -> None:
+    steady = [[0.980, 0.984], [0.985, 0.981], [0.97, 0.974], [0.96, 0.963], [0.99, 0.988]]
+    alone, beside = of_accuracies(steady), of_accuracies([*steady, [0.3, 0.7]])
+    assert beside[-1].half > 10 * beside[0].half  # type: ignore[operator]
+    for one, other in zip(alone, beside, strict=False):
+        assert other.half < 1.2 * one.half  # type: ignore[operator]
+
+
+def test_too_few_values_have_no_interval() -> None:
+    assert [each.interval for each in of_accuracies([[0.9, 0.91], [0.8]])] == [None, None]
