@@ -67,10 +67,6 @@ class Box:
         least, now, most = (error_rate(each, self.n_images) for each in (self.useful, accuracy, 1.0))
         return math.log(least / now) / math.log(least / most)
 
-    def seconds_at(self, speed: float) -> float:
-        """The seconds that lie there in the box."""
-        return float(self.slowest * (self.fastest / self.slowest) ** speed)
-
 
 def dominates(a: Outcome, b: Outcome) -> bool:
     """Whether `a` is at least as good as `b` in both objectives and better in one."""

@@ -47,12 +47,6 @@ def staircase(front: Array) -> list[tuple[float, float]]:
     return [*zip(edges, heights, strict=True), (1.0, 0.0)]
 
 
-def dominated_area(front: Array) -> float:
-    """The area of the unit square that points dominate: the measure that `expected_improvement` is of."""
-    steps = staircase(np.minimum(front[(front > 0).all(1)], 1.0))
-    return float(sum((right - left) * height for (left, height), (right, _) in pairwise(steps)))
-
-
 def _above(mean: Array, spread: Array, limit: float) -> Array:
     """E[max(X - limit, 0)] of normal X: the integral of P(X > t) over t from `limit` on."""
     from scipy.special import ndtr

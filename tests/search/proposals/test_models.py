@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from search.proposals.acquisition import dominated_area, expected_improvement
+from search.proposals.acquisition import expected_improvement
 from search.proposals.draws import Draw, at, drawn, position
 from search.proposals.encoding import Encoding
 from search.proposals.gaussian_process import Hyperparameters, _loss, fitted
@@ -147,6 +147,16 @@ def test_believed_rows_leave_the_mean_and_take_the_doubt() -> None:
     (mean, variance), (after, left) = process.predict(point), process.believing(point).predict(point)
     assert after == pytest.approx(mean, abs=1e-3)
     assert left < variance
+
+
+def dominated_area(front: np.ndarray) -> float:
+    """The area of the unit square that points dominate, strip by strip."""
+    inside = np.minimum(front[(front > 0).all(1)], 1.0) if len(front) else front
+    total, height = 0.0, 0.0
+    for right, top in sorted(inside.tolist(), reverse=True):
+        total += right * max(0.0, top - height)
+        height = max(height, top)
+    return total
 
 
 POINTS = some.lists(some.tuples(some.floats(-0.3, 1.3), some.floats(-0.3, 1.3)), max_size=7)
