@@ -27,6 +27,7 @@ from tests.search.place import Done, Place, check_whole
 
 FLOOR = 0.2
 STUDY = ("--study", "tiny", "--device", "cpu")
+N_TRIALS = 12  # of the search: its front has several points
 
 
 def ended(number: int, seconds: float, accuracy: float, **attributes: object) -> FrozenTrial:
@@ -210,7 +211,7 @@ def result(done: Done) -> dict[str, Any]:
 
 def check_confirmed(place: Place, first: dict[str, Any], last: dict[str, Any], n: int) -> None:
     """What holds once the front of a search has `n` fresh seeds a point, and was tested."""
-    check_whole(place.trials(), 6)
+    check_whole(place.trials(), N_TRIALS)
     assert [point["trial"] for point in last["front"]] == [point["trial"] for point in first["front"]]
     for point in [*last["front"], last["baseline"]]:
         assert point["confirmed"]["n"] == n
@@ -220,7 +221,7 @@ def check_confirmed(place: Place, first: dict[str, Any], last: dict[str, Any], n
 
 
 def test_a_run_confirms_in_a_quarter_of_its_seconds_and_the_command_does_the_rest_and_tests(place: Place) -> None:
-    found = place.run(*STUDY, "--n-trials", "6", "--json")
+    found = place.run(*STUDY, "--n-trials", str(N_TRIALS), "--json")
     first = result(found)
     assert "test split" not in found.err
     assert all(point["test_accuracy"] is None for point in first["front"])
@@ -237,7 +238,7 @@ def test_a_confirmation_that_is_killed_goes_on_with_the_same_command_and_trains_
     place: Place,
 ) -> None:
     confirm = ("confirm", *STUDY, "--seeds", "2")
-    first = result(place.run(*STUDY, "--n-trials", "6", "--json"))
+    first = result(place.run(*STUDY, "--n-trials", str(N_TRIALS), "--json"))
     place.script({1: "kill_program"})
     assert place.run(*confirm).code == -signal.SIGKILL
     place.script({1: "SIGSEGV", "test": "2"})
