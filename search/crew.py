@@ -20,6 +20,7 @@ from objectives.pipeline import Pipeline, Report
 from search import trial
 from search.database import storage
 from search.errors import DeviceFault
+from search.host import interruptions
 from search.study import queue as turns
 from search.study import records
 from search.study.confirmation import SHARE
@@ -86,7 +87,12 @@ class Crew:
 
     def work_here(self, objective: Objective) -> None:
         """Runs the trials in this thread, which an interruption reaches in the midst of a training."""
-        self._work(objective, lambda: True)
+
+        def is_ready() -> bool:
+            interruptions.check()
+            return True
+
+        self._work(objective, is_ready)
 
     def work(self, objectives: Sequence[Remote]) -> None:
         """Runs the trials, as many at a time as there are objectives.
@@ -101,7 +107,7 @@ class Crew:
             thread.start()
         try:
             for _ in threads:  # not `join`: interrupted, it takes a thread for ended that is not (CPython 3.11)
-                if self._returned.get() is not None:
+                if self._one_returned() is not None:
                     break
         finally:
             self._ended.set()
@@ -111,6 +117,14 @@ class Crew:
                 thread.join()
         if self._failures:
             raise self._failures[0]
+
+    def _one_returned(self) -> BaseException | None:
+        """How the next thread ended."""
+        while True:
+            try:
+                return self._returned.get(timeout=PAUSE)
+            except queue.Empty:
+                interruptions.check()
 
     def _work_or_fail(self, objective: Remote) -> None:
         failure = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import hashlib
+import logging
 import os
 import re
 import shlex
@@ -36,6 +37,8 @@ TELL_SECONDS = 300.0  # how long a finished result is tried to be told, before i
 LOCK_SECONDS = TELL_SECONDS + 120  # how long a process waits for another one that asks or tells
 NETWORK_FILE_SYSTEMS = ("nfs", "cifs", "smb", "9p", "fuse.sshfs", "lustre", "gpfs", "beegfs", "ceph", "glusterfs")
 FAILURES = (SQLAlchemyError, optuna.exceptions.StorageInternalError, sqlite3.Error)
+# What it logs in words of Python are cursors that an interruption left open; failures are raised.
+logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
 
 T = TypeVar("T")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -12,6 +13,7 @@ from typing import NoReturn
 
 INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 INTERRUPTED = 130  # exit code
+_asked = threading.Event()  # for an end in order
 SHOW_CURSOR = b"\x1b[?25h\n"  # as terminals since the VT220 know it
 
 
@@ -42,14 +44,30 @@ def _leave(number: int, frame: FrameType | None) -> NoReturn:
 
 @contextmanager
 def ended_in_order() -> Iterator[None]:
-    """While the block works, the first interruption raises KeyboardInterrupt; a second one, or one later, ends all."""
+    """While the block works, the first interruption raises KeyboardInterrupt; a second one, or one later, ends all.
+
+    Python drops what is raised while it clears an object away, or in callbacks of libraries (1 of 190 interruptions
+    of a run was lost so): whoever waits looks again by `check`.
+    """
+    _asked.clear()
     try:
         on_interruption(_interrupt)
         yield
     finally:
         on_interruption(_leave)
+        _asked.clear()
+
+
+def check() -> None:
+    """Raises KeyboardInterrupt where an end in order was asked for, and goes on being asked for.
+
+    For the main thread: where that exception got through, nobody looks any more.
+    """
+    if _asked.is_set():
+        raise KeyboardInterrupt
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    _asked.set()
     on_interruption(_leave)
     raise KeyboardInterrupt
