@@ -104,7 +104,7 @@ class Recording(Invocation):
         name, spec = super().asked()
         changes = {"sampler": "random", "stopping": "none", "repeats": 0, "confirm": 0}
         spec = spec.model_copy(update={"search": spec.search.model_copy(update=changes)})
-        return check_name(self.as_name or f"{name[:57]}-record"), spec
+        return check_name(f"{name[:57]}-record" if self.as_name is None else self.as_name), spec
 
 
 def _without_password(word: str) -> str:

@@ -53,7 +53,7 @@ def _simulate() -> argparse.ArgumentParser:
     p.add_argument("--seconds", type=seconds, metavar="S", help="simulated, a study (default: a tenth of the table's)")
     p.add_argument("--seeds", type=whole(MOST_SEEDS), default=5, metavar="N", help="studies, 1 to 20 (default: 5)")
     p.add_argument(
-        "--spread", type=seconds, default=0.08, metavar="D", help="decades of error between seeds (default: 0.08)"
+        "--spread", type=seconds, default=0.04, metavar="D", help="decades of error between seeds (default: 0.04)"
     )
     return p
 

@@ -11,9 +11,8 @@ from search.pareto.front import error_rate
 from search.pareto.stopping import Curve, gain_ratio
 
 FEW = 5  # curves that tell: with fewer, what is usual is expected
-USUAL_GAIN, USUAL_SPREAD = -0.15, 0.3  # decades of error from where a training stands to its end
+USUAL_GAIN, USUAL_SPREAD = -0.15, 0.3  # decades of error from where a training stands to its end: a guess
 LEAST_SPREAD = 0.05
-SECONDS_SPREAD = 0.02  # decades: 3 % in the median, 10 % at worst after the first epoch (schedules of equal epochs)
 
 
 @dataclass(frozen=True)

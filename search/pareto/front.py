@@ -41,7 +41,7 @@ class Box:
 
     Both axes are decades: of seconds, and of the share of images that the network gets wrong. In accuracy the step from
     95 to 99 % would weigh as much as a twentieth of the way from 0 to 100 %; here it weighs as much as to be five times
-    as fast, and to halve the errors as much as to halve the seconds (benchmarks/measure.md).
+    as fast, and to halve the errors as much as to halve the seconds (benchmarks/search.md).
 
     Raises:
         ValueError: the box is empty, or a value is not finite or out of range.

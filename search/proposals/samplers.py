@@ -43,7 +43,8 @@ def sampler(name: str, seed: int) -> BaseSampler:
 class _Logarithmic(BaseSampler):
     """A sampler that is told the decimal logarithm of the first objective.
 
-    Told seconds, TPE weighs a second at 1 s as it does at 100 s: the volume is at the slow end (benchmarks/search.md).
+    Told seconds, TPE weighs a second at 1 s as it does at 100 s. It ranks by dominance first, which does not care, and
+    by volume among equals only: to 10 proposals after 40 trials the scale made no difference below 5 decades.
     """
 
     def __init__(self, inner: BaseSampler) -> None:
