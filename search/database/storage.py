@@ -23,6 +23,7 @@ import sqlalchemy
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 from optuna.storages._rdb.storage import _create_scoped_session
+from optuna.trial import FrozenTrial
 from sqlalchemy.exc import SQLAlchemyError
 
 from search.database import file, server
@@ -100,6 +101,16 @@ class Database:
                 self.optuna._set_trial_attr_without_commit(
                     session, models.TrialUserAttributeModel, trial_id, name, value
                 )
+
+    def begin(self, study_id: int, template: FrozenTrial | None = None) -> int:
+        """Makes a trial in one commit, a running one unless the template says otherwise; its id.
+
+        Once: Optuna tries again by itself where the server went away, which may have made the trial before, and which
+        has forgotten that this thread has the study to itself.
+        """
+        with _create_scoped_session(self.optuna.scoped_session) as session:
+            models.StudyModel.find_or_raise_by_id(study_id, session, for_update=True)
+            return int(self.optuna._get_prepared_new_trial(study_id, template, session).trial_id)
 
     @contextmanager
     def exclusive(self, study_name: str) -> Iterator[None]:

@@ -140,17 +140,18 @@ def propose(
     if (first := begin(space, tried, rng, expect, settings, settled)) is not None:
         return first
     drawn = [candidate(space, Draw(rng, None, settled)) for _ in range(settings.n_random)]
-    ended = [each for each in tried if each.values is not None]
     models = learned(tried, settings, memory)
-    front = _front(models, [each for each in ended if each.is_rival], goal)
+    front = _front(models, [each for each in tried if each.values is not None and each.is_rival], goal)
     parents = [each.params for each in front[0]]
     drawn += [
         candidate(space, Draw(rng, parents[i % len(parents)], settled))
         for i in range(settings.n_near if parents else 0)
     ]
+    drawn = _untried(drawn, tried)
     worth = _worth(models, drawn, front[1], goal, expect, settings)
     for best in np.argsort(-worth)[: settings.n_refined]:
-        drawn += [candidate(space, Draw(rng, drawn[int(best)].params, settled)) for _ in range(settings.n_mutations)]
+        near = [candidate(space, Draw(rng, drawn[int(best)].params, settled)) for _ in range(settings.n_mutations)]
+        drawn += _untried(near, tried)
     worth = np.concatenate([worth, _worth(models, drawn[len(worth) :], front[1], goal, expect, settings)])
     return drawn[int(np.argmax(worth))]
 
@@ -168,7 +169,7 @@ def begin(
     if n_proposed >= 3 * settings.n_startup and n_ended >= LEAST_ENDED:
         return None
     tries = startup.tries([(each.params, each.distributions) for each in tried])
-    drawn = [candidate(space, Draw(rng, None, settled)) for _ in range(settings.n_random)]
+    drawn = _untried([candidate(space, Draw(rng, None, settled)) for _ in range(settings.n_random)], tried)
     lacks = any(startup.missing(each, tries) for each in drawn)
     if n_proposed >= settings.n_startup and n_ended >= LEAST_ENDED and not lacks:
         return None
@@ -193,6 +194,12 @@ def learned(tried: Sequence[Tried], settings: Settings, memory: Memory) -> Model
         found.append(process.believing(encoding.rows([each.params for each in running])) if running else process)
     memory.n_rows = len(ended) if due else memory.n_rows
     return Models(encoding, (found[0], found[1]))
+
+
+def _untried(drawn: Sequence[Candidate[T]], tried: Sequence[Tried]) -> list[Candidate[T]]:
+    """The candidates that nobody has tried, or all where every one was: a draw near a parent may be its equal."""
+    known = {repr(sorted(each.params.items())) for each in tried}
+    return [each for each in drawn if repr(sorted(each.params.items())) not in known] or list(drawn)
 
 
 def _rows(ended: Sequence[Tried], most: int) -> list[Tried]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from uuid import uuid4
+
 from optuna.trial import FrozenTrial, TrialState
 from optuna.trial import Trial as OptunaTrial
 
@@ -21,16 +23,19 @@ def claim(study: Study, n_trials: int, share: float = SHARE) -> OptunaTrial | No
 
     None when only what runs now is missing.
     """
-    return study.patiently(lambda: _claim(study, n_trials, share))
+    question_id = uuid4().hex  # the same, however often it is asked while the server goes and comes
+    return study.patiently(lambda: _claim(study, n_trials, share, question_id))
 
 
-def _claim(study: Study, n_trials: int, share: float) -> OptunaTrial | None:
+def _claim(study: Study, n_trials: int, share: float, question_id: str) -> OptunaTrial | None:
     with study.exclusive():
         recovery.recover(study)
         now = study.snapshot()
+        if (begun := study.answer(question_id, now.trials)) is not None:
+            return begun
         running = sum(trial.state == TrialState.RUNNING and records.is_searched(trial) for trial in now.trials)
         if (n_left := now.n_left(n_trials)) > 0:
-            return study.ask() if n_left > running else None
+            return study.ask(question_id=question_id) if n_left > running else None
         again = repeats.waiting(now.trials) or _repeat(study, now)
         if not repeats.pending(now.trials, study.floor, study.spec.search.repeats):  # they may change the front
             again = confirmation.waiting(now.trials) or _confirmation(study, now, share)

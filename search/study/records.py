@@ -20,6 +20,7 @@ METRICS = ("train_seconds", "val_accuracy")  # minimised, maximised: in this ord
 # User attributes of a trial. Short, flat, JSON; units in the name where there are any.
 PIPELINE, WORDS, CURVE, REASON = "pipeline", "pipeline_words", "curve", "stop_reason"
 ANCHOR, RETRY_OF, SEED_TRIAL, OWNER, MESSAGE = "anchor", "retry_of", "seed_trial", "owner", "message"
+QUESTION = "question"  # that it was proposed for
 WOULD_STOP = "would_stop"  # with stopping switched off: when and why the trial would have been stopped
 REPEAT_OF = "repeat_of"  # number of the trial that is timed again, because it was disturbed
 CONFIRM_OF = "confirm_of"  # number of the trial whose pipeline is trained with fresh seeds

@@ -32,7 +32,7 @@ from spaces.restricted import sample
 
 LATE = "late_result"  # study attribute, with the number of the trial: told after it had been given up
 _INHERITED = (records.SEED_TRIAL, records.ANCHOR, records.REPEAT_OF, records.CONFIRM_OF)  # by a trial queued once more
-_OF_A_RUN = (records.REASON, records.MESSAGE, records.WOULD_STOP, records.NOISY, records.UNDISTURBED)
+_OF_A_RUN = (records.OWNER, records.REASON, records.MESSAGE, records.WOULD_STOP, records.NOISY, records.UNDISTURBED)
 
 T = TypeVar("T")
 
@@ -93,10 +93,10 @@ class Study:
         with self.database.exclusive(self.name):
             yield
 
-    def ask(self, waiting: FrozenTrial | None = None) -> OptunaTrial:
+    def ask(self, waiting: FrozenTrial | None = None, question_id: str | None = None) -> OptunaTrial:
         """The next trial, signed by this process: one from the queue (anchors, what was interrupted), or a new one.
 
-        `waiting`: this one from the queue, where repeats and confirmations wait as well.
+        `waiting`: this one from the queue, where repeats and confirmations wait as well. `question_id`: see `answer`.
         """
         with self.exclusive():
             trials = self.trials()
@@ -104,7 +104,7 @@ class Study:
             queued = waiting or next(filter(_is_searched, trials), None)
             seed, name = question(self.spec.search.seed, len(trials), n_waiting), self.spec.search.sampler
             if queued is None and name == OURS:
-                return self._proposed(seed)
+                return self._proposed(seed, question_id)
             self.optuna.sampler = sampler("random" if name == OURS else name, seed)
             trial = self._begun(queued)
             try:
@@ -121,11 +121,11 @@ class Study:
         """The trial from the queue, or a new one, as `optuna.Study.ask` begins it, which takes any that waits."""
         self.optuna._thread_local.cached_all_trials = None
         if waiting is None:
-            return OptunaTrial(self.optuna, self.storage.create_new_trial(self.optuna._study_id))
+            return OptunaTrial(self.optuna, self._made(None))
         self.storage.set_trial_state_values(waiting._trial_id, TrialState.RUNNING)
         return OptunaTrial(self.optuna, waiting._trial_id)
 
-    def _proposed(self, seed: int) -> OptunaTrial:
+    def _proposed(self, seed: int, question_id: str | None) -> OptunaTrial:
         """A new trial with the pipeline that promises most: whole in one commit, where Optuna makes one a parameter."""
         found = self.experience.next(self.snapshot(), seed)
         words = {records.PIPELINE: found.chosen.to_json(), records.WORDS: found.chosen.describe()}
@@ -133,11 +133,28 @@ class Study:
             state=TrialState.RUNNING,
             params=dict(found.params),
             distributions=dict(found.distributions),
-            user_attrs={records.OWNER: this_process().to_json(), **words},
+            user_attrs={records.OWNER: this_process().to_json(), records.QUESTION: question_id, **words},
         )
+        return self._whole(self._made(trial))
+
+    def answer(self, question_id: str, trials: Iterable[FrozenTrial]) -> OptunaTrial | None:
+        """The trial that was made for a question, if the server took it and only its answer was lost.
+
+        Signed by a process that lives, it would never be found lost, and be waited for.
+        """
+        found = (trial for trial in trials if trial.user_attrs.get(records.QUESTION) == question_id)
+        return next((self._whole(trial._trial_id) for trial in found), None)
+
+    def _made(self, template: FrozenTrial | None) -> int:
+        trial_id = self.database.begin(self.optuna._study_id, template)
+        self.trials()  # Optuna's cache takes parameters only of trials that it has read
+        return trial_id
+
+    def _whole(self, trial_id: int) -> OptunaTrial:
+        """A trial that has all its parameters."""
         self.optuna._thread_local.cached_all_trials = None
-        self.optuna.sampler = sampler("random", seed)  # is asked nothing: every parameter is there
-        return OptunaTrial(self.optuna, self.storage.create_new_trial(self.optuna._study_id, trial))
+        self.optuna.sampler = sampler("random", 0)  # is asked nothing
+        return OptunaTrial(self.optuna, trial_id)
 
     def pipeline(self, trial: OptunaTrial) -> Pipeline:
         """The pipeline that the trial chooses."""
@@ -174,10 +191,11 @@ class Study:
 
         def put_back() -> None:
             with suppress(optuna.exceptions.UpdateFinishedTrialError), self.exclusive():  # told, or given up, meanwhile
-                if trial.user_attrs.get(records.OWNER, ours) != ours:  # put back before, and taken by another run
+                found = self.storage.get_trial(trial._trial_id).user_attrs
+                if (found.get(records.OWNER) or ours) != ours:  # put back before, and taken by another run
                     return
                 for name in _OF_A_RUN:
-                    if name in trial.user_attrs:
+                    if name in found:
                         self.storage.set_trial_user_attr(trial._trial_id, name, None)
                 self.storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
 

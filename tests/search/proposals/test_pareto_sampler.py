@@ -97,6 +97,17 @@ def test_parallel_trials_are_not_proposed_twice() -> None:
     assert all(study.trials[t.number].state == TrialState.RUNNING for t in running)
 
 
+def test_nothing_is_proposed_twice_while_there_is_anything_else() -> None:
+    def coarse(trial: Any) -> tuple[float, float]:
+        kind, depth = trial.suggest_categorical("kind", "abc"), trial.suggest_int("depth", 1, 10)
+        return depth * (1.0 + 0.1 * (kind == "b")), depth / (10.0 + (kind == "c"))
+
+    study = optuna.create_study(directions=["minimize", "maximize"], sampler=ParetoSampler(coarse, seed=0))
+    study.optimize(coarse, n_trials=29)
+    assert len({str(t.params) for t in study.trials}) == 29
+    study.optimize(coarse, n_trials=6)  # there are 30
+
+
 def test_mistakes_are_told() -> None:
     with pytest.raises(ValueError, match="n_startup_trials is 0"):
         ParetoSampler(n_startup_trials=0)
