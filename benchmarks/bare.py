@@ -35,7 +35,7 @@ def bare(pipeline: Pipeline, task: Task, dataset: Dataset, seeds: Seeds) -> Run:
     """Trains without any accounting of losses and with one synchronisation, at the very end."""
     device, (n, channels, size, _) = dataset.train.x.device, dataset.train.x.shape
     products = "tf32" if pipeline.number_format == "tf32" else "ieee"
-    torch.backends.cuda.matmul.fp32_precision = torch.backends.cudnn.conv.fp32_precision = products
+    torch.backends.cuda.matmul.fp32_precision = torch.backends.cudnn.conv.fp32_precision = products  # type: ignore[attr-defined]
     autocast, scaler = AUTOCAST.get(pipeline.number_format), None
     if pipeline.number_format == "fp16":
         scaler = torch.amp.GradScaler(device.type)

@@ -116,7 +116,8 @@ def sized(workload: Workload, seconds: float) -> Workload:
 
 def rounds(sides: dict[str, Contestant], workload: Workload, n_rounds: int) -> dict[str, list[Result]]:
     """The runs of every side over rounds in which they take turns in random order; a first round warms up."""
-    order, runs = random.Random(0), {name: [] for name in sides}
+    order = random.Random(0)
+    runs: dict[str, list[Result]] = {name: [] for name in sides}
     with ExitStack() as stack:
         corners = {name: stack.enter_context(closing(Corner(side, workload))) for name, side in sides.items()}
         for number in range(n_rounds + 1):
@@ -182,6 +183,7 @@ def _timed(contestant: Contestant, workload: Workload) -> Result:
         seconds, process_seconds = report.wall_seconds, report.train_seconds if is_cpu else math.nan
     else:
         run = peers.warmed(contestant.peer, workload, our_batches=contestant.our_batches)
+        assert run.model is not None
         seconds, process_seconds, model = run.seconds, run.process_seconds, run.model
     weights = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
     return Result(seconds, process_seconds, weights.cpu().numpy())

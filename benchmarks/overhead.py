@@ -25,7 +25,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from objectives.task import DataSpec, Task
 from search.database import storage
-from search.pareto.stopping import STOPPING
+from search.pareto.rules import STOPPING
 from search.proposals.draws import Draw, candidate
 from search.proposals.experience import Experience
 from search.proposals.gaussian_process import Hyperparameters, fitted
@@ -123,7 +123,7 @@ def decision(study: Study) -> float:
     began = time.process_time()
     now = study.snapshot()
     longest = max(now.curves, key=len)
-    STOPPING["front"].decide(longest[: len(longest) // 2], now.curves, now.front, now.floor)
+    STOPPING["front"].decide(longest[: len(longest) // 2], now)
     return 1000 * (time.process_time() - began)
 
 

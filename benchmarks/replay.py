@@ -1,6 +1,6 @@
 """What early stopping cost a finished study: python -m benchmarks.replay --study NAME [--storage URL].
 
-Trains every stopped trial (`dominated`, `below_floor`) once more, with the same pipeline and seeds on the same device,
+Trains every stopped trial once more, with the same pipeline and seeds on the same device,
 but to its end, and asks whether it would have joined the front. The study is only read. Seconds vary from run to run:
 those of a retraining are also shown scaled, by the recorded over the new seconds at the epoch where the trial was
 stopped. Prints Markdown.
@@ -29,13 +29,10 @@ from search.errors import DeviceFault, StorageError, UsageError
 from search.pareto.front import Outcome, best_within, front
 from search.study import records
 from search.study.opening import stored
-from search.study.snapshot import REFERENCE
 from search.study.study import Study
 from search.trial import accuracy_of
 from search.workers.process import WorkerProcess
 from search.workers.seam import Objective, TrialFault, preparation
-
-EARLY = ("dominated", "below_floor")  # what early stopping decides; a diverged training ends in any case
 
 
 @dataclass(frozen=True)
@@ -139,10 +136,10 @@ def totals(study: Study, replays: Sequence[Replay]) -> list[str]:
         )
         same = "yes" if points == recorded else f"no: {_numbers(joined)} would join, {_numbers(left)} would leave"
         said.append(f"front with stopping off equals the recorded one ({'' if scaled else 'un'}scaled seconds): {same}")
-        if points != recorded and REFERENCE in study.optuna.user_attrs:
+        if points != recorded:
             kept, whole = study.snapshot().hypervolume(recorded), study.snapshot().hypervolume(points)
-            if kept is not None and whole is not None:
-                said[-1] += f"; hypervolume kept: {kept[0] / whole[0]:.4f}"
+            if kept is not None and whole:
+                said[-1] += f"; hypervolume kept: {kept / whole:.4f}"
     trained = [t.user_attrs[records.CURVE][-1][1] for t in study.trials() if t.user_attrs.get(records.CURVE)]
     saved = sum(replay.scaled_seconds - replay.recorded_seconds for replay in replays)
     share = saved / (sum(trained) + saved)
@@ -169,7 +166,7 @@ def run(options: argparse.Namespace, command: str) -> None:
     """Replays the study that the command line names and prints the tables."""
     url = storage.url(options.storage, None)
     study = stored(options.study, storage.open_storage(url, create=False))
-    stopped = [trial for trial in study.trials() if records.reason(trial) in EARLY]
+    stopped = [trial for trial in study.trials() if records.is_stopped(trial)]
     identity = study.optuna.user_attrs[records.IDENTITY]
     getting_ready = preparation(study.spec.task, options.device, identity["device"]["threads"])
     with closing(WorkerProcess(getting_ready)) as objective:

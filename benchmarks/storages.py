@@ -67,7 +67,7 @@ def created(url: str) -> Study:
 
 def told(study: Study, number: int) -> None:
     """Tells the result of a training of EPOCHS epochs."""
-    reports = [report(epoch, EPOCHS, 1.5 * epoch, 0.9 - 0.5 / epoch, 1.5 * epoch) for epoch in range(1, EPOCHS + 1)]
+    reports = [report(epoch, EPOCHS, 1.5 * epoch, 0.9 - 0.5 / epoch) for epoch in range(1, EPOCHS + 1)]
     attributes = records.explanation(reports, [each.accuracy for each in reports])
     study.tell(Result(number, "COMPLETE", (1.5 * EPOCHS + number / 1000, 0.875), attributes, violation=-0.5))
 
@@ -150,7 +150,7 @@ def starts(place: Place, n: int, n_trials: int) -> float:
 def n_bytes(study: Study) -> int:
     """What the database takes on the disk."""
     if storage.sqlite_path(study.database.url) is not None:
-        return disk.database_bytes(study.database.url)
+        return disk.database_bytes(study.database.url) or 0
     with study.database.optuna.engine.connect() as connection:
         size = connection.execute(sqlalchemy.text("SELECT pg_database_size(current_database())")).scalar()
     assert isinstance(size, int)

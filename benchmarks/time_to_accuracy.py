@@ -18,7 +18,7 @@ from statistics import median
 import torch
 from optuna.trial import FixedTrial
 
-from benchmarks.shapes import trained
+from benchmarks.widening import trained
 from benchmarks.workload import conditions
 from objectives.data.dataset import Dataset, load
 from objectives.device.allocator import keep_freed_memory

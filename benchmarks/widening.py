@@ -12,12 +12,13 @@ from statistics import mean, median
 import torch
 
 from objectives.data.dataset import Dataset, load
+from objectives.feasibility import full_architecture
 from objectives.networks.resnet import ResNet
 from objectives.pipeline import Pipeline, Report
 from objectives.strategies.methods import lasso
 from objectives.strategies.net2net import Net2Net
 from objectives.task import DataSpec, Seeds, Task
-from objectives.train import Trained, full_architecture, train
+from objectives.train import Trained, train
 
 COPY = 0.99  # cosine from which two filters count as one
 KINDS = {

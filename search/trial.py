@@ -16,7 +16,8 @@ from objectives.errors import DataError, DeviceError, DeviceLost
 from objectives.pipeline import Pipeline, Report
 from search.database import storage
 from search.errors import StorageError, Untold
-from search.pareto.stopping import STOPPING, Point
+from search.pareto.curves import Point
+from search.pareto.rules import STOPPING
 from search.proposals.samplers import learns_from_pruned
 from search.study import records, recovery
 from search.study.disturbance import Watch
@@ -128,12 +129,10 @@ def _train(
             points.append(
                 Point(report.epoch, report.epochs, report.train_seconds, accuracy_of(study, report), report.settled)
             )
-            reason = stopping.decide(tuple(points), before.curves, before.front, study.floor)
+            reason = stopping.decide(tuple(points), before)
             if reason is not None:
                 return reports, reason
-            if shadow is not None and (
-                verdict := shadow.decide(tuple(points), before.curves, before.front, study.floor)
-            ):
+            if shadow is not None and (verdict := shadow.decide(tuple(points), before)) is not None:
                 seen = {"epoch": report.epoch, "reason": verdict}
                 storage.patiently(partial(trial.set_user_attr, records.WOULD_STOP, seen))
                 shadow = None

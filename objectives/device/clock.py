@@ -14,7 +14,7 @@ from typing import Literal
 
 import torch
 
-# Raised by hand when what is charged changes, with the reason in search.study.opening: part of every study's identity.
+# Raised by hand when what is charged changes, with the reason in search.study.differences: part of each identity.
 TIMING_VERSION = 3
 
 Activity = Literal["steps", "calibration", "boundary", "evaluation", "warm_up"]

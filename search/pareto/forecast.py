@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, median, pstdev
 
+from search.pareto.curves import Curve, gain_ratio
 from search.pareto.front import error_rate
-from search.pareto.stopping import Curve, gain_ratio
 
 FEW = 5  # curves that tell: with fewer, what is usual is expected
 USUAL_GAIN, USUAL_SPREAD = -0.15, 0.3  # decades of error from where a training stands to its end: a guess

@@ -1,211 +1,81 @@
-"""Early stopping for two objectives, seconds and accuracy: pure functions over learning curves, without Optuna.
+"""What a rule of early stopping is asked, and when: pure functions over learning curves, without Optuna.
 
 Optuna has no pruning for studies with more than one direction. Here the asymmetry of the two objectives does the
-work: the final time of a trial is known within a few percent after its first epochs, so the front says what accuracy
-the trial must beat; only what it may still gain has to be estimated, and the trials that finished before tell that.
+work: the final time of a trial is known within a few percent after its first epochs, only its accuracy is not.
 """
 
 from __future__ import annotations
 
-import math
-from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import accumulate
 from typing import Literal, Protocol
 
-from search.pareto.front import Outcome, best_within
+from search.pareto.curves import Curve
+from search.pareto.front import Box, Outcome
 
-StopReason = Literal["dominated", "below_floor"]
+StopReason = Literal["dominated", "below_floor", "unpromising"]
 
 
-@dataclass(frozen=True)
-class Point:
-    """One report of a trial, as far as stopping it is concerned.
-
-    Raises:
-        ValueError: a value is not finite or out of range.
-    """
-
-    epoch: int  # epochs finished
-    epochs: int  # epochs in the run
-    train_seconds: float  # charged so far
-    accuracy: float  # validation, in [0, 1]
-    settled: bool = True  # False in the epochs after surgery, until accuracy has recovered: nothing is decided there
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.epoch <= self.epochs:
-            raise ValueError(f"epoch {self.epoch} of {self.epochs}: epochs count from 1 to the length of the run")
-        if not 0.0 <= self.train_seconds < math.inf:  # also refuses NaN
-            raise ValueError(
-                f"epoch {self.epoch} ended after {self.train_seconds} s: seconds must be finite, at least 0"
-            )
-        if not 0.0 <= self.accuracy <= 1.0:
-            raise ValueError(f"epoch {self.epoch} has accuracy {self.accuracy}: it must lie between 0 and 1")
+class Past(Protocol):
+    """What was known when a trial began."""
 
     @property
-    def fraction(self) -> float:
-        """Share of the schedule that is done, in (0, 1]."""
-        return self.epoch / self.epochs
+    def curves(self) -> Sequence[Curve]:
+        """Of the trials that ran to their end."""
 
+    @property
+    def stopped(self) -> Sequence[Curve]:
+        """Of the trials that were stopped."""
 
-Curve = tuple[Point, ...]  # the reports of one trial, by rising epoch
+    @property
+    def front(self) -> Sequence[Outcome]:
+        """The Pareto front of the finished trials."""
+
+    @property
+    def floor(self) -> float:
+        """The accuracy below which a result counts for nothing."""
+
+    @property
+    def box(self) -> Box | None:
+        """The region of interest; None for a study of a version that had none."""
+
+    @property
+    def growth(self) -> float:
+        """Share of the box that proposals added lately, per second that they took."""
 
 
 class Stopping(Protocol):
     """Decides after a report whether its trial goes on."""
 
-    def decide(
-        self, curve: Curve, finished: Sequence[Curve], front: Sequence[Outcome], floor: float
-    ) -> StopReason | None:
-        """Why the trial stops here, or None: it goes on.
-
-        Args:
-            curve: the reports of the running trial so far, at least one.
-            finished: the curves of the trials that ran to their end; stopped trials are not among them.
-            front: the Pareto front of the finished trials.
-            floor: the accuracy below which a result counts for nothing.
-        """
-        ...
+    def decide(self, curve: Curve, past: Past) -> StopReason | None:
+        """Why the trial stops here, or None: it goes on. `curve`: its reports so far, at least one."""
 
 
-@dataclass(frozen=True)
 class NoStopping:
     """Every trial runs to its end."""
 
-    def decide(
-        self, curve: Curve, finished: Sequence[Curve], front: Sequence[Outcome], floor: float
-    ) -> StopReason | None:
+    def decide(self, curve: Curve, past: Past) -> StopReason | None:
         """None."""
         return None
 
 
-@dataclass(frozen=True)
-class FrontStopping:
-    """Stops a trial when even an optimist expects its result to be dominated, or to miss the floor.
-
-    At a rung, a fraction f of the schedule, the trial is granted the final accuracy U that it would reach if it closed
-    as much of its error as the luckiest finished trials did from f on, and the time that its lowest rate predicts. It
-    is `dominated` when a finished trial needed no longer than that and is at least as accurate as U. Elapsed time only
-    grows and the front only rises: where U is a true upper bound, no trial is lost.
-
-    Measured 2026-11-22 on recorded trainings of tiny networks on scikit-learn digits (1 thread, 500 validation images,
-    2 to 20 epochs; one-cycle, cosine and step schedules), 80 a table, replayed in 100 random orders:
-
-        table                               seconds saved  hypervolume kept (worst)  stopped  of these on the true front
-        A: residual CNN                     24 %           0.9995 (0.9974)           31       0.95
-        B: residual CNN, noisy images       23 %           0.9992 (0.9902)           29       0.08
-        C: MLP, noisy images, not tuned on  24 %           1.0000 (1.0000)           31       0.00
-
-    Of the stopped trials 1.55, 0.10 and 0.19 would have joined the front of that moment; 0.55, 0.10 and 0.19 with more
-    than a standard error of accuracy to spare. Random sampling, no surgery: a sampler that learns proposes fewer trials
-    worth stopping, and surgery after the last decision makes the forecast of time too high.
+def check_rungs(rungs: Sequence[float], n_startup: int) -> None:
+    """What all rules want of their parameters.
 
     Raises:
-        ValueError: a parameter is outside its range.
+        ValueError: one is outside its range.
     """
-
-    # What else was tried, 40 orders each; "lost" counts stopped trials of the true front in tables A, B, C.
-    # Fractions of the schedule at which a trial is judged, once each, at the first settled report at or past it.
-    # A first rung at 0.25 saved 1 to 5 % more of the seconds and lost 1.8, 0.1, 0.
-    rungs: tuple[float, ...] = (0.33, 0.5, 0.75)
-    # Finished trials, anchors included, before any is stopped.
-    # 12 and 16 saved 1 and 2 % less; from 5 to 16 as many were lost.
-    n_startup: int = 8
-    # Finished curves above the floor that must cover the fraction. 10 saved 1 to 2 % less and lost as many.
-    min_curves: int = 5
-    # Of the gain ratios, the low (lucky) end. 0.2 lost 2.3, 0.5, 0; 0.05 lost 0.8, 0, 0 and saved 1 to 4 % less.
-    quantile: float = 0.1
-    # Share of the error left at U that is waived, because the luckiest trials are the ones that make a front.
-    # 0 saved 30, 35, 40 % and lost 1.9, 1.6, 0.1; 0.5 saved 19, 11, 17 % and lost 0.9, 0, 0.
-    accuracy_margin: float = 0.3
-    # Share taken off the predicted time, whose error at the first rung was 2 % in the median, over 7 % in one of ten.
-    # 0.2 saved 2 to 4 % less and lost 0.7, 0, 0.
-    seconds_margin: float = 0.1
-
-    def __post_init__(self) -> None:
-        if not all(0.0 < rung < 1.0 for rung in self.rungs):
-            raise ValueError(f"rungs are {self.rungs}: each must lie between 0 and 1, both excluded")
-        if self.n_startup < 0:
-            raise ValueError(f"n_startup is {self.n_startup}: it must be at least 0")
-        if self.min_curves < 1:
-            raise ValueError(f"min_curves is {self.min_curves}: it must be at least 1")
-        for name in ("quantile", "accuracy_margin", "seconds_margin"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must lie between 0 and 1")
-
-    def decide(
-        self, curve: Curve, finished: Sequence[Curve], front: Sequence[Outcome], floor: float
-    ) -> StopReason | None:
-        """Why the trial stops here, or None: it goes on."""
-        if len(finished) < self.n_startup or not self._is_due(curve):
-            return None
-        accuracy = self.optimistic_accuracy(curve, [other for other in finished if other[-1].accuracy >= floor])
-        if accuracy < floor:
-            return "below_floor"
-        rival = best_within(front, self.optimistic_seconds(curve))
-        # A rival this accurate is above the floor too: collapsed networks on the front dominate nothing that counts.
-        return "dominated" if rival is not None and rival >= accuracy else None
-
-    def optimistic_accuracy(self, curve: Curve, finished: Sequence[Curve]) -> float:
-        """U, what the trial may still reach: never below its best so far; 1 where too few finished curves tell.
-
-        `finished` should hold no collapsed network: it says nothing about what can be gained. Choosing the curves of
-        the nearest horizons, or of the nearest accuracies at this fraction, was no better at equal savings.
-        """
-        fraction, best = curve[-1].fraction, max(point.accuracy for point in curve)
-        ratios = sorted(ratio for other in finished if (ratio := gain_ratio(other, fraction)) is not None)
-        if len(ratios) < self.min_curves:
-            return 1.0
-        left = min(1.0, _quantile(ratios, self.quantile)) * (1.0 - self.accuracy_margin)  # share of the error
-        return max(best, 1.0 - (1.0 - best) * left)
-
-    def optimistic_seconds(self, curve: Curve) -> float:
-        """The least final time to expect: at the lower of the mean and the latest rate, less the margin.
-
-        Where epochs grow longer (progressive resolution) both rates are too low, which is safe; where surgery made them
-        shorter, the latest rate is the right one. Never below the time already spent.
-        """
-        last = curve[-1]
-        rate = last.train_seconds / last.epoch
-        if len(curve) > 1:
-            before = curve[-2]
-            rate = min(rate, (last.train_seconds - before.train_seconds) / (last.epoch - before.epoch))
-        final = last.train_seconds + rate * (last.epochs - last.epoch)
-        return max(last.train_seconds, final * (1.0 - self.seconds_margin))
-
-    def _is_due(self, curve: Curve) -> bool:
-        """Whether the last report is the first settled one at or past some rung, and not the end of the run."""
-        if not curve[-1].settled or curve[-1].epoch >= curve[-1].epochs:
-            return False
-        decided = max((point.fraction for point in curve[:-1] if point.settled), default=0.0)
-        return any(decided < rung <= curve[-1].fraction for rung in self.rungs)
+    if not all(0.0 < each < 1.0 for each in rungs):
+        raise ValueError(f"rungs are {rungs}: each must lie between 0 and 1, both excluded")
+    if n_startup < 0:
+        raise ValueError(f"n_startup is {n_startup}: it must be at least 0")
 
 
-STOPPING: dict[str, Stopping] = {"front": FrontStopping(), "none": NoStopping()}
+def rung(curve: Curve, rungs: Sequence[float]) -> float | None:
+    """The highest rung, a share of the schedule, at or past which the last report is the first settled one.
 
-
-def gain_ratio(curve: Curve, fraction: float) -> float | None:
-    """Share of the error at `fraction` of a finished curve that is left at its end: (1 - a(1)) / (1 - a(fraction)).
-
-    a(fraction) is the best accuracy so far, interpolated: validation accuracy jumps from epoch to epoch (and dips at
-    surgery), and a dip would pass for a gain to come. Between epochs a learning curve lies above its chords, so that
-    interpolation errs to the optimistic side. None where the first report is later, or where no error was left.
+    None where it is no such report, or the end of the run.
     """
-    done = [point.epoch / curve[-1].epochs for point in curve]  # equal shares are equal floats, whatever their epochs
-    best = list(accumulate((point.accuracy for point in curve), max))
-    if fraction < done[0]:
+    if not curve[-1].settled or curve[-1].epoch >= curve[-1].epochs:
         return None
-    after = min(bisect_left(done, fraction), len(done) - 1)
-    before = max(after - 1, 0)
-    share = (fraction - done[before]) / (done[after] - done[before]) if after > before else 1.0
-    accuracy = best[before] * (1.0 - share) + best[after] * share
-    return None if accuracy >= 1.0 else (1.0 - curve[-1].accuracy) / (1.0 - accuracy)
-
-
-def _quantile(ordered: Sequence[float], q: float) -> float:
-    """The q-quantile of ascending values, interpolated."""
-    position = q * (len(ordered) - 1)
-    low = int(position)
-    high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (ordered[high] - ordered[low]) * (position - low)
+    decided = max((point.fraction for point in curve[:-1] if point.settled), default=0.0)
+    return max((each for each in rungs if decided < each <= curve[-1].fraction), default=None)

@@ -40,7 +40,7 @@ class Experience:
     def next(self, now: Snapshot, seed: int) -> Candidate[Pipeline]:
         """The pipeline to train next, with its parameters."""
         assert now.box is not None
-        n_proposed = sum(_is_proposed(trial) for trial in now.trials)
+        n_proposed = sum(records.is_proposed(trial) for trial in now.trials)
         plain = n_proposed % PLAIN_EVERY == PLAIN_EVERY - 1
         space, task = SPACES[now.spec.space.name], now.spec.task
         settled = dict.fromkeys(EVERYTHING, False) if plain else {}
@@ -79,7 +79,7 @@ class Experience:
             value, spread = values if values is not None else (None, (0.0, 0.0))
             rival = trial.number in points and not (plain and trial.user_attrs[records.PIPELINE].get("strategies"))
             tried.append(
-                Tried(trial.params, trial.distributions, value, spread, expected, rival, not _is_proposed(trial))
+                Tried(trial.params, trial.distributions, value, spread, expected, rival, not records.is_proposed(trial))
             )
         return tried
 
@@ -88,11 +88,6 @@ def goal(box: Box) -> Goal:
     """A box in decades of seconds and of error, both minimised."""
     errors = [math.log10(error_rate(accuracy, box.n_images)) for accuracy in (1.0, box.useful)]
     return Goal((math.log10(box.fastest), errors[0]), (math.log10(box.slowest), errors[1]))
-
-
-def _is_proposed(trial: FrozenTrial) -> bool:
-    """Whether the search chose it: no anchor, nor a run that times or confirms another one."""
-    return not (records.ANCHOR in trial.user_attrs or records.is_repeat(trial) or records.is_confirmation(trial))
 
 
 def _is_other_run(trial: FrozenTrial) -> bool:

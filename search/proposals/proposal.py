@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution
 
+from search.pareto.improvement import expected_improvement
 from search.proposals import startup
-from search.proposals.acquisition import expected_improvement
 from search.proposals.draws import Candidate, Draw, candidate
 from search.proposals.encoding import Encoding
 from search.proposals.gaussian_process import Hyperparameters, Process, fitted, standard

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from optuna.trial import FrozenTrial, TrialState
 
 from objectives.pipeline import Pipeline, Report
+from search.pareto.curves import Curve, Point
 from search.pareto.front import Outcome, front
-from search.pareto.stopping import Curve, Point
 
 METRICS = ("train_seconds", "val_accuracy")  # minimised, maximised: in this order for ever
 
@@ -38,6 +38,7 @@ MUCH = 0.1  # share by which wall seconds differ from the device's before they a
 MIXED = "mixed"  # what an identity says in place of a device model, where several are mixed on purpose
 CLUSTER = "of a cluster"  # ... and in place of workers per host: the cluster decides how many share one
 
+EARLY = ("dominated", "below_floor", "unpromising")  # what rules of early stopping decide
 OWN_FAULTS = ("out_of_memory", "hang", "crash")  # FAIL, counted
 LOST = "worker_lost"  # FAIL, not counted
 
@@ -161,6 +162,16 @@ def is_confirmation(trial: FrozenTrial) -> bool:
 def is_searched(trial: FrozenTrial) -> bool:
     """Whether the trial is one of the search: counted, and proposed for what it is."""
     return not is_repeat(trial) and not is_confirmation(trial)
+
+
+def is_proposed(trial: FrozenTrial) -> bool:
+    """Whether the search chose it: no anchor, nor a run that times or confirms another one."""
+    return is_searched(trial) and ANCHOR not in trial.user_attrs
+
+
+def is_stopped(trial: FrozenTrial) -> bool:
+    """Whether a rule of early stopping ended the trial; a diverged one ended by itself."""
+    return reason(trial) in EARLY
 
 
 def is_free(trial: FrozenTrial) -> bool:

@@ -11,8 +11,8 @@ from typing import Any
 from optuna.trial import FrozenTrial
 
 from search.database.storage import Database
+from search.pareto.curves import Curve
 from search.pareto.front import Box, Outcome, front, hypervolume
-from search.pareto.stopping import Curve
 from search.study import confirmation, records, repeats
 from search.study.confirmation import SHARE, Confirmed
 from search.study.spec import StudySpec
@@ -41,6 +41,22 @@ class Snapshot:
     def curves(self) -> list[Curve]:
         """The learning curves of the finished runs."""
         return [records.curve(trial) for trial in self.points]
+
+    @cached_property
+    def stopped(self) -> list[Curve]:
+        """The learning curves of the runs that were stopped."""
+        return [curve for trial in self.trials if records.is_stopped(trial) and (curve := records.curve(trial))]
+
+    @cached_property
+    def growth(self) -> float:
+        """Share of the box that the later half of the proposals added to the front, per second that they took."""
+        ended = [trial for trial in self.trials if trial.state.is_finished() and records.is_proposed(trial)]
+        recent = {trial.number for trial in ended[len(ended) // 2 :]}
+        seconds = sum(records.seconds(self.trials[number]) for number in recent)
+        if self.box is None or seconds <= 0:
+            return 0.0
+        before = [outcome for outcome in self.outcomes if outcome.trial not in recent]
+        return (hypervolume(self.outcomes, self.box) - hypervolume(before, self.box)) / seconds
 
     @cached_property
     def outcomes(self) -> list[Outcome]:

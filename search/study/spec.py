@@ -18,7 +18,7 @@ from objectives.task import DataSpec, Task
 from objectives.words import expanded, printable
 from search.errors import UsageError
 from search.host.places import STUDIES, study_files
-from search.pareto.stopping import STOPPING
+from search.pareto.rules import STOPPING
 from search.study.mistakes import in_words, of_toml
 from spaces import SPACES
 from spaces.base import Given, Value

@@ -52,7 +52,7 @@ def as_json(now: Snapshot) -> list[dict[str, object]]:
 
 
 def row(effect: Effect) -> list[str]:
-    name = NAMES[effect.switch]
+    name = NAMES.get(effect.switch, effect.switch)
     if effect.seconds is None or effect.error is None or effect.points is None:
         return [name, str(effect.n), "", "", "too few runs to tell"]
     seconds, points = effect.seconds.factors, effect.points

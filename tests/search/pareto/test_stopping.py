@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from random import Random
+from typing import get_args
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from search.pareto.front import Outcome, front
-from search.pareto.stopping import STOPPING, Curve, FrontStopping, NoStopping, Point, StopReason, gain_ratio
+from search import run
+from search.pareto.bound import FrontStopping
+from search.pareto.curves import Curve, Point, gain_ratio, standing
+from search.pareto.front import Box, Outcome, dominates, front
+from search.pareto.halving import HalvingStopping, order
+from search.pareto.rules import STOPPING
+from search.pareto.stopping import Stopping, StopReason
+from search.pareto.value import ValueStopping, worth_of_going_on
+from search.study.spec import SearchSection
 
 RULE = FrontStopping()
 FLOOR = 0.2
@@ -32,12 +41,29 @@ def outcomes_of(curves: list[Curve]) -> list[Outcome]:
     return [Outcome(trial, c[-1].train_seconds, c[-1].accuracy) for trial, c in enumerate(curves)]
 
 
-def decisions(
-    rule: FrontStopping, curve: Curve, finished: list[Curve], floor: float = FLOOR
-) -> list[StopReason | None]:
+@dataclass(frozen=True)
+class Known:
+    """What was known when a trial began."""
+
+    curves: Sequence[Curve]
+    floor: float = FLOOR
+    stopped: Sequence[Curve] = ()
+    growth: float = 0.0
+    box: Box | None = Box(1.0, 100.0, FLOOR, 1000)
+
+    @property
+    def front(self) -> Sequence[Outcome]:
+        return front(outcomes_of(list(self.curves)))
+
+
+def decisions(rule: Stopping, curve: Curve, finished: list[Curve], floor: float = FLOOR) -> list[StopReason | None]:
     """What the rule says after every report of the curve."""
-    members = front(outcomes_of(finished))
-    return [rule.decide(curve[:k], finished, members, floor) for k in range(1, len(curve) + 1)]
+    return said(rule, curve, Known(finished, floor))
+
+
+def said(rule: Stopping, curve: Curve, past: Known) -> list[StopReason | None]:
+    """The same of any past."""
+    return [rule.decide(curve[:k], past) for k in range(1, len(curve) + 1)]
 
 
 # Ten finished trials of 6 s that reach 0.98 to 0.89, and one that takes 12 s to reach 0.55.
@@ -221,12 +247,107 @@ def test_the_gain_ratio_of_a_rising_curve_is_a_share(curve: Curve) -> None:
 
 @given(curves(), archives)
 def test_without_stopping_every_trial_goes_on(curve: Curve, finished: list[Curve]) -> None:
-    assert NoStopping().decide(curve, finished, (), FLOOR) is None
+    assert set(decisions(STOPPING["none"], curve, finished)) == {None}
 
 
-def test_stopping_rules_are_chosen_by_name() -> None:
-    assert STOPPING["front"] == FrontStopping()
-    assert STOPPING["none"] == NoStopping()
+def test_every_rule_can_be_chosen_on_the_command_line() -> None:
+    assert set(run.STOPPING) == set(STOPPING)
+    assert set(run.SAMPLERS) == set(get_args(SearchSection.model_fields["sampler"].annotation))
+
+
+@pytest.mark.parametrize("rule", STOPPING.values(), ids=STOPPING)
+@given(curves(), archives, archives, st.floats(0.0, 10.0))
+def test_no_rule_stops_a_last_epoch_or_one_that_has_not_settled(
+    rule: Stopping, curve: Curve, finished: list[Curve], stopped: list[Curve], growth: float
+) -> None:
+    for point, verdict in zip(curve, said(rule, curve, Known(finished, FLOOR, stopped, growth)), strict=True):
+        assert verdict is None or (point.settled and point.epoch < point.epochs)
+
+
+@pytest.mark.parametrize("rule", STOPPING.values(), ids=STOPPING)
+@given(curves(), st.lists(curves(), max_size=7), archives, st.floats(0.0, 10.0))
+def test_no_rule_stops_during_start_up(
+    rule: Stopping, curve: Curve, finished: list[Curve], stopped: list[Curve], growth: float
+) -> None:
+    assert set(said(rule, curve, Known(finished, FLOOR, stopped, growth))) == {None}
+
+
+VALUE = ValueStopping()
+MANY = [*GOOD, *(closing(0.3, epochs=12, seconds_per_epoch=0.5) for _ in range(4))]
+HARDLY = closing(0.019, epochs=12, seconds_per_epoch=2.0)  # a hair better than the best, in four times its seconds
+
+
+def test_what_is_worth_less_than_a_new_trial_is_stopped() -> None:
+    worth = worth_of_going_on(HARDLY[:4], Known(MANY), Box(1.0, 100.0, FLOOR, 1000))
+    assert worth > 0
+    assert set(said(VALUE, HARDLY, Known(MANY, growth=worth))) == {None}  # only half of it is asked for
+    assert said(VALUE, HARDLY, Known(MANY, growth=3 * worth))[3] == "unpromising"
+    assert set(said(VALUE, HARDLY, Known(MANY, growth=0.0))) == {None}  # where new trials bring nothing either
+
+
+@given(closing_curves, st.lists(closing_curves, min_size=12, max_size=16), st.floats(0, 1), st.floats(0, 1))
+def test_the_more_new_trials_bring_the_more_is_stopped(
+    curve: Curve, finished: list[Curve], one: float, other: float
+) -> None:
+    little, much = (said(VALUE, curve, Known(finished, growth=each)) for each in sorted((one, other)))
+    for by_little, by_much in zip(little, much, strict=True):
+        assert by_little is None or by_much is not None
+
+
+@given(st.lists(closing_curves, min_size=12, max_size=16), st.floats(0.0, 0.02))
+def test_going_on_is_worth_more_the_better_the_end_is(finished: list[Curve], better: float) -> None:
+    box = Box(1.0, 100.0, FLOOR, 1000)
+    worse, good = (closing(error, epochs=12)[:6] for error in (0.05, 0.05 - better))
+    assert worth_of_going_on(good, Known(finished), box) >= worth_of_going_on(worse, Known(finished), box) - 1e-12
+
+
+def test_going_on_is_worth_more_the_less_is_left_to_pay() -> None:
+    worths = [worth_of_going_on(HARDLY[:k], Known(MANY), Box(1.0, 100.0, FLOOR, 1000)) for k in (6, 9, 11)]
+    assert worths == sorted(worths)
+
+
+def test_of_the_trials_at_a_rung_half_go_on() -> None:
+    rule, random = HalvingStopping(rungs=(0.5,)), Random(0)
+    finished = [closing(random.uniform(0.02, 0.5), 4, random.uniform(0.1, 10.0)) for _ in range(8)]
+    ended: tuple[list[Curve], list[Curve]] = (finished, [])
+    for _ in range(200):
+        curve = closing(random.uniform(0.02, 0.5), 4, random.uniform(0.1, 10.0))
+        stops = rule.decide(curve[:2], Known(ended[0], stopped=ended[1])) is not None
+        ended[stops].append(curve[:2] if stops else curve)
+    assert 80 <= len(ended[1]) <= 120
+    assert all(point.trial < len(ended[0]) for point in front(outcomes_of(ended[0])))
+
+
+@given(curves(), st.lists(curves(), min_size=8, max_size=12))
+def test_halving_stops_nothing_that_no_other_dominates_at_the_rung_and_is_the_fastest(
+    curve: Curve, finished: list[Curve]
+) -> None:
+    fastest = min(c[0].train_seconds for c in finished)
+    scale = 1e-3 * fastest / (curve[-1].train_seconds * len(curve))
+    quick = tuple(replace(p, train_seconds=p.train_seconds * scale) for p in curve)
+    assert set(decisions(HalvingStopping(), quick, finished)) == {None}
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=20))
+def test_the_order_of_halving_goes_front_by_front(some: list[tuple[int, int]]) -> None:
+    ordered = order([(float(a), float(b)) for a, b in some])
+    assert sorted(ordered) == list(range(len(some)))
+    points = [Outcome(i, 1.0 + some[i][0], 1 - some[i][1] / 10) for i in ordered]
+    for place, point in enumerate(points):
+        assert not any(dominates(later, point) for later in points[place + 1 :])
+
+
+def test_within_a_front_the_farthest_come_first() -> None:
+    assert order([(0.0, 1.0), (0.1, 0.9), (0.5, 0.5), (1.0, 0.0)]) == [0, 3, 2, 1]
+
+
+def test_a_run_stands_nowhere_before_its_first_report_and_after_its_last() -> None:
+    stopped = curve_of(0.5, 0.7, 0.6, 0.9)[:3]
+    assert standing(stopped, 0.2) is None
+    assert standing(stopped, 0.8) is None
+    half = standing(stopped, 0.625)
+    assert half is not None
+    assert (half.seconds, half.accuracy) == (2.5, pytest.approx(0.7))
 
 
 @pytest.mark.parametrize(

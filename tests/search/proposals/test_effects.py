@@ -17,6 +17,7 @@ from search.study import records
 from search.study.study import Study
 from search.views import effects as view
 from spaces import SPACES
+from spaces.ingredients import EVERYTHING
 from spaces.restricted import sample
 
 # Decades of seconds and of error that a strategy brings in this world.
@@ -112,6 +113,8 @@ def test_a_strategy_without_evidence_says_so_and_a_short_study_says_nothing(new_
     few = [effect for effect in effects(barely.snapshot()) if effect.n < 2]
     assert said.count("too few runs to tell") == len(few)
     assert view.row(Effect("prune", 1))[-1] == "too few runs to tell"
+    assert view.row(Effect("of one's own", 1))[0] == "of one's own"
+    assert set(view.NAMES) == set(EVERYTHING)
 
 
 def test_the_table_and_the_json_say_the_same(study: Study) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from search.proposals.acquisition import expected_improvement
+from search.pareto.improvement import expected_improvement
 from search.proposals.draws import Draw, at, drawn, position
 from search.proposals.encoding import Encoding
 from search.proposals.gaussian_process import Hyperparameters, _loss, fitted
