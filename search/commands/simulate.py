@@ -27,6 +27,7 @@ def _lines(options: argparse.Namespace) -> list[str]:
 
     from search.database import storage
     from search.errors import UsageError
+    from search.pareto.front import hypervolume
     from search.simulation import simulate
     from search.views.columns import columns
 
@@ -48,7 +49,7 @@ def _lines(options: argparse.Namespace) -> list[str]:
         tried += [step.pipeline for step in steps]
         found = simulate.progress(steps, world, setting.box, [share * seconds for share in shares])
         rows.append([str(seed), str(len(steps)), *(f"{each:.4f}" for each in found)])
-    least, most = simulate.ends(setting, world, tried)
+    least, most = (hypervolume(each, setting.box) for each in simulate.known(setting, world, tried))
     explained = " and ".join(f"{each:.2f}" for each in world.explained)
     return [
         *columns(["seed", "trials", *(f"at {share:.0%}" for share in shares), ""], [[*row, ""] for row in rows]),

@@ -119,15 +119,13 @@ def true_outcomes(world: World, pipelines: Sequence[Pipeline]) -> list[Outcome]:
     return [Outcome(i, 10**each.log_seconds, max(0.0, 1 - 10**each.log_error)) for i, each in enumerate(truths)]
 
 
-def ends(setting: Setting, world: World, tried: Sequence[Pipeline]) -> tuple[float, float]:
-    """(share of the box that the anchors dominate, that the best front known dominates)."""
+def known(setting: Setting, world: World, tried: Sequence[Pipeline]) -> tuple[list[Outcome], list[Outcome]]:
+    """(what the anchors truly come to, what they, draws of the space and what was tried come to)."""
     given, spec = setting.given(), setting.spec
     space, rng = SPACES[spec.space.name], np.random.default_rng(0)
     anchors = list(anchor_pipelines(space, given, spec.restrictions).values())
     drawn = [sample(space, cast("Trial", Draw(rng)), given, spec.restrictions) for _ in range(N_DRAWS)]
-    of_anchors = true_outcomes(world, anchors)
-    of_all = true_outcomes(world, [*anchors, *drawn, *tried])
-    return hypervolume(of_anchors, setting.box), hypervolume(of_all, setting.box)
+    return true_outcomes(world, anchors), true_outcomes(world, [*anchors, *drawn, *tried])
 
 
 class _Silent:
