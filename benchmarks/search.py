@@ -19,9 +19,10 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from datetime import date
+from itertools import combinations
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -57,9 +58,10 @@ width = [0.5, 2.0]
 [search]
 n_trials = 60
 """
-N_FRESH = 2  # seeds that every point of a front is trained with again
+N_FRESH = 2  # seeds that every point of a front is trained with again; as many more tell what that was worth
 FRESH = 10**6  # trial numbers from here on are nobody's: their seeds are fresh
 SHARES = (0.1, 0.25, 0.5, 0.75, 1.0)  # of the budget, at which progress is told
+EARLY = 0.1  # of the budget: by then a front should have three points
 
 
 def play(study_file: str, sampler: str, seconds: float, seed: int) -> dict[str, Any]:
@@ -87,18 +89,28 @@ def play(study_file: str, sampler: str, seconds: float, seed: int) -> dict[str, 
             steps.append({"clock": clock, "outcome": outcome, **_described(ended)})
         front = study.snapshot().front
         confirmed = [_again(study, worker, point.trial) for point in front]
-        attributes = study.optuna.user_attrs
+        attributes, did = study.optuna.user_attrs, _did(study)
     return {
         **{"study": name, "seed": seed, "seconds": seconds, "asking": asking, "steps": steps, "confirmed": confirmed},
+        "effects": did,
         **{"box": attributes.get("box"), "n_val": attributes["identity"]["data"]["n_val"], "floor": study.floor},
     }
+
+
+def _did(study: Study) -> list[dict[str, object]]:
+    """What each strategy did, where the version can tell."""
+    try:
+        from search.views import effects
+    except ImportError:
+        return []
+    return effects.as_json(study.snapshot())
 
 
 def _again(study: Study, worker: WorkerProcess, number: int) -> dict[str, Any]:
     """A point of the front, and what its pipeline comes to with fresh seeds."""
     ended = study.trials()[number]
     runs = []
-    for repeat in range(N_FRESH):
+    for repeat in range(2 * N_FRESH):
         seeds = Seeds.of(study.spec.search.seed, FRESH + number, repeat)
         *_, last = worker.reports(records.pipeline(ended), seeds)
         runs.append((last.train_seconds, trial.accuracy_of(study, last)))
@@ -174,49 +186,86 @@ def _results(path: str) -> list[dict[str, Any]]:
 
 def report(path: str) -> None:
     """Prints the tables of a file of results."""
-    from search.pareto.front import Box, Outcome, hypervolume
-
     results = _results(path)
+    by = {
+        name: [r for r in results if r["contender"] == name] for name in dict.fromkeys(r["contender"] for r in results)
+    }
+    box = _box(results)
+    print(f"{date.today()}, {results[0]['study']}, {results[0]['seconds']:g} s a study; box {box}\n")
+    _tell_shares(by, box)
+    _tell_pairs(by, box)
+    _tell_fronts(by)
+    _tell_strategies(by)
+
+
+def _box(results: Sequence[Mapping[str, Any]]) -> Any:
+    """The region of interest of all studies together: each probed its own."""
+    from search.pareto.front import Box
+
     boxes = [r["box"] for r in results if r["box"]]
     middle = {end: math.exp(fmean(math.log(b[end]) for b in boxes)) for end in ("fastest", "slowest")}
-    box = Box(**middle, useful=results[0]["floor"], n_images=results[0]["n_val"])
+    return Box(**middle, useful=results[0]["floor"], n_images=results[0]["n_val"])
 
-    def confirmed(result: Mapping[str, Any]) -> float:
-        means = [_mean(point["runs"]) for point in result["confirmed"]]
-        return hypervolume([Outcome(0, s, a) for s, a in means], box)
 
-    def progress(result: Mapping[str, Any], share: float) -> float:
-        until = share * result["seconds"]
-        ended = [s["outcome"] for s in result["steps"] if s["outcome"] and s["clock"] <= until]
-        return hypervolume([Outcome(0, s, a) for s, a in ended], box)
+def _share(values: Iterable[Sequence[float]], box: Any) -> float:
+    """The share of the box that (seconds, accuracy) dominate."""
+    from search.pareto.front import Outcome, hypervolume
 
-    names = list(dict.fromkeys(r["contender"] for r in results))
-    print(f"{date.today()}, {results[0]['study']}, {results[0]['seconds']:g} s a study; box {box}\n")
-    print(
-        "| contender | studies | trials | confirmed | best accuracy, confirmed | optimism | asking, s | "
-        + " | ".join(f"observed at {s:.0%}" for s in SHARES)
-        + " |\n|"
-        + "---|" * (7 + len(SHARES))
-    )
-    for name in names:
-        of = [r for r in results if r["contender"] == name]
-        values = [confirmed(r) for r in of]
+    return hypervolume([Outcome(0, s, a) for s, a in values], box)
+
+
+def _confirmed(result: Mapping[str, Any], box: Any) -> float:
+    return _share([_mean(point["runs"]) for point in result["confirmed"]], box)
+
+
+def _observed(result: Mapping[str, Any], share: float) -> list[Sequence[float]]:
+    """What had ended once a share of the budget was spent."""
+    until = share * result["seconds"]
+    return [step["outcome"] for step in result["steps"] if step["outcome"] and step["clock"] <= until]
+
+
+def _tell_shares(by: Mapping[str, Sequence[Any]], box: Any) -> None:
+    head = ["contender", "studies", "trials", "confirmed", "best accuracy, confirmed", "optimism", "asking, s"]
+    head += [f"observed at {share:.0%}" for share in SHARES]
+    print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
+    for name, of in by.items():
         best = [max((_mean(p["runs"])[1] for p in r["confirmed"]), default=0.0) for r in of]
         luck = [p["observed"][1] - _mean(p["runs"])[1] for r in of for p in r["confirmed"]]
-        cells = [_spread(values), _spread(best), f"{fmean(luck or [0.0]):.4f}", f"{fmean(r['asking'] for r in of):.1f}"]
-        cells += [f"{fmean(progress(r, s) for r in of):.4f}" for s in SHARES]
-        print(f"| {name} | {len(of)} | {fmean(len(r['steps']) for r in of):.0f} | " + " | ".join(cells) + " |")
-    by = {(r["contender"], r["seed"]): confirmed(r) for r in results}
-    for one in names:
-        for other in names:
-            pairs = [(by[one, s], by[other, s]) for _, s in by if (one, s) in by and (other, s) in by]
-            seeds = {s for _, s in by if (one, s) in by and (other, s) in by}
-            wins = sum(by[one, s] > by[other, s] for s in seeds)
-            if names.index(one) < names.index(other) and pairs:
-                print(f"\n{one} above {other}: {wins} of {len(seeds)} seeds")
-    print("\n| contender | strategy: trials a study, share of confirmed front points |\n|---|---|")
-    for name in names:
-        of = [r for r in results if r["contender"] == name]
+        cells = [name, str(len(of)), f"{fmean(len(r['steps']) for r in of):.0f}"]
+        cells += [_spread([_confirmed(r, box) for r in of]), _spread(best)]
+        cells += [f"{fmean(luck or [0.0]):.4f}", f"{fmean(r['asking'] for r in of):.1f}"]
+        cells += [f"{fmean(_share(_observed(r, share), box) for r in of):.4f}" for share in SHARES]
+        print(f"| {' | '.join(cells)} |")
+
+
+def _tell_pairs(by: Mapping[str, Sequence[Any]], box: Any) -> None:
+    shares = {name: {r["seed"]: _confirmed(r, box) for r in of} for name, of in by.items()}
+    for one, other in combinations(shares, 2):
+        seeds = shares[one].keys() & shares[other].keys()
+        ahead = sum(shares[one][seed] > shares[other][seed] for seed in seeds)
+        apart = [shares[one][seed] - shares[other][seed] for seed in seeds]
+        print(f"\n{one} above {other}: {ahead} of {len(seeds)} seeds, by {_spread(apart or [0.0])}")
+
+
+def _tell_fronts(by: Mapping[str, Sequence[Any]]) -> None:
+    """How many points a front has early, and what its points lose once they are trained again after confirmation."""
+    from search.pareto.front import Outcome, front
+
+    for name, of in by.items():
+        early = [len(front(Outcome(0, s, a) for s, a in _observed(r, EARLY) if a >= r["floor"])) for r in of]
+        lost = []
+        for result in of:
+            means = [Outcome(i, *_mean(point["runs"])) for i, point in enumerate(result["confirmed"])]
+            for point in front(means):
+                more = [accuracy for _, accuracy in result["confirmed"][point.trial]["runs"][N_FRESH:]]
+                lost += [point.accuracy - fmean(more)] if more else []
+        again = f"{_spread(lost)} over {len(lost)} points" if lost else "not measured"
+        print(f"\n{name}: front points after {EARLY:.0%} of the budget {early}; lost after confirmation {again}")
+
+
+def _tell_strategies(by: Mapping[str, Sequence[Any]]) -> None:
+    print("\n| contender | strategy: trials a study (least), share of confirmed front points |\n|---|---|")
+    for name, of in by.items():
         tried = Counter(s for r in of for step in r["steps"] for s in step["strategies"])
         points = [p for r in of for p in r["confirmed"]]
         held = Counter(s for p in points for s in p["strategies"])
@@ -225,10 +274,22 @@ def report(path: str) -> None:
             f"{s}: {tried[s] / len(of):.1f} (least {least[s]}), {held[s] / len(points):.0%}" for s in sorted(tried)
         ]
         print(f"| {name} | {'; '.join(words)} |")
+    print("\n| contender | strategy: factor of seconds, points of accuracy, means over studies |\n|---|---|")
+    for name, of in by.items():
+        told = [each for r in of for each in r.get("effects", ()) if each["points"]]
+        words = []
+        for strategy in dict.fromkeys(each["strategy"] for each in told):
+            here = [each for each in told if each["strategy"] == strategy]
+            factor = math.exp(fmean(math.log(each["seconds"][0]) for each in here))
+            words.append(f"{strategy}: x{factor:.2f}, {fmean(each['points'][0] for each in here):+.1f} ({len(here)})")
+        if words:
+            print(f"| {name} | {'; '.join(words)} |")
 
 
 def _mean(runs: Sequence[Sequence[float]]) -> tuple[float, float]:
-    return math.exp(fmean(math.log(s) for s, _ in runs)), fmean(a for _, a in runs)
+    """Of the runs that confirm."""
+    seconds, accuracies = zip(*runs[:N_FRESH], strict=True)
+    return math.exp(fmean(map(math.log, seconds))), fmean(accuracies)
 
 
 def _spread(values: Sequence[float]) -> str:
