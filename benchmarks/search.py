@@ -5,7 +5,7 @@ take; contenders take turns, seed by seed. Every point of the front found is the
 counts is the share of the region of interest that these means dominate: the front as a user would get it, not the one
 of the luckiest seeds. Writes one JSON line a study to --out, and prints the tables of all that it holds.
 
-A contender is a sampler of this checkout, or NAME=FOLDER:SAMPLER of another one (an older version in a clone).
+A contender is SAMPLER[/STOPPING] of this checkout, or NAME=FOLDER:SAMPLER of another one (an older version in a clone).
 """
 
 from __future__ import annotations
@@ -67,7 +67,9 @@ EARLY = 0.1  # of the budget: by then a front should have three points
 def play(study_file: str, sampler: str, seconds: float, seed: int) -> dict[str, Any]:
     """One study within a budget, its front confirmed. Uses nothing that versions since 2026-11-25 lack."""
     name, read = spec.read(study_file)
-    search = read.search.model_copy(update={"n_trials": 10**6, "repeats": 0, "sampler": sampler, "seed": seed})
+    sampler, _, stopping = sampler.partition("/")
+    changed = {"sampler": sampler, "stopping": stopping or "front", "seed": seed}
+    search = read.search.model_copy(update={"n_trials": 10**6, "repeats": 0, **changed})
     read = read.model_copy(update={"search": search})
     with (
         tempfile.TemporaryDirectory() as folder,
