@@ -6,7 +6,7 @@ are paired. Writes one JSON line a study to --out, which is continued, and print
 the share of the gap between the anchors alone and the best front known that was closed after shares of the budget,
 noise apart, and the seconds until 75 and 90 % of it were.
 
-A contender is SAMPLER[/STOPPING][-PART], PART being what is left out of ours: cost, near, forecast, cheap.
+A contender is SAMPLER[/STOPPING][-PART], PART being what is left out of ours: cost, near, forecast, trend, cheap.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ WITHOUT: dict[str, Callable[[], Any]] = {
         "search.proposals.experience.Settings", partial(Settings, n_random=200, n_near=0, n_refined=0)
     ),
     "forecast": lambda: patch("search.proposals.experience.interest", SimpleNamespace(forecast=lambda *_: 1.0)),
+    "trend": lambda: patch("search.proposals.experience.LEARNING", 0.0),
     "cheap": lambda: patch("search.proposals.startup.CHEAP_SHARE", 1.0),
 }
 

@@ -26,6 +26,10 @@ from spaces.restricted import sample
 
 PLAIN_EVERY = 8  # of the proposals one is plain, without any strategy, to have something to compare with
 MOST = 250  # trials that are looked at: the front, then the latest
+# Decades of error that a decade of forecast seconds is expected to take, before anything is known. Of 167 trainings of
+# noisy digits the line through all falls by 0.33. With this one as a start the models explain .24, .29, .31 of what is
+# left out after 10, 15, 20 trainings, where without any they explained 0, 0, .22; from 40 on they explain as much.
+LEARNING = 0.2
 FAILED_SPREAD = 0.3  # decades: what is told of a run that broke is a guess
 
 
@@ -47,7 +51,8 @@ class Experience:
         rng = np.random.default_rng(seed)
 
         def expect(pipeline: Pipeline) -> Pair:
-            return math.log10(interest.forecast(pipeline, task, now.given, None)), 0.0
+            seconds = math.log10(interest.forecast(pipeline, task, now.given, None))
+            return seconds, -LEARNING * seconds
 
         def choose(trial: Any) -> Pipeline:
             return sample(space, cast("Trial", trial), now.given, now.spec.restrictions)
