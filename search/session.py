@@ -60,17 +60,17 @@ def run(asked: Invocation, training: Training) -> None:
     url = storage.url(asked.storage, spec.storage)
     if (warning := storage.on_network_file_system(url)) is not None:
         display.say(f"warning: {warning}")
-    database, now = None, None
+    database, now, is_complete, n_trials = None, None, False, asked.total(0, spec)
     if not storage.is_new(url):  # a new one is made once devices and data are known to be usable
         database = storage.open_storage(url)
         with database.exclusive(name):  # another run may be creating it
             found = opening.find(name, database)
-        now = opening.opened(name, spec, found, database).snapshot() if found is not None else None
-    n_trials = asked.total(now.n_counted if now is not None else 0, spec)
-    if now is not None and now.is_complete(n_trials):
-        done = counted(now.n_counted, "trial")
-        display.say(f"study {name!r} is complete with {done}: nothing to train; for more add --add N")
-    else:
+        with opening.understood(name):
+            if found is not None:
+                now = opening.opened(name, spec, found, database).snapshot()
+                n_trials = asked.total(now.n_counted, spec)
+                is_complete = now.is_complete(n_trials)
+    if now is None or not is_complete or opening.is_elsewhere(now, spec):  # other images tell another study
         deadline = began + spec.search.timeout if spec.search.timeout else inf
         try:
             now = _Session(name, spec, url, database, place, training, display).train(n_trials, deadline)
@@ -79,7 +79,11 @@ def run(asked: Invocation, training: Training) -> None:
             raise
         if not now.is_complete(n_trials):
             display.say(f"time is up; to go on: {asked.again(n_trials)}")
-    _show(now, as_json=asked.json)
+    if is_complete:
+        done = counted(now.n_counted, "trial")
+        display.say(f"study {name!r} is complete with {done}: nothing to train; for more add --add N")
+    with opening.understood(name):
+        _show(now, as_json=asked.json)
 
 
 def confirm(asked: Confirming, training: Training) -> None:
@@ -258,10 +262,13 @@ class _Session:
         for number_format, why in number_formats.items():
             if why is not None:
                 self.display.say(f"number format {number_format} is left out: {why}")
-        return opening.created(
+        study = opening.created(
             *(self.name, self.spec, self.database, facts, number_formats, self.place.workers, calibration),
             objectives[0].probe,
         )
+        for warning in opening.unheeded(self.spec, study.given):
+            self.display.say(f"warning: {warning}")
+        return study
 
 
 @contextmanager

@@ -17,6 +17,8 @@ from objectives.data.listing import File, Layout, Walk, role, stamp
 from objectives.errors import DataError
 from objectives.words import counted, printable, some
 
+_TRAIN = re.compile(r"train(ing)?", re.IGNORECASE)
+_WORDS = re.compile(r"[-_ .]+")
 # Beside or within classes, folders of exactly these names are a split; 'valves' and 'testudo' may be classes there.
 _PLAIN = re.compile(r"(val|valid|validation|dev|test|testing|eval|evaluation)([-_ ]?(set|data|images))?", re.IGNORECASE)
 
@@ -39,6 +41,7 @@ def arranged(path: Path, follow_links: bool) -> Layout:
             folders.append(entry.name)
     split = _split(path, folders, walk)
     if split is None:
+        _check_ends(path, folders)
         _check_classes(path, folders, skipped, walk)
     top = path if split is None or split.val else path / split.train
     places = {".": False} if split is None or not split.val else {split.train: False, split.val: True}
@@ -49,6 +52,8 @@ def arranged(path: Path, follow_links: bool) -> Layout:
         gathered.add(place, validates)
     if gathered.inner:
         raise DataError(_within(path, gathered.inner))
+    if split and (plain := [name for name in gathered.classes if _PLAIN.fullmatch(name)]):
+        raise DataError(_mixed(top, plain, [name for name in gathered.classes if name not in plain]))
     remarks = [f"{split.test}/ left unopened"] if split and split.test else []
     if walk.followed:
         remarks.append(f"{counted(len(walk.followed), 'link')} out of the folder followed")
@@ -128,8 +133,9 @@ class _Gathered:
                 self.files.append(File(entry.path, relative, label, validates, stamp(entry.path)))
 
     def _note_split(self, place: Path, folder: Path) -> None:
-        while folder != place:
-            if _PLAIN.fullmatch(folder.name):
+        while folder != place and folder.name not in self.inner:
+            beside = [each.name for each in folder.parent.iterdir()] if _edges(folder.name) - {"train"} else []
+            if _PLAIN.fullmatch(folder.name) or any("train" in _edges(name) for name in beside):
                 self.inner.setdefault(folder.name, folder)
             folder = folder.parent
 
@@ -169,6 +175,25 @@ def _split(path: Path, folders: Sequence[str], walk: Walk) -> _Split | None:
             printable(f"{path / val} is a split by its name, but holds {held} instead of class folders: {way_out}")
         )
     return _Split(trains[0], val, "".join(by_role["test"]))
+
+
+def _edges(name: str) -> set[str]:
+    """The splits that the first and the last word of a name mean: of 'test_cats' and 'cats-test' the test split."""
+    words = _WORDS.split(name)
+    known = [word for word in (words[0], words[-1]) if _PLAIN.fullmatch(word) or _TRAIN.fullmatch(word)]
+    return {found for word in known if (found := role(word)) is not None}
+
+
+def _check_ends(path: Path, folders: Sequence[str]) -> None:
+    """Raises DataError where all folders are called as splits are, but for what comes before: 'my_train', 'my_test'."""
+    roles = [_edges(folder) for folder in folders]
+    if len(folders) > 1 and all(roles) and {"train"} < set().union(*roles):
+        raise DataError(
+            printable(
+                f"{some(folders)} in {path} are splits by the ends of their names: call them 'train', 'val', 'test', "
+                "with class folders in each, or rename what is no split"
+            )
+        )
 
 
 def _no_training(path: Path, folders: Sequence[str], trains: Sequence[str]) -> str:

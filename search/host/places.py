@@ -25,6 +25,8 @@ def run_folder() -> Path:
         StorageError: there is none.
     """
     given = os.environ.get(RUN_DIRECTORY)
+    if given and given.startswith("~"):  # no shell has replaced it
+        raise StorageError(f"{RUN_DIRECTORY} is {given!r}: there is no such home folder, say the path itself")
     if given:
         return Path(given)
     try:

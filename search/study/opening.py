@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import Any, get_args
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from typing import Any, cast, get_args
 
+import numpy as np
 import optuna
 from pydantic import ValidationError
 
@@ -13,17 +15,34 @@ from objectives.pipeline import NumberFormatName, Pipeline
 from search.database.storage import Database
 from search.errors import Foreign, StorageError, UsageError
 from search.proposals import interest
+from search.proposals.draws import Draw
 from search.proposals.samplers import experimental
 from search.study import differences, records
+from search.study.snapshot import Snapshot
 from search.study.spec import StudySpec
 from search.study.study import Study
 from spaces import SPACES
-from spaces.base import Given, obstacle
-from spaces.restricted import check, suggestion, walk
+from spaces.base import Given, Trial, obstacle
+from spaces.restricted import check, sample, suggestion, walk
 
 UNREADABLE = (LookupError, TypeError, ValueError, AttributeError)  # what another version has written looks like this
 IDENTIFYING = ("device", "data", "timing_version")  # facts that enter the identity of a study
+N_DRAWS = 100  # by which it is told how much of a space follows what a study file fixes
 FLOOR_SHARE = 1 / 8  # of the way from chance to an accuracy of 1: the floor where a study names none
+
+
+@contextmanager
+def understood(name: str) -> Iterator[None]:
+    """Reads of a study what may be of another version, or damaged.
+
+    Raises:
+        Foreign: it is.
+    """
+    try:
+        yield
+    except UNREADABLE as error:
+        why = f"study {name!r} was made by another version of frontrunner, or is damaged ({_mistake(error)})"
+        raise Foreign(why) from error
 
 
 def find(name: str, database: Database) -> optuna.Study | None:
@@ -32,8 +51,9 @@ def find(name: str, database: Database) -> optuna.Study | None:
         found = optuna.load_study(study_name=name, storage=database.optuna)
     except KeyError:
         return None
-    if records.IDENTITY in found.user_attrs:
-        return found
+    with understood(name):
+        if records.IDENTITY in found.user_attrs:
+            return found
     ours = [direction.name for direction in found.directions] == ["MINIMIZE", "MAXIMIZE"]
     if not ours or found.get_trials(deepcopy=False):
         raise StorageError(f"study {name!r} in this storage was not made by frontrunner: choose another name with --as")
@@ -71,8 +91,9 @@ def loaded(name: str, database: Database) -> optuna.Study:
         known = optuna.get_all_study_names(database.optuna)
         hint = suggestion(name, known) if known else ""
         raise UsageError(f"there is no study {name!r} in {database.shown}{hint}") from error
-    if records.IDENTITY not in found.user_attrs:
-        raise UsageError(f"study {name!r} is not one of ours, or was never finished: choose another")
+    with understood(name):
+        if records.IDENTITY not in found.user_attrs:
+            raise UsageError(f"study {name!r} is not one of ours, or was never finished: choose another")
     return found
 
 
@@ -97,27 +118,34 @@ def changes(study: Study) -> list[str]:
 
 def _readable(name: str, spec: StudySpec | None, found: optuna.Study, database: Database) -> Study:
     """A stored study with a spec, or with its own."""
-    try:
+    with understood(name):
         known = found.user_attrs
-        spec = StudySpec.model_validate(known["spec"]) if spec is None else spec
+        own = StudySpec.model_validate(known["spec"])
+        spec = own if spec is None else spec
         usable = tuple(n for n, reason in known[records.FORMATS].items() if reason is None)
         given = _given(spec, usable, known[records.IDENTITY]["data"])
         study = Study(name, spec, found, database, given, float(known[records.FLOOR]))
         study.trials()
-    except UNREADABLE as error:
-        raise Foreign(f"study {name!r} was made by another version of frontrunner ({_mistake(error)})") from error
     return study
 
 
 def _changes(study: Study, spec: StudySpec) -> list[str]:
     """Where a stored study differs from the one that a spec asks for."""
     stored = study.optuna.user_attrs[records.IDENTITY]
-    asked = {"name": spec.task.data.kind, "n_train": spec.data.n_train or stored["data"].get("n_train")}
+    asked: dict[str, object] = {"name": spec.task.data.kind}
+    for name in ("n_train", "size", "channels", "flip"):  # what is said, and not left to the images
+        if (value := getattr(spec.data, name)) is not None:
+            asked[name] = value
     facts = {name: stored.get(name) for name in ("device", "workers", "timing_version")}
     unknown = set(study.given.number_formats) - set(get_args(NumberFormatName))
     said = [f"number format {name!r} is unknown to this version" for name in sorted(unknown)]
     now = identity(spec, study.given, facts | {"data": stored["data"] | asked})
     return said + differences.in_words(stored, now)
+
+
+def is_elsewhere(now: Snapshot, spec: StudySpec) -> bool:
+    """Whether a spec looks for a study's images in another place, so that they may be others."""
+    return StudySpec.model_validate(now.attributes["spec"]).data != spec.data
 
 
 def _mistake(error: Exception) -> str:
@@ -218,6 +246,23 @@ def created(
         records.IDENTITY, identity(spec, given, {**facts, "workers": workers})
     )  # last: a study without it was never finished
     return Study(name, spec, study, database, given, floor)
+
+
+def unheeded(spec: StudySpec, given: Given) -> list[str]:
+    """What `[space.fix]` switches on that part of the space has no room for, in words."""
+    restrictions, rng = replace(spec.restrictions, fix={}), np.random.default_rng(0)
+    draws = [Draw(rng, settled=spec.space.fix) for _ in range(N_DRAWS)]
+    for draw in draws:
+        sample(SPACES[spec.space.name], cast("Trial", draw), given, restrictions)
+    told = []
+    for name, value in spec.space.fix.items():
+        n = sum(name in draw.params for draw in draws)
+        if value is True and n < N_DRAWS:
+            told.append(
+                f"[space.fix] {name} = true holds in {n} of {N_DRAWS} pipelines drawn at random: in the others it "
+                "has nothing to act on; longer or larger ones have"
+            )
+    return told
 
 
 def default_floor(metric: str, data: Mapping[str, Any]) -> float:

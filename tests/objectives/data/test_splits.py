@@ -99,6 +99,13 @@ def test_all_of_the_validation_split_validates_whatever_part_trains(tmp_path: Pa
         ),
         (("ant/2020/Test*3", "ant*3", "bee*3"), "data/ant/2020/Test is a split within a class"),
         (("train/ant*3", "train/bee/eval*3"), "data/train/bee/eval is a split within a class"),
+        (
+            ("my_train/ant*3", "my_train/bee*3", "my_test/ant*3"),
+            "my_test, my_train in .* by the ends of their names: call",
+        ),
+        (("seg-test/seg-test/ant*3", "seg-train/seg-train/ant*3"), "seg-test, seg-train in .* are splits by the ends"),
+        (("train/ant*3", "train/bee*3", "train/val/ant*3"), r"data/train mixes .* \(val\) with classes \(ant, bee\)"),
+        (("ant/train_ants*3", "ant/test_ants*3", "bee/train_bees*3"), "data/ant/test_ants is a split within a class"),
         (("ant/", "bee/"), "class 'ant' in .* has no images"),
     ],
 )
@@ -118,6 +125,9 @@ def test_what_has_two_readings_is_refused_with_the_reason(files: tuple[str, ...]
         (("train/ant*3", "train/bee*3", "docs/"), ("ant", "bee")),
         (("ant/train*3", "ant/testudo*3", "bee/test/", "bee*3"), ("ant", "bee")),
         (("ant/2019*3", "ant/2020/may*3", "bee*3"), ("ant", "bee")),
+        (("ant/test_shots*3", "bee/crash-test*3"), ("ant", "bee")),
+        (("bullet_train*3", "night_train*3"), ("bullet_train", "night_train")),
+        (("bullet_train*3", "crash_test*3", "bus*3"), ("bullet_train", "bus", "crash_test")),
     ],
 )
 def test_a_name_alone_makes_no_split_and_leftovers_are_no_classes(

@@ -94,7 +94,10 @@ def test_all_studies_are_listed_and_read_as_far_as_they_are_understood(
         assert (done.code, "not one of ours" in done.err) == (2, True)
 
 
-@pytest.mark.parametrize(("name", "code", "said"), [("identity", 4, "another version"), ("strategy", 2, "--as NAME")])
+@pytest.mark.parametrize(
+    ("name", "code", "said"),
+    [("identity", 4, "another version"), ("key", 4, "another version"), ("strategy", 2, "--as NAME")],
+)
 def test_a_study_that_is_not_understood_is_examined_but_not_gone_on_with(
     name: str, code: int, said: str, studies: Callable[..., list[str]], command: Command
 ) -> None:

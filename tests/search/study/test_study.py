@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import re
 import socket
 import sqlite3
 from collections.abc import Callable, Mapping
@@ -351,6 +352,19 @@ def test_a_complete_study_is_shown_only_for_what_it_is(new_study: Callable[..., 
     other = made.spec.model_copy(update={"data": made.spec.data.model_copy(update={"name": "cifar10"})})
     with pytest.raises(UsageError, match=r"data\.name was 'digits', is 'cifar10'"):
         opening.opened("tiny", other, made.optuna, made.database)
+    for changed, said in (({"size": 20}, "data.size was 8, is 20"), ({"channels": 3}, "data.channels was 1, is 3")):
+        other = made.spec.model_copy(update={"data": made.spec.data.model_copy(update=changed)})
+        with pytest.raises(UsageError, match=re.escape(said)):
+            opening.opened("tiny", other, made.optuna, made.database)
+
+
+def test_what_is_switched_on_without_room_for_it_is_told(new_study: Callable[..., Study]) -> None:
+    study = new_study()
+    for fix, n_told in (({"whiten": True}, 0), ({"prune": True}, 1), ({"prune": False, "lr": 0.3}, 0)):
+        changed = study.spec.model_copy(update={"space": study.spec.space.model_copy(update={"fix": fix})})
+        told = opening.unheeded(changed, study.given)
+        assert len(told) == n_told, told
+        assert all(re.fullmatch(r"\[space.fix\] prune = true holds in \d+ of 100 pipelines .*", each) for each in told)
 
 
 @pytest.mark.parametrize(
