@@ -310,6 +310,7 @@ def test_a_disk_without_space_is_a_clean_stop(limit: int, where: str, place: Pla
     assert not list(place.folder.rglob("*.partial"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("damage", ["truncated", "foreign", "empty"])
 def test_a_database_that_is_damaged_or_foreign_is_said_in_one_line(damage: str, place: Place) -> None:
     assert place.run(*STUDY, "--n-trials", "1").code == 0
@@ -356,6 +357,7 @@ def test_eight_runs_that_start_at_once_all_live_and_draw_differently(place: Plac
     assert len({t.user_attrs[records.OWNER]["pid"] for t in trials}) > 1
 
 
+@pytest.mark.long
 def test_a_device_is_held_by_one_run_of_any_study_which_is_named(place: Place) -> None:
     place.script(pause=0.2)
     n_cores = len(os.sched_getaffinity(0))
@@ -397,6 +399,7 @@ def test_a_database_on_a_network_file_system_is_warned_of_before_anything_is_wri
     assert done.err.startswith("warning: studies/optuna.db lies on a network file system (nfs4)")
 
 
+@pytest.mark.long
 def test_no_password_is_printed_whatever_fails(place: Place) -> None:
     for url in ("postgresql://u:canary@127.0.0.1:1/x", "mysql+nodriver://u:canary@h/x", "nonsense:canary"):
         done = place.run(*STUDY, "--storage", url)

@@ -9,7 +9,11 @@ import signal
 import stat
 from pathlib import Path
 
+import pytest
+
 from tests.search.place import PATIENCE, START, Done, Place, is_gone, wait_for
+
+pytestmark = pytest.mark.long
 
 STUDY = ("--study", "tiny", "--device", "cpu")
 DASHBOARD, SEVERAL = "search.__main__", "tests.search.several"

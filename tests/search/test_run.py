@@ -250,11 +250,9 @@ def test_a_folder_of_images_with_unusual_names_is_one_study_until_its_images_cha
     (place / "elsewhere").mkdir()
     moved = (place / "images").rename(place / "elsewhere" / "images")
     Image.new("RGB", (9, 9)).save(moved / "frösche" / "new.png")
-    for n_trials in ("1", "2"):  # also of a study that is complete
-        words = ("--data", f"folder:{moved}/", "--n-trials", n_trials, "--n-train", "40")
-        done = run("--study", "tiny", *words, cwd=place)
-        assert (done.returncode, done.stdout) == (2, "")
-        assert f"study {name!r} does not match what was asked: 1 image added: frösche/new.png: " in done.stderr
+    done = run("--study", "tiny", "--data", f"folder:{moved}/", "--n-trials", "1", "--n-train", "40", cwd=place)
+    assert (done.returncode, done.stdout) == (2, "")  # also of a study that is complete
+    assert f"study {name!r} does not match what was asked: 1 image added: frösche/new.png: " in done.stderr
     (moved / "frösche" / "new.png").unlink()
     done = run("--study", "tiny", "--data", f"folder:{moved}/", "--n-trials", "1", "--n-train", "40", cwd=place)
     assert done.returncode == 0

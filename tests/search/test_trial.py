@@ -61,18 +61,18 @@ def test_a_hopeless_training_is_stopped_with_its_curve_and_never_at_its_last_epo
 
 
 def test_halving_stops_what_half_of_the_others_beat(new_study: Callable[..., Study]) -> None:
-    study = new_study(stopping="halving")
+    study = new_study(sampler="random", stopping="halving")
     assert run_all(study, Scripted([*[steady(4.0, 0.9)] * 10, steady(400.0, 0.5)]))[-1] == "unpromising"
     assert (study.trials()[10].state, len(study.snapshot().stopped)) == (TrialState.PRUNED, 1)
 
 
 def test_value_stops_what_brings_less_than_new_trials_do(new_study: Callable[..., Study]) -> None:
     # Every proposal halves the seconds: the front grows. One that needs long for a little more is not worth it.
-    study = new_study(stopping="value", fastest=1.0, slowest=1e4, useful=0.2)
+    study = new_study(sampler="random", stopping="value", fastest=1.0, slowest=1e4, useful=0.2)
     faster = [steady(1000.0 / 2**k, 0.9) for k in range(8)]
     assert run_all(study, Scripted([*faster, steady(2000.0, 0.905)]))[-1] == "unpromising"
     assert study.snapshot().growth > 0
-    patient = new_study("patient", stopping="value", fastest=1.0, slowest=1e4, useful=0.2)
+    patient = new_study("patient", sampler="random", stopping="value", fastest=1.0, slowest=1e4, useful=0.2)
     run_all(patient, Scripted([steady(1000.0, 0.9)] * 16))
     assert patient.snapshot().growth == 0  # new trials bring nothing: what may bring a little goes on
     assert run_all(patient, Scripted([steady(2000.0, 0.905)])) == ["complete"]

@@ -37,6 +37,7 @@ def whole(finished: Place, tmp_path: Path) -> Place:
     return Place(shutil.copytree(finished.folder, tmp_path / "place"))
 
 
+@pytest.mark.long
 def test_studies_are_listed_shown_renamed_and_deleted(whole: Place) -> None:
     assert "tiny" in whole.run("studies", "list", module="search").out
     assert "Pareto front" in whole.run("studies", "show", "tiny", module="search").out
@@ -98,6 +99,7 @@ def test_the_doctor_finds_nothing_wrong_with_a_whole_study(whole: Place) -> None
         assert f"ok   {subject}" in done.out
 
 
+@pytest.mark.long
 def test_the_doctor_mends_lost_trials_and_stray_files(place: Place) -> None:
     place.script({1: "kill_program"})
     place.run(*STUDY)

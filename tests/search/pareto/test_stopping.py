@@ -9,7 +9,7 @@ from random import Random
 from typing import get_args
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from search import run
@@ -256,6 +256,7 @@ def test_every_rule_can_be_chosen_on_the_command_line() -> None:
 
 
 @pytest.mark.parametrize("rule", STOPPING.values(), ids=STOPPING)
+@settings(max_examples=40)
 @given(curves(), archives, archives, st.floats(0.0, 10.0))
 def test_no_rule_stops_a_last_epoch_or_one_that_has_not_settled(
     rule: Stopping, curve: Curve, finished: list[Curve], stopped: list[Curve], growth: float
@@ -265,6 +266,7 @@ def test_no_rule_stops_a_last_epoch_or_one_that_has_not_settled(
 
 
 @pytest.mark.parametrize("rule", STOPPING.values(), ids=STOPPING)
+@settings(max_examples=40)
 @given(curves(), st.lists(curves(), max_size=7), archives, st.floats(0.0, 10.0))
 def test_no_rule_stops_during_start_up(
     rule: Stopping, curve: Curve, finished: list[Curve], stopped: list[Curve], growth: float

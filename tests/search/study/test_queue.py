@@ -17,13 +17,19 @@ from search.study.study import Study
 
 @contextmanager
 def losing(database: Database, number: int) -> Iterator[list[int]]:
-    """The answer to a commit of that number is lost: it is done, and looks as if it were not; the commits so far."""
+    """The answer to a commit of that number, of those that write, is lost: it is done, and looks as if it were not.
+
+    The commits so far.
+    """
     commits: list[int] = []
     dialect = database.optuna.engine.dialect
-    commit = dialect.do_commit
+    commit, n_changes = dialect.do_commit, dict[int, int]()  # of a connection, by id
 
     def lose(connection: Any) -> None:
         commit(connection)
+        if connection.total_changes == n_changes.get(id(connection)):
+            return
+        n_changes[id(connection)] = connection.total_changes
         commits.append(len(commits))
         if commits[-1] == number:
             raise sqlite3.OperationalError("server closed the connection unexpectedly")

@@ -73,6 +73,7 @@ def test_no_note_and_no_figure_holds_markup_of_others(evil_study: Study) -> None
         assert "<img" not in figure.to_json()
 
 
+@pytest.mark.long
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's package chromium")
 @pytest.mark.parametrize("page", ["", "/trials?numbers=0"])
 def test_a_browser_takes_no_markup_from_the_dashboard(page: str, evil_study: Study, tmp_path: Path) -> None:

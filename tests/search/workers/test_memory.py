@@ -10,6 +10,8 @@ from pathlib import Path
 
 from optuna.trial import TrialState
 
+import pytest
+
 from objectives.task import DataSpec, Task
 from search import trial
 from search.study import records
@@ -26,6 +28,7 @@ SMALL, LARGE = {"width": 0.5, "batch.log2_size": 5}, {"width": 2.0, "batch.log2_
 ROOM = 700 * 2**20  # bytes that a training may take: twice what the small one needs, less than half of the large one
 
 
+@pytest.mark.long
 def test_a_training_that_runs_out_of_memory_fails_with_its_peak_and_the_next_one_trains(
     new_study: Callable[..., Study],
 ) -> None:
