@@ -8,9 +8,8 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from optuna.trial import TrialState
-
 import pytest
+from optuna.trial import TrialState
 
 from objectives.task import DataSpec, Task
 from search import trial
