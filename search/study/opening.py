@@ -250,19 +250,18 @@ def created(
 
 def unheeded(spec: StudySpec, given: Given) -> list[str]:
     """What `[space.fix]` switches on that part of the space has no room for, in words."""
+    switches = [name for name, value in spec.space.fix.items() if value is True]
     restrictions, rng = replace(spec.restrictions, fix={}), np.random.default_rng(0)
-    draws = [Draw(rng, settled=spec.space.fix) for _ in range(N_DRAWS)]
+    draws = [Draw(rng, settled=spec.space.fix) for _ in range(N_DRAWS if switches else 0)]
     for draw in draws:
         sample(SPACES[spec.space.name], cast("Trial", draw), given, restrictions)
-    told = []
-    for name, value in spec.space.fix.items():
-        n = sum(name in draw.params for draw in draws)
-        if value is True and n < N_DRAWS:
-            told.append(
-                f"[space.fix] {name} = true holds in {n} of {N_DRAWS} pipelines drawn at random: in the others it "
-                "has nothing to act on; longer or larger ones have"
-            )
-    return told
+    counts = {name: sum(name in draw.params for draw in draws) for name in switches}
+    return [
+        f"[space.fix] {name} = true holds in {n} of {N_DRAWS} pipelines drawn at random: in the others it has nothing "
+        "to act on; longer or larger ones have"
+        for name, n in counts.items()
+        if n < N_DRAWS
+    ]
 
 
 def default_floor(metric: str, data: Mapping[str, Any]) -> float:
