@@ -65,7 +65,7 @@ class Experience:
         """The trials of a study, by number: at most `MOST`, and those that run. `plain`: only such are rivals."""
         front = {point.trial for point in now.front}
         points = {trial.number for trial in now.points}
-        seen = [t for t in now.trials if t.params and (t.number in points or not _is_other_run(t))]
+        seen = [t for t in now.trials if _is_whole(t) and (t.number in points or not _is_other_run(t))]
         latest = {trial.number for trial in seen[-MOST:]}
         found: list[tuple[FrozenTrial, Pair]] = []
         for trial in seen:
@@ -93,6 +93,11 @@ def goal(box: Box) -> Goal:
     """A box in decades of seconds and of error, both minimised."""
     errors = [math.log10(error_rate(accuracy, box.n_images)) for accuracy in (1.0, box.useful)]
     return Goal((math.log10(box.fastest), errors[0]), (math.log10(box.slowest), errors[1]))
+
+
+def _is_whole(trial: FrozenTrial) -> bool:
+    """Whether it chose a pipeline, and was not lost with its process: its retry says what that comes to."""
+    return bool(trial.params) and records.PIPELINE in trial.user_attrs and not records.is_free(trial)
 
 
 def _is_other_run(trial: FrozenTrial) -> bool:

@@ -337,6 +337,19 @@ def test_an_anchor_killed_before_it_was_asked_is_the_same_anchor_again(new_study
     assert made.pipeline(tried) == baseline(made.given)
 
 
+def test_a_trial_that_was_lost_before_it_had_a_pipeline_teaches_nothing(new_study: Callable[..., Study]) -> None:
+    made = new_study()
+    half, whole = made.optuna.ask(), made.optuna.ask()  # killed when one parameter was chosen, and when all were
+    half.suggest_float("lr", 0.02, 6.4, log=True)
+    made.pipeline(whole)
+    for lost in (half, whole):
+        lost.set_user_attr(records.OWNER, DEAD)
+    recovery.recover(made)
+    for _ in range(4):
+        made.optuna.tell(made.ask(), state=TrialState.FAIL)
+    assert records.counts(made.trials()).by_reason[records.LOST] == 2
+
+
 def test_a_reason_of_an_interrupted_try_is_forgotten(new_study: Callable[..., Study]) -> None:
     made = new_study()
     interrupted = made.ask()
