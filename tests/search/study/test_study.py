@@ -340,7 +340,7 @@ def test_an_anchor_killed_before_it_was_asked_is_the_same_anchor_again(new_study
 def test_a_trial_that_was_lost_before_it_had_a_pipeline_teaches_nothing(new_study: Callable[..., Study]) -> None:
     made = new_study()
     half, whole = made.optuna.ask(), made.optuna.ask()  # killed when one parameter was chosen, and when all were
-    half.suggest_float("lr", 0.02, 6.4, log=True)
+    half.suggest_float("lr", 0.2, 6.4, log=True)
     made.pipeline(whole)
     for lost in (half, whole):
         lost.set_user_attr(records.OWNER, DEAD)
