@@ -55,7 +55,7 @@ class Snapshot:
         seconds = sum(records.seconds(self.trials[number]) for number in recent)
         if self.box is None or seconds <= 0:
             return 0.0
-        before = [outcome for outcome in self.outcomes if outcome.trial not in recent]
+        before = [each for each in self.outcomes if records.first(self.trials[each.trial]) not in recent]
         return (hypervolume(self.outcomes, self.box) - hypervolume(before, self.box)) / seconds
 
     @cached_property

@@ -23,7 +23,7 @@ from tests.search.place import PATIENCE, Place, check_whole, is_gone, wait_for
 
 STUDY = ("--study", "tiny")
 # What Python's import was reading when it was interrupted; it is told only where warnings are errors, as in tests.
-UNCLOSED = re.compile(r"Exception ignored in: .*?ResourceWarning: unclosed file[^\n]*\n", re.DOTALL)
+UNCLOSED = re.compile(r"Exception ignored in: .*\nTraceback .*\n(?:  .*\n)*ResourceWarning: unclosed file.*\n")
 
 
 @pytest.mark.parametrize(
