@@ -34,7 +34,7 @@ UNCLOSED = re.compile(r"Exception ignored in: .*\nTraceback .*\n(?:  .*\n)*Resou
         ("SIGSEGV", ["crash", *["complete"] * 7]),
         pytest.param("SIGKILL", ["crash", *["complete"] * 7], marks=pytest.mark.long),
         pytest.param("SIGTERM", ["crash", *["complete"] * 7], marks=pytest.mark.long),
-        ("raise", ["crash", *["complete"] * 7]),
+        pytest.param("raise", ["crash", *["complete"] * 7], marks=pytest.mark.long),
         ("hang", ["hang", *["complete"] * 6]),
         pytest.param("stop", ["hang", *["complete"] * 6], marks=pytest.mark.long),
         pytest.param("device_lost", ["complete"] * 7, marks=pytest.mark.long),

@@ -227,6 +227,7 @@ def test_a_study_of_another_seed_under_the_same_name_is_refused(place: Path) -> 
     assert "seed was 0, is 1" in refused.stderr
 
 
+@pytest.mark.long
 def test_a_folder_of_images_with_unusual_names_is_one_study_until_its_images_change(place: Path) -> None:
     from PIL import Image
 

@@ -15,6 +15,7 @@ from tests.search.place import Place
 from tests.search.proposals.test_effects import filled
 
 
+@pytest.mark.long
 def test_a_record_is_a_study_of_its_own_that_draws_at_random_and_stops_nothing(place: Place) -> None:
     done = place.run("record", "--study", "tiny", "--n-trials", "12", "--device", "cpu", "--json")
     assert done.code == 0, done.err

@@ -220,6 +220,7 @@ def check_confirmed(place: Place, first: dict[str, Any], last: dict[str, Any], n
     assert networks == {f"trial-{point['trial']:05d}" for point in last["front"]}
 
 
+@pytest.mark.long
 def test_a_run_confirms_in_a_quarter_of_its_seconds_and_the_command_does_the_rest_and_tests(place: Place) -> None:
     found = place.run(*STUDY, "--n-trials", str(N_TRIALS), "--json")
     first = result(found)

@@ -40,7 +40,7 @@ def losing(database: Database, number: int) -> Iterator[list[int]]:
 
 
 @pytest.mark.parametrize("queued", [False, True])
-@pytest.mark.parametrize("sampler", ["pareto", "tpe", "random"])
+@pytest.mark.parametrize("sampler", ["pareto", *(pytest.param(s, marks=pytest.mark.long) for s in ("tpe", "random"))])
 def test_of_a_claim_whose_answer_is_lost_one_trial_runs(
     sampler: str, queued: bool, new_study: Callable[..., Study]
 ) -> None:

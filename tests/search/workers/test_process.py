@@ -112,6 +112,7 @@ def test_a_worker_that_is_killed_is_a_crash_and_is_replaced(tmp_path: Path) -> N
         assert len(list(worker.reports(PIPELINE, SEEDS))) == 3
 
 
+@pytest.mark.long
 def test_each_training_has_a_worker_of_its_own_where_that_is_asked_for() -> None:
     with closing(WorkerProcess(preparation(TASK, "cpu"), fresh=True)) as worker:
         seen = []
@@ -203,6 +204,7 @@ def test_a_watchdog_waits_longer_for_slower_trainings() -> None:
     assert watchdog.patience([]) == 500
 
 
+@pytest.mark.long
 def test_what_a_user_can_mend_is_told_as_such() -> None:
     missing = Task(DataSpec("folder:/nowhere/at/all"), "small")
     with (
