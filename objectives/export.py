@@ -6,13 +6,13 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import safetensors.torch
 import torch
 from torch import Tensor
 
+from objectives import __version__
 from objectives.data.dataset import Dataset
 from objectives.durable import SUMS, write_folder
 from objectives.evaluation import finiteness
@@ -77,7 +77,7 @@ def export(trained: Trained, dataset: Dataset, folder: Path, about: Mapping[str,
         "train_seconds": trained.report.train_seconds,
         "accuracy": trained.report.accuracy,
         "balanced_accuracy": trained.report.balanced_accuracy,
-        "versions": {"frontrunner": version("frontrunner"), "torch": torch.__version__},
+        "versions": {"frontrunner": __version__, "torch": torch.__version__},
     }
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in trained.model.state_dict().items()}
     files = {

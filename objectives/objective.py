@@ -206,7 +206,7 @@ def _open(device: str) -> torch.device:
         opened = torch.device(device)
         if opened.type not in ("cpu", "cuda"):
             raise DeviceError(f"device {device!r} is not supported: choose cpu or cuda")
-        torch.zeros(1, device=opened)
+        opened = torch.zeros(1, device=opened).device  # with its index
         if opened.type == "cuda":
             torch.cuda.set_device(opened)  # graphs are captured and spans are timed on the current device
     except (RuntimeError, AssertionError) as error:

@@ -20,7 +20,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _perform(words: list[str]) -> int:
     from importlib import import_module
 
-    from search import __version__
+    from objectives import __version__
     from search.commands.parsers import COMMANDS
     from search.host.called import PROGRAM, program
 

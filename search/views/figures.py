@@ -30,7 +30,7 @@ def installed() -> bool:
     try:
         for library in ("plotly", "optuna_dashboard"):  # in this order: the second loads scikit-learn and scipy
             import_module(library)
-    except ModuleNotFoundError:
+    except ImportError:  # not here, or what it needs is broken
         return False
     return True
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from objectives import __version__
 from objectives.data.augment import Normalisation
 from objectives.data.dataset import Dataset
 from objectives.export import DESCRIPTION, FORMAT, SUMS, WEIGHTS, export, load_model
@@ -100,7 +101,7 @@ def test_the_description_says_where_the_network_comes_from(folder: Path, trained
     assert {key: loaded.about[key] for key in ABOUT} == ABOUT
     assert loaded.about["train_seconds"] == trained.report.train_seconds
     assert loaded.about["accuracy"] == trained.report.accuracy
-    assert loaded.about["versions"]["torch"] == torch.__version__  # type: ignore[index]
+    assert loaded.about["versions"] == {"frontrunner": __version__, "torch": torch.__version__}
     assert (loaded.classes, loaded.mean, loaded.std) == (digits.classes, digits.mean, digits.std)
     assert loaded.about["data"] == {"content": digits.content_hash, "split": digits.split_hash}
     assert {path.name for path in folder.iterdir()} == {WEIGHTS, DESCRIPTION, SUMS}

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from setuptools import find_namespace_packages
 
-from search import __version__
+from objectives import __version__
 from search.__main__ import main
 from search.commands.completion import script
 from search.commands.parsers import COMMANDS

@@ -21,6 +21,7 @@ from objectives.networks.resnet import ResNet
 from objectives.networks.trainee import Trainee
 from objectives.state import TrainState
 from objectives.strategies.base import Strategy
+from objectives.strategies.muon import Muon
 from tests.objectives.strategies.cases import CASES, PLAIN, TASK, Case, begin, contents, finish, first_batch, using
 
 N_STEPS = 4
@@ -81,8 +82,9 @@ def test_a_replayed_step_does_what_an_eager_one_does(case: Case, digits: Dataset
     eager, graph = Eager(segment_of(one)), CudaGraph(segment_of(other), tuple(x.shape))
     assert run(graph, (x, y)) == pytest.approx(run(eager, (x, y)), rel=1e-3)
     expected, found = contents(one.trainee), contents(other.trainee)
+    coarse = 20 if isinstance(case.active, Muon) else 1  # on a GPU its directions are in bf16
     for name in expected:
-        torch.testing.assert_close(found[name], expected[name], rtol=5e-3, atol=5e-4)
+        torch.testing.assert_close(found[name], expected[name], rtol=coarse * 5e-3, atol=coarse * 5e-4)
 
 
 class _NoHost(TorchDispatchMode):
