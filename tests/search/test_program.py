@@ -37,7 +37,8 @@ def test_help_loads_nothing_but_the_standard_library() -> None:
     code = LOADED.format(words=words, n_usages=len(helps))
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     loaded = {name.partition(".")[0] for name in done.stdout.split()}
-    assert loaded - sys.stdlib_module_names == {"search"}
+    assert loaded - sys.stdlib_module_names == {"search", "objectives"}
+    assert [name for name in done.stdout.split() if name.startswith("objectives")] == ["objectives"]  # its version
 
 
 def test_without_a_word_every_command_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
