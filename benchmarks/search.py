@@ -58,13 +58,13 @@ width = [0.5, 2.0]
 [search]
 n_trials = 60
 """
-N_FRESH = 2  # seeds that every point of a front is trained with again; as many more tell what that was worth
+N_FRESH = 2  # seeds that every point of a front is trained with again: what confirms
 FRESH = 10**6  # trial numbers from here on are nobody's: their seeds are fresh
 SHARES = (0.1, 0.25, 0.5, 0.75, 1.0)  # of the budget, at which progress is told
 EARLY = 0.1  # of the budget: by then a front should have three points
 
 
-def play(study_file: str, sampler: str, seconds: float, seed: int) -> dict[str, Any]:
+def play(study_file: str, sampler: str, seconds: float, seed: int, n_fresh: int = 2 * N_FRESH) -> dict[str, Any]:
     """One study within a budget, its front confirmed. Uses nothing that versions since 2026-11-25 lack."""
     name, read = spec.read(study_file)
     sampler, _, stopping = sampler.partition("/")
@@ -90,7 +90,7 @@ def play(study_file: str, sampler: str, seconds: float, seed: int) -> dict[str, 
             outcome = list(ended.values) if records.is_finished_run(ended) else None
             steps.append({"clock": clock, "outcome": outcome, **_described(ended)})
         front = study.snapshot().front
-        confirmed = [_again(study, worker, point.trial) for point in front]
+        confirmed = [_again(study, worker, point.trial, n_fresh) for point in front]
         attributes, did = study.optuna.user_attrs, _did(study)
     return {
         **{"study": name, "seed": seed, "seconds": seconds, "asking": asking, "steps": steps, "confirmed": confirmed},
@@ -108,11 +108,11 @@ def _did(study: Study) -> list[dict[str, object]]:
     return effects.as_json(study.snapshot())
 
 
-def _again(study: Study, worker: WorkerProcess, number: int) -> dict[str, Any]:
+def _again(study: Study, worker: WorkerProcess, number: int, n_fresh: int) -> dict[str, Any]:
     """A point of the front, and what its pipeline comes to with fresh seeds."""
     ended = study.trials()[number]
     runs = []
-    for repeat in range(2 * N_FRESH):
+    for repeat in range(n_fresh):
         seeds = Seeds.of(study.spec.search.seed, FRESH + number, repeat)
         *_, last = worker.reports(records.pipeline(ended), seeds)
         runs.append((last.train_seconds, trial.accuracy_of(study, last)))
@@ -157,7 +157,8 @@ def contest(options: argparse.Namespace) -> None:
         for name, folder, sampler in turn:
             if (name, seed) in have:
                 continue
-            words = ["--study", options.study, "--seconds", str(options.seconds), "--play", f"{sampler}:{seed}"]
+            words = ["--study", options.study, "--seconds", str(options.seconds), "--fresh", str(options.fresh)]
+            words += ["--play", f"{sampler}:{seed}"]
             environment = os.environ | {"PYTHONPATH": folder, "OMP_NUM_THREADS": "1"}
             script = str(Path(__file__).resolve())
             done = subprocess.run(
@@ -304,6 +305,9 @@ def main() -> None:
     p.add_argument("--study", required=True, help="study file")
     p.add_argument("--seconds", type=float, default=30.0, help="device seconds a study, its questions included")
     p.add_argument("--seeds", type=int, default=8)
+    p.add_argument(
+        "--fresh", type=int, default=2 * N_FRESH, help=f"fresh seeds a point: what is beyond {N_FRESH} tells its loss"
+    )
     p.add_argument("--contenders", default="pareto,tpe")
     p.add_argument("--out", default="search.jsonl", help="file of results, which is continued")
     p.add_argument(
@@ -314,7 +318,7 @@ def main() -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     if options.play:
         sampler, _, seed = options.play.rpartition(":")
-        print(json.dumps(play(options.study, sampler, options.seconds, int(seed))))
+        print(json.dumps(play(options.study, sampler, options.seconds, int(seed), options.fresh)))
         return
     if options.noisy_digits:
         make_noisy_digits(options.noisy_digits)
