@@ -37,9 +37,14 @@ class Schedule:
     restart: float | None = None  # epoch from which the share falls linearly to 0 instead, after growth
     restart_share: float = 1.0
     held: bool = False  # stays at its peak once it is there
+    warmed: float | None = None  # epoch in which the share rises once more to what it would be, after growth
+    warmed_share: float = 1.0  # of that, to begin with
 
     def __call__(self, epoch: float) -> float:
         """The share in (0, 1] at `epoch`, a real number in [0, epochs)."""
+        if self.warmed is not None and 0 <= epoch - self.warmed < 1:
+            risen = self.warmed_share + (1 - self.warmed_share) * (epoch - self.warmed)
+            return risen * replace(self, warmed=None)(epoch)
         if self.restart is not None and epoch >= self.restart:
             return self.restart_share * (self.epochs - epoch) / (self.epochs - self.restart)
         fraction = epoch / self.epochs
@@ -67,6 +72,7 @@ class TrainState:
     ends: int  # epoch at which the run ends; pipeline.epochs keeps fractions meaningful
     epoch: int = 0  # epochs finished
     loss: float = math.nan  # mean training loss of the last of them; `history` has it from the next boundary on
+    accuracy: float = math.nan  # after the last of them, where a strategy reads it: such an evaluation is charged
     history: tuple[Report, ...] = ()
     events: tuple[str, ...] = ()  # since the last report, in words
 

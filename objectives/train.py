@@ -81,6 +81,7 @@ def train(pipeline: Pipeline, task: Task, dataset: Dataset, seeds: Seeds) -> Gen
         with memory.evaluating():
             result = evaluated(state, task, dataset, clock, number_format)
         if state.epoch < state.ends:
+            state = replace(state, accuracy=result.accuracy if _is_read(state) else nan)
             with clock.span("boundary"):
                 state = after_boundary(state)
                 batches = batches.over(state.data, state.pipeline.batch_size)
@@ -217,17 +218,24 @@ class Epoch:
 
 
 def evaluated(state: TrainState, task: Task, dataset: Dataset, clock: Clock, number_format: NumberFormat) -> Evaluation:
-    """The network that the state deploys, with its accuracies. The last deployment of a run is charged: it is used.
+    """The network that the state deploys, with its accuracies.
 
+    The last deployment of a run is charged: it is used. So is every evaluation that a strategy reads.
     Finite only where the network in training and all its averages are too: what is deployed later comes from them.
     """
-    with clock.span("boundary" if state.epoch >= state.ends else "evaluation"):
+    is_read = _is_read(state) and state.epoch < state.ends
+    with clock.span("boundary" if is_read or state.epoch >= state.ends else "evaluation"):
         model = deployed(state)
-    with clock.span("evaluation"):
+    with clock.span("boundary" if is_read else "evaluation"):
         batch_size = min(state.pipeline.batch_size, len(state.data.y))
         flips = task.test_time_flip
         found = evaluate(model, dataset.val, state.normalise, number_format, batch_size=batch_size, mirrored=flips)
         return replace(found, is_finite=found.is_finite and _is_finite(state.trainee))
+
+
+def _is_read(state: TrainState) -> bool:
+    """Whether a strategy decides by the accuracy of this epoch."""
+    return any(strategy.reads_accuracy for strategy in state.pipeline.strategies)
 
 
 def _is_finite(trainee: Trainee) -> bool:

@@ -13,6 +13,7 @@ from statistics import median
 
 from objectives.networks.architecture import WIDTH_STEP, build
 from objectives.pipeline import Pipeline
+from objectives.strategies.adaptive import Adaptive
 from objectives.strategies.base import Outline, Strategy
 from objectives.strategies.bias_learning_rate import BiasLearningRate
 from objectives.strategies.data_fraction import DataFraction
@@ -65,6 +66,8 @@ def outlined(given: Given, plain: Pipeline) -> Run:
 def can_act(switch: str, run: Run) -> bool:
     """Whether an ingredient has an effect in such a run. What acts between epochs needs two of them."""
     match switch:
+        case "adaptive":  # a round, a growth and a tail
+            return run.epochs > 3
         case "grow":
             return run.epochs > 1 and (_widest(run) > WIDTH_STEP or _deepest(run) > 1)
         case "prune":
@@ -95,6 +98,18 @@ def net2net(trial: Trial, given: Given, run: Run) -> Strategy:
         until=at if steps == 1 else trial.suggest_float("grow.until", 0.6, 0.8),
         steps=steps,
         lr_after=trial.suggest_float("grow.lr_after", 0.1, 1.0) if rewarms else 0.0,
+    )
+
+
+def adaptive(trial: Trial, given: Given, run: Run) -> Strategy:
+    """A network that finds its own size: what it prunes and what an epoch brings decide how it grows."""
+    prunes = run.prunable >= SHARES[0]
+    share = trial.suggest_float("adaptive.share", SHARES[0], min(SHARES[1], run.prunable)) if prunes else 0.0
+    return Adaptive(
+        start=trial.suggest_float("adaptive.start", 0.25, 1.0),
+        gain=trial.suggest_float("adaptive.gain", 0.01, 0.2, log=True),
+        lpr=MOST_LPR if prunes else 0.0,
+        kappa=kappa_for(share),
     )
 
 
@@ -188,6 +203,7 @@ def lookahead(trial: Trial, given: Given, run: Run) -> Strategy:
 EVERYTHING: Ingredients = {
     "plateau": (Plateau, plateau),  # first: others look at where the run ends
     "haar": (HaarStem, haar_stem),
+    "adaptive": (Adaptive, adaptive),  # before what it does the same as, and more
     "grow": (Net2Net, net2net),
     "identity": (IdentityInit, identity_init),
     "whiten": (Whitening, whitening),

@@ -183,6 +183,11 @@ def rounded(channels: float) -> int:
     return max(WIDTH_STEP, round(channels / WIDTH_STEP) * WIDTH_STEP)
 
 
+def narrowed(channels: int, share: float) -> int:
+    """A share, in (0, 1], of a number of channels: in multiples of 8, and never more than there are."""
+    return channels if share == 1 else min(channels, rounded(channels * share))
+
+
 @lru_cache(maxsize=1024)  # spaces ask for the same few thousands of times
 def build(
     family: str, *, depth: int, width: float, in_channels: int, n_classes: int, stem_stride: int = 1

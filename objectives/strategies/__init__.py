@@ -9,7 +9,10 @@ from objectives.strategies.base import Strategy
 def _discover() -> dict[str, type[Strategy]]:
     for module in iter_modules(__path__):
         import_module(f"{__name__}.{module.name}")
-    return {strategy.__name__: strategy for strategy in Strategy.__subclasses__()}
+    found = list(Strategy.__subclasses__())
+    for strategy in found:  # and those that are made of others
+        found += strategy.__subclasses__()
+    return {strategy.__name__: strategy for strategy in found}
 
 
 STRATEGIES = _discover()

@@ -46,6 +46,11 @@ class Strategy:
     # What pipelines mean that were stored before a parameter existed, where that is not its default.
     of_before: ClassVar[Mapping[str, object]] = {}
 
+    @property
+    def reads_accuracy(self) -> bool:
+        """Whether its boundaries look at `state.accuracy`: the evaluations that it is told of are then charged."""
+        return False
+
     def describe(self) -> str:
         """This strategy in a few words, for tables and notes."""
         return repr(self)

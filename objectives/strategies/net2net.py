@@ -94,20 +94,17 @@ class Net2Net(Strategy):
 
     def _after(self, growth: int, full: Architecture) -> Architecture:
         """The architecture after so many growths, of which the last one reaches the full one."""
-        from objectives.networks.architecture import Stage, rounded
+        from objectives.networks.architecture import Stage, narrowed
 
         done = growth / self.steps
         width = 1.0 if self.operators == "deeper" else self.start_width + (1 - self.start_width) * done
         depth = 1.0 if self.operators == "wider" else self.start_depth + (1 - self.start_depth) * done
 
-        def narrowed(channels: int) -> int:
-            return channels if width == 1 else min(channels, rounded(channels * width))
-
         stages = []
         for stage in full.stages:
             n_blocks = max(1, round(len(stage.interiors) * depth))
-            interiors = tuple(narrowed(channels) for channels in stage.interiors[:n_blocks])
-            stages.append(Stage(narrowed(stage.width), interiors))
+            interiors = tuple(narrowed(channels, width) for channels in stage.interiors[:n_blocks])
+            stages.append(Stage(narrowed(stage.width, width), interiors))
         return replace(full, stages=tuple(stages))
 
     def _grown(self, state: TrainState, growth: int) -> TrainState:
@@ -132,7 +129,7 @@ class Net2Net(Strategy):
         trainee = state.trainee
         sizes, planned, wanted = (a.axis_sizes() for a in (trainee.model.architecture, before, after))
         due = {axis: n for axis, n in sizes.items() if n == planned.get(axis) and wanted.get(axis, 0) > n}
-        frozen = [axis for axis in due if not self._can_learn(trainee, axis)]
+        frozen = [axis for axis in due if not widening.can_learn(self.new_channels, trainee, axis)]
         if frozen:
             state = state.with_event(f"frozen layers keep their width: {', '.join(frozen)}")
         device = next(trainee.model.parameters()).device
@@ -149,14 +146,6 @@ class Net2Net(Strategy):
         elif self.new_channels == "antisymmetric":
             widening.part_(widened, index)
         return replace(state, trainee=widened)
-
-    def _can_learn(self, trainee: Trainee, axis: str) -> bool:
-        """Whether new channels of an axis can become different ones and be read: fresh filters need no training."""
-        from objectives.strategies.methods import lasso
-
-        trained = [group for group in lasso.grouped(trainee.model) if group.weight.requires_grad]
-        is_read, is_produced = (any(axis == getattr(g, side) for g in trained) for side in ("in_axis", "out_axis"))
-        return is_read and (is_produced or self.new_channels == "fresh")
 
 
 _WORDS = {"antisymmetric": "antisymmetric copies", "copies": "copies"}

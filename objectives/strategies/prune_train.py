@@ -152,10 +152,14 @@ class PruneTrain(Strategy):
             lasso.shrink_(trainee.model, amount, self.exempt or {})
 
     def between_epochs(self, state: TrainState) -> TrainState:
+        return self._pruned(state)
+
+    def _pruned(self, state: TrainState) -> TrainState:
+        """The state without what is dead, at the boundaries that remove it."""
         is_last = state.epoch == state.ends - 1
         if (grown := self._for_grown(state)) is not self:
             event = f"lambda {grown.strength:.3g} from {self._origin} for the grown network"
-            return grown.between_epochs(state.with_strategy(self, grown).with_event(event))
+            return grown._pruned(state.with_strategy(self, grown).with_event(event))
         if self.strength == 0 or not (is_last or state.epoch % self.interval == 0):
             return state
         reconfigured = self._reconfigured(state)

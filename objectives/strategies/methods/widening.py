@@ -31,6 +31,13 @@ def sources(kind: Kind, n_old: int, n_new: int, device: torch.device) -> Tensor:
     return torch.cat([torch.arange(n_old, device=device), added])
 
 
+def can_learn(kind: Kind, trainee: Trainee, axis: str) -> bool:
+    """Whether new channels of an axis can become different ones and be read: fresh filters need no training."""
+    trained = [group for group in lasso.grouped(trainee.model) if group.weight.requires_grad]
+    is_read, is_produced = (any(axis == getattr(g, side) for g in trained) for side in ("in_axis", "out_axis"))
+    return is_read and (is_produced or kind == "fresh")
+
+
 @torch.no_grad()
 def add_noise_(trainee: Trainee, n_old: Mapping[str, int], noise: float) -> None:
     """Adds `noise` deviations of a weight to the filters of new channels, those beyond `n_old` of their axis."""

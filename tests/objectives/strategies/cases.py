@@ -20,6 +20,7 @@ from objectives.networks.resnet import ResNet
 from objectives.networks.trainee import Trainee
 from objectives.pipeline import Pipeline, Report
 from objectives.state import TrainState
+from objectives.strategies.adaptive import Adaptive
 from objectives.strategies.base import Strategy
 from objectives.strategies.bias_learning_rate import BiasLearningRate
 from objectives.strategies.data_fraction import DataFraction
@@ -57,6 +58,16 @@ class Case:
 
 
 CASES = {
+    "Adaptive": Case(
+        Adaptive(lpr=0.6, kappa=0.0, interval=3, threshold=0.1, rounds=1, gain=0.9, least=1, tail=0.25, budget=99.0),
+        Adaptive(lpr=0.0, rounds=0),
+        events=(
+            r"lambda .* from LPR 0.6",
+            r"round 2: wider, 8\[8\]-8\[8\] to 12\[12\]-12\[12\]: one more epoch brings nothing; it lacks capacity",
+            "PruneTrain removed nothing",
+        ),
+        learns=True,
+    ),
     "Net2Net": Case(
         Net2Net(start_width=0.5, start_depth=0.5, at=0.3, until=0.3),
         Net2Net(start_width=1.0, start_depth=1.0),
