@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from objectives.device.formats import FORMATS
 from objectives.pipeline import Pipeline, Report
 from objectives.strategies import STRATEGIES
+from objectives.strategies.adaptive import Adaptive
 from objectives.strategies.base import Strategy
 from objectives.strategies.bias_learning_rate import BiasLearningRate
 from objectives.strategies.data_fraction import DataFraction
@@ -43,7 +44,31 @@ def compatible(names: list[str]) -> list[str]:
 
 
 # What the generator draws for every strategy and every setting. Two tests see that none is missing.
+PRUNING: dict[str, st.SearchStrategy[object]] = {
+    "lpr": st.floats(0, 1, exclude_max=True),
+    "interval": st.integers(1, 99),
+    "mode": st.sampled_from(["prox", "subgrad"]),
+    "threshold": st.floats(1e-9, 0.5),
+    "round_to": st.integers(1, 64),
+    "stop": st.floats(0, 1),
+    "grace": st.integers(0, 9),
+    "adapt_batch": st.booleans(),
+}
 STRATEGIES_DRAWN: dict[str, st.SearchStrategy[Strategy]] = {
+    "Adaptive": st.builds(
+        Adaptive,
+        start=st.floats(0, 1, exclude_min=True),
+        rounds=st.integers(0, 9),
+        gain=st.floats(0, 1, exclude_max=True),
+        patience=st.integers(1, 9),
+        least=st.integers(1, 9),
+        factor=st.floats(1.01, 9),
+        tail=st.floats(0.01, 0.99),
+        rewarm=st.floats(0.01, 1),
+        budget=st.floats(0.01, 9),
+        judge=st.sampled_from(["loss", "accuracy"]),
+        **PRUNING,  # type: ignore[arg-type]
+    ),
     "BiasLearningRate": st.builds(BiasLearningRate, factor=st.floats(1, 1024)),
     "DataFraction": st.builds(
         DataFraction,
@@ -78,17 +103,7 @@ STRATEGIES_DRAWN: dict[str, st.SearchStrategy[Strategy]] = {
         noise=st.floats(0, 1),
         lr_after=st.floats(0, 1),
     ),
-    "PruneTrain": st.builds(
-        PruneTrain,
-        lpr=st.floats(0, 1, exclude_max=True),
-        interval=st.integers(1, 99),
-        mode=st.sampled_from(["prox", "subgrad"]),
-        threshold=st.floats(1e-9, 0.5),
-        round_to=st.integers(1, 64),
-        stop=st.floats(0, 1),
-        grace=st.integers(0, 9),
-        adapt_batch=st.booleans(),
-    ),
+    "PruneTrain": st.builds(PruneTrain, **PRUNING),  # type: ignore[arg-type]
     "ProgressiveResolution": st.builds(
         ProgressiveResolution,
         start=st.floats(0, 1, exclude_min=True),

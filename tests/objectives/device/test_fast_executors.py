@@ -80,9 +80,9 @@ def test_a_replayed_step_does_what_an_eager_one_does(case: Case, digits: Dataset
     x, y = first_batch(on_gpu)
     one, other = (begin(using(case.active), on_gpu) for _ in range(2))
     eager, graph = Eager(segment_of(one)), CudaGraph(segment_of(other), tuple(x.shape))
-    assert run(graph, (x, y)) == pytest.approx(run(eager, (x, y)), rel=1e-3)
-    expected, found = contents(one.trainee), contents(other.trainee)
     coarse = 20 if isinstance(case.active, Muon) else 1  # on a GPU its directions are in bf16
+    assert run(graph, (x, y)) == pytest.approx(run(eager, (x, y)), rel=coarse * 1e-3)
+    expected, found = contents(one.trainee), contents(other.trainee)
     for name in expected:
         torch.testing.assert_close(found[name], expected[name], rtol=coarse * 5e-3, atol=coarse * 5e-4)
 

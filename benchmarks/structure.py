@@ -1,0 +1,134 @@
+"""Networks that change size beside plain runs: python -m benchmarks.structure --data digits --epochs 30 --seeds 5.
+
+Every case with every seed, interleaved. A case is compared with plain runs of the same seed at *its* seconds: the plain
+pipeline is trained for several lengths, and its accuracy is read off between them. Prints Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import log, sqrt
+from statistics import fmean, stdev
+
+import numpy as np
+import torch
+from scipy import stats
+
+from benchmarks.training import conditions
+from benchmarks.widening import trained
+from objectives.data.dataset import load
+from objectives.device.allocator import keep_freed_memory
+from objectives.networks.architecture import FAMILIES
+from objectives.pipeline import Pipeline, Report
+from objectives.strategies.adaptive import Adaptive
+from objectives.strategies.net2net import Net2Net
+from objectives.strategies.prune_train import PruneTrain, kappa_for
+from objectives.task import DataSpec, Task
+
+LENGTHS = (0.3, 0.5, 0.75, 1.0)  # of the epochs, that the plain pipeline is trained for
+ACTS = ("wider", "deeper", "back to", "keeps its size", "stops growing", "budget is spent")
+
+
+@dataclass(frozen=True)
+class Run:
+    """How one training ended."""
+
+    last: Report
+    acts: Counter[str]  # what an adaptive network did
+
+
+def cases(plain: Pipeline) -> dict[str, Pipeline]:
+    """The pipelines by name, each with the settings of the plain one."""
+    share = 0.3
+    return {
+        "half width": replace(plain, width=plain.width / 2),
+        "PruneTrain": replace(plain, strategies=(PruneTrain(lpr=0.6, kappa=kappa_for(share)),)),
+        "Net2Net": replace(plain, strategies=(Net2Net(operators="wider"),)),
+        "adaptive": replace(plain, strategies=(Adaptive(kappa=kappa_for(share)),)),
+        "adaptive, from full width": replace(plain, strategies=(Adaptive(kappa=kappa_for(share), start=1.0),)),
+        "adaptive, without pruning": replace(plain, strategies=(Adaptive(lpr=0.0),)),
+        "adaptive, by accuracy": replace(plain, strategies=(Adaptive(kappa=kappa_for(share), judge="accuracy"),)),
+    }
+
+
+def main() -> None:
+    """Trains everything and prints the table."""
+    p = argparse.ArgumentParser(prog="python -m benchmarks.structure", description=(__doc__ or "").split("\n\n")[0])
+    p.add_argument("--data", default="digits")
+    p.add_argument("--n-train", type=int)
+    p.add_argument("--family", default="small", choices=sorted(FAMILIES))
+    p.add_argument("--stem-stride", type=int, default=1)
+    p.add_argument("--width", type=float, default=1.0)
+    p.add_argument("--epochs", type=int, default=30)
+    p.add_argument("--batch", type=int, default=64)
+    p.add_argument("--lr", type=float, default=0.8, help="peak, for 256 samples")
+    p.add_argument("--seeds", type=int, default=5)
+    options = p.parse_args()
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    task = Task(DataSpec(options.data, n_train=options.n_train), options.family, stem_stride=options.stem_stride)
+    dataset = load(task.data, torch.device("cpu"))
+    plain = Pipeline(
+        **{"batch_size": options.batch, "lr": options.lr, "lr_rule": "linear", "epochs": options.epochs},
+        **{"schedule": "one_cycle", "label_smoothing": 0.1, "crop": False, "flip": True, "width": options.width},
+    )
+    print(conditions(torch.device("cpu"), f"python -m benchmarks.structure {shlex.join(sys.argv[1:])}".rstrip()))
+    lengths = {f"plain, {share:.0%}": replace(plain, epochs=max(1, round(share * plain.epochs))) for share in LENGTHS}
+    rows: dict[str, list[Run]] = {name: [] for name in (*lengths, *cases(plain))}
+    for seed in range(options.seeds):
+        for name, pipeline in {**lengths, **cases(plain)}.items():
+            reports, result = trained(pipeline, task, dataset, seed)
+            events = [event for report in reports for event in report.events]
+            acts = Counter(act for event in events for act in ACTS if act in event.split(":")[0] or act in event[-30:])
+            rows[name].append(Run(reports[-1], acts))
+            shape = result.model.architecture.describe()
+            print(f"<!-- seed {seed}, {name}: {reports[-1].accuracy:.4f}, {shape} -->", flush=True)
+    report(rows, list(lengths))
+
+
+def report(rows: dict[str, list[Run]], lengths: Sequence[str]) -> None:
+    """Prints the table; each case is compared with the plain runs of the same seed at its own seconds."""
+    head = ["pipeline", "accuracy", "seconds", "training FLOPs", "inference FLOPs", "parameters"]
+    head += ["points above plain at equal seconds", "what it did, a run"]
+    print(f"\n| {' | '.join(head)} |\n|{'---|' * len(head)}")
+    full = rows[lengths[-1]]
+    for name, runs in rows.items():
+        ratios = [
+            [getattr(run.last, of) / getattr(base.last, of) for run, base in zip(runs, full, strict=True)]
+            for of in ("train_flops", "inference_flops", "n_parameters")
+        ]
+        cells = [_interval([100 * run.last.accuracy for run in runs], "%")]
+        cells.append(f"{fmean(run.last.train_seconds for run in runs):.2f}")
+        cells += [f"{fmean(each):.0%}" for each in ratios]
+        gains = [_gain(run, [rows[length][seed] for length in lengths]) for seed, run in enumerate(runs)]
+        cells.append("" if name in lengths else _interval(gains, ""))
+        did = sum((run.acts for run in runs), Counter[str]())
+        cells.append(", ".join(f"{act} {n / len(runs):.1f}" for act, n in did.items()))
+        print(f"| {name} | {' | '.join(cells)} |")
+    sys.stdout.flush()
+
+
+def _gain(run: Run, plain: Sequence[Run]) -> float:
+    """Points of accuracy above plain runs at its seconds, read off between them; the ends hold beyond them."""
+    seconds = [log(each.last.train_seconds) for each in plain]
+    order = np.argsort(seconds)
+    known = np.array([100 * each.last.accuracy for each in plain])[order]
+    at = np.interp(log(run.last.train_seconds), np.array(seconds)[order], known)
+    return float(100 * run.last.accuracy - at)
+
+
+def _interval(values: Sequence[float], unit: str) -> str:
+    """The mean with its 95 % interval over seeds (Student's t)."""
+    if len(values) < 2:
+        return f"{values[0]:.2f}{unit}"
+    half = float(stats.t.ppf(0.975, len(values) - 1)) * stdev(values) / sqrt(len(values))
+    return f"{fmean(values):.2f}{unit} ± {half:.2f}"
+
+
+if __name__ == "__main__":
+    main()
