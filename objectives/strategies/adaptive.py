@@ -32,7 +32,8 @@ class Adaptive(PruneTrain):
     `methods.rounds` decides. New channels are `fresh` (see Net2Net) and spared by the penalty for `grace` epochs.
 
     The learning rate stays at its peak during the rounds, rises to it once more after a growth, and falls linearly to 0
-    in the tail, which begins when no growth is left, and in time for `pipeline.epochs` at the latest.
+    in the tail, which begins when no growth is left, and in time for `pipeline.epochs` at the latest. There nothing is
+    penalised any more.
 
     The run takes at most an epoch longer than `budget` times what the full network would take for all of its epochs, by
     the seconds per FLOP of the first epoch. A growth that leaves no round and tail within that is not begun; one that
@@ -49,7 +50,9 @@ class Adaptive(PruneTrain):
     kappa: float = 6.0  # a fifth of the channels, by forecast
     start: float = 0.5  # share of the channels at the start, in (0, 1]
     rounds: int = 3  # growths at most; 0: it only prunes, as PruneTrain does
-    gain: float = 0.05  # an epoch whose loss is not this share below the best before it brought nothing, in [0, 1)
+    # An epoch whose loss is not this share below the best before it brought nothing, in [0, 1); the loss above the
+    # smallest that label smoothing leaves.
+    gain: float = 0.05
     patience: int = 1  # such epochs in a row that end a round
     least: int = 2  # epochs of a round
     factor: float = 1.5  # of the channels when a stage grows wider, above 1
@@ -114,6 +117,8 @@ class Adaptive(PruneTrain):
     def between_epochs(self, state: TrainState) -> TrainState:
         state = self._pruned(state)
         (me,) = (strategy for strategy in state.pipeline.strategies if isinstance(strategy, Adaptive))
+        if me.past and state.epoch == state.schedule.restart:
+            state = state.with_event("the learning rate falls from here on, and nothing is penalised")
         if not me.past or not state.history:
             return state
         if me.allowance == 0:
@@ -122,6 +127,15 @@ class Adaptive(PruneTrain):
         state = me._within_budget(state)
         latest = state.schedule.restart
         return state if latest is None or state.epoch >= latest else me._decided(state, latest)
+
+    def _penalised_until(self, state: TrainState) -> float:
+        """Nothing is penalised in the tail: a network of its final size recovers what the penalty took."""
+        until = super()._penalised_until(state)
+        return until if state.schedule.restart is None or not self.past else min(until, state.schedule.restart)
+
+    def _is_due(self, state: TrainState) -> bool:
+        """Also where the tail begins: what nobody shrinks any more would come back to life."""
+        return super()._is_due(state) or (bool(self.past) and state.epoch == state.schedule.restart)
 
     def settled(self, state: TrainState) -> bool:
         """Only in the tail: accuracy at the peak learning rate says little, and the network may change."""
@@ -178,10 +192,11 @@ class Adaptive(PruneTrain):
 
     def _seen(self, state: TrainState, latest: float) -> Seen:
         from objectives.networks import flops
-        from objectives.strategies.methods.rounds import Seen
+        from objectives.strategies.methods.rounds import Seen, least_loss
 
         if self.judge == "loss":
-            measures = (*(report.loss for report in state.history), state.loss)
+            least = least_loss(state.pipeline.label_smoothing, state.full.n_classes)
+            measures = tuple(loss - least for loss in (*(report.loss for report in state.history), state.loss))
         else:
             measures = (*(1 - report.accuracy for report in state.history), 1 - state.accuracy)
         now = state.trainee.model.architecture
@@ -241,6 +256,8 @@ class Adaptive(PruneTrain):
     def _cooling(self, state: TrainState, decision: Decision) -> TrainState:
         """The state whose learning rate falls from here on, over a tail as long as the rounds before it allow."""
         me = self.having_learned(kept=None, before=None)
+        if self.strength > 0 and not self._is_due(state):
+            state = self._reconfigured(state)
         ends = min(state.ends, state.epoch + max(1, round(self.tail / (1 - self.tail) * state.epoch)))
         schedule = replace(state.schedule, restart=state.epoch, restart_share=state.schedule(state.epoch), epochs=ends)
         cooling = replace(state.with_strategy(self, me), schedule=schedule, ends=ends)

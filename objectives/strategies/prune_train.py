@@ -123,7 +123,7 @@ class PruneTrain(Strategy):
     def bound(self, state: TrainState) -> Strategy:
         if (grown := self._for_grown(state)) is not self:
             return grown.bound(state)
-        active = self.lpr > 0 and state.fraction < self.stop
+        active = self.lpr > 0 and state.epoch < self._penalised_until(state)
         exempt = self._young(state) if active else None
         flat = self._flattened(state, exempt) if active else None
         if active == self.active and exempt is self.exempt and flat is self.flat:
@@ -154,13 +154,21 @@ class PruneTrain(Strategy):
     def between_epochs(self, state: TrainState) -> TrainState:
         return self._pruned(state)
 
+    def _penalised_until(self, state: TrainState) -> float:
+        """The epoch from which on nothing is penalised any more."""
+        return self.stop * state.pipeline.epochs
+
+    def _is_due(self, state: TrainState) -> bool:
+        """Whether what is dead is removed at this boundary."""
+        return state.epoch == state.ends - 1 or state.epoch % self.interval == 0
+
     def _pruned(self, state: TrainState) -> TrainState:
         """The state without what is dead, at the boundaries that remove it."""
         is_last = state.epoch == state.ends - 1
         if (grown := self._for_grown(state)) is not self:
             event = f"lambda {grown.strength:.3g} from {self._origin} for the grown network"
             return grown._pruned(state.with_strategy(self, grown).with_event(event))
-        if self.strength == 0 or not (is_last or state.epoch % self.interval == 0):
+        if self.strength == 0 or not self._is_due(state):
             return state
         reconfigured = self._reconfigured(state)
         if reconfigured is not state:
@@ -268,7 +276,7 @@ class PruneTrain(Strategy):
         """
         pipeline = state.pipeline
         n_steps = len(state.data.y) // min(pipeline.batch_size, len(state.data.y))
-        shares = sum(state.schedule(e + 0.5) for e in range(state.ends - 1) if e < self.stop * state.ends)
+        shares = sum(state.schedule(e + 0.5) for e in range(state.ends - 1) if e < self._penalised_until(state))
         return strength * pipeline.peak_lr * n_steps * shares / (1 - pipeline.momentum)
 
 

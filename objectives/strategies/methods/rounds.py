@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from math import ceil, inf
+from math import ceil, inf, log
 from typing import Literal
 
 from objectives.networks.architecture import Architecture, Stage
@@ -96,6 +96,12 @@ def stalls(measures: Sequence[float], rules: Rules) -> bool:
         measures[number] >= min(measures[:number]) * (1 - rules.gain)
         for number in range(len(measures) - rules.patience, len(measures))
     )
+
+
+def least_loss(smoothing: float, n_classes: int) -> float:
+    """The smallest cross-entropy there is under label smoothing: the entropy of the smoothed labels."""
+    rest = smoothing / n_classes
+    return -sum(count * p * log(p) for count, p in ((1, 1 - smoothing + rest), (n_classes - 1, rest)) if p > 0)
 
 
 def occupancy(stage: Stage, began: Stage) -> float:

@@ -59,12 +59,14 @@ class Case:
 
 CASES = {
     "Adaptive": Case(
-        Adaptive(lpr=0.6, kappa=0.0, interval=3, threshold=0.1, rounds=1, gain=0.9, least=1, tail=0.25, budget=99.0),
+        Adaptive(lpr=0.3, kappa=0.0, interval=3, threshold=0.1, rounds=1, gain=0.9, least=1, tail=0.25, budget=99.0),
         Adaptive(lpr=0.0, rounds=0),
         events=(
-            r"lambda .* from LPR 0.6",
+            r"lambda .* from LPR 0.3",
+            "PruneTrain will hardly prune: .*",
             r"round 2: wider, 8\[8\]-8\[8\] to 12\[12\]-12\[12\]: one more epoch brings nothing; it lacks capacity",
             "PruneTrain removed nothing",
+            "the learning rate falls from here on, and nothing is penalised",
         ),
         learns=True,
     ),

@@ -7,6 +7,8 @@ from math import inf
 from typing import Any
 
 import pytest
+import torch
+from torch.nn.functional import cross_entropy
 
 from objectives.networks.architecture import Architecture, Stage
 from objectives.strategies.methods.rounds import (
@@ -15,6 +17,7 @@ from objectives.strategies.methods.rounds import (
     Seen,
     decide,
     deepened,
+    least_loss,
     occupancy,
     stalls,
     widened,
@@ -115,6 +118,18 @@ def test_growth_changes_what_it_names_and_nothing_else() -> None:
     assert widened(WHOLE, (1,), 1.25) == network((16, (16, 16)), (40, (40, 40)))
     assert widened(network((13, (0, 5))), (0,), 1.5) == network((20, (0, 8)))  # a dead branch stays dead
     assert deepened(WHOLE, 0) == network((16, (16, 16, 16)), (32, (32, 32)))
+
+
+@pytest.mark.parametrize(("smoothing", "n_classes"), [(0.0, 10), (0.1, 10), (0.2, 2), (0.9, 1000)])
+def test_no_answer_has_a_smaller_loss_than_the_least(smoothing: float, n_classes: int) -> None:
+    y = torch.zeros(1, dtype=torch.int64)
+    labels = torch.full((1, n_classes), smoothing / n_classes, dtype=torch.float64)
+    labels[0, 0] += 1 - smoothing
+    least = least_loss(smoothing, n_classes)
+    best = cross_entropy(labels.clamp(min=1e-300).log(), y, label_smoothing=smoothing)
+    assert float(best) == pytest.approx(least, abs=1e-9)
+    for logits in torch.randn(20, 1, n_classes, dtype=torch.float64):
+        assert float(cross_entropy(logits, y, label_smoothing=smoothing)) >= least
 
 
 def test_patience_asks_for_so_many_epochs_in_a_row() -> None:
