@@ -8,6 +8,7 @@ from search.views.columns import columns
 
 NAMES = {
     "haar": "Haar stem",
+    "adaptive": "adaptive size",
     "grow": "Net2Net",
     "identity": "identity start",
     "whiten": "whitened stem",

@@ -39,8 +39,15 @@ def losing(database: Database, number: int) -> Iterator[list[int]]:
         yield commits
 
 
-@pytest.mark.parametrize("queued", [False, True])
-@pytest.mark.parametrize("sampler", ["pareto", *(pytest.param(s, marks=pytest.mark.long) for s in ("tpe", "random"))])
+@pytest.mark.parametrize(
+    ("sampler", "queued"),
+    [
+        ("pareto", False),
+        ("pareto", True),
+        pytest.param("tpe", False, marks=pytest.mark.long),  # as Optuna's own samplers ask
+        pytest.param("random", True, marks=pytest.mark.long),
+    ],
+)
 def test_of_a_claim_whose_answer_is_lost_one_trial_runs(
     sampler: str, queued: bool, new_study: Callable[..., Study]
 ) -> None:
