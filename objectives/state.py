@@ -72,6 +72,8 @@ class TrainState:
     ends: int  # epoch at which the run ends; pipeline.epochs keeps fractions meaningful
     epoch: int = 0  # epochs finished
     loss: float = math.nan  # mean training loss of the last of them; `history` has it from the next boundary on
+    train_seconds: float = 0.0  # of the device, charged until the last step of that epoch
+    train_flops: float = 0.0  # of the network, spent until then
     accuracy: float = math.nan  # after the last of them, where a strategy reads it: such an evaluation is charged
     history: tuple[Report, ...] = ()
     events: tuple[str, ...] = ()  # since the last report, in words

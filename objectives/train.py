@@ -76,6 +76,7 @@ def train(pipeline: Pipeline, task: Task, dataset: Dataset, seeds: Seeds) -> Gen
         spent_flops += epoch.n_images * flops.count(*_work(state, epoch.size))[1]
         n_skipped += epoch.n_skipped
         state = replace(state, epoch=state.epoch + 1, loss=epoch.loss, events=(*state.events, *executor.notes))
+        state = replace(state, train_seconds=clock.charged, train_flops=float(spent_flops))
         executor.notes.clear()
         del executor  # a boundary may replace the network that it pins
         with memory.evaluating():

@@ -66,7 +66,6 @@ class Adaptive(PruneTrain):
     failed: frozenset[Literal["wider", "deeper"]] = learned(frozenset())  # growths that brought nothing
     kept: Trainee | None = learned(None)  # the network before the last growth
     before: Adaptive | None = learned(None)  # what this strategy was then
-    allowance: float = learned(0.0)  # seconds that the run may take; 0: not known yet
 
     excludes: ClassVar[tuple[type[Strategy], ...]] = (PruneTrain, Net2Net, Plateau, Swa)
 
@@ -119,14 +118,18 @@ class Adaptive(PruneTrain):
         (me,) = (strategy for strategy in state.pipeline.strategies if isinstance(strategy, Adaptive))
         if me.past and state.epoch == state.schedule.restart:
             state = state.with_event("the learning rate falls from here on, and nothing is penalised")
-        if not me.past or not state.history:
+        if not me.past:
             return state
-        if me.allowance == 0:
-            allowing = me.having_learned(allowance=self.budget * _forecast(state))
-            state, me = state.with_strategy(me, allowing), allowing
-        state = me._within_budget(state)
         latest = state.schedule.restart
-        return state if latest is None or state.epoch >= latest else me._decided(state, latest)
+        if latest is None or state.epoch >= latest:
+            return me._within_budget(state)
+        state = me._within_budget(state)
+        latest = state.schedule.restart or latest
+        return me._without_dead(state) if state.epoch >= latest else me._decided(state, latest)
+
+    def _without_dead(self, state: TrainState) -> TrainState:
+        """The state without what is dead where a tail begins: what nobody shrinks any more would come back to life."""
+        return self._reconfigured(state) if self.strength > 0 else state
 
     def _penalised_until(self, state: TrainState) -> float:
         """Nothing is penalised in the tail: a network of its final size recovers what the penalty took."""
@@ -134,7 +137,7 @@ class Adaptive(PruneTrain):
         return until if state.schedule.restart is None or not self.past else min(until, state.schedule.restart)
 
     def _is_due(self, state: TrainState) -> bool:
-        """Also where the tail begins: what nobody shrinks any more would come back to life."""
+        """Also where the tail begins."""
         return super()._is_due(state) or (bool(self.past) and state.epoch == state.schedule.restart)
 
     def settled(self, state: TrainState) -> bool:
@@ -211,12 +214,8 @@ class Adaptive(PruneTrain):
         )
 
     def _fits(self, state: TrainState) -> Callable[[Architecture], int]:
-        """How many epochs of a network the budget still holds.
-
-        The epoch that has just ended is not told of yet: it counts as one of the network as it is.
-        """
-        rate, spent = _seconds_per_flop(state), state.history[-1].train_seconds
-        left = self.allowance - spent - rate * _work(state, state.trainee.model.architecture)
+        """How many epochs of a network the budget still holds."""
+        rate, left = _seconds_per_flop(state), self.budget * _forecast(state) - state.train_seconds
         return lambda network: int(left / (rate * _work(state, network))) if rate > 0 else state.pipeline.epochs
 
     def _grown(
@@ -256,8 +255,7 @@ class Adaptive(PruneTrain):
     def _cooling(self, state: TrainState, decision: Decision) -> TrainState:
         """The state whose learning rate falls from here on, over a tail as long as the rounds before it allow."""
         me = self.having_learned(kept=None, before=None)
-        if self.strength > 0 and not self._is_due(state):
-            state = self._reconfigured(state)
+        state = self._without_dead(state)
         ends = min(state.ends, state.epoch + max(1, round(self.tail / (1 - self.tail) * state.epoch)))
         schedule = replace(state.schedule, restart=state.epoch, restart_share=state.schedule(state.epoch), epochs=ends)
         cooling = replace(state.with_strategy(self, me), schedule=schedule, ends=ends)
@@ -272,17 +270,22 @@ def _work(state: TrainState, network: Architecture) -> float:
 
 
 def _seconds_per_flop(state: TrainState) -> float:
-    """Of the steps of the last epoch that is told of; 0 where no time was measured."""
-    last, *earlier = reversed(state.history)
-    seconds, spent = last.train_seconds - last.boundary_seconds, last.train_flops
-    if earlier:
-        seconds -= earlier[0].train_seconds - earlier[0].boundary_seconds
-        spent -= earlier[0].train_flops
+    """Of the steps of the last epoch; 0 where no time was measured."""
+    seconds, spent = state.train_seconds, state.train_flops
+    if state.history:
+        seconds, spent = seconds - state.history[-1].train_seconds, spent - state.history[-1].train_flops
     return seconds / spent if spent > 0 else 0.0
 
 
 def _forecast(state: TrainState) -> float:
-    """Seconds that the full network would take for all epochs, behind the stem that strategies gave it."""
+    """Seconds that the full network would take for all epochs, behind the stem that strategies gave it.
+
+    By the seconds per FLOP of the first epoch: what a run may take is known from then on, and stays.
+    """
     now = state.trainee.model.architecture
     full = replace(state.full, stem=now.stem, stem_stride=now.stem_stride)
-    return state.pipeline.epochs * _seconds_per_flop(state) * _work(state, full)
+    rate = _seconds_per_flop(state)
+    if state.history:
+        first = state.history[0]
+        rate = (first.train_seconds - first.boundary_seconds) / first.train_flops if first.train_flops > 0 else 0.0
+    return state.pipeline.epochs * rate * _work(state, full)
