@@ -7,6 +7,7 @@ pipeline is trained for several lengths, and its accuracy is read off between th
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
 import sys
 from collections import Counter
@@ -31,7 +32,14 @@ from objectives.strategies.prune_train import PruneTrain, kappa_for
 from objectives.task import DataSpec, Task
 
 LENGTHS = (0.3, 0.5, 0.75, 1.0)  # of the epochs, that the plain pipeline is trained for
-ACTS = ("wider", "deeper", "back to", "keeps its size", "stops growing", "budget is spent")
+ACTS = {  # what an adaptive network does, by the events that tell of it
+    "wider": r"round \d+: wider",
+    "deeper": r"round \d+: deeper",
+    "back": "back to",
+    "keeps its size": "keeps its size",
+    "stops growing": "stops growing",
+    "out of budget": r"ends at epoch \d+: its budget",
+}
 
 
 @dataclass(frozen=True)
@@ -84,7 +92,7 @@ def main() -> None:
         for name, pipeline in {**lengths, **cases(plain)}.items():
             reports, result = trained(pipeline, task, dataset, seed)
             events = [event for report in reports for event in report.events]
-            acts = Counter(act for event in events for act in ACTS if act in event.split(":")[0] or act in event[-30:])
+            acts = Counter(act for event in events for act, pattern in ACTS.items() if re.match(pattern, event))
             rows[name].append(Run(reports[-1], acts))
             shape = result.model.architecture.describe()
             print(f"<!-- seed {seed}, {name}: {reports[-1].accuracy:.4f}, {shape} -->", flush=True)

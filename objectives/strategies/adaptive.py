@@ -108,10 +108,7 @@ class Adaptive(PruneTrain):
 
         schedule = replace(state.schedule, held=True, restart=state.ends - self._n_tail(state.ends), restart_share=1.0)
         first = self.having_learned(past=(Round(0, state.trainee.model.architecture),))
-        return first._calibrated(replace(state, schedule=schedule).with_strategy(self, first), x, y)
-
-    def _calibrated(self, state: TrainState, x: Tensor, y: Tensor) -> TrainState:
-        return super().begin(state, x, y)
+        return PruneTrain.begin(first, replace(state, schedule=schedule).with_strategy(self, first), x, y)
 
     def between_epochs(self, state: TrainState) -> TrainState:
         state = self._pruned(state)
@@ -129,7 +126,8 @@ class Adaptive(PruneTrain):
 
     def _without_dead(self, state: TrainState) -> TrainState:
         """The state without what is dead where a tail begins: what nobody shrinks any more would come back to life."""
-        return self._reconfigured(state) if self.strength > 0 else state
+        rebuilt = self._reconfigured(state) if self.strength > 0 else state
+        return rebuilt if rebuilt is state else rebuilt.with_strategy(self, self.having_learned(has_pruned=True))
 
     def _penalised_until(self, state: TrainState) -> float:
         """Nothing is penalised in the tail: a network of its final size recovers what the penalty took."""
@@ -255,11 +253,12 @@ class Adaptive(PruneTrain):
     def _cooling(self, state: TrainState, decision: Decision) -> TrainState:
         """The state whose learning rate falls from here on, over a tail as long as the rounds before it allow."""
         me = self.having_learned(kept=None, before=None)
-        state = self._without_dead(state)
+        state = me._without_dead(state.with_strategy(self, me))
         ends = min(state.ends, state.epoch + max(1, round(self.tail / (1 - self.tail) * state.epoch)))
         schedule = replace(state.schedule, restart=state.epoch, restart_share=state.schedule(state.epoch), epochs=ends)
-        cooling = replace(state.with_strategy(self, me), schedule=schedule, ends=ends)
-        return cooling.with_event(f"stops growing, cools down to epoch {ends}: {decision.why}")
+        return replace(state, schedule=schedule, ends=ends).with_event(
+            f"stops growing, cools down to epoch {ends}: {decision.why}"
+        )
 
 
 def _work(state: TrainState, network: Architecture) -> float:

@@ -146,6 +146,14 @@ def test_the_budget_is_never_exceeded_by_more_than_an_epoch(
     assert seconds[-1] <= allowance + longest * 1.000001
 
 
+@pytest.mark.parametrize("loss", [0.5, 1.0], ids=["in time for its end", "where it stops growing"])
+def test_what_is_removed_where_the_tail_begins_counts_as_removed(loss: float, digits: Dataset) -> None:
+    pruning = Adaptive(lpr=0.6, kappa=0.0, interval=99, threshold=0.45, start=1.0, least=3, tail=0.5, budget=0.9)
+    told = events(scripted(begin(using(pruning, epochs=12), digits), [loss**epoch for epoch in range(12)]))
+    assert any(event.startswith("pruned") for event in told), told
+    assert "PruneTrain removed nothing" not in told
+
+
 def test_accuracy_that_decides_is_charged(digits: Dataset) -> None:
     by_loss, _ = finish(using(Adaptive(rounds=1)), digits)
     by_accuracy, _ = finish(using(Adaptive(rounds=1, judge="accuracy")), digits)
