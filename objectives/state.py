@@ -39,15 +39,16 @@ class Schedule:
     held: bool = False  # stays at its peak once it is there
     warmed: float | None = None  # epoch in which the share rises once more to what it would be, after growth
     warmed_share: float = 1.0  # of that, to begin with
+    begins: float = 0.0  # epoch, perhaps before the first, at which it starts: a run may train more than once
 
     def __call__(self, epoch: float) -> float:
-        """The share in (0, 1] at `epoch`, a real number in [0, epochs)."""
+        """The share in (0, 1] at `epoch`, a real number in [begins, epochs)."""
         if self.warmed is not None and 0 <= epoch - self.warmed < 1:
             risen = self.warmed_share + (1 - self.warmed_share) * (epoch - self.warmed)
             return risen * replace(self, warmed=None)(epoch)
         if self.restart is not None and epoch >= self.restart:
             return self.restart_share * (self.epochs - epoch) / (self.epochs - self.restart)
-        fraction = epoch / self.epochs
+        fraction = (epoch - self.begins) / (self.epochs - self.begins)
         if self.held:
             fraction = min(fraction, 0.25 if self.name == "one_cycle" else 0.0)
         match self.name:

@@ -454,6 +454,7 @@ def test_schedules_at_known_fractions(
     name: Literal["one_cycle", "cosine", "step"], fraction: float, share: float, epochs: int
 ) -> None:
     assert Schedule(name, epochs)(fraction * epochs) == pytest.approx(share)
+    assert Schedule(name, 7 + epochs, begins=7)(7 + fraction * epochs) == pytest.approx(share)  # once more, from there
 
 
 @dataclass(frozen=True)
