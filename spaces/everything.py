@@ -1,4 +1,7 @@
-"""Every strategy that there is, whether or not it pays on its own: for those who compare methods."""
+"""Every strategy that there is, whether or not it pays on its own: for those who compare methods.
+
+But for FixedArchitecture: its stages are what another run found.
+"""
 
 from __future__ import annotations
 

@@ -21,6 +21,7 @@ from objectives.strategies.base import Strategy
 from objectives.strategies.bias_learning_rate import BiasLearningRate
 from objectives.strategies.data_fraction import DataFraction
 from objectives.strategies.ema import Ema
+from objectives.strategies.fixed_architecture import FixedArchitecture
 from objectives.strategies.freeze import Freeze
 from objectives.strategies.haar_stem import HaarStem
 from objectives.strategies.identity_init import IdentityInit
@@ -76,6 +77,12 @@ STRATEGIES_DRAWN: dict[str, st.SearchStrategy[Strategy]] = {
         until=st.floats(0, 1, exclude_min=True),
         steps=st.integers(1, 16),
         balanced=st.booleans(),
+    ),
+    "FixedArchitecture": st.builds(
+        FixedArchitecture,
+        stages=st.lists(
+            st.tuples(st.integers(1, 999), st.lists(st.integers(0, 999), min_size=1, max_size=9).map(tuple)), max_size=5
+        ).map(tuple),
     ),
     "Freeze": st.builds(Freeze, start=st.floats(0.01, 0.5), until=st.floats(0.5, 1)),
     "HaarStem": st.builds(HaarStem, levels=st.integers(0, 1)),

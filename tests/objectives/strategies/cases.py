@@ -25,6 +25,7 @@ from objectives.strategies.base import Strategy
 from objectives.strategies.bias_learning_rate import BiasLearningRate
 from objectives.strategies.data_fraction import DataFraction
 from objectives.strategies.ema import Ema
+from objectives.strategies.fixed_architecture import FixedArchitecture
 from objectives.strategies.freeze import Freeze
 from objectives.strategies.haar_stem import HaarStem
 from objectives.strategies.identity_init import IdentityInit
@@ -95,6 +96,9 @@ CASES = {
         DataFraction(start=1.0),
         events=("250 of 500 images", "375 of 500 images", "500 of 500 images"),
         learns=True,
+    ),
+    "FixedArchitecture": Case(
+        FixedArchitecture(((8, (8,)), (16, (12,)))), FixedArchitecture(), events=(), learns=False
     ),
     "Freeze": Case(Freeze(start=0.5), Freeze(start=1.0), events=("frozen: stem", "frozen: stage 0"), learns=False),
     "HaarStem": Case(HaarStem(), HaarStem(levels=0), events=(), learns=False),
