@@ -22,6 +22,7 @@ from objectives.strategies.freeze import Freeze
 from objectives.strategies.haar_stem import HaarStem
 from objectives.strategies.identity_init import IdentityInit
 from objectives.strategies.lookahead import Lookahead
+from objectives.strategies.lottery_ticket import LotteryTicket
 from objectives.strategies.muon import Muon
 from objectives.strategies.net2net import Net2Net
 from objectives.strategies.plateau import Plateau
@@ -72,7 +73,7 @@ def can_act(switch: str, run: Run) -> bool:
             return run.epochs > 1 and (_widest(run) > WIDTH_STEP or _deepest(run) > 1)
         case "prune":
             return run.epochs > 1 and run.prunable >= SHARES[0]
-        case "freeze" | "plateau" | "swa":
+        case "freeze" | "lottery" | "plateau" | "swa":
             return run.epochs > 1
         case "resolution":
             return run.epochs > 1 and run.size > SIZE_STEP
@@ -160,6 +161,13 @@ def whitening(trial: Trial, given: Given, run: Run) -> Strategy:
     return Whitening(frozen=float(trial.suggest_categorical("whiten.frozen", (0.0, 1.0))))
 
 
+def lottery_ticket(trial: Trial, given: Given, run: Run) -> Strategy:
+    """Trainings one after the other, each with fewer weights: a control, which saves no time."""
+    levels = trial.suggest_int("lottery.levels", 1, 2) if run.epochs > 2 else 1
+    latest = min(2, run.epochs - levels - 1)  # every training has an epoch after it
+    return LotteryTicket(levels=levels, rewind=trial.suggest_int("lottery.rewind", 0, latest) if latest > 0 else 0)
+
+
 def muon(trial: Trial, given: Given, run: Run) -> Strategy:
     """Orthogonalised momentum for convolutions."""
     return Muon(
@@ -207,6 +215,7 @@ EVERYTHING: Ingredients = {
     "grow": (Net2Net, net2net),
     "identity": (IdentityInit, identity_init),
     "whiten": (Whitening, whitening),
+    "lottery": (LotteryTicket, lottery_ticket),  # after what sets initial weights
     "prune": (PruneTrain, prune_train),
     "muon": (Muon, muon),
     "bias": (BiasLearningRate, bias_learning_rate),

@@ -26,6 +26,7 @@ from objectives.strategies.freeze import Freeze
 from objectives.strategies.haar_stem import HaarStem
 from objectives.strategies.identity_init import IdentityInit
 from objectives.strategies.lookahead import Lookahead
+from objectives.strategies.lottery_ticket import LotteryTicket
 from objectives.strategies.muon import Muon
 from objectives.strategies.net2net import Net2Net
 from objectives.strategies.plateau import Plateau
@@ -89,6 +90,9 @@ STRATEGIES_DRAWN: dict[str, st.SearchStrategy[Strategy]] = {
     "Plateau": st.builds(Plateau, gain=st.floats(0, 1, exclude_max=True), cooldown=st.floats(0, 1)),
     "IdentityInit": st.builds(IdentityInit, share=st.floats(0, 1)),
     "Lookahead": st.builds(Lookahead, interval=st.integers(1, 99), pull=st.floats(0, 1, exclude_min=True)),
+    "LotteryTicket": st.builds(
+        LotteryTicket, levels=st.integers(0, 9), share=st.floats(0.01, 0.99), rewind=st.integers(0, 9)
+    ),
     "Muon": st.builds(
         Muon,
         lr=st.floats(0, 10),

@@ -30,6 +30,7 @@ from objectives.strategies.freeze import Freeze
 from objectives.strategies.haar_stem import HaarStem
 from objectives.strategies.identity_init import IdentityInit
 from objectives.strategies.lookahead import Lookahead
+from objectives.strategies.lottery_ticket import LotteryTicket
 from objectives.strategies.muon import Muon
 from objectives.strategies.net2net import Net2Net
 from objectives.strategies.plateau import Plateau
@@ -110,6 +111,12 @@ CASES = {
     ),
     "IdentityInit": Case(IdentityInit(), IdentityInit(share=0.0), events=(), learns=False),
     "Lookahead": Case(Lookahead(interval=4, pull=0.8), Lookahead(pull=1.0), events=(), learns=False),
+    "LotteryTicket": Case(
+        LotteryTicket(levels=1, rewind=1),
+        LotteryTicket(levels=0),
+        events=("kept the weights of epoch 1", "level 1: 20% of weights pruned, back to epoch 1"),
+        learns=False,
+    ),
     "Muon": Case(Muon(), Muon(lr=0.0), events=(), learns=False),
     "Swa": Case(Swa(start=0.5, lr=0.2, images=200), Swa(start=1.0), events=("averaging since epoch 2",), learns=False),
     "Whitening": Case(
