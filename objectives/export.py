@@ -20,7 +20,7 @@ from objectives.networks.architecture import Architecture
 from objectives.networks.resnet import ResNet
 from objectives.train import Trained
 
-FORMAT = 2  # of the folder; raised when a reader of the old one could not read the new one
+FORMAT = 3  # of the folder; raised when a reader of the old one could not read the new one
 WEIGHTS, DESCRIPTION = "weights.safetensors", "model.json"
 
 

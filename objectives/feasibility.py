@@ -58,11 +58,12 @@ def obstacle(pipeline: Pipeline, task: Task, size: int, n_train: int) -> str | N
 
 
 def layers(pipeline: Pipeline, task: Task, size: int, in_channels: int) -> list[Layer]:
-    """The convolutions of a training before anything is pruned, over images of every side that it reaches."""
+    """The convolutions of a training before anything is pruned, of all kinds and for images of all sides it reaches."""
     full = full_architecture(pipeline, task, in_channels, n_classes=2)
     first = first_architecture(pipeline, full)
-    grown = replace(full, stem=first.stem, stem_stride=first.stem_stride)
-    return [layer for side in sides(pipeline, size) for network in (first, grown) for layer in network.layers(side)]
+    grown = full.behind_stem_of(first)
+    networks = dict.fromkeys((first, grown, *(strategy.reached(grown) for strategy in pipeline.strategies)))
+    return [layer for side in sides(pipeline, size) for network in networks for layer in network.layers(side)]
 
 
 def reachable(task: Task, size: int, in_channels: int) -> list[Layer]:

@@ -286,7 +286,7 @@ def _work(state: TrainState, size: int) -> tuple[Architecture, int, frozenset[st
 def _full(state: TrainState) -> Architecture:
     """The network that the settings ask for, behind the stem that strategies gave it."""
     now = state.trainee.model.architecture
-    return replace(state.full, stem=now.stem, stem_stride=now.stem_stride)
+    return state.full.behind_stem_of(now)
 
 
 def _segment(state: TrainState, number_format: NumberFormat, scaler: LossScaler | None) -> Segment:

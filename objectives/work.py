@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from objectives.feasibility import first_architecture, full_architecture
 from objectives.networks.architecture import Architecture
 from objectives.pipeline import Pipeline
@@ -29,7 +27,7 @@ def step_work(pipeline: Pipeline, task: Task, size: int, in_channels: int = 3) -
     """
     full = full_architecture(pipeline, task, in_channels, n_classes=2)
     first = first_architecture(pipeline, full)
-    network = replace(full, stem=first.stem, stem_stride=first.stem_stride)
+    network = full.behind_stem_of(first)
     return STEP_FLOPS + PASSES * pipeline.batch_size * image_flops(network, size)
 
 

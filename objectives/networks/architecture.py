@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal, cast, get_args
 
 StemKind = Literal["conv", "haar"]
 TransitionKind = Literal["projection", "pool"]
+_CONVOLUTIONS: tuple[Literal[1, 2], ...] = (1, 2)  # of a block
+HEAD = "head"  # label of the classifier
 Kind = tuple[int, int, int]  # of convolution: kernel, stride, pixels a side of what it reads
 
 
@@ -20,6 +22,16 @@ def stage_axis(stage: int) -> str:
 def interior_axis(stage: int, block: int) -> str:
     """Label of the channel axis inside one block."""
     return f"stage{stage}.block{block}"
+
+
+def layer_label(stage: int, block: int, number: Literal[1, 2]) -> str:
+    """Label of the first or the second convolution of a block."""
+    return f"{interior_axis(stage, block)}.conv{number}"
+
+
+def factor_axes(label: str) -> tuple[str, ...]:
+    """Labels of the channel axes inside a factorised layer, from its inputs to its outputs."""
+    return (f"{label}.rank",) if label == HEAD else (f"{label}.in", f"{label}.out")
 
 
 @dataclass(frozen=True)
@@ -39,6 +51,8 @@ class Layer:
     n_in: int  # channels
     n_out: int  # channels
     side: int  # pixels: of the square images that it reads
+    reads: str | None  # label of the axis of its inputs; None: the image
+    writes: str  # label of the axis of its outputs
 
     @property
     def kind(self) -> Kind:
@@ -69,21 +83,45 @@ class Architecture:
     stem_stride: int = 1  # 2 quarters all later work: for small studies on a CPU
     stem: StemKind = "conv"  # haar: a wavelet transform halves the image first and loses nothing
     transition: TransitionKind = "projection"
+    stem_kernel: int = 3  # pixels: side, odd
+    # Layers made of several thinner ones, each with the channels in between: those of a block are named by
+    # `layer_label` and have two (Tucker-2), the `HEAD` has one. All others are plain. In the order of their names.
+    factors: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
     def __post_init__(self) -> None:
         if not self.stages:
             raise ValueError("an architecture needs at least one stage")
         if self.stem not in get_args(StemKind) or self.transition not in get_args(TransitionKind):
             raise ValueError(f"unknown stem {self.stem!r} or transition {self.transition!r}")
+        if self.stem_kernel < 1 or self.stem_kernel % 2 == 0:
+            raise ValueError(f"a stem kernel of {self.stem_kernel} pixels has no middle: its side must be odd")
         for number, stage in enumerate(self.stages):
             if stage.width < 1 or any(width < 0 for width in stage.interiors):
                 raise ValueError(f"stage {number} has a width below 1 or an interior below 0: {stage}")
             if number > 0 and not stage.interiors:
                 raise ValueError(f"stage {number} needs a transition block")
+        for label, channels in self.factors:
+            if len(channels) != self._n_factor_axes(label) or min(channels) < 1:
+                raise ValueError(f"there is no layer {label!r} that could be factorised into {channels}")
 
     def describe(self) -> str:
         """Stage widths, each with the interiors of its blocks, e.g. 16[16 16]-32[24 32]."""
         return "-".join(f"{stage.width}[{' '.join(map(str, stage.interiors))}]" for stage in self.stages)
+
+    def _n_factor_axes(self, label: str) -> int:
+        """How many axes a layer has inside once it is factorised; 0 where there is no such layer."""
+        blocks = {
+            layer_label(s, b, n)
+            for s, stage in enumerate(self.stages)
+            for b, width in enumerate(stage.interiors)
+            for n in _CONVOLUTIONS
+            if width
+        }
+        return 2 if label in blocks else int(label == HEAD)
+
+    def behind_stem_of(self, other: Architecture) -> Architecture:
+        """This architecture behind the stem of another one."""
+        return replace(self, stem=other.stem, stem_stride=other.stem_stride, stem_kernel=other.stem_kernel)
 
     def axis_sizes(self) -> dict[str, int]:
         """Channels of every axis, by label."""
@@ -91,6 +129,8 @@ class Architecture:
         for s, stage in enumerate(self.stages):
             sizes[stage_axis(s)] = stage.width
             sizes |= {interior_axis(s, b): width for b, width in enumerate(stage.interiors) if width}
+        for label, channels in self.factors:
+            sizes |= dict(zip(factor_axes(label), channels, strict=True))
         return sizes
 
     def sides(self, size: int) -> list[int]:
@@ -104,21 +144,38 @@ class Architecture:
     def layers(self, size: int) -> list[Layer]:
         """Every convolution, from stem to head, for images of `size` pixels a side."""
         haar, sides = self.stem == "haar", self.sides(size)
-        width = self.stages[0].width
+        width, axis = self.stages[0].width, stage_axis(0)
         n_in, seen = self.in_channels * (4 if haar else 1), -(-size // 2) if haar else size
-        found = [Layer(3, self.stem_stride, n_in, width, seen)]
+        found = [Layer(self.stem_kernel, self.stem_stride, n_in, width, seen, None, axis)]
         for number, stage in enumerate(self.stages):
+            here = stage_axis(number)
             for block, interior in enumerate(stage.interiors):
                 transition = number > 0 and block == 0
                 side, stride = (sides[number - 1], 2) if transition else (sides[number], 1)
                 if interior:
-                    found.append(Layer(3, stride, width, interior, side))
-                    found.append(Layer(3, 1, interior, stage.width, sides[number]))
+                    inside = interior_axis(number, block)
+                    first = Layer(3, stride, width, interior, side, axis, inside)
+                    second = Layer(3, 1, interior, stage.width, sides[number], inside, here)
+                    for n, layer in zip(_CONVOLUTIONS, (first, second), strict=True):
+                        found += self._factorised(layer, layer_label(number, block, n))
                 if transition:
                     kernel, stride = (1, 2) if self.transition == "projection" else (3, 1)
-                    found.append(Layer(kernel, stride, width, stage.width, side))
-                width = stage.width
+                    found.append(Layer(kernel, stride, width, stage.width, side, axis, here))
+                width, axis = stage.width, here
         return found
+
+    def _factorised(self, layer: Layer, label: str) -> list[Layer]:
+        """The layers that stand in the place of one: 1x1 to fewer channels, the kernel between those, 1x1 back."""
+        channels = dict(self.factors).get(label)
+        if channels is None:
+            return [layer]
+        (n_in, n_out), (inner, outer) = channels, factor_axes(label)
+        after = -(-layer.side // layer.stride)
+        return [
+            Layer(1, 1, layer.n_in, n_in, layer.side, layer.reads, inner),
+            Layer(layer.kernel, layer.stride, n_in, n_out, layer.side, inner, outer),
+            Layer(1, 1, n_out, layer.n_out, after, outer, layer.writes),
+        ]
 
     def activations(self, size: int) -> int:
         """Values per image of `size` pixels a side that convolutions put out: what a training step must remember."""
@@ -132,6 +189,8 @@ class Architecture:
             "stem_stride": self.stem_stride,
             "stem": self.stem,
             "transition": self.transition,
+            "stem_kernel": self.stem_kernel,
+            "factors": {label: list(channels) for label, channels in self.factors},
             "stages": [{"width": stage.width, "interiors": list(stage.interiors)} for stage in self.stages],
         }
 
@@ -144,12 +203,15 @@ class Architecture:
         """
         try:
             stages = cast("Sequence[Mapping[str, Any]]", plain["stages"])
+            factors = cast("Mapping[str, Sequence[int]]", plain.get("factors", {}))
             return cls(
                 in_channels=int(cast("int", plain["in_channels"])),
                 n_classes=int(cast("int", plain["n_classes"])),
                 stem_stride=int(cast("int", plain["stem_stride"])),
                 stem=cast("StemKind", plain.get("stem", "conv")),
                 transition=cast("TransitionKind", plain.get("transition", "projection")),
+                stem_kernel=int(cast("int", plain.get("stem_kernel", 3))),
+                factors=tuple((label, tuple(map(int, factors[label]))) for label in sorted(factors)),
                 stages=tuple(Stage(int(s["width"]), tuple(int(w) for w in s["interiors"])) for s in stages),
             )
         except (KeyError, TypeError) as error:

@@ -9,9 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from objectives.networks.architecture import Architecture, interior_axis, stage_axis
+from objectives.networks.architecture import HEAD, Architecture, factor_axes, interior_axis, layer_label, stage_axis
 
 Labels = tuple[str | None, ...]  # one per dimension of a tensor; None: not a channel axis
+
+
+def module_name(label: str) -> str:
+    """The name in a `ResNet` of the layer of a label: see `architecture.layer_label`."""
+    return label.replace("stage", "stages.").replace(".block", ".")
 
 
 def convolve(x: Tensor, weight: Tensor, stride: int) -> Tensor:
@@ -36,6 +41,36 @@ class Convolution(nn.Conv2d):
         if self.compute is not None and self.training:
             return self.compute(x)
         return convolve(x, self.weight, self.stride[0])
+
+
+class FactorisedConvolution(nn.Module):
+    """A convolution made of three: 1x1 to `ranks[0]` channels, the kernel to `ranks[1]`, 1x1 to all (Tucker-2).
+
+    Kim et al. 2016 (arXiv 1511.06530). Without biases, so that padding by zeros is what it was.
+    """
+
+    def __init__(self, n_in: int, n_out: int, kernel: int, stride: int, ranks: tuple[int, ...]) -> None:
+        super().__init__()
+        self.reduce = Convolution(n_in, ranks[0], 1)
+        self.core = Convolution(ranks[0], ranks[1], kernel, stride)
+        self.expand = Convolution(ranks[1], n_out, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.expand(self.core(self.reduce(x)))
+        return out
+
+
+class FactorisedHead(nn.Module):
+    """A classifier made of two: to `rank` values, and from those to the classes."""
+
+    def __init__(self, n_in: int, n_classes: int, rank: int) -> None:
+        super().__init__()
+        self.reduce = nn.Linear(n_in, rank, bias=False)
+        self.expand = nn.Linear(rank, n_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.expand(self.reduce(x))
+        return out
 
 
 class GhostBatchNorm(nn.BatchNorm2d):
@@ -82,14 +117,15 @@ class Block(nn.Module):
         *,
         transition: bool,
         pools: bool = False,
+        factors: tuple[tuple[int, ...] | None, tuple[int, ...] | None] = (None, None),
     ) -> None:
         super().__init__()
         self.has_branch = interior > 0
         self.pools = pools  # the shortcut is a 3x3 convolution and a max-pooling
         if self.has_branch:
-            self.conv1 = Convolution(n_in, interior, 3, stride)
+            self.conv1 = _convolution(n_in, interior, stride, factors[0])
             self.bn1 = GhostBatchNorm(interior, ghost)
-            self.conv2 = Convolution(interior, n_out, 3)
+            self.conv2 = _convolution(interior, n_out, 1, factors[1])
             self.bn2 = GhostBatchNorm(n_out, ghost)
         self.offset = None if self.has_branch or transition else nn.Parameter(torch.zeros(n_out))
         self.shortcut: nn.Sequential | None = None
@@ -113,6 +149,13 @@ class Block(nn.Module):
             out = F.max_pool2d(out, 2, ceil_mode=True)
         result: Tensor = norm(out)
         return result
+
+
+def _convolution(n_in: int, n_out: int, stride: int, ranks: tuple[int, ...] | None) -> nn.Module:
+    """A 3x3 convolution, plain or factorised."""
+    return (
+        Convolution(n_in, n_out, 3, stride) if ranks is None else FactorisedConvolution(n_in, n_out, 3, stride, ranks)
+    )
 
 
 def haar(x: Tensor) -> Tensor:
@@ -141,7 +184,9 @@ class ResNet(nn.Module):
         self.ghost = ghost  # samples per ghost batch while training; 0: the whole batch
         width = architecture.stages[0].width
         n_in = architecture.in_channels * (4 if architecture.stem == "haar" else 1)
-        self.stem = nn.Sequential(Convolution(n_in, width, 3, architecture.stem_stride), GhostBatchNorm(width, ghost))
+        stem = Convolution(n_in, width, architecture.stem_kernel, architecture.stem_stride)
+        self.stem = nn.Sequential(stem, GhostBatchNorm(width, ghost))
+        factors = dict(architecture.factors)
         pools = architecture.transition == "pool"
         self.stages = nn.ModuleList()
         for number, stage in enumerate(architecture.stages):
@@ -150,12 +195,19 @@ class ResNet(nn.Module):
                 transition = number > 0 and position == 0
                 stride = 2 if transition else 1
                 block = Block(
-                    width, interior, stage.width, stride, ghost, transition=transition, pools=pools and transition
+                    *(width, interior, stage.width, stride, ghost),
+                    transition=transition,
+                    pools=pools and transition,
+                    factors=(
+                        factors.get(layer_label(number, position, 1)),
+                        factors.get(layer_label(number, position, 2)),
+                    ),
                 )
                 blocks.append(block)
                 width = stage.width
             self.stages.append(blocks)
-        self.head = nn.Linear(width, architecture.n_classes)
+        n_classes, rank = architecture.n_classes, factors.get(HEAD)
+        self.head = nn.Linear(width, n_classes) if rank is None else FactorisedHead(width, n_classes, *rank)
         self._initialise()
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -178,6 +230,7 @@ class ResNet(nn.Module):
         is the interior of one block. None marks what is no channel axis: pixels, kernel taps, classes, image channels.
         """
         labels: dict[str, Labels] = {}
+        factors = dict(self.architecture.factors)
 
         def label(module: str, outputs: str | None, inputs: str | None) -> None:
             for name, tensor in [
@@ -195,24 +248,36 @@ class ResNet(nn.Module):
             for b, block in enumerate(cast("nn.ModuleList", blocks)):
                 at, interior = f"stages.{s}.{b}", interior_axis(s, b)
                 if block.has_branch:
-                    label(f"{at}.conv1", interior, before)
-                    label(f"{at}.bn1", interior, None)
-                    label(f"{at}.conv2", here, interior)
-                    label(f"{at}.bn2", here, None)
+                    for n, outputs, inputs in ((1, interior, before), (2, here, interior)):
+                        name = layer_label(s, b, n)  # type: ignore[arg-type]
+                        if name in factors:
+                            inner, outer = factor_axes(name)
+                            label(f"{at}.conv{n}.reduce", inner, inputs)
+                            label(f"{at}.conv{n}.core", outer, inner)
+                            label(f"{at}.conv{n}.expand", outputs, outer)
+                        else:
+                            label(f"{at}.conv{n}", outputs, inputs)
+                        label(f"{at}.bn{n}", outputs, None)
                 if block.offset is not None:
                     labels[f"{at}.offset"] = (here,)
                 if block.shortcut is not None:
                     label(f"{at}.shortcut.0", here, before)
                     label(f"{at}.shortcut.1", here, None)
                 before = here
-        label("head", None, before)
+        if HEAD in factors:
+            (rank,) = factor_axes(HEAD)
+            label("head.reduce", rank, before)
+            label("head.expand", None, rank)
+        else:
+            label("head", None, before)
         return labels
 
     def _initialise(self) -> None:
         for module in self.modules():
             if isinstance(module, Convolution):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        nn.init.zeros_(self.head.bias)
+            elif isinstance(module, nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)
 
 
 _MOMENTUM = 0.1  # of running statistics, torch's default

@@ -282,7 +282,7 @@ def _forecast(state: TrainState) -> float:
     By the seconds per FLOP of the first epoch: what a run may take is known from then on, and stays.
     """
     now = state.trainee.model.architecture
-    full = replace(state.full, stem=now.stem, stem_stride=now.stem_stride)
+    full = state.full.behind_stem_of(now)
     rate = _seconds_per_flop(state)
     if state.history:
         first = state.history[0]

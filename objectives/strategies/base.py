@@ -63,6 +63,10 @@ class Strategy:
         """The architecture to start from, given the one that the pipeline's settings ask for."""
         return architecture
 
+    def reached(self, architecture: Architecture) -> Architecture:
+        """An architecture with the kinds of layers that it may be given during a run."""
+        return architecture
+
     def begin(self, state: TrainState, x: Tensor, y: Tensor) -> TrainState:
         """The state to start from, calibrated on the first batch (x: [batch, channels, height, width], y: [batch])."""
         return state

@@ -239,8 +239,9 @@ class PruneTrain(Strategy):
 
     def _branch_is_dead(self, trainee: Trainee, stage: int, block: int) -> bool:
         """Whether what a branch adds is the same for every image."""
-        layers = (trainee.model.get_parameter(f"stages.{stage}.{block}.conv{n}.weight") for n in (1, 2))
-        return any(float(weight.detach().abs().max()) < self.threshold for weight in layers)
+        named = dict(trainee.model.stages[stage][block].named_parameters())  # type: ignore[index]
+        weights = (weight for name, weight in named.items() if name.startswith("conv"))
+        return any(float(weight.detach().abs().max()) < self.threshold for weight in weights)
 
     def _kept(self, dense: Tensor) -> Tensor | None:
         """Channels to keep: the dense ones, filled up to a multiple of `round_to`; None where that is all of them."""
@@ -258,7 +259,7 @@ class PruneTrain(Strategy):
         size, pipeline = int(state.data.x.shape[-1]), state.pipeline
         n_images, now = len(state.data.y), state.trainee.model.architecture
         before, sampled = min(pipeline.batch_size, n_images), min(self.sampled_batch, n_images)
-        full = replace(state.full, stem=now.stem, stem_stride=now.stem_stride)
+        full = state.full.behind_stem_of(now)
         room = sampled * full.activations(size) / now.activations(size)
         batch = int(min(room, MAX_BATCH_GROWTH * before)) // 32 * 32
         batch = max(sampled, min(MAX_BATCH, n_images, batch))
@@ -302,8 +303,9 @@ def _loss_per_norm(architecture: Architecture, state: TrainState) -> float:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = ResNet(architecture, now.ghost)
-    model = model.to(now.head.weight)
-    x = state.normalise(state.data.x[:n]).to(now.head.weight.dtype)
+    like = next(now.parameters())
+    model = model.to(like)
+    x = state.normalise(state.data.x[:n]).to(like.dtype)
     return _loss(model, x, state.data.y[:n]) / float(lasso.value(model))
 
 

@@ -67,7 +67,7 @@ def refresh_statistics(model: ResNet, state: TrainState, n_images: int) -> None:
     n_batches = -(-n_images // state.pipeline.batch_size)
     model.train()
     for batch in range(n_batches):
-        x = state.normalise(state.data.x[chosen[batch::n_batches]]).to(model.head.weight.dtype)
+        x = state.normalise(state.data.x[chosen[batch::n_batches]]).to(next(model.parameters()).dtype)
         with FORMATS[state.pipeline.number_format].context(device):
             model(x)
     for handle in handles:

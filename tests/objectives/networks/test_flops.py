@@ -8,6 +8,8 @@ import pytest
 
 from objectives.networks.architecture import Architecture, Stage, build
 from objectives.networks.flops import count
+from objectives.work import image_flops
+from tests.objectives.networks.factorised import with_factors
 
 ARCHITECTURES = {
     "small": build("small", depth=1, width=1.0, in_channels=1, n_classes=10),
@@ -18,6 +20,8 @@ ARCHITECTURES = {
     "Haar stem": Architecture(3, 10, (Stage(5, ()), Stage(7, (2, 9))), stem="haar"),
     "pool with a branch": Architecture(1, 10, (Stage(5, (3,)), Stage(7, (2, 9))), stem_stride=2, transition="pool"),
     "pruned": Architecture(3, 10, (Stage(5, (1, 3)), Stage(7, (2, 9)), Stage(11, (13,)))),
+    "kernels of 5 in the stem": Architecture(3, 10, (Stage(5, (3,)), Stage(7, (2, 9))), stem_kernel=5),
+    "factorised": with_factors(build("small", depth=2, width=1.0, in_channels=3, n_classes=10), 1, share=0.7),
     "pruned to shortcuts": Architecture(1, 3, (Stage(3, ()), Stage(5, (0,)), Stage(7, (0, 2))), stem_stride=2),
 }
 
@@ -26,7 +30,8 @@ def formula(architecture: Architecture, size: int) -> tuple[int, int]:
     """Multiply-adds times 2 of (the forward pass, the stem's convolution alone), per image."""
     halved = 2 if architecture.stem == "haar" else 1
     side, width = ceil(ceil(size / halved) / architecture.stem_stride), architecture.stages[0].width
-    stem = 2 * 9 * architecture.in_channels * halved**2 * width * side**2
+    factors = dict(architecture.factors)
+    stem = 2 * architecture.stem_kernel**2 * architecture.in_channels * halved**2 * width * side**2
     total = stem
     for number, stage in enumerate(architecture.stages):
         for position, interior in enumerate(stage.interiors):
@@ -34,15 +39,27 @@ def formula(architecture: Architecture, size: int) -> tuple[int, int]:
                 before, side = side, ceil(side / 2)
                 taps = side**2 if architecture.transition == "projection" else 9 * before**2
                 total += 2 * width * stage.width * taps
-            total += 2 * 9 * (width * interior + interior * stage.width) * side**2
+            read = before if number > 0 and position == 0 else side
+            for n, n_in, n_out, seen in ((1, width, interior, read), (2, interior, stage.width, side)):
+                ranks = factors.get(f"stage{number}.block{position}.conv{n}")
+                if ranks is None:
+                    total += 2 * 9 * n_in * n_out * side**2
+                else:
+                    total += 2 * (n_in * ranks[0] * seen**2 + (9 * ranks[0] + n_out) * ranks[1] * side**2)
             width = stage.width
-    return total + 2 * width * architecture.n_classes, stem
+    head = (
+        factors["head"][0] * (width + architecture.n_classes) if "head" in factors else width * architecture.n_classes
+    )
+    return total + 2 * head, stem
 
 
 @pytest.mark.parametrize("size", [8, 15, 32])
 @pytest.mark.parametrize("architecture", ARCHITECTURES.values(), ids=ARCHITECTURES.keys())
 def test_inference_is_the_sum_over_convolutions_and_the_head(architecture: Architecture, size: int) -> None:
     assert count(architecture, size)[0] == formula(architecture, size)[0]
+    if not architecture.factors:
+        head = 2 * architecture.stages[-1].width * architecture.n_classes
+        assert image_flops(architecture, size) + head == count(architecture, size)[0]
 
 
 @pytest.mark.parametrize("size", [8, 15, 32])

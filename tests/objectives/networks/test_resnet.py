@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from objectives.networks.architecture import FAMILIES, Architecture, Stage, build
 from objectives.networks.resnet import Block, Convolution, GhostBatchNorm, ResNet, convolve, haar
+from tests.objectives.networks.factorised import with_factors
 
 
 def stages(*, first: bool) -> st.SearchStrategy[Stage]:
@@ -24,7 +25,7 @@ def stages(*, first: bool) -> st.SearchStrategy[Stage]:
     return st.builds(Stage, st.integers(1, 6), interiors)
 
 
-architectures = st.builds(
+unfactorised = st.builds(
     Architecture,
     in_channels=st.sampled_from([1, 3]),
     n_classes=st.integers(2, 5),
@@ -32,7 +33,9 @@ architectures = st.builds(
     stem_stride=st.integers(1, 2),
     stem=st.sampled_from(["conv", "haar"]),
     transition=st.sampled_from(["projection", "pool"]),
+    stem_kernel=st.sampled_from([1, 3, 5]),
 )
+architectures = st.builds(with_factors, unfactorised, st.integers(0, 1000))
 
 
 def randomise(module: nn.Module) -> None:
@@ -168,6 +171,10 @@ def test_axes_label_every_dimension_of_every_tensor_with_one_size_per_label(arch
     expected = {f"stage{s}": stage.width for s, stage in enumerate(architecture.stages)}
     for s, stage in enumerate(architecture.stages):
         expected |= {f"stage{s}.block{b}": interior for b, interior in enumerate(stage.interiors) if interior}
+    for layer, channels in architecture.factors:
+        inside = (".rank",) if layer == "head" else (".in", ".out")
+        expected |= {f"{layer}{end}": n for end, n in zip(inside, channels, strict=True)}
+    assert architecture.axis_sizes() == expected
     sizes: dict[str, set[int]] = {}
     for name, tensor in tensors.items():
         for label, size in zip(axes[name], tensor.shape, strict=True):

@@ -24,6 +24,7 @@ from objectives.networks.surgery import NEW, Index, drop_block, insert_block, re
 from objectives.networks.trainee import Shadow, Trainee
 from objectives.state import Step
 from objectives.strategies.ema import SHADOW, Ema
+from tests.objectives.networks.factorised import with_factors
 
 Groups = list[dict[str, object]]
 OPTIMIZERS: dict[str, Callable[[Groups], Optimizer]] = {
@@ -43,7 +44,7 @@ def stages(*, first: bool) -> st.SearchStrategy[Stage]:
     return st.builds(Stage, st.integers(1, 9), blocks.map(tuple))
 
 
-architectures = st.builds(
+unfactorised = st.builds(
     Architecture,
     in_channels=st.sampled_from([1, 3]),
     n_classes=st.integers(2, 4),
@@ -51,7 +52,9 @@ architectures = st.builds(
     stem_stride=st.integers(1, 2),
     stem=st.sampled_from(["conv", "haar"]),
     transition=st.sampled_from(["projection", "pool"]),
+    stem_kernel=st.sampled_from([1, 3, 5]),
 )
+architectures = st.builds(with_factors, unfactorised, st.integers(0, 1000))
 seeds = st.integers(0, 10_000)
 SMALL = Architecture(3, 4, (Stage(5, (6, 4)), Stage(7, (3, 0, 4))))
 
@@ -213,9 +216,10 @@ def without_branch(trainee: Trainee, stage: int, position: int, bias: bool = Tru
     """The trainee with the last convolution of a block at zero since long ago, averages included. In place."""
     at = f"stages.{stage}.{position}"
     for tensors in (trainee.model.state_dict(), trainee.shadows[SHADOW].tensors):
-        dead = ["conv2.weight", "bn2.running_mean", *([] if bias else ["bn2.bias"])]
-        for name in dead:
-            tensors[f"{at}.{name}"].zero_()
+        dead = (f"{at}.conv2", f"{at}.bn2.running_mean", *([] if bias else [f"{at}.bn2.bias"]))
+        for name, tensor in tensors.items():
+            if name.startswith(dead):
+                tensor.zero_()
     return trainee
 
 
@@ -289,7 +293,7 @@ def test_options_frozen_parameters_and_counters_travel(operation: Callable[[Trai
     assert new.optimizer.defaults == old.optimizer.defaults
     for name, parameter in new.model.named_parameters():
         assert parameter.requires_grad == (name not in ("head.bias", "stem.0.weight"))
-        assert options(new)[name] == options(old)["head.weight" if parameter.dim() > 1 else "head.bias"]
+        assert options(new)[name] == options(old)["stem.0.weight" if parameter.dim() > 1 else "stem.1.bias"]
     n_new = len(set(branches(new.model.architecture)) - set(branches(SMALL)))
     assert sum(int(b) != 17 for b in new.model.buffers() if not b.is_floating_point()) == 2 * n_new
 
@@ -438,9 +442,12 @@ def test_new_channels_change_nothing_for_anyone_and_are_learned(
         assert (new.born[label][channels == NEW] == 99).all()
         assert torch.equal(new.born[label][channels != NEW], old.born[label][channels[channels != NEW]])
     if any((channels == NEW).any() for channels in index.values()):
-        before = new.model.head.weight.detach().clone()
+        head = new.model.head
+        before = head.weight.detach().clone() if isinstance(head, nn.Linear) else None
         step(step(new, x, y), x, y)
         assert all(tensor.isfinite().all() for tensor in everything(new).values())
+        if before is None:
+            return  # what a new channel between the two halves of a head reads is random, whether or not that is new
         added = index[stage_axis(len(architecture.stages) - 1)] == NEW
         assert not before[:, added].any()
         assert new.model.head.weight[:, added].any() or not added.any() or not expected[old.model.head.weight].any()
@@ -537,7 +544,7 @@ def producer(model: ResNet, label: str) -> nn.Conv2d:
     return found
 
 
-wide_enough = architectures.filter(lambda a: all(w != 1 for s in a.stages for w in (s.width, *s.interiors)))
+wide_enough = architectures.filter(lambda a: 1 not in a.axis_sizes().values())
 
 
 @settings(max_examples=15)
@@ -547,7 +554,7 @@ def test_pruning_an_axis_cuts_what_torch_pruning_cuts(
 ) -> None:
     """Widths of 1 are left out: Torch-Pruning takes a convolution from 1 to 1 channel for a depthwise one."""
     old = trainee_of(architecture, seed, steps=0)
-    label = data.draw(st.sampled_from(sorted(old.model.architecture.axis_sizes())))
+    label = data.draw(st.sampled_from(sorted(set(old.model.architecture.axis_sizes()) - {"head.rank"})))
     keep = subset(old)[label]
     dead = sorted(set(range(old.model.architecture.axis_sizes()[label])) - set(keep.tolist()))
     assume(dead)
@@ -632,9 +639,9 @@ def test_an_inserted_block_is_the_identity_and_learns(
     kinds = {name.split(" ")[0] for name in everything(old)} - {"born"}
     for name, parameter in block(new, stage, position).named_parameters():
         assert parameter.requires_grad
-        assert options(new)[at + name] == options(old)["head.weight" if parameter.dim() > 1 else "head.bias"]
+        assert options(new)[at + name] == options(old)["stem.0.weight" if parameter.dim() > 1 else "stem.1.bias"]
         state = new.optimizer.state[parameter]
-        assert state.keys() == old.optimizer.state[old.model.head.weight].keys()
+        assert state.keys() == old.optimizer.state[next(old.model.parameters())].keys()
         assert not any(value.any() for value in state.values())
         assert torch.equal(new.shadows[SHADOW].tensors[at + name], parameter)
         if parameter.dim() == 4:
@@ -723,15 +730,12 @@ def test_dropping_a_dead_branch_preserves_the_function_and_that_of_the_averages(
         assert new.model.architecture.stages[stage].interiors == tuple(interiors)
 
         gone = not (biased or transition)
-        at, after = f"stages.{stage}.{position}.", everything(new)
+        at, inside, after = f"stages.{stage}.{position}.", interior_axis(stage, position), everything(new)
         expected = {
             moved(name, stage, lambda b, p=position, g=gone: b - (g and b > p)): tensor
             for name, tensor in everything(old).items()
-            if f" {at}" not in f"{name}" or ".shortcut." in name
+            if (f" {at}" not in name or ".shortcut." in name) and f" {inside}." not in f"{name}."
         }
-        expected.pop(f"born {interior_axis(stage, position)}", None)
-        if gone and (later := f"born {interior_axis(stage, position + 1)}") in everything(old):
-            expected[f"born {interior_axis(stage, position)}"] = everything(old)[later]
         folded = f"{at}bn2.bias"
         for kind in ("model", SHADOW) if transition else ():
             name = f"{kind} {at}shortcut.1.bias"
