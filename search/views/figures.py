@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import string
+from collections.abc import Sequence
 from functools import cache, partial
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from optuna.trial import FrozenTrial
 from search.database import storage
 from search.study import records
 from search.study.snapshot import Snapshot
+from search.views import timeline
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -71,10 +73,18 @@ def note(trial: FrozenTrial) -> str:
         evaluation = attributes.get("eval_peak_memory_bytes")
         beside = "" if evaluation is None else f", in evaluation {evaluation / 2**20:.0f} MiB"
         lines.append(f"* peak memory {attributes['peak_memory_bytes'] / 2**20:.0f} MiB{beside}")
-    lines += [f"* {literal(event)}" for event in attributes.get("events", ())]
+    lines += [f"* {literal(event)}" for event in attributes.get(records.EVENTS, ())]
     if shadow := attributes.get(records.WOULD_STOP):
         lines.append(f"* with early stopping it would have been stopped at epoch {shadow['epoch']}: {shadow['reason']}")
+    if moments := records.timeline(trial):
+        lines += ["", *table(timeline.COLUMNS, [timeline.cells(moment) for moment in moments])]
     return "\n".join(lines)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A Markdown table that shows its cells as they are (GitHub Flavored Markdown 0.29, section 4.10)."""
+    first, *others = [f"| {' | '.join(map(literal, cells))} |" for cells in [header, *rows]]
+    return [first, f"|{' --- |' * len(header)}", *others]
 
 
 def literal(text: str) -> str:
