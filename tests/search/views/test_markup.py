@@ -85,7 +85,7 @@ def test_no_note_and_no_figure_holds_markup_of_others(evil_study: Study) -> None
     notes = [rendered(ended) for ended in evil_study.trials()[:4]]
     assert all(html.escape(EVIL) in note and "<img" not in note for note in notes)
     now = evil_study.snapshot()
-    for figure in (figures.learning_curves(now), figures.hypervolume_history(now)):
+    for figure in (figures.learning_curves(now), figures.hypervolume_history(now), figures.network_sizes(now)):
         assert "<img" not in figure.to_json()
 
 
