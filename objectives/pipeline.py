@@ -134,6 +134,9 @@ class Report:
     eval_peak_memory: int  # likewise of evaluation; on a CPU what training has freed stays resident
     skipped_steps: int  # optimizer steps skipped by fp16 loss scaling so far
     events: tuple[str, ...] = ()  # what strategies did at the boundary that ended this epoch, in words
+    # The deployed network, as `Architecture.describe` puts it: the one whose accuracy and work these are. What the
+    # boundary makes of it is told with the next epoch, which trains that. Empty in reports of earlier versions.
+    architecture: str = ""
 
     def to_json(self) -> dict[str, object]:
         """This report as plain JSON data; `from_json` is the inverse."""

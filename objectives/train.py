@@ -325,4 +325,5 @@ def _report(
         eval_peak_memory=memory.evaluation,
         skipped_steps=n_skipped,
         events=state.events,
+        architecture=result.model.architecture.describe(),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -216,6 +217,12 @@ class Architecture:
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"not an architecture: {error!r}") from error
+
+
+def described(words: str) -> tuple[Stage, ...]:
+    """The stages that `Architecture.describe` put into words."""
+    found = re.findall(r"(\d+)\[([\d ]*)\]", words)
+    return tuple(Stage(int(width), tuple(map(int, interiors.split()))) for width, interiors in found)
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,11 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from optuna.trial import FrozenTrial, TrialState
 
+from objectives.networks.architecture import described
 from objectives.pipeline import Pipeline, Report
 from search.pareto.curves import Curve, Point
 from search.pareto.front import Outcome, front
@@ -20,6 +22,8 @@ METRICS = ("train_seconds", "val_accuracy")  # minimised, maximised: in this ord
 # User attributes of a trial. Short, flat, JSON; units in the name where there are any.
 PIPELINE, WORDS, CURVE, REASON = "pipeline", "pipeline_words", "curve", "stop_reason"
 ANCHOR, RETRY_OF, SEED_TRIAL, OWNER, MESSAGE = "anchor", "retry_of", "seed_trial", "owner", "message"
+EVENTS = "events"  # what strategies did between epochs, in words; not where there is a timeline, which says it too
+TIMELINE = "timeline"  # of a network that changed its size: see `timeline_json`
 QUESTION = "question"  # that it was proposed for
 WOULD_STOP = "would_stop"  # with stopping switched off: when and why the trial would have been stopped
 REPEAT_OF = "repeat_of"  # number of the trial that is timed again, because it was disturbed
@@ -81,8 +85,10 @@ def explanation(reports: Sequence[Report], accuracies: Sequence[float]) -> dict[
         WALL_SECONDS: round(last.wall_seconds, 4),
         "eval_seconds": round(last.eval_seconds, 4),
     }
-    if happened := events(reports):
-        attributes["events"] = happened
+    if rows := timeline_json(reports, accuracies):
+        attributes[TIMELINE] = rows
+    elif happened := events(reports):
+        attributes[EVENTS] = happened
     if last.skipped_steps:
         attributes["skipped_steps"] = last.skipped_steps
     return attributes
@@ -98,12 +104,71 @@ def in_seconds(train_seconds: float, wall_seconds: float | None) -> str:
 
 def events(reports: Sequence[Report]) -> list[str]:
     """What strategies did between epochs, with the epoch and the seconds that the whole boundary cost."""
-    lines, before = [], 0.0
-    for report in reports:
-        cost, before = report.boundary_seconds - before, report.boundary_seconds
-        if report.events:
-            lines.append(f"epoch {report.epoch}: {'; '.join(report.events)} ({cost:.3f} s)")
-    return lines
+    told = zip(reports, _boundaries(reports), strict=True)
+    return [f"epoch {report.epoch}: {_with_cost(report.events, cost)}" for report, cost in told if report.events]
+
+
+def timeline_json(reports: Sequence[Report], accuracies: Sequence[float]) -> list[list[object]]:
+    """How a network came to its size: the epochs after which it changed or something was decided, the first, the last.
+
+    A row is [epoch, train_seconds, val_accuracy, architecture, inference_flops, boundary_seconds, decision, ...].
+    Empty where the size stayed as it was.
+    """
+    names = [report.architecture for report in reports]
+    if len(set(names)) == 1:
+        return []
+    rows: list[list[object]] = []
+    for i, (report, accuracy, cost) in enumerate(zip(reports, accuracies, _boundaries(reports), strict=True)):
+        if i in (0, len(reports) - 1) or report.events or names[i] != names[i + 1]:
+            reached = (report.epoch, round(report.train_seconds, 4), round(accuracy, 5))
+            rows.append([*reached, names[i], report.inference_flops, round(cost, 4), *report.events])
+    return rows
+
+
+def _boundaries(reports: Sequence[Report]) -> list[float]:
+    """Seconds of the boundary that ended each epoch."""
+    until = [0.0, *(report.boundary_seconds for report in reports)]
+    return [after - before for before, after in pairwise(until)]
+
+
+def _with_cost(decisions: Sequence[str], boundary_seconds: float) -> str:
+    return f"{'; '.join(decisions)} ({boundary_seconds:.3f} s)"
+
+
+@dataclass(frozen=True)
+class Moment:
+    """An epoch of a timeline: the network that it trained, and what was decided at the boundary that ended it."""
+
+    epoch: int
+    train_seconds: float  # of the device, charged so far, the boundary included
+    val_accuracy: float  # of that network: the one that the study maximises
+    architecture: str  # that network, as `Architecture.describe` puts it
+    inference_flops: float  # of that network, per image
+    boundary_seconds: float  # of this boundary
+    decisions: tuple[str, ...]
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of each stage."""
+        return tuple(stage.width for stage in described(self.architecture))
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """Blocks of each stage whose branch is there."""
+        return tuple(sum(interior > 0 for interior in stage.interiors) for stage in described(self.architecture))
+
+    @property
+    def words(self) -> str:
+        """What was decided, with the seconds that the whole boundary cost; empty where nothing was."""
+        return _with_cost(self.decisions, self.boundary_seconds) if self.decisions else ""
+
+
+def timeline(trial: FrozenTrial) -> list[Moment]:
+    """How the network of a trial came to its size; empty where that stayed, and for trials of earlier versions."""
+    return [
+        Moment(epoch, seconds, accuracy, architecture, work, cost, tuple(decisions))
+        for epoch, seconds, accuracy, architecture, work, cost, *decisions in trial.user_attrs.get(TIMELINE, ())
+    ]
 
 
 def curve(trial: FrozenTrial) -> Curve:
@@ -134,7 +199,7 @@ def pipeline(trial: FrozenTrial) -> Pipeline:
 def in_words(trial: FrozenTrial) -> str:
     """A trial's pipeline in words, with its name where it is an anchor, what pruning left, and what had no effect."""
     attributes = trial.user_attrs
-    happened = " ".join(attributes.get("events", ()))
+    happened = " ".join([*attributes.get(EVENTS, ()), *(moment.words for moment in timeline(trial))])
     notes = [f"{name} does nothing" for name in re.findall(r"(\w+) does nothing in this run", happened)]
     if re.search(r"\bpruned \d", happened):
         notes.append(f"kept {attributes['inference_flops'] / attributes['full_flops']:.0%} of FLOPs")

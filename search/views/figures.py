@@ -1,12 +1,13 @@
-"""What optuna-dashboard shows of a study beyond its own pages: notes, learning curves, hypervolume."""
+"""What optuna-dashboard shows of a study beyond its own pages: notes, learning curves, network sizes, hypervolume."""
 
 from __future__ import annotations
 
 import re
 import string
+from collections.abc import Sequence
 from functools import cache, partial
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import optuna
 from optuna.trial import FrozenTrial
@@ -14,6 +15,7 @@ from optuna.trial import FrozenTrial
 from search.database import storage
 from search.study import records
 from search.study.snapshot import Snapshot
+from search.views import timeline
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -71,10 +73,18 @@ def note(trial: FrozenTrial) -> str:
         evaluation = attributes.get("eval_peak_memory_bytes")
         beside = "" if evaluation is None else f", in evaluation {evaluation / 2**20:.0f} MiB"
         lines.append(f"* peak memory {attributes['peak_memory_bytes'] / 2**20:.0f} MiB{beside}")
-    lines += [f"* {literal(event)}" for event in attributes.get("events", ())]
+    lines += [f"* {literal(event)}" for event in attributes.get(records.EVENTS, ())]
     if shadow := attributes.get(records.WOULD_STOP):
         lines.append(f"* with early stopping it would have been stopped at epoch {shadow['epoch']}: {shadow['reason']}")
+    if moments := records.timeline(trial):
+        lines += ["", *table(timeline.COLUMNS, [timeline.cells(moment) for moment in moments])]
     return "\n".join(lines)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A Markdown table that shows its cells as they are (GitHub Flavored Markdown 0.29, section 4.10)."""
+    first, *others = [f"| {' | '.join(map(literal, cells))} |" for cells in [header, *rows]]
+    return [first, f"|{' --- |' * len(header)}", *others]
 
 
 def literal(text: str) -> str:
@@ -87,12 +97,14 @@ def literal(text: str) -> str:
 
 
 def save(board: optuna.Study, now: Snapshot) -> None:
-    """Hands the dashboard both figures as they stand."""
+    """Hands the dashboard all figures as they stand."""
     if not installed():
         return
     from optuna_dashboard import save_plotly_graph_object
 
     drawn = {"learning-curves": learning_curves(now), "hypervolume": hypervolume_history(now)}
+    if _drawn(now, records.TIMELINE):
+        drawn["network-sizes"] = network_sizes(now)
     for name, figure in drawn.items():
         storage.patiently(partial(save_plotly_graph_object, board, figure, graph_object_id=name))
 
@@ -101,29 +113,10 @@ def learning_curves(now: Snapshot) -> go.Figure:
     """Accuracy against charged seconds, a line a trial; the front is marked, stopped trials are dotted."""
     import plotly.graph_objects as go
 
-    on_front = {point.trial for point in now.front}
-    searched = [trial for trial in now.trials if not records.is_confirmation(trial)]
-    with_curve = [trial for trial in searched if trial.user_attrs.get(records.CURVE)]
-    latest = {trial.number for trial in with_curve[-MAX_CURVES:]}
     figure = go.Figure()
-    for trial in with_curve:
-        if trial.number not in latest | on_front:
-            continue
+    for trial in _drawn(now, records.CURVE):
         curve = trial.user_attrs[records.CURVE]
-        finished, best = records.is_finished_run(trial), trial.number in on_front
-        figure.add_scatter(
-            x=[point[1] for point in curve],
-            y=[point[2] for point in curve],
-            mode="lines" if len(curve) > 1 else "markers",
-            name=f"trial {trial.number}",
-            line={
-                "color": "#d62728" if best else "#7f7f7f",
-                "width": 2 if best else 1,
-                "dash": "solid" if finished else "dot",
-            },
-            opacity=1.0 if best else 0.5,
-            showlegend=False,
-        )
+        _add_line(figure, trial, now, [point[1] for point in curve], [point[2] for point in curve])
     figure.add_scatter(
         x=[point.train_seconds for point in now.front],
         y=[point.accuracy for point in now.front],
@@ -135,6 +128,58 @@ def learning_curves(now: Snapshot) -> go.Figure:
     figure.update_xaxes(title="train_seconds", type="log")
     figure.update_yaxes(title="val_accuracy", tickformat=".0%")
     return figure
+
+
+def network_sizes(now: Snapshot) -> go.Figure:
+    """Work of an inference against charged seconds, a line for each trial whose network changed its size."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    for trial in _drawn(now, records.TIMELINE):
+        moments = records.timeline(trial)
+        seconds = [moment.train_seconds for moment in moments]
+        work = [moment.inference_flops / 1e6 for moment in moments]
+        _add_line(figure, trial, now, seconds, work, shape="vh")  # what a moment trained, it trained until then
+    title = "Networks that changed their size (red: the front, dotted: stopped early)"
+    figure.update_layout(title=title, template="plotly_white")
+    figure.update_xaxes(title="train_seconds", type="log")
+    figure.update_yaxes(title="MFLOP of an inference", type="log")
+    return figure
+
+
+def _drawn(now: Snapshot, attribute: str) -> list[FrozenTrial]:
+    """The latest trials with an attribute, and all of the front that have it; no confirmations."""
+    on_front = {point.trial for point in now.front}
+    having = [trial for trial in now.trials if trial.user_attrs.get(attribute)]
+    found = [trial for trial in having if not records.is_confirmation(trial)]
+    latest = {trial.number for trial in found[-MAX_CURVES:]}
+    return [trial for trial in found if trial.number in latest | on_front]
+
+
+def _add_line(
+    figure: go.Figure,
+    trial: FrozenTrial,
+    now: Snapshot,
+    x: Sequence[float],
+    y: Sequence[float],
+    shape: Literal["linear", "vh"] = "linear",
+) -> None:
+    """A trial in a figure."""
+    best = trial.number in {point.trial for point in now.front}
+    figure.add_scatter(
+        x=x,
+        y=y,
+        mode="lines" if len(x) > 1 else "markers",
+        name=f"trial {trial.number}",
+        line={
+            "color": "#d62728" if best else "#7f7f7f",
+            "width": 2 if best else 1,
+            "dash": "solid" if records.is_finished_run(trial) else "dot",
+            "shape": shape,
+        },
+        opacity=1.0 if best else 0.5,
+        showlegend=False,
+    )
 
 
 def hypervolume_history(now: Snapshot) -> go.Figure:

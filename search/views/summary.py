@@ -11,7 +11,7 @@ from search.database import disk
 from search.host.called import command
 from search.study import records
 from search.study.snapshot import Snapshot
-from search.views import confirmed, effects
+from search.views import confirmed, effects, timeline
 from search.views.columns import columns
 
 MARK = "*"  # of seconds that were disturbed
@@ -81,6 +81,7 @@ def lines(now: Snapshot, width: int | None = None) -> list[str]:
             f"{now.box.useful:.0%} to {now.box.fastest:.2g} s and no error, both in decades"
         )
     return [
+        *timeline.lines(now, width),
         *effects.lines(now, width),
         *said,
         f"models      {now.artifacts} ({disk.words(disk.folder_bytes(now.artifacts))})",
@@ -157,6 +158,7 @@ def _point(trial: FrozenTrial, now: Snapshot) -> dict[str, object]:
         "balanced_accuracy": trial.user_attrs["balanced_accuracy"],
         "noisy": trial.user_attrs.get(records.NOISY),
         "against_plain": now.against_plain(trial),
+        "timeline": timeline.as_json(trial),
         **confirmed.as_json(now.confirmed_of(trial)),
     }
 

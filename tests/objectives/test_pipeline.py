@@ -153,6 +153,7 @@ reports = st.builds(
     **{f.name: st.integers(0, 2**60) for f in fields(Report) if f.type == "int"},
     **{f.name: st.booleans() for f in fields(Report) if f.type == "bool"},
     events=st.lists(st.text(), max_size=3).map(tuple),
+    architecture=st.text(),
 )
 
 
@@ -280,6 +281,13 @@ def test_a_report_survives_json_with_any_loss(report: Report) -> None:
     restored = Report.from_json(json.loads(json.dumps(report.to_json())))
     assert repr(restored) == repr(report)  # NaN is not equal to itself
     assert replace(restored, loss=0.0) == replace(report, loss=0.0)
+
+
+@given(reports)
+def test_a_report_of_an_earlier_version_is_read_without_its_network(report: Report) -> None:
+    plain = report.to_json()
+    del plain["architecture"]
+    assert repr(Report.from_json(plain)) == repr(replace(report, architecture=""))
 
 
 @pytest.mark.parametrize("module", ["pipeline", "strategies", "networks.architecture", "feasibility", "task", "errors"])

@@ -24,7 +24,7 @@ from objectives.device.formats import FORMATS
 from objectives.evaluation import evaluate
 from objectives.feasibility import full_architecture
 from objectives.networks import flops
-from objectives.networks.architecture import build
+from objectives.networks.architecture import build, described
 from objectives.networks.resnet import ResNet
 from objectives.networks.trainee import Trainee
 from objectives.pipeline import Pipeline, Report
@@ -32,6 +32,7 @@ from objectives.state import Schedule, Step, TrainState
 from objectives.strategies.base import Strategy
 from objectives.strategies.data_fraction import DataFraction
 from objectives.strategies.ema import Ema
+from objectives.strategies.net2net import Net2Net
 from objectives.strategies.progressive_resolution import ProgressiveResolution
 from objectives.task import DataSpec, Seeds, Task
 from objectives.train import (
@@ -114,6 +115,18 @@ def test_training_flops_are_images_seen_times_the_work_per_image(digits: Dataset
     assert [report.train_flops for report in reports] == [epoch * n_images * step for epoch in (1, 2, 3)]
     assert {report.inference_flops for report in reports} == {forward}
     assert {report.n_parameters for report in reports} == {sum(p.numel() for p in trained.model.parameters())}
+
+
+def test_a_report_names_the_network_whose_accuracy_it_has(digits: Dataset) -> None:
+    growing = Net2Net(start_width=0.5, start_depth=0.5, at=0.5, until=0.5)
+    reports, trained = finish(replace(QUICK, epochs=4, depth=2, width=1.0, strategies=(growing, Ema(0.5))), digits)
+    names = [report.architecture for report in reports]
+    assert names == ["8[8]-16[16]"] * 2 + ["16[16 16]-32[32 32]"] * 2
+    assert [report.events for report in reports] == [(), (f"grown {names[0]} to {names[-1]}",), (), ()]
+    for report in reports:
+        network = replace(trained.model.architecture, stages=described(report.architecture))
+        assert report.inference_flops == flops.count(network, 8)[0]
+        assert report.n_parameters == sum(p.numel() for p in ResNet(network).parameters())
 
 
 def test_a_training_that_diverges_says_so_and_goes_on(digits: Dataset) -> None:

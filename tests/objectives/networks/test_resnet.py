@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from objectives.networks.architecture import FAMILIES, Architecture, Stage, build
+from objectives.networks.architecture import FAMILIES, Architecture, Stage, build, described
 from objectives.networks.resnet import Block, Convolution, GhostBatchNorm, ResNet, convolve, haar
 from tests.objectives.networks.factorised import with_factors
 
@@ -64,6 +64,7 @@ def images(architecture: Architecture, size: int = 8, n: int = 3) -> Tensor:
 @given(architectures)
 def test_an_architecture_survives_json(architecture: Architecture) -> None:
     assert Architecture.from_json(json.loads(json.dumps(architecture.to_json()))) == architecture
+    assert described(architecture.describe()) == architecture.stages
 
 
 @pytest.mark.parametrize(

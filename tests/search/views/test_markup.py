@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 import shutil
 import subprocess
 from collections.abc import Generator, Iterator
@@ -19,7 +20,7 @@ from objectives.pipeline import Pipeline, Report
 from objectives.task import Seeds
 from search import trial
 from search.database import storage
-from search.study import opening, spec
+from search.study import opening, records, spec
 from search.study.study import Study
 from search.views import figures
 from search.views.display import Display
@@ -39,6 +40,15 @@ def test_literal_text_is_rendered_as_it_is(text: str) -> None:
     assert rendered.count("<") == (2 if shown else 0)
 
 
+@given(st.text() | st.sampled_from(["a|b", "\\|", "\\\\|", "|", "a | b \\", "---", EVIL]))
+def test_a_cell_of_a_table_is_rendered_as_it_is(text: str) -> None:
+    said = "\n".join(figures.table(["one", "other"], [[text, "x"], ["", text]]))
+    rendered = MarkdownIt("commonmark", {"html": True}).enable("table").render(said)
+    shown = " ".join(text.split()).replace("\0", "\ufffd")
+    cells = re.findall(r"<td>(.*?)</td>", rendered, re.DOTALL)
+    assert [html.unescape(cell) for cell in cells] == [shown, "x", "", shown]
+
+
 @pytest.fixture
 def evil_study(study_file: Path, tmp_path: Path) -> Study:
     """A study with markup wherever a stranger can put some: paths, description, messages, events."""
@@ -54,9 +64,15 @@ def evil_study(study_file: Path, tmp_path: Path) -> Study:
         def reports(self, pipeline: Pipeline, seeds: Seeds) -> Generator[Report]:
             yield report(1, 1, 2.0, 0.9, events=(EVIL,))
 
-    number, _ = trial.run(made, made.ask(), Eventful([]), Display(), float("inf"))
-    assert made.trials()[number].user_attrs["events"]
-    for ended in made.trials()[:3]:
+    class Growing(Scripted):
+        def reports(self, pipeline: Pipeline, seeds: Seeds) -> Generator[Report]:
+            yield report(1, 2, 1.0, 0.8, events=(EVIL,), architecture="8[8]")
+            yield report(2, 2, 3.0, 0.95, architecture="9[8]")
+
+    for objective, attribute in ((Eventful([]), records.EVENTS), (Growing([]), records.TIMELINE)):
+        number, _ = trial.run(made, made.ask(), objective, Display(), float("inf"))
+        assert made.trials()[number].user_attrs[attribute]
+    for ended in made.trials()[:4]:
         figures.note_trial(made.optuna, made.trials()[ended.number])
     figures.save(made.optuna, made.snapshot())
     return made
@@ -64,12 +80,12 @@ def evil_study(study_file: Path, tmp_path: Path) -> Study:
 
 def test_no_note_and_no_figure_holds_markup_of_others(evil_study: Study) -> None:
     def rendered(ended: FrozenTrial) -> str:
-        return MarkdownIt("commonmark", {"html": True}).render(figures.note(ended))
+        return MarkdownIt("commonmark", {"html": True}).enable("table").render(figures.note(ended))
 
-    notes = [rendered(ended) for ended in evil_study.trials()[:3]]
+    notes = [rendered(ended) for ended in evil_study.trials()[:4]]
     assert all(html.escape(EVIL) in note and "<img" not in note for note in notes)
     now = evil_study.snapshot()
-    for figure in (figures.learning_curves(now), figures.hypervolume_history(now)):
+    for figure in (figures.learning_curves(now), figures.hypervolume_history(now), figures.network_sizes(now)):
         assert "<img" not in figure.to_json()
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
 
 import pytest
 
+from objectives.pipeline import Pipeline, Report
+from objectives.task import Seeds
 from search import trial
 from search.study import queue
 from search.study.study import Study
-from search.views import summary
+from search.views import summary, timeline
 from search.views.display import Display
-from tests.search.conftest import Scripted
+from tests.search.conftest import Scripted, report
 
 
 @pytest.fixture
@@ -58,3 +62,73 @@ def test_before_a_trial_has_finished_there_is_a_line_and_neither_table_nor_legen
     assert summary.table(below.snapshot()) == ["below: nothing on the front", ""]
     said = " ".join(summary.lines(below.snapshot()))
     assert ("Seconds:" in said, "Nothing reached the floor" in said) == (False, True)
+
+
+@dataclass
+class Growing(Scripted):
+    """Trainings whose network, of so many channels, grows at every boundary; the first one keeps its size."""
+
+    def reports(self, pipeline: Pipeline, seeds: Seeds) -> Generator[Report]:
+        sizes = [8 * epoch for epoch in range(1, len(self.trainings[len(self.trained)]) + 1)]  # type: ignore[arg-type]
+        grows = bool(self.trained)
+        for each, size in zip(super().reports(pipeline, seeds), sizes, strict=True):
+            now, larger = (f"{n}[{n} 4]-{2 * n}[{n}]" for n in (size, size + 8))
+            events = (f"round {each.epoch}: wider, {now} to {larger}: it lacks capacity",)
+            network = {"architecture": now, "inference_flops": size * 1e6, "events": events}
+            yield report(each.epoch, each.epochs, each.train_seconds, each.accuracy, **(network if grows else {}))
+
+
+def grown(study: Study, n_epochs: int, n_trials: int) -> Study:
+    """The study, with BASELINE and trials on the front whose networks grew."""
+    queue.enqueue_anchors(study)
+    curves = [[(n + e / 100, 0.5 + n / 100 + e / 1000) for e in range(1, n_epochs + 1)] for n in range(n_trials)]
+    objective = Growing([[(90.0, 0.4)], *curves])  # type: ignore[list-item]
+    for _ in objective.trainings:
+        trial.run(study, study.ask(), objective, Display(), math.inf)
+    assert len(study.snapshot().front) == n_trials
+    return study
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120, 200])
+def test_below_the_front_stands_how_its_networks_came_to_their_size(
+    width: int, new_study: Callable[..., Study]
+) -> None:
+    lines = timeline.lines(grown(new_study(stopping="none"), 3, 1).snapshot(), width)
+    *shown, said, last = lines
+    text = " ".join(" ".join(shown).split())
+    for row in (
+        "1 1 0.01 8-16 2-1 8.00 50.10% round 1: wider: it lacks capacity (0.000 s)",
+        "1 2 0.02 16-32 2-1 16.00 50.20% round 2: wider: it lacks capacity (0.000 s)",
+        "1 3 0.03 24-48 2-1 24.00 50.30%",
+    ):
+        assert row in text
+    assert said.startswith("How networks of the front came to their size")
+    assert last == ""
+    assert all(line == line.rstrip() for line in shown)
+    assert width < 66 or all(len(line) <= width for line in shown)
+
+
+def test_many_changes_do_not_flood_the_terminal(new_study: Callable[..., Study]) -> None:
+    now = grown(new_study(stopping="none"), 12, 7).snapshot()
+    header, *rows, _, _ = timeline.lines(now, 200)
+    assert header.split() == ["trial", *timeline.COLUMNS]
+    largest = [1, 2, 3, 4, 12]  # from 8 to 16 channels is more than from 88 to 96
+    assert [tuple(map(int, row.split()[:2])) for row in rows] == [(n, e) for n in range(3, 8) for e in largest]
+    assert summary.lines(now, 200)[: len(rows)] == [header, *rows[:-1]]
+
+
+def test_programs_are_told_all_of_a_timeline_and_that_there_is_none(new_study: Callable[..., Study]) -> None:
+    told = json.loads(json.dumps(summary.as_json(grown(new_study(stopping="none"), 12, 1).snapshot())))
+    assert told["baseline"]["timeline"] is None
+    found = told["front"][0]["timeline"]
+    assert [moment["epoch"] for moment in found] == list(range(1, 13))
+    assert found[1] == {
+        **{"epoch": 2, "train_seconds": 0.02, "val_accuracy": 0.502, "boundary_seconds": 0.0},
+        **{"architecture": "16[16 4]-32[16]", "widths": [16, 32], "blocks": [2, 1], "inference_flops": 16e6},
+        "decisions": ["round 2: wider, 16[16 4]-32[16] to 24[24 4]-48[24]: it lacks capacity"],
+    }
+
+
+def test_where_no_network_changed_its_size_nothing_is_said_of_it(study: Study) -> None:
+    assert timeline.lines(study.snapshot(), 80) == []
+    assert "their size" not in " ".join(summary.lines(study.snapshot(), 80))
