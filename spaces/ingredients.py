@@ -23,6 +23,7 @@ from objectives.strategies.haar_stem import HaarStem
 from objectives.strategies.identity_init import IdentityInit
 from objectives.strategies.lookahead import Lookahead
 from objectives.strategies.lottery_ticket import LotteryTicket
+from objectives.strategies.morph_net import MorphNet
 from objectives.strategies.muon import Muon
 from objectives.strategies.net2net import Net2Net
 from objectives.strategies.plateau import Plateau
@@ -73,7 +74,7 @@ def can_act(switch: str, run: Run) -> bool:
             return run.epochs > 1 and (_widest(run) > WIDTH_STEP or _deepest(run) > 1)
         case "prune":
             return run.epochs > 1 and run.prunable >= SHARES[0]
-        case "freeze" | "lottery" | "plateau" | "swa":
+        case "freeze" | "lottery" | "morph" | "plateau" | "swa":
             return run.epochs > 1
         case "resolution":
             return run.epochs > 1 and run.size > SIZE_STEP
@@ -168,6 +169,16 @@ def lottery_ticket(trial: Trial, given: Given, run: Run) -> Strategy:
     return LotteryTicket(levels=levels, rewind=trial.suggest_int("lottery.rewind", 0, latest) if latest > 0 else 0)
 
 
+def morph_net(trial: Trial, given: Given, run: Run) -> Strategy:
+    """Widths learned under what channels cost, and scaled to a budget."""
+    return MorphNet(
+        strength=trial.suggest_float("morph.strength", 0.3, 10.0, log=True),
+        budget=trial.suggest_float("morph.budget", 0.3, 1.0),
+        learn=trial.suggest_float("morph.learn", 0.2, 0.5),
+        then="continue" if trial.suggest_categorical("morph.goes_on", (False, True)) else "retrain",
+    )
+
+
 def muon(trial: Trial, given: Given, run: Run) -> Strategy:
     """Orthogonalised momentum for convolutions."""
     return Muon(
@@ -215,6 +226,7 @@ EVERYTHING: Ingredients = {
     "grow": (Net2Net, net2net),
     "identity": (IdentityInit, identity_init),
     "whiten": (Whitening, whitening),
+    "morph": (MorphNet, morph_net),
     "lottery": (LotteryTicket, lottery_ticket),  # after what sets initial weights
     "prune": (PruneTrain, prune_train),
     "muon": (Muon, muon),

@@ -12,6 +12,7 @@ NAMES = {
     "grow": "Net2Net",
     "identity": "identity start",
     "whiten": "whitened stem",
+    "morph": "MorphNet",
     "lottery": "lottery ticket",
     "prune": "PruneTrain",
     "muon": "Muon",

@@ -27,6 +27,7 @@ from objectives.strategies.haar_stem import HaarStem
 from objectives.strategies.identity_init import IdentityInit
 from objectives.strategies.lookahead import Lookahead
 from objectives.strategies.lottery_ticket import LotteryTicket
+from objectives.strategies.morph_net import MorphNet
 from objectives.strategies.muon import Muon
 from objectives.strategies.net2net import Net2Net
 from objectives.strategies.plateau import Plateau
@@ -92,6 +93,16 @@ STRATEGIES_DRAWN: dict[str, st.SearchStrategy[Strategy]] = {
     "Lookahead": st.builds(Lookahead, interval=st.integers(1, 99), pull=st.floats(0, 1, exclude_min=True)),
     "LotteryTicket": st.builds(
         LotteryTicket, levels=st.integers(0, 9), share=st.floats(0.01, 0.99), rewind=st.integers(0, 9)
+    ),
+    "MorphNet": st.builds(
+        MorphNet,
+        strength=st.floats(0, 1000),
+        cost=st.sampled_from(["flops", "size"]),
+        budget=st.floats(0.01, 100),
+        threshold=st.floats(1e-6, 0.9),
+        iterations=st.integers(0, 10),
+        learn=st.floats(0.01, 0.99),
+        then=st.sampled_from(["retrain", "continue"]),
     ),
     "Muon": st.builds(
         Muon,

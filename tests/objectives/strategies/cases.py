@@ -31,6 +31,7 @@ from objectives.strategies.haar_stem import HaarStem
 from objectives.strategies.identity_init import IdentityInit
 from objectives.strategies.lookahead import Lookahead
 from objectives.strategies.lottery_ticket import LotteryTicket
+from objectives.strategies.morph_net import MorphNet
 from objectives.strategies.muon import Muon
 from objectives.strategies.net2net import Net2Net
 from objectives.strategies.plateau import Plateau
@@ -111,6 +112,13 @@ CASES = {
     ),
     "IdentityInit": Case(IdentityInit(), IdentityInit(share=0.0), events=(), learns=False),
     "Lookahead": Case(Lookahead(interval=4, pull=0.8), Lookahead(pull=1.0), events=(), learns=False),
+    "MorphNet": Case(
+        MorphNet(strength=3.0, learn=0.3),
+        MorphNet(iterations=0),
+        events=(r"morphed 8\[8\]-16\[16\] to .*, from scratch: \d+% of the channels were alive, omega .*",),
+        learns=True,
+        commutes=("pruning",),  # copies of a channel are two channels that are alive: they cost more
+    ),
     "LotteryTicket": Case(
         LotteryTicket(levels=1, rewind=1),
         LotteryTicket(levels=0),
