@@ -59,15 +59,19 @@ def sample(trial: Trial, given: Given) -> Pipeline:
 
     Each has at most two knobs.
     """
+    return pipeline(Narrowed(trial, left(given)), given, INGREDIENTS)
+
+
+def left(given: Given) -> dict[str, tuple[Value, ...]]:
+    """What is left of what the space `everything` asks; see `LEFT`."""
     # `auto` measures for itself what a choice between it and another one would ask
-    left = LEFT if given.executors else {**LEFT, "executor": ("auto",)}
-    return pipeline(Narrowed(trial, left), given, INGREDIENTS)
+    return LEFT if given.executors else {**LEFT, "executor": ("auto",)}
 
 
-def pipeline(trial: Trial, given: Given, ingredients: Ingredients) -> Pipeline:
+def pipeline(trial: Trial, given: Given, ingredients: Ingredients, most: int | None = None) -> Pipeline:
     """A pipeline: settings, then the strategies that the ingredients choose, in the order in which they apply.
 
-    Nothing is asked that has no effect in the run at hand.
+    At most `most` of them, or as many as go together. Nothing is asked that has no effect in the run at hand.
     """
     batch_size = 2 ** trial.suggest_int("batch.log2_size", *_log2(given.batch_size))
     depth = trial.suggest_int("depth", *given.depth)
@@ -82,7 +86,8 @@ def pipeline(trial: Trial, given: Given, ingredients: Ingredients) -> Pipeline:
     run = outlined(given, plain)
     strategies: tuple[Strategy, ...] = ()
     for switch, (kind, chosen) in ingredients.items():
-        refused = any(isinstance(s, kind.excludes) or issubclass(kind, s.excludes) for s in strategies)
+        refused = len(strategies) == most
+        refused |= any(isinstance(s, kind.excludes) or issubclass(kind, s.excludes) for s in strategies)
         offered = can_act(switch, run)
         if not refused and offered:  # nor what images so small, in batches so small, cannot be trained with
             first = (*strategies, chosen(Least(), given, run))

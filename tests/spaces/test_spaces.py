@@ -13,7 +13,7 @@ from optuna.trial import FixedTrial
 
 from objectives.pipeline import Pipeline
 from objectives.strategies import STRATEGIES
-from spaces import SPACES, acceleration, everything
+from spaces import SPACES, acceleration, everything, structure
 from spaces.base import BASELINE, Given, Space, Value, baseline
 from spaces.ingredients import outlined
 from spaces.ladders import LADDERS
@@ -60,7 +60,13 @@ def test_one_space_offers_every_strategy_and_the_default_one_some() -> None:
         return {type(s).__name__ for p in random_pipelines(space, GIVEN, FREE, 200) for s in p.strategies}
 
     assert offered(everything) == set(STRATEGIES) - {"FixedArchitecture"}  # nobody draws what another run found
+    assert offered(structure) == {kind.__name__ for kind, _ in structure.INGREDIENTS.values()}
     assert offered(acceleration) == {kind.__name__ for kind, _ in acceleration.INGREDIENTS.values()}
+
+
+def test_the_structure_of_a_network_is_changed_by_one_method_at_a_time_or_by_none() -> None:
+    found = [len(pipeline.strategies) for pipeline in random_pipelines(structure, GIVEN, FREE, 200)]
+    assert set(found) == {0, 1}
 
 
 @pytest.mark.parametrize("name", LADDERS)
