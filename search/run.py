@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 OK = 0
 
 
-SAMPLERS, STOPPING = ("pareto", "tpe", "nsga2", "random"), ("front", "value", "halving", "none")
+SAMPLERS, STOPPING = ("pareto", "tpe", "nsga2", "gp", "random"), ("front", "value", "halving", "none")
 
 
 def parser() -> argparse.ArgumentParser:

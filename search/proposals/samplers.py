@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import optuna
-from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
 OURS = "pareto"  # the one that proposes without Optuna: see proposals.proposal
@@ -36,8 +36,11 @@ def sampler(name: str, seed: int) -> BaseSampler:
         case "tpe":
             with experimental():
                 return _Logarithmic(TPESampler(multivariate=True, group=True, constant_liar=True, seed=seed))
+        case "gp":
+            with experimental():
+                return _Logarithmic(GPSampler(seed=seed, warn_independent_sampling=False))
         case _:
-            raise ValueError(f"unknown sampler {name!r}: choose one of {OURS}, tpe, nsga2, random")
+            raise ValueError(f"unknown sampler {name!r}: choose one of {OURS}, tpe, nsga2, gp, random")
 
 
 class _Logarithmic(BaseSampler):
@@ -88,7 +91,7 @@ def _in_decades(trial: FrozenTrial) -> FrozenTrial:
 
 def learns_from_pruned(name: str) -> bool:
     """Whether the sampler sees PRUNED trials without values; others are told a value and a violated constraint."""
-    return name != "nsga2"
+    return name not in ("nsga2", "gp")
 
 
 @contextmanager

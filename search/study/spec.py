@@ -113,7 +113,7 @@ class SearchSection(_Section):
 
     n_trials: Annotated[int, Field(ge=1, le=10**6)]  # the study's total, anchors included
     timeout: Seconds | None = None  # per invocation
-    sampler: Literal["pareto", "tpe", "nsga2", "random"] = "pareto"
+    sampler: Literal["pareto", "tpe", "nsga2", "gp", "random"] = "pareto"
     stopping: str = "front"
     floor: Annotated[float, Field(ge=0, lt=1)] | None = None  # accuracy; absent: see opening.default_floor
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0

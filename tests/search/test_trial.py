@@ -84,8 +84,11 @@ def test_stopping_none_lets_it_run_and_notes_what_it_would_have_done(new_study: 
     assert study.trials()[10].user_attrs[records.WOULD_STOP]["reason"] == "dominated"
 
 
-def test_samplers_that_ignore_stopped_trials_are_told_a_violated_constraint(new_study: Callable[..., Study]) -> None:
-    study = new_study(sampler="nsga2")
+@pytest.mark.parametrize("sampler", ["nsga2", "gp"])
+def test_samplers_that_ignore_stopped_trials_are_told_a_violated_constraint(
+    sampler: str, new_study: Callable[..., Study]
+) -> None:
+    study = new_study(sampler=sampler)
     assert run_all(study, Scripted([*[steady(4.0, 0.9)] * 10, steady(400.0, 0.5)]))[-1] == "dominated"
     stopped = study.trials()[10]
     assert stopped.state == TrialState.COMPLETE
