@@ -1,7 +1,8 @@
 """Networks that change size beside plain runs: python -m benchmarks.structure --data digits --epochs 30 --seeds 5.
 
 Every case with every seed, interleaved. A case is compared with plain runs of the same seed at *its* seconds: the plain
-pipeline is trained for several lengths, and its accuracy is read off between them. Prints Markdown.
+pipeline is trained for several lengths, and its accuracy is read off between them. The network that an adaptive run
+ended with is trained from scratch as well, for as many epochs as a plain run. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -24,13 +25,18 @@ from benchmarks.training import conditions
 from benchmarks.widening import trained
 from objectives.data.dataset import load
 from objectives.device.allocator import keep_freed_memory
-from objectives.networks.architecture import FAMILIES
+from objectives.networks.architecture import FAMILIES, Architecture
 from objectives.pipeline import Pipeline, Report
 from objectives.strategies.adaptive import Adaptive
+from objectives.strategies.fixed_architecture import FixedArchitecture
+from objectives.strategies.lottery_ticket import LotteryTicket
+from objectives.strategies.low_rank import LowRank
+from objectives.strategies.morph_net import MorphNet
 from objectives.strategies.net2net import Net2Net
 from objectives.strategies.prune_train import PruneTrain, kappa_for
 from objectives.task import DataSpec, Task
 
+FROM_SCRATCH = ("adaptive", "PruneTrain")
 LENGTHS = (0.3, 0.5, 0.75, 1.0)  # of the epochs, that the plain pipeline is trained for
 ACTS = {  # what an adaptive network does, by the events that tell of it
     "wider": r"round \d+: wider",
@@ -61,6 +67,12 @@ def cases(plain: Pipeline) -> dict[str, Pipeline]:
         "adaptive, from full width": replace(plain, strategies=(Adaptive(kappa=kappa_for(share), start=1.0),)),
         "adaptive, without pruning": replace(plain, strategies=(Adaptive(lpr=0.0),)),
         "adaptive, by accuracy": replace(plain, strategies=(Adaptive(kappa=kappa_for(share), judge="accuracy"),)),
+        "MorphNet": replace(plain, strategies=(MorphNet(),)),
+        "MorphNet, going on": replace(plain, strategies=(MorphNet(then="continue"),)),
+        "MorphNet to half the FLOPs": replace(plain, strategies=(MorphNet(budget=0.5),)),
+        "lottery ticket": replace(plain, strategies=(LotteryTicket(),)),
+        "low rank": replace(plain, strategies=(LowRank(),)),
+        "BASELINE": Pipeline(epochs=plain.epochs, width=plain.width),
     }
 
 
@@ -76,6 +88,7 @@ def main() -> None:
     p.add_argument("--batch", type=int, default=64)
     p.add_argument("--lr", type=float, default=0.8, help="peak, for 256 samples")
     p.add_argument("--seeds", type=int, default=5)
+    p.add_argument("--cases", default=".*", help="regular expression of the names to train beside the plain ones")
     options = p.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()
@@ -87,15 +100,24 @@ def main() -> None:
     )
     print(conditions(torch.device("cpu"), f"python -m benchmarks.structure {shlex.join(sys.argv[1:])}".rstrip()))
     lengths = {f"plain, {share:.0%}": replace(plain, epochs=max(1, round(share * plain.epochs))) for share in LENGTHS}
-    rows: dict[str, list[Run]] = {name: [] for name in (*lengths, *cases(plain))}
+    chosen = {name: case for name, case in cases(plain).items() if re.fullmatch(options.cases, name)}
+    rows: dict[str, list[Run]] = {}
+
+    def train(name: str, pipeline: Pipeline, seed: int) -> Architecture:
+        reports, result = trained(pipeline, task, dataset, seed)
+        events = [event for each in reports for event in each.events]
+        acts = Counter(act for event in events for act, pattern in ACTS.items() if re.match(pattern, event))
+        rows.setdefault(name, []).append(Run(reports[-1], acts))
+        found = result.model.architecture
+        print(f"<!-- seed {seed}, {name}: {reports[-1].accuracy:.4f}, {found.describe()} -->", flush=True)
+        return found
+
     for seed in range(options.seeds):
-        for name, pipeline in {**lengths, **cases(plain)}.items():
-            reports, result = trained(pipeline, task, dataset, seed)
-            events = [event for report in reports for event in report.events]
-            acts = Counter(act for event in events for act, pattern in ACTS.items() if re.match(pattern, event))
-            rows[name].append(Run(reports[-1], acts))
-            shape = result.model.architecture.describe()
-            print(f"<!-- seed {seed}, {name}: {reports[-1].accuracy:.4f}, {shape} -->", flush=True)
+        for name, pipeline in {**lengths, **chosen}.items():
+            ended = train(name, pipeline, seed)
+            if name in FROM_SCRATCH:
+                again = replace(plain, strategies=(FixedArchitecture.like(ended),))
+                train(f"the network of {name}, from scratch", again, seed)
     report(rows, list(lengths))
 
 

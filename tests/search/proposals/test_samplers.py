@@ -10,7 +10,7 @@ from search.proposals.samplers import OURS, experimental, question, sampler
 
 
 def asked(one: float, sampled_by: optuna.samplers.BaseSampler, n: int = 10) -> list[dict[str, float]]:
-    """What a sampler proposes, n times, to a study of 40 trials, of which the first objective is `one` to the power of x."""
+    """What a sampler proposes, n times, to a study of 40 trials whose first objective is `one` to the power of x."""
     study = optuna.create_study(directions=["minimize", "maximize"], sampler=optuna.samplers.RandomSampler(seed=0))
     study.optimize(lambda t: (one ** t.suggest_float("x", 0, 1), t.suggest_float("y", 0, 1)), n_trials=40)
     study.sampler = sampled_by
