@@ -22,7 +22,8 @@ class Ema(Strategy):
     """Deploys the average of parameters and batch-norm statistics (Polyak & Juditsky 1992, exponential form).
 
     `horizon` is stated in epochs, so that it means the same at every batch size. It never reaches back further than a
-    quarter of the epochs done, so that the random initial weights are forgotten by the first evaluation.
+    quarter of the epochs done, since the last time that the training began, so that initial weights are forgotten by the
+    first evaluation after it.
 
     Raises:
         ValueError: a negative horizon.
@@ -54,7 +55,7 @@ class Ema(Strategy):
     def bound(self, state: TrainState) -> Strategy:
         if self.horizon == 0:
             return self
-        horizon = min(self.horizon, (state.epoch + 1) / 4)
+        horizon = min(self.horizon, (state.epoch - state.schedule.begins + 1) / 4)
         rate = 1 / (1 + horizon * max(1, len(state.data.y) // state.pipeline.batch_size))
         if self.rate is None:
             import torch

@@ -102,7 +102,7 @@ def test_the_version_is_said_and_is_the_one_to_cite(capsys: pytest.CaptureFixtur
     assert f"\nversion: {__version__}\n" in (REPOSITORY / "CITATION.cff").read_text()
 
 
-BUILT_IN = ["cifar_pareto", "digits_pareto", "fashion_pareto"]
+BUILT_IN = ["cifar_pareto", "digits_pareto", "fashion_pareto", "fashion_structure"]
 COMPLETED = {  # what stands before the cursor, its words as bash takes them apart -> what is offered
     "frontrunner st": ["studies"],
     "frontrunner help doc": ["doctor"],
