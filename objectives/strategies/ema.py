@@ -22,8 +22,8 @@ class Ema(Strategy):
     """Deploys the average of parameters and batch-norm statistics (Polyak & Juditsky 1992, exponential form).
 
     `horizon` is stated in epochs, so that it means the same at every batch size. It never reaches back further than a
-    quarter of the epochs done, since the last time that the training began, so that initial weights are forgotten by the
-    first evaluation after it.
+    quarter of the epochs done since the training last began, so that initial weights are forgotten by the first
+    evaluation after that.
 
     Raises:
         ValueError: a negative horizon.

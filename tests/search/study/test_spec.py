@@ -36,7 +36,7 @@ def test_every_study_that_is_shipped_is_valid(path: Path) -> None:
         (
             "n_trials = 7",
             "n_trials = 7\nsampler = 'os.system'",
-            "search.sampler = \"os.system\": it must be 'pareto', 'tpe', 'nsga2' or",
+            "search.sampler = \"os.system\": it must be 'pareto', 'tpe', 'nsga2', 'gp' or",
         ),
         ("n_trials = 7", "n_trials = 7\ntimeout = inf", "search.timeout"),
         ("n_trials = 7", "n_trials = 7\nfloor = nan", "search.floor"),
