@@ -13,6 +13,7 @@ NAMES = {
     "identity": "identity start",
     "whiten": "whitened stem",
     "lottery": "lottery ticket",
+    "lowrank": "low rank",
     "prune": "PruneTrain",
     "muon": "Muon",
     "bias": "bias learning rate",

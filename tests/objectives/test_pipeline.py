@@ -27,6 +27,7 @@ from objectives.strategies.haar_stem import HaarStem
 from objectives.strategies.identity_init import IdentityInit
 from objectives.strategies.lookahead import Lookahead
 from objectives.strategies.lottery_ticket import LotteryTicket
+from objectives.strategies.low_rank import LowRank
 from objectives.strategies.muon import Muon
 from objectives.strategies.net2net import Net2Net
 from objectives.strategies.plateau import Plateau
@@ -93,6 +94,7 @@ STRATEGIES_DRAWN: dict[str, st.SearchStrategy[Strategy]] = {
     "LotteryTicket": st.builds(
         LotteryTicket, levels=st.integers(0, 9), share=st.floats(0.01, 0.99), rewind=st.integers(0, 9)
     ),
+    "LowRank": st.builds(LowRank, rank=st.floats(0, 1, exclude_min=True), at=st.floats(0.01, 0.99)),
     "Muon": st.builds(
         Muon,
         lr=st.floats(0, 10),

@@ -59,7 +59,7 @@ def proposals(name: str, space: str, n: int, seed: int) -> list[tuple[dict[str, 
 @pytest.mark.parametrize("space", sorted(SPACES))
 @pytest.mark.parametrize("name", sorted(GIVENS))
 def test_every_strategy_is_tried_twice_before_a_model_leads(name: str, space: str) -> None:
-    begun = proposals(name, space, 10 if space == "acceleration" else 14, seed=0)
+    begun = proposals(name, space, 10 if space == "acceleration" else 16, seed=0)
     tries = Counter(switch for params, _ in begun for switch in EVERYTHING if params.get(switch))
     possible = {s for params, _ in _drawn(name, space) for s in EVERYTHING if params.get(s)}
     assert {switch for switch in possible if tries[switch] < 2} == set()
