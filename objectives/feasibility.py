@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from objectives.networks.architecture import Architecture, Layer, build
 from objectives.pipeline import Pipeline
+from objectives.strategies.low_rank import LowRank
 from objectives.strategies.progressive_resolution import SIZE_STEP, ProgressiveResolution
 from objectives.task import Task
 
@@ -67,9 +68,13 @@ def layers(pipeline: Pipeline, task: Task, size: int, in_channels: int) -> list[
 
 
 def reachable(task: Task, size: int, in_channels: int) -> list[Layer]:
-    """The convolutions that any pipeline of the task may reach: with and without wavelets, images of every side."""
+    """The convolutions that any pipeline of the task may reach: with and without wavelets, images of every side.
+
+    Factorised ones are among them.
+    """
     plain = full_architecture(Pipeline(), task, in_channels, n_classes=2)
     wavelets = replace(plain, stem="haar", stem_stride=max(1, plain.stem_stride // 2))
     smaller = range(SIZE_STEP, size, SIZE_STEP)
     found = [side for side in smaller if side + SIZE_STEP / 2 >= SMALLEST_SHARE * size]
-    return [layer for side in (*found, size) for network in (plain, wavelets) for layer in network.layers(side)]
+    networks = (plain, wavelets, *map(LowRank().reached, (plain, wavelets)))
+    return [layer for side in (*found, size) for network in networks for layer in network.layers(side)]

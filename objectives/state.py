@@ -84,6 +84,11 @@ class TrainState:
         """Share of the schedule that is done, in [0, 1]."""
         return self.epoch / self.pipeline.epochs
 
+    def is_due(self, share: float) -> bool:
+        """Whether this boundary lies at or after a share of the schedule, or is the last one; epochs remain."""
+        is_last = self.epoch == self.ends - 1
+        return self.epoch < self.ends and (is_last or self.fraction >= share - 1e-9)
+
     def with_strategy(self, old: Strategy, new: Strategy) -> TrainState:
         """This state with `new`, the same strategy having learned something, in the place of `old`."""
         if new is old:

@@ -16,7 +16,7 @@ PASSES = 3  # forward, and two of backward
 
 def image_flops(architecture: Architecture, size: int) -> int:
     """FLOPs of the convolutions of a forward pass over one image; 1 multiply-add = 2 FLOPs."""
-    return sum(2 * layer.kernel**2 * layer.n_in * layer.outputs for layer in architecture.layers(size))
+    return sum(layer.flops for layer in architecture.layers(size))
 
 
 def step_work(pipeline: Pipeline, task: Task, size: int, in_channels: int = 3) -> float:

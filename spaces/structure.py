@@ -11,7 +11,7 @@ from spaces import acceleration
 from spaces.base import Given, Narrowed, Parameters, Trial
 from spaces.ingredients import EVERYTHING, Ingredients
 
-METHODS = ("adaptive", "grow", "morph", "lottery", "prune")
+METHODS = ("adaptive", "grow", "morph", "lottery", "lowrank", "prune")
 INGREDIENTS: Ingredients = {switch: EVERYTHING[switch] for switch in METHODS}
 
 

@@ -65,6 +65,11 @@ class Layer:
         """Values that it puts out for an image."""
         return self.n_out * (-(-self.side // self.stride)) ** 2
 
+    @property
+    def flops(self) -> int:
+        """FLOPs of a forward pass over an image; 1 multiply-add = 2 FLOPs."""
+        return 2 * self.kernel**2 * self.n_in * self.outputs
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -101,24 +106,29 @@ class Architecture:
                 raise ValueError(f"stage {number} has a width below 1 or an interior below 0: {stage}")
             if number > 0 and not stage.interiors:
                 raise ValueError(f"stage {number} needs a transition block")
+        known = self.factorisable() if self.factors else {}
         for label, channels in self.factors:
-            if len(channels) != self._n_factor_axes(label) or min(channels) < 1:
+            if label not in known or len(channels) != len(known[label]) or min(channels) < 1:
                 raise ValueError(f"there is no layer {label!r} that could be factorised into {channels}")
 
     def describe(self) -> str:
         """Stage widths, each with the interiors of its blocks, e.g. 16[16 16]-32[24 32]."""
         return "-".join(f"{stage.width}[{' '.join(map(str, stage.interiors))}]" for stage in self.stages)
 
-    def _n_factor_axes(self, label: str) -> int:
-        """How many axes a layer has inside once it is factorised; 0 where there is no such layer."""
-        blocks = {
-            layer_label(s, b, n)
-            for s, stage in enumerate(self.stages)
-            for b, width in enumerate(stage.interiors)
-            for n in _CONVOLUTIONS
-            if width
-        }
-        return 2 if label in blocks else int(label == HEAD)
+    def factorisable(self) -> dict[str, tuple[int, ...]]:
+        """Every layer that can be factorised, by label: the channels that it reads, and those that it writes.
+
+        The head writes classes, which are no channels.
+        """
+        found: dict[str, tuple[int, ...]] = {}
+        width = self.stages[0].width
+        for s, stage in enumerate(self.stages):
+            for b, interior in enumerate(stage.interiors):
+                if interior:
+                    found[layer_label(s, b, 1)] = width, interior
+                    found[layer_label(s, b, 2)] = interior, stage.width
+                width = stage.width
+        return {**found, HEAD: (width,)}
 
     def behind_stem_of(self, other: Architecture) -> Architecture:
         """This architecture behind the stem of another one."""

@@ -9,6 +9,7 @@ from objectives.strategies.base import Outline, Strategy, learned
 from objectives.strategies.freeze import Freeze
 from objectives.strategies.identity_init import IdentityInit
 from objectives.strategies.lottery_ticket import LotteryTicket
+from objectives.strategies.low_rank import LowRank
 from objectives.strategies.net2net import Net2Net
 from objectives.strategies.plateau import Plateau
 from objectives.strategies.prune_train import PruneTrain
@@ -44,7 +45,7 @@ class MorphNet(Strategy):
 
     # Those that prune, grow or end a run themselves, and those whose beginning a network from scratch would not have.
     excludes: ClassVar[tuple[type[Strategy], ...]] = (
-        *(PruneTrain, Net2Net, LotteryTicket, Plateau, Swa),
+        *(PruneTrain, Net2Net, LowRank, LotteryTicket, Plateau, Swa),
         *(Freeze, Whitening, IdentityInit),
     )
 

@@ -14,6 +14,7 @@ NAMES = {
     "whiten": "whitened stem",
     "morph": "MorphNet",
     "lottery": "lottery ticket",
+    "lowrank": "low rank",
     "prune": "PruneTrain",
     "muon": "Muon",
     "bias": "bias learning rate",

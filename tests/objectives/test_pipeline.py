@@ -27,6 +27,7 @@ from objectives.strategies.haar_stem import HaarStem
 from objectives.strategies.identity_init import IdentityInit
 from objectives.strategies.lookahead import Lookahead
 from objectives.strategies.lottery_ticket import LotteryTicket
+from objectives.strategies.low_rank import LowRank
 from objectives.strategies.morph_net import MorphNet
 from objectives.strategies.muon import Muon
 from objectives.strategies.net2net import Net2Net
@@ -104,6 +105,7 @@ STRATEGIES_DRAWN: dict[str, st.SearchStrategy[Strategy]] = {
         learn=st.floats(0.01, 0.99),
         then=st.sampled_from(["retrain", "continue"]),
     ),
+    "LowRank": st.builds(LowRank, rank=st.floats(0, 1, exclude_min=True), at=st.floats(0.01, 0.99)),
     "Muon": st.builds(
         Muon,
         lr=st.floats(0, 10),

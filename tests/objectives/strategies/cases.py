@@ -31,6 +31,7 @@ from objectives.strategies.haar_stem import HaarStem
 from objectives.strategies.identity_init import IdentityInit
 from objectives.strategies.lookahead import Lookahead
 from objectives.strategies.lottery_ticket import LotteryTicket
+from objectives.strategies.low_rank import LowRank
 from objectives.strategies.morph_net import MorphNet
 from objectives.strategies.muon import Muon
 from objectives.strategies.net2net import Net2Net
@@ -125,6 +126,12 @@ CASES = {
         events=("kept the weights of epoch 1", "level 1: 20% of weights pruned, back to epoch 1"),
         learns=False,
     ),
+    "LowRank": Case(
+        LowRank(rank=0.5),
+        LowRank(rank=1.0),
+        events=(r"factorised 4 of 5 layers, which keep \d\d% of their energy; \d\d% of the FLOPs",),
+        learns=False,
+    ),
     "Muon": Case(Muon(), Muon(lr=0.0), events=(), learns=False),
     "Swa": Case(Swa(start=0.5, lr=0.2, images=200), Swa(start=1.0), events=("averaging since epoch 2",), learns=False),
     "Whitening": Case(
@@ -200,7 +207,7 @@ def stepped(state: TrainState, dataset: Dataset, n_steps: int = 1) -> TrainState
     running = executor(state)
     torch.manual_seed(0)  # for strategies that draw
     for _ in range(n_steps):
-        running.step(x.to(state.trainee.model.head.weight.dtype), y)
+        running.step(x.to(next(state.trainee.model.parameters()).dtype), y)
     return state
 
 
