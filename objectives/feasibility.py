@@ -6,9 +6,11 @@ The one place for such rules: spaces offer by them, trainings refuse by them. Im
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import chain
 
 from objectives.networks.architecture import Architecture, Layer, build
 from objectives.pipeline import Pipeline
+from objectives.strategies.kernel_rescaling import KernelRescaling
 from objectives.strategies.low_rank import LowRank
 from objectives.strategies.progressive_resolution import SIZE_STEP, ProgressiveResolution
 from objectives.task import Task
@@ -70,11 +72,12 @@ def layers(pipeline: Pipeline, task: Task, size: int, in_channels: int) -> list[
 def reachable(task: Task, size: int, in_channels: int) -> list[Layer]:
     """The convolutions that any pipeline of the task may reach: with and without wavelets, images of every side.
 
-    Factorised ones are among them.
+    Factorised ones and the stem's larger kernels are among them.
     """
     plain = full_architecture(Pipeline(), task, in_channels, n_classes=2)
     wavelets = replace(plain, stem="haar", stem_stride=max(1, plain.stem_stride // 2))
     smaller = range(SIZE_STEP, size, SIZE_STEP)
     found = [side for side in smaller if side + SIZE_STEP / 2 >= SMALLEST_SHARE * size]
-    networks = (plain, wavelets, *map(LowRank().reached, (plain, wavelets)))
-    return [layer for side in (*found, size) for network in networks for layer in network.layers(side)]
+    changing = (LowRank(), KernelRescaling())
+    networks = [(n, *(strategy.reached(n) for strategy in changing)) for n in (plain, wavelets)]
+    return [layer for side in (*found, size) for network in chain(*networks) for layer in network.layers(side)]

@@ -21,6 +21,7 @@ from objectives.strategies.ema import Ema
 from objectives.strategies.freeze import Freeze
 from objectives.strategies.haar_stem import HaarStem
 from objectives.strategies.identity_init import IdentityInit
+from objectives.strategies.kernel_rescaling import KernelRescaling
 from objectives.strategies.lookahead import Lookahead
 from objectives.strategies.lottery_ticket import LotteryTicket
 from objectives.strategies.low_rank import LowRank
@@ -76,7 +77,7 @@ def can_act(switch: str, run: Run) -> bool:
             return run.epochs > 1 and (_widest(run) > WIDTH_STEP or _deepest(run) > 1)
         case "prune":
             return run.epochs > 1 and run.prunable >= SHARES[0]
-        case "freeze" | "lottery" | "morph" | "plateau" | "swa":
+        case "freeze" | "kernel" | "lottery" | "morph" | "plateau" | "swa":
             return run.epochs > 1
         case "lowrank":  # a smaller rank makes no layer dearer
             return LowRank(rank=RANKS[1]).idle(run) is None
@@ -188,6 +189,11 @@ def low_rank(trial: Trial, given: Given, run: Run) -> Strategy:
     return LowRank(rank=trial.suggest_float("lowrank.rank", *RANKS), at=trial.suggest_float("lowrank.at", 0.1, 0.6))
 
 
+def kernel_rescaling(trial: Trial, given: Given, run: Run) -> Strategy:
+    """Kernels of the stem that grow."""
+    return KernelRescaling(at=trial.suggest_float("kernel.at", 0.2, 0.8))
+
+
 def muon(trial: Trial, given: Given, run: Run) -> Strategy:
     """Orthogonalised momentum for convolutions."""
     return Muon(
@@ -239,6 +245,7 @@ EVERYTHING: Ingredients = {
     "lottery": (LotteryTicket, lottery_ticket),  # after what sets initial weights
     "lowrank": (LowRank, low_rank),  # behind all that it cannot run with it would hardly be drawn
     "prune": (PruneTrain, prune_train),
+    "kernel": (KernelRescaling, kernel_rescaling),  # before what freezes the stem
     "muon": (Muon, muon),
     "bias": (BiasLearningRate, bias_learning_rate),
     "freeze": (Freeze, freeze),

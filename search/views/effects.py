@@ -16,6 +16,7 @@ NAMES = {
     "lottery": "lottery ticket",
     "lowrank": "low rank",
     "prune": "PruneTrain",
+    "kernel": "kernel rescaling",
     "muon": "Muon",
     "bias": "bias learning rate",
     "freeze": "freezing",

@@ -25,6 +25,7 @@ from objectives.strategies.fixed_architecture import FixedArchitecture
 from objectives.strategies.freeze import Freeze
 from objectives.strategies.haar_stem import HaarStem
 from objectives.strategies.identity_init import IdentityInit
+from objectives.strategies.kernel_rescaling import KernelRescaling
 from objectives.strategies.lookahead import Lookahead
 from objectives.strategies.lottery_ticket import LotteryTicket
 from objectives.strategies.low_rank import LowRank
@@ -91,6 +92,12 @@ STRATEGIES_DRAWN: dict[str, st.SearchStrategy[Strategy]] = {
     "HaarStem": st.builds(HaarStem, levels=st.integers(0, 1)),
     "Plateau": st.builds(Plateau, gain=st.floats(0, 1, exclude_max=True), cooldown=st.floats(0, 1)),
     "IdentityInit": st.builds(IdentityInit, share=st.floats(0, 1)),
+    "KernelRescaling": st.builds(
+        KernelRescaling,
+        start=st.sampled_from((1, 3)),
+        kernel=st.sampled_from((3, 5, 7)),
+        at=st.floats(0.01, 0.99),
+    ),
     "Lookahead": st.builds(Lookahead, interval=st.integers(1, 99), pull=st.floats(0, 1, exclude_min=True)),
     "LotteryTicket": st.builds(
         LotteryTicket, levels=st.integers(0, 9), share=st.floats(0.01, 0.99), rewind=st.integers(0, 9)

@@ -16,6 +16,7 @@ from objectives.networks.architecture import Kind, build
 from objectives.networks.resnet import Convolution, ResNet, convolve
 from objectives.pipeline import Pipeline
 from objectives.strategies.haar_stem import HaarStem
+from objectives.strategies.kernel_rescaling import KernelRescaling
 from objectives.strategies.low_rank import LowRank
 from objectives.strategies.net2net import Net2Net
 from objectives.strategies.progressive_resolution import ProgressiveResolution
@@ -118,7 +119,7 @@ def test_what_a_pipeline_reaches_is_what_its_networks_compute(
 def test_any_pipeline_reaches_only_what_the_task_may_reach() -> None:
     may_be = {layer.kind for layer in reachable(TASK, 28, 1)}
     for start in (0.4, 0.5, 0.7, 0.9):
-        for strategies in ((), (HaarStem(),), (LowRank(rank=0.5),), (HaarStem(), LowRank())):
+        for strategies in ((), (HaarStem(),), (LowRank(rank=0.5),), (HaarStem(), LowRank(), KernelRescaling())):
             pipeline = Pipeline(strategies=(*strategies, ProgressiveResolution(start, 0.5, 3)))
             assert {layer.kind for layer in layers(pipeline, TASK, 28, 1)} <= may_be
 

@@ -29,6 +29,7 @@ from objectives.strategies.fixed_architecture import FixedArchitecture
 from objectives.strategies.freeze import Freeze
 from objectives.strategies.haar_stem import HaarStem
 from objectives.strategies.identity_init import IdentityInit
+from objectives.strategies.kernel_rescaling import KernelRescaling
 from objectives.strategies.lookahead import Lookahead
 from objectives.strategies.lottery_ticket import LotteryTicket
 from objectives.strategies.low_rank import LowRank
@@ -112,6 +113,12 @@ CASES = {
         learns=False,
     ),
     "IdentityInit": Case(IdentityInit(), IdentityInit(share=0.0), events=(), learns=False),
+    "KernelRescaling": Case(
+        KernelRescaling(),
+        KernelRescaling(start=3, kernel=3),
+        events=("kernels of the stem 3 -> 5 pixels",),
+        learns=False,
+    ),
     "Lookahead": Case(Lookahead(interval=4, pull=0.8), Lookahead(pull=1.0), events=(), learns=False),
     "MorphNet": Case(
         MorphNet(strength=3.0, learn=0.3),
