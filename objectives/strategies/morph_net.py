@@ -49,7 +49,7 @@ class MorphNet(Strategy):
         *(Freeze, Whitening, IdentityInit),
     )
 
-    strength: float = 1.0  # of the penalty: about its share of the loss to begin with, with scales of 1 twice that
+    strength: float = 1.0  # of the penalty, which begins at up to twice that; the loss begins at the log of the classes
     cost: Of = "flops"  # or the parameters: `size`
     budget: float = 1.0  # share of the cost of the network that it starts with
     threshold: float = 1e-2  # of a scale, in (0, 1)
@@ -153,12 +153,9 @@ class MorphNet(Strategy):
         until = state.pipeline.epochs if is_last else self._ends(state)[iteration + 1]
         schedule = replace(state.schedule, begins=float(state.epoch), epochs=until, held=not is_last)
         share = sum(alive.values()) / sum(before.axis_sizes().values())
-        return replace(
-            state.with_strategy(self, self.having_learned(learns=not is_last)), schedule=schedule
-        ).with_event(
-            f"morphed {before.describe()} to {trainee.model.architecture.describe()}, {how}: "
-            f"{share:.0%} of the channels were alive, omega {omega:.2f}"
-        )
+        state = replace(state.with_strategy(self, self.having_learned(learns=not is_last)), schedule=schedule)
+        words = f"morphed {before.describe()} to {trainee.model.architecture.describe()}, {how}"
+        return state.with_event(f"{words}: {share:.0%} of the channels were alive, omega {omega:.2f}")
 
 
 def _kept(trainee: Trainee, found: dict[str, Tensor], sizes: dict[str, int], epoch: int) -> Trainee:
@@ -166,6 +163,7 @@ def _kept(trainee: Trainee, found: dict[str, Tensor], sizes: dict[str, int], epo
     import torch
 
     from objectives.networks import surgery
+    from objectives.networks.architecture import interior_axis
     from objectives.networks.surgery import NEW
 
     index = {}
@@ -175,7 +173,7 @@ def _kept(trainee: Trainee, found: dict[str, Tensor], sizes: dict[str, int], epo
     kept = surgery.reindex(trainee, index, epoch)
     for s, stage in enumerate(kept.model.architecture.stages):
         for b in reversed(range(len(stage.interiors))):
-            if sizes.get(f"stage{s}.block{b}") == 0:
+            if sizes.get(interior_axis(s, b)) == 0:
                 with torch.no_grad():
                     for name in ("conv2.weight", "bn2.running_mean"):
                         kept.model.state_dict()[f"stages.{s}.{b}.{name}"].zero_()
