@@ -1,8 +1,8 @@
 """Networks that change size beside plain runs: python -m benchmarks.structure --data digits --epochs 30 --seeds 5.
 
 Every case with every seed, interleaved. A case is compared with plain runs of the same seed at *its* seconds: the plain
-pipeline is trained for several lengths, and its accuracy is read off between them. The network that an adaptive run
-ended with is trained from scratch as well, for as many epochs as a plain run. Prints Markdown.
+pipeline is trained for several lengths, and its accuracy is read off between them. The networks that an adaptive
+run and PruneTrain ended with are trained from scratch as well, for as many epochs as a plain run. Prints Markdown.
 """
 
 from __future__ import annotations

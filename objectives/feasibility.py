@@ -65,7 +65,8 @@ def layers(pipeline: Pipeline, task: Task, size: int, in_channels: int) -> list[
     full = full_architecture(pipeline, task, in_channels, n_classes=2)
     first = first_architecture(pipeline, full)
     grown = full.behind_stem_of(first)
-    networks = dict.fromkeys((first, grown, *(strategy.reached(grown) for strategy in pipeline.strategies)))
+    reached = [strategy.reached(network) for strategy in pipeline.strategies for network in (first, grown)]
+    networks = dict.fromkeys((first, grown, *reached))
     return [layer for side in sides(pipeline, size) for network in networks for layer in network.layers(side)]
 
 

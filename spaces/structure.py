@@ -1,7 +1,9 @@
 """Methods that change what a network is made of, at most one in a pipeline: a space for those who compare them.
 
-All else is as in the default space. Pipelines without any are the control. FixedArchitecture, the network that such a
-method ended with from scratch, is no choice here: nobody can draw it before the method has run.
+They are offered in turn, each where none before it was chosen, so that draws at random have the first ones most often;
+our sampler tries each twice before a model leads. All else is as in the default space. Pipelines without any are the
+control. FixedArchitecture, the network that such a method ended with from scratch, is no choice here: nobody can draw
+it before the method has run.
 """
 
 from __future__ import annotations

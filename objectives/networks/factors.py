@@ -1,8 +1,8 @@
 """Weights as products of thinner ones: Tucker-2 for convolutions (Kim et al. 2016), singular values for a classifier.
 
-Factors are orthonormal but for one scale each, under which all have the same norm: the smallest sum of squares for the
-product, so that weight decay and a learning rate treat them alike. In double precision, on the CPU: the matrices are
-small.
+The outer factors of a convolution are orthonormal but for a scale. Scales are such that all factors of a weight have
+the same norm, so that weight decay and a learning rate treat them alike. In double precision, on the CPU: the matrices
+are small.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ def of(weight: Tensor, ranks: tuple[int, ...]) -> dict[str, Tensor]:
 
     A convolution [out, in, k, k] of ranks (i, o) becomes [i, in, 1, 1], [o, i, k, k] and [out, o, 1, 1]; a matrix
     [out, in] of rank (r,) becomes [r, in] and [out, r]. At full rank their product is the weight; else no product of
-    such a matrix is nearer to it (Eckart & Young 1936), and of such a convolution none that one side alone could mend.
+    such a matrix is nearer to it (Eckart & Young 1936), and of such a convolution hardly one: after `ROUNDS` little is
+    left to gain.
 
     Raises:
         ValueError: ranks that such a weight does not have.

@@ -188,18 +188,17 @@ def resize_stem(trainee: Trainee, kernel: int) -> Trainee:
     Raises:
         ValueError: the side is even.
     """
-
     old = trainee.model.get_parameter(STEM)
     if kernel < 1 or kernel % 2 == 0:
         raise ValueError(f"a kernel of {kernel} pixels has no middle: its side must be odd")
     before = old.shape[-1]
-    at = (torch.arange(before, device=old.device) - (before - 1) / 2) * (kernel / before) + (kernel - 1) / 2
-    pixels = torch.arange(kernel, device=old.device)
+    at = (torch.arange(before, dtype=torch.float64) - (before - 1) / 2) * (kernel / before) + (kernel - 1) / 2
+    pixels = torch.arange(kernel)
     shares = (1 - (at.clamp(0, kernel - 1)[:, None] - pixels).abs()).clamp(min=0)  # [taps, pixels]
 
     def resampled(weight: Tensor) -> Tensor:
-        each = shares.to(weight.dtype)
-        return torch.einsum("oikl,kp,lq->oipq", weight.detach(), each, each)
+        each = shares.to(weight.device)  # in double: TF32, which a number format may switch on, would round the weights
+        return torch.einsum("oikl,kp,lq->oipq", weight.detach().double(), each, each).to(weight.dtype)
 
     def fill(model: ResNet) -> None:
         with torch.no_grad():

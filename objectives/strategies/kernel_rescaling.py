@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
+from objectives.strategies.adaptive import Adaptive
 from objectives.strategies.base import Outline, Strategy, learned
 from objectives.strategies.lottery_ticket import LotteryTicket
 from objectives.strategies.whitening import Whitening
@@ -30,8 +31,9 @@ class KernelRescaling(Strategy):
     """
 
     # Whitening filters are patches of 3 pixels, and where the stem grows new ones are; a mask of taps cannot be
-    # resampled, and the weights that a lottery ticket goes back to are those of the start.
-    excludes: ClassVar[tuple[type[Strategy], ...]] = (Whitening, LotteryTicket)
+    # resampled, and the weights that a lottery ticket goes back to are those of the start; an adaptive network goes
+    # back, too, and its budget knows one stem.
+    excludes: ClassVar[tuple[type[Strategy], ...]] = (Whitening, LotteryTicket, Adaptive)
 
     start: int = 3  # pixels: side of the first kernels, odd
     kernel: int = 5  # pixels: side of the last ones, odd, from `start`; `start`: they stay as they are

@@ -42,7 +42,7 @@ class LowRank(Strategy):
 
     rank: float = 0.25  # share of the channels on either side of a layer that are left between, in (0, 1]; 1: no change
     at: float = 0.3  # share of the run at which it factorises, in (0, 1)
-    since: int | None = learned(None)  # epoch after which it has
+    since: int | None = learned(None)  # epoch after which it has, or has found nothing to factorise
 
     def __post_init__(self) -> None:
         if not 0 < self.rank <= 1 or not 0 < self.at < 1:
@@ -70,6 +70,8 @@ class LowRank(Strategy):
         ranks = {label: channels for label, channels in ranks.items() if _is_trained(old, label)}
         if not ranks:
             return state.with_event(f"factorised none of {n_layers} layers: none that is trained becomes cheaper")
+        if not all(_is_finite(old, label) for label in ranks):
+            return state.with_event(f"factorised none of {n_layers} layers: not all of their numbers are finite")
         trainee = surgery.factorise(state.trainee, ranks)
         work = flops.count(trainee.model.architecture, size)[0] / flops.count(old.architecture, size)[0]
         kept = f"which keep {_energy_kept(old, trainee.model, ranks):.0%} of their energy"
@@ -82,8 +84,9 @@ class LowRank(Strategy):
         return self._is_idle(state) if self.since is None else state.epoch > self.since
 
     def _is_idle(self, state: TrainState) -> bool:
-        """Whether it can have no effect in this run."""
-        return self.idle(Outline(state.full, int(state.data.x.shape[-1]), state.pipeline.epochs)) is not None
+        """Whether it can have no effect on the network in training, which is not always what the settings ask for."""
+        now, size = state.trainee.model.architecture, int(state.data.x.shape[-1])
+        return self.idle(Outline(now, size, state.pipeline.epochs)) is not None
 
     def _ranks(self, architecture: Architecture) -> Ranks:
         """The ranks of every layer that can be factorised."""
@@ -96,10 +99,11 @@ class LowRank(Strategy):
         """The ranks of the layers that become cheaper by them for images of `size` pixels a side."""
         if self.rank == 1:
             return {}
+        whole = _work(architecture, size)
         return {
             label: ranks
             for label, ranks in self._ranks(architecture).items()
-            if _work(_made_of(architecture, {label: ranks}), size) < _work(architecture, size)
+            if _work(_made_of(architecture, {label: ranks}), size) < whole
         }
 
 
@@ -122,6 +126,12 @@ def _is_trained(model: ResNet, label: str) -> bool:
     from objectives.networks.resnet import module_name
 
     return bool(model.get_parameter(f"{module_name(label)}.weight").requires_grad)
+
+
+def _is_finite(model: ResNet, label: str) -> bool:
+    from objectives.networks.resnet import module_name
+
+    return bool(model.get_parameter(f"{module_name(label)}.weight").isfinite().all())
 
 
 def _energy_kept(old: ResNet, new: ResNet, ranks: Ranks) -> float:

@@ -33,7 +33,7 @@ class MorphNet(Strategy):
     bilinear relaxation over the scales of the batch norms (see `methods.morphing`). A channel is alive where a scale of
     it exceeds `threshold`; the channels of a residual stage share one, the largest. Then all alive widths are
     multiplied by one factor, omega, the largest under which the cost stays within `budget`. Blocks can vanish, none can
-    appear. The learning rate stays at its peak while widths are learned.
+    appear. While widths are learned the learning rate rises to its peak, anew in each iteration, and stays there.
 
     In the end the network is trained from scratch, as published, or goes on with the channels that it kept, beside new
     ones as Net2Net's `fresh`; between iterations it always goes on. All of that is one run of `pipeline.epochs`: what
@@ -148,7 +148,7 @@ class MorphNet(Strategy):
         if is_last and self.then == "retrain":
             trainee, how = surgery.begun_anew(old, after), "from scratch"
         else:
-            trainee, how = _kept(old, found, sizes, state.epoch), "with the weights that it kept"
+            trainee, how = _kept(old, found, alive, sizes, state.epoch), "with the weights that it kept"
         state = replace(state, trainee=trainee)
         until = state.pipeline.epochs if is_last else self._ends(state)[iteration + 1]
         schedule = replace(state.schedule, begins=float(state.epoch), epochs=until, held=not is_last)
@@ -158,8 +158,10 @@ class MorphNet(Strategy):
         return state.with_event(f"{words}: {share:.0%} of the channels were alive, omega {omega:.2f}")
 
 
-def _kept(trainee: Trainee, found: dict[str, Tensor], sizes: dict[str, int], epoch: int) -> Trainee:
-    """The trainee with the strongest channels of each axis, and new ones where there shall be more."""
+def _kept(
+    trainee: Trainee, found: dict[str, Tensor], alive: dict[str, int], sizes: dict[str, int], epoch: int
+) -> Trainee:
+    """The trainee with the strongest of the alive channels of each axis, and new ones where there shall be more."""
     import torch
 
     from objectives.networks import surgery
@@ -168,7 +170,8 @@ def _kept(trainee: Trainee, found: dict[str, Tensor], sizes: dict[str, int], epo
 
     index = {}
     for axis, n in sizes.items():
-        order = found[axis].detach().argsort(descending=True, stable=True)[: max(1, n)].sort().values
+        n_kept = max(1, min(n, alive[axis]))
+        order = found[axis].detach().argsort(descending=True, stable=True)[:n_kept].sort().values
         index[axis] = torch.cat([order, order.new_full((max(0, n - len(order)),), NEW)])
     kept = surgery.reindex(trainee, index, epoch)
     for s, stage in enumerate(kept.model.architecture.stages):

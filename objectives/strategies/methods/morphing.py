@@ -83,7 +83,6 @@ def widest(alive: Mapping[str, int], cost: Cost, budget: float) -> tuple[float, 
 
     An axis without alive channels stays without; all others keep one at least, whatever that costs.
     """
-
     cost = replace(cost, pairs=cost.pairs.cpu().double(), single=cost.single.cpu().double())
 
     def scaled(omega: float) -> dict[str, int]:

@@ -49,7 +49,7 @@ def test_a_convolution_cut_on_both_sides_loses_no_more_than_both_tails_and_no_le
         assert max(tails) < lost < sum(tails)
 
 
-def test_no_other_method_finds_nearer_factors() -> None:
+def test_no_other_method_finds_factors_nearer_by_half_a_percent() -> None:
     """Tensorly's alternating least squares from the same start, run to convergence."""
     tucker = pytest.importorskip("tensorly.decomposition").partial_tucker
     whole = weight(8, 8, 3, 3)

@@ -103,6 +103,15 @@ def test_at_active_parameters_it_changes_the_run_and_reports_what_it_did(case: C
 
 
 @each_strategy
+def test_a_run_that_diverges_ends_as_any_other_and_says_so(case: Case, digits: Dataset) -> None:
+    """Whatever a strategy does at a boundary it does not fail on weights that are not finite any more."""
+    absurd = using(case.active, lr=100.0, momentum=0.99, weight_decay=1.0, schedule="step")
+    reports, _ = finish(absurd, digits)
+    assert reports[-1].epoch == reports[-1].epochs
+    assert any(report.diverged for report in reports) or case.survives
+
+
+@each_strategy
 def test_it_survives_json_without_what_it_learned(case: Case, digits: Dataset) -> None:
     pipeline = using(case.active)
     assert Pipeline.from_json(json.loads(json.dumps(pipeline.to_json()))) == pipeline

@@ -127,6 +127,20 @@ def test_going_on_keeps_the_function_where_what_goes_is_dead(digits: Dataset) ->
     assert after.trainee.model.architecture.stages[1].width > state.trainee.model.architecture.stages[1].width
 
 
+def test_what_goes_on_is_alive_and_what_is_added_is_new(digits: Dataset) -> None:
+    state = begin(using(replace(ONCE, then="continue", budget=2.0), width=1.0), digits)
+    name, n = "stages.0.0.bn1.weight", 16
+    with torch.no_grad():
+        state.trainee.model.get_parameter(name).copy_(torch.linspace(0.5, 0.9, n))
+    with_scales(state, {name: 1e-3})  # the first half is dead
+    after = morphed(state).trainee
+    found = after.model.get_parameter(name).detach()
+    assert len(found) > n // 2
+    assert torch.equal(found[: n // 2], torch.linspace(0.5, 0.9, n)[n // 2 :])
+    assert (found[n // 2 :] == 1).all()
+    assert (after.born["stage0.block0"][n // 2 :] == 2).all()
+
+
 @pytest.mark.parametrize("then", ["retrain", "continue"])
 def test_a_branch_without_an_alive_channel_is_gone(then: str, digits: Dataset) -> None:
     state = begin(using(replace(ONCE, then=then), depth=2), digits)

@@ -35,10 +35,10 @@ def network(architecture: Architecture, seed: int) -> ResNet:
 def groups(model: ResNet) -> Iterator[tuple[Tensor, int, str]]:
     """(weight, dimension, axis) of every kind of group, written out: convolutions both ways, the head one way."""
     named, axes = dict(model.named_parameters()), model.axes()
-    for name in [n for n in named if named[n].dim() == 4] + ["head.weight"]:
+    for name in [n for n in named if named[n].dim() > 1]:
         for dim in (0, 1):
             axis = axes[name][dim]
-            image_or_class = (name, dim) in [("stem.0.weight", 1), ("head.weight", 0)]
+            image_or_class = (name, dim) in [("stem.0.weight", 1), ("head.weight", 0), ("head.expand.weight", 0)]
             assert image_or_class == (axis is None)
             if axis is not None:
                 yield named[name], dim, axis
