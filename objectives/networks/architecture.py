@@ -11,6 +11,7 @@ from typing import Any, Literal, cast, get_args
 StemKind = Literal["conv", "haar"]
 TransitionKind = Literal["projection", "pool"]
 _CONVOLUTIONS: tuple[Literal[1, 2], ...] = (1, 2)  # of a block
+STEM = "stem.0.weight"  # name of the weight of the stem's convolution
 HEAD = "head"  # label of the classifier
 Kind = tuple[int, int, int]  # of convolution: kernel, stride, pixels a side of what it reads
 

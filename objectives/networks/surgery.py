@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from objectives.networks import factors as factorisation
-from objectives.networks.architecture import HEAD, Architecture, Stage, factor_axes, interior_axis, stage_axis
+from objectives.networks.architecture import HEAD, STEM, Architecture, Stage, factor_axes, interior_axis, stage_axis
 from objectives.networks.rebuilding import NEW, Index, Source, rebuilt
 from objectives.networks.resnet import Block, Convolution, ResNet, module_name
 from objectives.networks.trainee import Trainee
@@ -33,8 +33,6 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-
-STEM = "stem.0.weight"
 
 
 def reindex(trainee: Trainee, index: Index, epoch: int = 0) -> Trainee:

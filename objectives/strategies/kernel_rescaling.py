@@ -65,9 +65,10 @@ class KernelRescaling(Strategy):
         if self.start == self.kernel or self.since is not None or not state.is_due(self.at):
             return state
         from objectives.networks import surgery
+        from objectives.networks.architecture import STEM
 
         state = state.with_strategy(self, self.having_learned(since=state.epoch))
-        if not state.trainee.model.get_parameter(surgery.STEM).requires_grad:
+        if not state.trainee.model.get_parameter(STEM).requires_grad:
             return state.with_event(f"the frozen stem keeps its kernels of {self.start} pixels")
         trainee = surgery.resize_stem(state.trainee, self.kernel)
         return replace(state, trainee=trainee).with_event(f"kernels of the stem {self.start} -> {self.kernel} pixels")

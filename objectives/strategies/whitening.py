@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from objectives.networks.architecture import STEM
 from objectives.strategies.base import Outline, Strategy, learned
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ IMAGES = 500  # whose patches are measured: 450,000 of 27 values from 32x32 pixe
 GRID = 32  # patches a side that an image gives at most: from 224x224 pixels all would be 24 million, 50 times the work
 EPS = 5e-4  # of pixels of variance 1: a direction of less is noise (Jordan 2024)
 CHUNK = 16 << 20  # bytes of pixels and patches at a time
-STEM = "stem.0.weight"
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,6 @@ class Case:
     neutral: Strategy  # must not act at all
     events: tuple[str, ...]  # patterns: what `active` reports at the boundaries of `PLAIN`, in order
     learns: bool  # has learned something once it is bound to its first segment
-    survives: bool = False  # rates at which any other run diverges
     commutes: tuple[Surgery, ...] = ("pruning", "widening")  # with what its step commutes; say why where one is missing
 
 
