@@ -71,14 +71,15 @@ def layers(pipeline: Pipeline, task: Task, size: int, in_channels: int) -> list[
 
 
 def reachable(task: Task, size: int, in_channels: int) -> list[Layer]:
-    """The convolutions that any pipeline of the task may reach: with and without wavelets, images of every side.
+    """The convolutions that any pipeline of the task may reach, with images of every side.
 
-    Factorised ones and the stem's larger kernels are among them.
+    Those with wavelets or a stride in the stem, factorised ones and the stem's larger kernels are among them.
     """
     plain = full_architecture(Pipeline(), task, in_channels, n_classes=2)
     wavelets = replace(plain, stem="haar", stem_stride=max(1, plain.stem_stride // 2))
+    strided = replace(plain, stem_stride=2 * plain.stem_stride)
     smaller = range(SIZE_STEP, size, SIZE_STEP)
     found = [side for side in smaller if side + SIZE_STEP / 2 >= SMALLEST_SHARE * size]
     changing = (LowRank(), KernelRescaling())
-    networks = [(n, *(strategy.reached(n) for strategy in changing)) for n in (plain, wavelets)]
+    networks = [(n, *(strategy.reached(n) for strategy in changing)) for n in dict.fromkeys((plain, wavelets, strided))]
     return [layer for side in (*found, size) for network in chain(*networks) for layer in network.layers(side)]

@@ -31,12 +31,14 @@ from objectives.strategies.net2net import Net2Net
 from objectives.strategies.plateau import Plateau
 from objectives.strategies.progressive_resolution import SIZE_STEP, ProgressiveResolution
 from objectives.strategies.prune_train import PruneTrain, dying_share, kappa_for
+from objectives.strategies.strided_stem import StridedStem
 from objectives.strategies.swa import Swa
 from objectives.strategies.whitening import Whitening
 from spaces.base import Given, Trial
 
 SHARES = (0.1, 0.8)  # of the channels that PruneTrain is to remove
 RANKS = (0.1, 0.6)  # shares of the channels that low rank leaves; at 0.6 a layer takes half its work, at 0.8 82 %
+LEAST_STRIDED = 16  # pixels a side
 MOST_LPR = 0.6  # 0.5 over 10 epochs cost 1.5 points of accuracy (Fashion-MNIST)
 
 
@@ -58,7 +60,8 @@ def outlined(given: Given, plain: Pipeline) -> Run:
     filters, a loss of ln 10, half the peak rate on average.
     """
     # neither channels nor classes play a part in what can act
-    full = build(given.family, depth=plain.depth, width=plain.width, in_channels=3, n_classes=2)
+    shape = {"depth": plain.depth, "stem_stride": given.stem_stride, "in_channels": 3, "n_classes": 2}
+    full = build(given.family, width=plain.width, **shape)
     layers = full.layers(given.size)
     rows = list(chain.from_iterable([sqrt(2 * layer.n_in / layer.n_out)] * layer.n_out for layer in layers))  # norms
     total = sum(rows) + sum(sqrt(2) * layer.n_in for layer in layers[1:])
@@ -81,6 +84,8 @@ def can_act(switch: str, run: Run) -> bool:
             return run.epochs > 1
         case "lowrank":  # a smaller rank makes no layer dearer
             return LowRank(rank=RANKS[1]).idle(run) is None
+        case "stride":  # smaller images leave little to skip
+            return run.full.stem_stride == 1 and run.size >= LEAST_STRIDED
         case "resolution":
             return run.epochs > 1 and run.size > SIZE_STEP
         case _:
@@ -155,6 +160,11 @@ def data_fraction(trial: Trial, given: Given, run: Run) -> Strategy:
 def haar_stem(trial: Trial, given: Given, run: Run) -> Strategy:
     """The image as wavelets of half its size."""
     return HaarStem()
+
+
+def strided_stem(trial: Trial, given: Given, run: Run) -> Strategy:
+    """A first convolution that skips every second pixel."""
+    return StridedStem()
 
 
 def identity_init(trial: Trial, given: Given, run: Run) -> Strategy:
@@ -237,6 +247,7 @@ def lookahead(trial: Trial, given: Given, run: Run) -> Strategy:
 EVERYTHING: Ingredients = {
     "plateau": (Plateau, plateau),  # first: others look at where the run ends
     "haar": (HaarStem, haar_stem),
+    "stride": (StridedStem, strided_stem),
     "adaptive": (Adaptive, adaptive),  # before what it does the same as, and more
     "grow": (Net2Net, net2net),
     "identity": (IdentityInit, identity_init),

@@ -124,7 +124,7 @@ def anchor_pipelines(space: Space, given: Given, restrictions: Restrictions) -> 
 def walk(space: Space, given: Given, restrictions: Restrictions) -> dict[str, list[str]]:
     """Every parameter that can be asked, with its distributions as JSON: what a study's identity says of its space.
 
-    Each choice of each categorical parameter and both ends of each integer are taken at least once, every other
+    Each choice of each categorical parameter and both ends of each number are taken at least once, every other
     decision being the first one on the way there; once where numbers are at their lowest and once at their highest,
     since what is asked in a long run of a large network is not asked in a short one of a small one.
     """
@@ -239,9 +239,8 @@ def _first(distribution: BaseDistribution) -> Value:
 def _branches(distribution: BaseDistribution) -> Sequence[Value]:
     if isinstance(distribution, CategoricalDistribution):
         return [choice for choice in distribution.choices if choice is not None]
-    if isinstance(distribution, IntDistribution):
-        return [distribution.low, distribution.high]
-    return []
+    assert isinstance(distribution, (IntDistribution, FloatDistribution))
+    return [distribution.low, distribution.high]
 
 
 def _distribution(plain: str) -> BaseDistribution:

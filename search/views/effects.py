@@ -8,6 +8,7 @@ from search.views.columns import columns
 
 NAMES = {
     "haar": "Haar stem",
+    "stride": "stem of stride 2",
     "adaptive": "adaptive size",
     "grow": "Net2Net",
     "identity": "identity start",

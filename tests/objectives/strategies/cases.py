@@ -39,6 +39,7 @@ from objectives.strategies.net2net import Net2Net
 from objectives.strategies.plateau import Plateau
 from objectives.strategies.progressive_resolution import ProgressiveResolution
 from objectives.strategies.prune_train import PruneTrain
+from objectives.strategies.strided_stem import StridedStem
 from objectives.strategies.swa import Swa
 from objectives.strategies.whitening import Whitening
 from objectives.task import DataSpec, Seeds, Task
@@ -112,6 +113,7 @@ CASES = {
         events=(r"loss .*, best before .*: cools down to epoch 3",),
         learns=False,
     ),
+    "StridedStem": Case(StridedStem(), StridedStem(stride=1), events=(), learns=False),
     "IdentityInit": Case(IdentityInit(), IdentityInit(share=0.0), events=(), learns=False),
     "KernelRescaling": Case(
         KernelRescaling(),
