@@ -241,6 +241,8 @@ def override(
     label = ""
     if data is not None:
         changes["data"] = {"name": data, "labels": None}  # the table of a study file is that of its own folder
+        if data.startswith("folder:"):
+            changes["data"]["n_train"] = None  # a folder has the images that it has
         label = data.partition(":")[0]
     if labels is not None:
         changes["data"]["labels"] = _resolved(labels, os.path.isfile)
