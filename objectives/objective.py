@@ -23,6 +23,7 @@ from objectives.errors import DataError, DeviceError
 from objectives.evaluation import STEP_VALUES, evaluate
 from objectives.export import export, load_model
 from objectives.feasibility import full_architecture, layers, reachable
+from objectives.mirroring import mirrored
 from objectives.pipeline import ExecutorName, Pipeline, Reading, Report
 from objectives.repeated import train_on_splits
 from objectives.task import Seeds, Task
@@ -172,6 +173,10 @@ class TrainingObjective:
         probed = self._small(replace(pipeline, strategies=(), ghost_batch=0), self._dataset.size)
         n_images = min(pipeline.batch_size, len(self._dataset.train.y))
         return self._step_seconds(probed, self._dataset.size) * max(1.0, n_images / probed.batch_size)
+
+    def mirrored(self) -> dict[str, object]:
+        """What mirror images are to a network that was trained on none; see `search.workers.seam`."""
+        return mirrored(self._task, self._dataset, self.probe).to_json()
 
     def close(self) -> None:
         """Lets go of the last training."""
