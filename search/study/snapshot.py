@@ -125,10 +125,10 @@ class Snapshot:
 
     @cached_property
     def alike(self) -> set[int]:
-        """Points of a front without fresh seeds that are as accurate as a cheaper one, for all that images tell."""
-        intervals = [wilson(point.accuracy, self.n_val) for point in self.front]
-        marks = zip(self.front, confirmation.alike(intervals), strict=True)
-        return set() if self.confirmed else {point.trial for point, is_alike in marks if is_alike}
+        """Points of the front without fresh seeds that are as accurate as a cheaper one, for all that images tell."""
+        marks = confirmation.alike(wilson(point.accuracy, self.n_val) for point in self.front)
+        found = (trial for trial, is_alike in zip(self.front_trials, marks, strict=True) if is_alike)
+        return {trial.number for trial in found if self.confirmed_of(trial) is None}
 
     @cached_property
     def untested(self) -> list[FrozenTrial]:

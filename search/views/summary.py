@@ -104,14 +104,14 @@ def _legend(now: Snapshot) -> list[str]:
 
 
 def _uncertain(now: Snapshot) -> list[str]:
-    """How well accuracies are known while no point has fresh seeds, and what the mark means where there is one."""
-    if now.confirmed or not now.front:
+    """How well accuracies are known of points without fresh seeds, and what the mark means where that is not said."""
+    single = [point.values[1] for point in now.front_trials if now.confirmed_of(point) is None]
+    if not single:
         return []
-    half = max(Estimate(point.accuracy, wilson(point.accuracy, now.n_val)).half or 0 for point in now.front)
-    known = f"Accuracies of {now.n_val} validation images are known to ±{100 * half:.1f} points (95 %)."
-    mark = confirmed.ALIKE
-    meaning = f" {mark} As accurate as the cheaper point before it that has no {mark}, for all that is known."
-    return [known + (meaning if now.alike else "")]
+    half = max(Estimate(accuracy, wilson(accuracy, now.n_val)).half or 0 for accuracy in single)
+    said = [f"Without fresh seeds, accuracies of {now.n_val} validation images are known to ±{100 * half:.1f} points."]
+    is_explained = any(each.is_alike for each in now.confirmed.values())
+    return said + ([confirmed.LIKENESS] if now.alike and not is_explained else [])
 
 
 def _nothing_passed(now: Snapshot) -> list[str]:
