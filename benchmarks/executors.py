@@ -151,8 +151,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     keep_freed_memory()
     device = torch.device(options.device)
     on_cpu = device.type == "cpu"
-    load(DataSpec("digits"), device)
-    formats, left_out = usable_formats(Task(DataSpec("digits"), "small"), device)
+    load(DataSpec("digits", n_train=1200), device)
+    formats, left_out = usable_formats(Task(DataSpec("digits", n_train=1200), "small"), device)
     print(conditions(device, f"python -m benchmarks.executors {shlex.join(words)}".rstrip()))
     print("\n".join([*left_out, "", HEAD]), flush=True)
     for family, depth in FAMILIES:

@@ -26,7 +26,7 @@ from objectives.strategies.prune_train import PruneTrain, dying_share
 from objectives.task import DataSpec, Task
 
 CPU = torch.device("cpu")
-DIGITS = Task(DataSpec("digits"), "small")
+DIGITS = Task(DataSpec("digits", n_train=1200), "small")
 FASHION = Task(DataSpec("fashion_mnist", n_train=4000), "thin", 2)
 PLAIN = Pipeline(batch_size=64, epochs=6, schedule="one_cycle", label_smoothing=0.05, crop=False, flip=False)
 BATCHES = (16, 32, 64, 128)

@@ -63,7 +63,7 @@ def main() -> None:
     torch.set_num_threads(1)
     keep_freed_memory()
     tasks = {
-        "digits": Task(DataSpec("digits"), "small"),
+        "digits": Task(DataSpec("digits", n_train=1200), "small"),
         "fashion_mnist": Task(DataSpec("fashion_mnist", n_train=4000), "thin", stem_stride=2),
     }
     if options.cifar:

@@ -64,7 +64,10 @@ def created(folder: Path) -> Study:
 
 def fill(study: Study, n: int) -> None:
     """Adds finished trials until the study has so many."""
-    rng, world = np.random.default_rng(len(study.trials())), Analytic(Task(DataSpec("digits"), "small"), 8, 200)
+    rng, world = (
+        np.random.default_rng(len(study.trials())),
+        Analytic(Task(DataSpec("digits", n_train=1200), "small"), 8, 200),
+    )
     study.optuna.add_trials([_finished(study, world, rng) for _ in range(n - len(study.trials()))])
 
 

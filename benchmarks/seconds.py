@@ -23,7 +23,7 @@ from objectives.objective import TrainingObjective
 from objectives.pipeline import Pipeline, Report
 from objectives.task import DataSpec, Seeds, Task
 
-TASK = Task(DataSpec("digits"), "small")
+TASK = Task(DataSpec("digits", n_train=1200), "small")
 PIPELINE = Pipeline(epochs=20, batch_size=64, flip=False)
 SEEDS = Seeds(1, 2, 3)
 MOST_SECONDS = 180  # of the whole: neighbours end by then in any case

@@ -79,7 +79,7 @@ def widening() -> None:
     """Every kind on two data sets."""
     digits = Pipeline(batch_size=32, lr=0.2, epochs=15, schedule="one_cycle", crop=False, flip=False)
     fashion = Pipeline(batch_size=64, lr=0.2, epochs=8, schedule="one_cycle", crop=False, flip=True)
-    compared("digits", digits, Task(DataSpec("digits"), "small"), 4)
+    compared("digits", digits, Task(DataSpec("digits", n_train=1200), "small"), 4)
     compared("Fashion-MNIST, 4,000 images", fashion, Task(DataSpec("fashion_mnist", n_train=4000), "thin", 2), 3)
 
 

@@ -139,5 +139,5 @@ def open_data(name: str | None, device: torch.device, n_train: int) -> tuple[Dat
         return spec, load(spec, device)
     except DataError as error:
         print(f"{error}: using digits", file=sys.stderr)
-        spec = DataSpec("digits")
+        spec = DataSpec("digits", n_train=1200)
         return spec, load(spec, device)

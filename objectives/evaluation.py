@@ -28,6 +28,7 @@ class Evaluation:
     model: ResNet
     accuracy: float  # in [0, 1]; an image whose logits are not all finite counts as wrong
     balanced_accuracy: float  # mean of the recalls of the classes that there are, in [0, 1]
+    right: tuple[int, ...]  # images of each class that it tells rightly
     is_finite: bool  # all logits are, and all parameters and buffers
 
 
@@ -54,7 +55,29 @@ def evaluate(
     Takes the memory of a training step on `batch_size` images at most. With `mirrored` the logits of each image and of
     its mirror image are summed: test-time augmentation. The host waits for the device once.
     """
-    right, finite = [], [finiteness(model.state_dict().values())]
+    told, sound = told_rightly(model, images, normalise, number_format, batch_size=batch_size, mirrored=mirrored)
+    correct, n_classes = told.double(), model.architecture.n_classes
+    per_class = torch.bincount(images.y, minlength=n_classes).double()
+    right = torch.bincount(images.y, correct, minlength=n_classes)
+    recalls = right[per_class > 0] / per_class[per_class > 0]
+    is_finite = finiteness(model.state_dict().values()) & sound
+    numbers = torch.cat([torch.stack([correct.mean(), recalls.mean(), is_finite.double()]), right])
+    accuracy, balanced_accuracy, finite, *counts = numbers.tolist()
+    return Evaluation(model, accuracy, balanced_accuracy, tuple(map(int, counts)), bool(finite))
+
+
+@torch.no_grad()
+def told_rightly(
+    model: ResNet,
+    images: Images,
+    normalise: Normalisation,
+    number_format: NumberFormat,
+    *,
+    batch_size: int,
+    mirrored: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """([n] whether each image is told rightly, scalar: whether all logits are finite) on the device; see `evaluate`."""
+    right, finite = [], []
     n = images_at_once(model.architecture, images.x.shape[-1], batch_size)
     for start in range(0, len(images.y), n):
         x, y = (tensor[start : start + n] for tensor in (images.x, images.y))
@@ -64,12 +87,7 @@ def evaluate(
         sound = logits.isfinite().all(1)  # the argmax of NaN is a class like any other
         right.append((logits.argmax(1) == y) & sound)
         finite.append(sound.all())
-    correct = torch.cat(right).double()
-    per_class = torch.bincount(images.y).double()
-    recalls = torch.bincount(images.y, correct)[per_class > 0] / per_class[per_class > 0]
-    numbers = torch.stack([correct.mean(), recalls.mean(), torch.stack(finite).all().double()])
-    accuracy, balanced_accuracy, is_finite = numbers.tolist()
-    return Evaluation(model, accuracy, balanced_accuracy, bool(is_finite))
+    return torch.cat(right), torch.stack(finite).all()
 
 
 def finiteness(tensors: Iterable[Tensor]) -> Tensor:

@@ -23,9 +23,11 @@ from objectives.errors import DataError, DeviceError
 from objectives.evaluation import STEP_VALUES, evaluate
 from objectives.export import export, load_model
 from objectives.feasibility import full_architecture, layers, reachable
+from objectives.mirroring import mirrored
 from objectives.pipeline import ExecutorName, Pipeline, Reading, Report
+from objectives.repeated import train_on_splits
 from objectives.task import Seeds, Task
-from objectives.train import Trained, starting_state, train
+from objectives.train import Trained, starting_state
 
 SLOWEST_FORMAT = 1.5  # times fp32: a number format that is slower is dropped from a study
 PROBE_BATCH = 64  # images, or what PROBE_BYTES hold
@@ -72,6 +74,7 @@ class TrainingObjective:
     def facts(self) -> dict[str, object]:
         """What seconds and accuracies depend on, as plain JSON data: it enters the identity of a study."""
         data = self._dataset
+        validated = data.validated
         return {
             "device": asdict(describe(self._device)),
             "timing_version": TIMING_VERSION,
@@ -83,12 +86,13 @@ class TrainingObjective:
                 "channels": data.channels,
                 "n_classes": data.n_classes,
                 "n_train": len(data.train.y),
-                "n_val": len(data.val.y),
+                "n_val": len(validated),
                 "flip": data.flip,
                 "classes": [list(each) for each in data.by_class],
-                "largest_share": int(data.val.y.bincount().max()) / len(data.val.y),
+                "largest_share": int(validated.bincount().max()) / len(validated),
             },
             "executors": {name: missing(name, self._device) for name in get_args(ExecutorName)},
+            "n_splits": len(data.splits),
             "about": data.about,
             "images": dict(data.named),
             "skipped": list(data.skipped),
@@ -116,9 +120,9 @@ class TrainingObjective:
         return {str(name): reason for name, reason in reasons.items()}
 
     def reports(self, pipeline: Pipeline, seeds: Seeds) -> Generator[Report]:
-        """Trains with `pipeline`; see `objectives.train.train`."""
+        """Trains with `pipeline` on every split of the images; see `objectives.train.train`."""
         self._trained = None
-        self._trained = yield from train(pipeline, self._task, self._dataset, seeds)
+        self._trained = yield from train_on_splits(pipeline, self._task, self._dataset, seeds)
 
     def export(self, folder: Path, about: Mapping[str, object]) -> None:
         """Writes the network of the last training, which ran to its end, to `folder`.
@@ -169,6 +173,10 @@ class TrainingObjective:
         probed = self._small(replace(pipeline, strategies=(), ghost_batch=0), self._dataset.size)
         n_images = min(pipeline.batch_size, len(self._dataset.train.y))
         return self._step_seconds(probed, self._dataset.size) * max(1.0, n_images / probed.batch_size)
+
+    def mirrored(self) -> dict[str, object]:
+        """What mirror images are to a network that was trained on none; see `search.workers.seam`."""
+        return mirrored(self._task, self._dataset, self.probe).to_json()
 
     def close(self) -> None:
         """Lets go of the last training."""

@@ -137,6 +137,7 @@ class Report:
     # The deployed network, as `Architecture.describe` puts it: the one whose accuracy and work these are. What the
     # boundary makes of it is told with the next epoch, which trains that. Empty in reports of earlier versions.
     architecture: str = ""
+    right: tuple[int, ...] = ()  # validation images of each class that the deployed network tells rightly; likewise
 
     def to_json(self) -> dict[str, object]:
         """This report as plain JSON data; `from_json` is the inverse."""
@@ -146,7 +147,7 @@ class Report:
     def from_json(cls, plain: Mapping[str, object]) -> Report:
         """The report that `to_json` wrote."""
         values = dict(plain)
-        values["events"] = tuple(values.get("events", ()))  # type: ignore[arg-type]
+        values |= {name: tuple(values.get(name, ())) for name in ("events", "right")}  # type: ignore[arg-type]
         return cls(**values)  # type: ignore[arg-type]
 
 

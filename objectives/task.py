@@ -103,3 +103,11 @@ class Seeds:
             return int(sequence.generate_state(1, np.uint64)[0] >> 2)  # room below 2**63 for `seed + epoch`
 
         return cls(child(0), child(1), child(2))
+
+    def of_split(self, number: int) -> Seeds:
+        """The seeds of the same training on another split of the images; the first split has these."""
+        if not number:
+            return self
+        sequences = (np.random.SeedSequence(seed, spawn_key=(number,)) for seed in (self.init, self.order))
+        augmentation = np.random.SeedSequence(self.augmentation, spawn_key=(number,))
+        return Seeds(*(int(each.generate_state(1, np.uint64)[0] >> 2) for each in (*sequences, augmentation)))

@@ -326,4 +326,5 @@ def _report(
         skipped_steps=n_skipped,
         events=state.events,
         architecture=result.model.architecture.describe(),
+        right=result.right,
     )

@@ -33,6 +33,7 @@ class Given:
     stem_stride: int = 1
     size: int = 32  # pixels: side of the images
     n_train: int = 10_000  # training images; where nobody knows yet, many
+    unevenness: float = 1.0  # images of the largest class for each of the smallest
 
     @property
     def crops(self) -> bool:

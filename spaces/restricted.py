@@ -22,7 +22,8 @@ from spaces import everything
 from spaces.base import BASELINE, Given, Parameters, Space, Trial, Value
 
 RENAMED = {"grow.start_width": "grow.start", "prune.lpr": "prune.share", "prune.kappa": "prune.share"}
-AMPLE = Given(next(iter(FAMILIES)), ("fp32",), (1, 40), (64, 512), (1, 3), (0.25, 4.0), flip=True)  # all is asked in it
+# all is asked in it
+AMPLE = Given(next(iter(FAMILIES)), ("fp32",), (1, 40), (64, 512), (1, 3), (0.25, 4.0), flip=True, unevenness=99.0)
 
 
 @dataclass(frozen=True)
@@ -194,8 +195,10 @@ def _not_asked(name: str, space: Space, given: Given, free: Mapping[str, object]
     """Why a space does not ask a parameter."""
     ample = replace(AMPLE, executors=given.executors)
     if name in walk(space, ample, Restrictions()):
-        runs = f"epochs = {list(given.epochs)}, images of {given.size} pixels"
-        return f"it has no effect in runs as these ({runs}) and is not asked: leave it out, or allow longer ones"
+        runs, way_out = f"epochs = {list(given.epochs)}, images of {given.size} pixels", ", or allow longer ones"
+        if name.startswith("balance"):
+            runs, way_out = f"classes of {given.unevenness:.1f} : 1 images at most", ""
+        return f"it has no effect in runs as these ({runs}) and is not asked: leave it out{way_out}"
     if name in names():
         return 'the space "everything" asks it, this one does not: leave it out, or choose that one'
     return unknown(name, free)

@@ -30,5 +30,5 @@ settings.load_profile("laws")
 
 @pytest.fixture(scope="session")
 def digits() -> Dataset:
-    """500 training and 300 validation images [1, 8, 8] in 10 classes."""
+    """500 training and 328 validation images [1, 8, 8] in 10 classes."""
     return load(DataSpec("digits", n_train=500), torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""What a user should know of classes: names that look alike, sizes that differ much, classes nobody validates."""
+"""What a user should know of classes and splits: names that look alike, sizes that differ much, who validates."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy.typing as npt
 from objectives.words import counted, some
 
 UNEVEN = 5  # times the images of the smallest class that the largest may have without a word
+FEW_VALIDATED = 100  # images: by fewer an accuracy is known to 10 points at best
 
 
 def of_classes(classes: Sequence[str], labels: npt.NDArray[np.int64], val: npt.NDArray[np.int64]) -> tuple[str, ...]:
@@ -33,6 +34,18 @@ def of_classes(classes: Sequence[str], labels: npt.NDArray[np.int64], val: npt.N
             f"classes without a validation image: {len(unseen)} of {len(classes)} ({which}): no accuracy sees them"
         )
     return tuple(lines)
+
+
+def of_few(n_val: int, validation: str | None) -> tuple[str, ...]:
+    """A line where the data come with a validation split, as `validation` says, of so few images that it tells little.
+
+    Of few images that are split here each validates once.
+    """
+    if validation is None or n_val >= FEW_VALIDATED:
+        return ()
+    known = f"an accuracy is known to {98 / n_val**0.5:.0f} points or so"
+    way_out = "add some, or put all into training, from which validation is then split off"
+    return (f"few validation images: {n_val} ({validation}): {known}: {way_out}",)
 
 
 def look_alikes(classes: Sequence[str]) -> list[str]:

@@ -1,6 +1,7 @@
 """Data sets as tensors on the device: what is trained on, what validates it, and hashes that say which data it was.
 
-Splits are stratified and depend on the labels and a seed alone. The test split of a data set is opened by `held_out`.
+Splits are stratified and depend on the labels, a seed and the images that a study claims to train on. Few images are
+split several times, so that each validates once. The test split of a data set is opened by `held_out`.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ from objectives.words import counted, expanded, printable, some
 DEFAULT_SIZE = 32  # pixels; side of the images of a folder when the study names none
 RESIZED_AT_ONCE = 256  # images: what lies between the old pixels and the new ones takes memory too
 MAX_VALIDATION = 5000  # images; a fifth of the training set where that is less
+FEW = 300  # images: fewer are split several times: by a third of them an accuracy is known to 10 points at best
+
+Splits = Sequence[tuple[Positions, Positions]]  # images to train on and to validate with, of each split
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,17 @@ class Dataset:
     about: str = ""  # how many images of what kind, and how they are split: a line
     by_class: tuple[content.Class, ...] = ()  # what tells two data sets apart in words
     named: content.Names = field(default_factory=dict)  # every image; empty where they are no files, or many
+    again: tuple[Dataset, ...] = ()  # few images split otherwise: no image validates twice
+
+    @property
+    def splits(self) -> tuple[Dataset, ...]:
+        """This split and the others: trained side by side."""
+        return (self, *self.again)
+
+    @property
+    def validated(self) -> torch.Tensor:
+        """Labels of all images that validate, in one split or another."""
+        return torch.cat([split.val.y for split in self.splits])
 
     @property
     def size(self) -> int:
@@ -77,7 +92,8 @@ class Dataset:
 
     def on(self, device: torch.device) -> Dataset:
         """The same images on a device."""
-        return replace(self, train=self.train.on(device), val=self.val.on(device))
+        again = tuple(split.on(device) for split in self.again)
+        return replace(self, train=self.train.on(device), val=self.val.on(device), again=again)
 
 
 def load(spec: DataSpec, device: torch.device) -> Dataset:
@@ -91,39 +107,57 @@ def load(spec: DataSpec, device: torch.device) -> Dataset:
     found = _without_small_classes(source, spec)
     pixels = resized(with_channels(found.pixels, spec.channels or found.pixels.shape[-1]), spec.size)
     found = replace(found, pixels=pixels)
-    train, val = _split(found, spec)
-    images = [as_images(pixels, found.labels, chosen) for chosen in (train, val)]
-    mean, std = _statistics(images[0].x)
+    splits = splits_of(found, spec)
     known = content.digests(pixels)
-    return Dataset(
+    trains, vals = (np.concatenate(part) for part in zip(*splits, strict=True))
+    (train, val), *others = ([as_images(pixels, found.labels, part) for part in split] for split in splits)
+    mean, std = _statistics(train.x)
+    dataset = Dataset(
         name=spec.name,
         classes=found.classes,
-        train=images[0].on(device),
-        val=images[1].on(device),
+        train=train,
+        val=val,
         mean=mean,
         std=std,
         flip=found.flip if spec.flip is None else spec.flip,
         content_hash=_hash(pixels, found.labels, found.classes),
-        split_hash=_hash(val, train, ()),
+        split_hash=_hash(vals, trains, ()),
         skipped=found.skipped,
-        warnings=(
-            *found.warnings,
-            *cautions.of_classes(found.classes, found.labels, val),
-            *repetitions(found, train, val, known),
-        ),
-        about=_about(found, len(train), len(val)),
+        warnings=(*found.warnings, *_warnings(found, splits, known)),
+        about=_about(found, splits),
         by_class=content.by_class(known, found.labels, found.classes),
         named=content.names_of(known, found.labels, found.classes, found.names),
     )
+    return replace(dataset, again=tuple(_otherwise(dataset, *split) for split in others)).on(device)
 
 
-def _about(found: Labelled, n_train: int, n_val: int) -> str:
+def _otherwise(dataset: Dataset, train: Images, val: Images) -> Dataset:
+    """The same data in another split."""
+    mean, std = _statistics(train.x)
+    return replace(dataset, train=train, val=val, mean=mean, std=std)
+
+
+def _warnings(found: Labelled, splits: Splits, known: npt.NDArray[np.uint64]) -> tuple[str, ...]:
+    """What a user should know of the images that are used, a line each."""
+    val = np.concatenate([val for _, val in splits])
+    copies = max((repetitions(found, *split, known) for split in splits), key=len)  # the same in others, or fewer
+    return (
+        *cautions.of_classes(found.classes, found.labels, val),
+        *cautions.of_few(len(val), found.validation),
+        *copies,
+    )
+
+
+def _about(found: Labelled, splits: Splits) -> str:
     n, height, width, channels = found.pixels.shape
     what = f"{n} images of {height}x{width} in {'colour' if channels == 3 else 'grey'}, {len(found.classes)} classes"
+    n_train, n_val = map(len, splits[0])
     unused = n - n_train - n_val
     train = f"{n_train} of {n_train + unused} to train" if unused else f"{n_train} to train"
-    split = f"{train}, {n_val} to validate ({found.validation or 'split off'})"
-    return "; ".join((f"{what}: {split}", *found.remarks))
+    origin = found.validation or "split off"
+    if len(splits) > 1:
+        origin = f"split off, {len(splits)} times: each image validates once"
+    return "; ".join((f"{what}: {train}, {n_val} to validate ({origin})", *found.remarks))
 
 
 def read(spec: DataSpec, *, test: bool = False) -> Labelled | None:
@@ -239,45 +273,94 @@ def resized(pixels: Bytes, size: int | None) -> Bytes:
     return made
 
 
-def _split(found: Labelled, spec: DataSpec) -> tuple[Positions, Positions]:
-    """Positions of the images to train on and to validate with; validation depends on the seed, not on `n_train`."""
+def n_validated(n: int, n_train: int | None = None) -> int:
+    """How many of `n` images are split off for validation: a fifth, at most 5000; of fewer than 2000 images more.
+
+    Below 2000 it falls by one image in seven, up to a third of all at 600 and below: what few images teach is little
+    more with a fifth of them less, what they tell of an accuracy is. It leaves what a study claims to train on, as far
+    as a fifth for validation allows.
+    """
+    grown = min(n // 3, (n + 800) // 7, n - (n_train or 0))
+    return min(MAX_VALIDATION, max(1, n // 5, grown))
+
+
+def n_splits(n: int, n_train: int | None = None) -> int:
+    """How often `n` images are split: once, or fewer than 300 as often as parts of them cover all.
+
+    Three parts are a third each, which is what so few images give to validation, and a fourth split would only repeat
+    them. Where a study claims more than two thirds to train on, four or five smaller ones leave that.
+    """
+    if n >= FEW:
+        return 1
+    return min(n, next((k for k in (3, 4) if n - -(-n // k) >= (n_train or 0)), 5))
+
+
+def splits_of(found: Labelled, spec: DataSpec) -> Splits:
+    """Every split; what validates depends on the seed, and on `n_train` only where that claims most of the images."""
     random = np.random.default_rng(spec.seed)
-    labels, n_classes = found.labels, len(found.classes)
-    if found.validates is None:
-        val = _set_aside(labels, max(1, min(MAX_VALIDATION, len(labels) // 5)), random)
+    labels, n = found.labels, len(found.labels)
+    if found.validates is not None:
+        vals = [np.flatnonzero(found.validates)]
+    elif (k := n_splits(n, spec.n_train)) > 1:
+        vals = _dealt(labels, k, random)
     else:
-        val = np.flatnonzero(found.validates)
-    if not len(val):
+        vals = [_set_aside(labels, n_validated(n, spec.n_train), random, spares_none=True)]
+    if not len(vals[0]):
         raise DataError(f"the validation split has no image that can be used ({found.validation}): add some")
-    rest = np.setdiff1d(np.arange(len(labels)), val)
+    rests = [np.setdiff1d(np.arange(n), val) for val in vals]
     if spec.n_train is None:
-        return rest, val
-    if not n_classes <= spec.n_train <= len(rest):
-        counts = f"{len(rest)} images are left after validation and each of {n_classes} classes needs one"
-        raise DataError(f"n_train is {spec.n_train}: {counts}, choose {n_classes} to {len(rest)}")
-    unused = _set_aside(labels[rest], len(rest) - spec.n_train, random)
-    return np.delete(rest, unused), val
+        return list(zip(rests, vals, strict=True))
+    n_classes, most = len(found.classes), _most_to_train(found)
+    if not n_classes <= spec.n_train <= most:
+        counts = f"{most} images are left after validation and each of {n_classes} classes needs one"
+        raise DataError(f"n_train is {spec.n_train}: {counts}, choose {n_classes} to {most}")
+    unused = [_set_aside(labels[rest], len(rest) - spec.n_train, random) for rest in rests]
+    return [(np.delete(rest, some), val) for rest, some, val in zip(rests, unused, vals, strict=True)]
 
 
-def _set_aside(labels: npt.NDArray[np.int64], n: int, random: np.random.Generator) -> Positions:
+def _most_to_train(found: Labelled) -> int:
+    """Images that can be trained on at most."""
+    if found.validates is not None:
+        return int(np.count_nonzero(~found.validates))
+    n = len(found.labels)
+    return n - (n_validated(n, n) if n >= FEW else -(-n // n_splits(n, n)))
+
+
+def _dealt(labels: npt.NDArray[np.int64], k: int, random: np.random.Generator) -> list[Positions]:
+    """All images in `k` parts: of sizes that differ by one at most, as are those of every class in them."""
+    by_class = _shuffled(labels, random)
+    return [np.sort(by_class[start::k]) for start in range(k)]
+
+
+def _set_aside(
+    labels: npt.NDArray[np.int64], n: int, random: np.random.Generator, *, spares_none: bool = False
+) -> Positions:
     """Positions of `n` images, drawn from every class in proportion to its size, but never the last image of a class.
 
     Not scikit-learn's `train_test_split`: it refuses parts with fewer images than there are classes, may take the last
     image of a class, and would make every training need scikit-learn. What proportion leaves open goes to the classes
-    furthest below their share, by lot among equals.
+    furthest below their share, by lot among equals. `spares_none`: every class of at least two images gives one, where
+    `n` suffices; classes that miss an image least make up for it.
     """
     counts = np.bincount(labels)
     assert n <= len(labels) - len(counts)
     share = n * counts / len(labels)
-    quota = np.minimum(share.astype(np.int64), counts - 1)
-    while missing := n - int(quota.sum()):
+    least = np.minimum(counts - 1, 1) if spares_none and n >= np.count_nonzero(counts > 1) else 0 * counts
+    quota = np.clip(share.astype(np.int64), least, counts - 1)
+    while (missing := n - int(quota.sum())) > 0:
         able = np.flatnonzero(quota < counts - 1)
         neediest = able[np.lexsort((random.random(len(able)), (quota - share)[able]))]
         quota[neediest[:missing]] += 1
-    shuffled = random.permutation(len(labels))
-    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    for _ in range(-missing):
+        quota[np.argmax(np.where(quota > least, (quota - 1) / share, -1.0))] -= 1
     rank = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)  # within the class
-    return np.sort(by_class[rank < np.repeat(quota, counts)])
+    return np.sort(_shuffled(labels, random)[rank < np.repeat(quota, counts)])
+
+
+def _shuffled(labels: npt.NDArray[np.int64], random: np.random.Generator) -> Positions:
+    """Positions class by class, shuffled within each."""
+    shuffled = random.permutation(len(labels))
+    return shuffled[np.argsort(labels[shuffled], kind="stable")]
 
 
 def as_images(pixels: Bytes, labels: npt.NDArray[np.int64], chosen: Positions) -> Images:

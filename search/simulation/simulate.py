@@ -44,8 +44,7 @@ class Setting:
 
     def given(self, formats: tuple[str, ...] = ("fp32", "bf16")) -> Given:
         """What spaces are given."""
-        data = self.facts["data"]
-        return self.spec.given(formats, data["flip"], size=data["size"], n_train=data["n_train"])
+        return opening.given_by_facts(self.spec, formats, self.facts["data"])
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,9 @@ class SimulatedObjective:
     def probe(self, pipeline: Pipeline) -> float:
         raise NotImplementedError("a simulated study has the box of the one that was recorded")
 
+    def mirrored(self) -> dict[str, Any]:
+        raise NotImplementedError("a simulated study has the flips of the one that was recorded")
+
     def close(self) -> None:
         pass
 

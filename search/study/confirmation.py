@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from search.pareto.intervals import Estimate, of_accuracies, of_seconds, wilson
+from search.pareto.intervals import Estimate, Interval, of_accuracies, of_seconds, wilson
 from search.study import records
 from spaces.base import BASELINE
 
@@ -158,16 +158,22 @@ def correction(confirmed: Collection[Confirmed]) -> Correction | None:
     return Correction(len(lost), (min(seeds), max(seeds)), fmean(lost.values()), lost[worst], worst)
 
 
+def alike(accuracies: Iterable[Interval | None]) -> list[bool]:
+    """Which of these intervals, by rising seconds, reach down to that of a cheaper point: a group has a first."""
+    marks: list[bool] = []
+    leader = None
+    for interval in accuracies:
+        assert interval is not None
+        marks.append(leader is not None and interval[0] <= leader[1])
+        leader = leader if marks[-1] else interval
+    return marks
+
+
 def _with_likeness(found: Mapping[int, Confirmed]) -> dict[int, Confirmed]:
-    """The same, where each point whose interval reaches down to that of a cheaper one says so: a group has a first."""
-    marked, leader = dict(found), None
-    for first, each in sorted(found.items(), key=lambda item: item[1].seconds.mean):
-        assert each.accuracy.interval is not None
-        if leader is not None and each.accuracy.interval[0] <= leader[1]:
-            marked[first] = replace(each, is_alike=True)
-        else:
-            leader = each.accuracy.interval
-    return marked
+    """The same, where each point that cannot be told from a cheaper one says so."""
+    by_seconds = sorted(found, key=lambda first: found[first].seconds.mean)
+    marks = dict(zip(by_seconds, alike(found[first].accuracy.interval for first in by_seconds), strict=True))
+    return {first: replace(each, is_alike=marks[first]) for first, each in found.items()}
 
 
 def _tested(tests: Sequence[Mapping[str, Any]], metric: str) -> Estimate | None:

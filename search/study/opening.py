@@ -123,7 +123,7 @@ def _readable(name: str, spec: StudySpec | None, found: optuna.Study, database: 
         own = StudySpec.model_validate(known["spec"])
         spec = own if spec is None else spec
         usable = tuple(n for n, reason in known[records.FORMATS].items() if reason is None)
-        given = _given(spec, usable, known[records.IDENTITY]["data"])
+        given = given_by_facts(spec, usable, known[records.IDENTITY]["data"])
         study = Study(name, spec, found, database, given, float(known[records.FLOOR]))
         study.trials()
     return study
@@ -219,7 +219,7 @@ def created(
         UsageError: its restrictions cannot be followed on this device or with these data.
     """
     usable = tuple(format_name for format_name, reason in number_formats.items() if reason is None)
-    given = _given(spec, usable, facts["data"])
+    given = given_by_facts(spec, usable, facts["data"])
     try:
         for executor in spec.space.executors or ():
             if reason := facts.get("executors", {}).get(executor):
@@ -295,8 +295,11 @@ def identity(spec: StudySpec, given: Given, facts: Mapping[str, Any]) -> dict[st
     }
 
 
-def _given(spec: StudySpec, usable: tuple[str, ...], data: Mapping[str, Any]) -> Given:
-    return spec.given(usable, data["flip"], size=data["size"], n_train=data["n_train"])
+def given_by_facts(spec: StudySpec, usable: tuple[str, ...], data: Mapping[str, Any]) -> Given:
+    """What a space is given, by the facts about the data."""
+    sizes = [n for _, n, _ in data.get("classes", ())]  # which earlier versions did not tell
+    unevenness = max(sizes) / min(sizes) if sizes else 1.0
+    return spec.given(usable, data["flip"], size=data["size"], n_train=data["n_train"], unevenness=unevenness)
 
 
 def _unlike(name: str, told: Sequence[str]) -> UsageError:

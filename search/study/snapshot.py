@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial
 from search.database.storage import Database
 from search.pareto.curves import Curve
 from search.pareto.front import Box, Outcome, front, hypervolume
+from search.pareto.intervals import wilson
 from search.study import confirmation, records, repeats
 from search.study.confirmation import SHARE, Confirmed
 from search.study.spec import StudySpec
@@ -114,8 +115,20 @@ class Snapshot:
     @cached_property
     def confirmed(self) -> dict[int, Confirmed]:
         """What fresh seeds say of the front and of BASELINE, by the number of the first trial of each."""
-        n_val, tests = self.attributes[records.IDENTITY]["data"]["n_val"], confirmation.tests(self.attributes)
-        return confirmation.confirmed(self.trials, self.floor, n_val, self.spec.metric, tests)
+        tests = confirmation.tests(self.attributes)
+        return confirmation.confirmed(self.trials, self.floor, self.n_val, self.spec.metric, tests)
+
+    @property
+    def n_val(self) -> int:
+        """Images that validate: an interval of an accuracy comes from their number."""
+        return int(self.attributes[records.IDENTITY]["data"]["n_val"])
+
+    @cached_property
+    def alike(self) -> set[int]:
+        """Points of the front without fresh seeds that are as accurate as a cheaper one, for all that images tell."""
+        marks = confirmation.alike(wilson(point.accuracy, self.n_val) for point in self.front)
+        found = (trial for trial, is_alike in zip(self.front_trials, marks, strict=True) if is_alike)
+        return {trial.number for trial in found if self.confirmed_of(trial) is None}
 
     @cached_property
     def untested(self) -> list[FrozenTrial]:

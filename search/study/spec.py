@@ -8,6 +8,7 @@ import os
 import re
 import tomllib
 from collections.abc import Callable
+from math import inf
 from pathlib import Path
 from typing import Annotated, Literal, Self, get_args
 
@@ -165,7 +166,13 @@ class StudySpec(_Section):
         return Restrictions(self.space.fix, listed)
 
     def given(
-        self, number_formats: tuple[str, ...], flip: bool, *, size: int | None = None, n_train: int | None = None
+        self,
+        number_formats: tuple[str, ...],
+        flip: bool,
+        *,
+        size: int | None = None,
+        n_train: int | None = None,
+        unevenness: float = 1.0,
     ) -> Given:
         """What a space is given: this file, and what is known once device and data are open.
 
@@ -186,6 +193,7 @@ class StudySpec(_Section):
             self.network.stem_stride,
             size or self.task.data.side,
             n_train or self.data.n_train or (1_000 if self.data.name == "digits" else 10_000),
+            unevenness,
         )
 
 
@@ -202,7 +210,8 @@ def read(name_or_file: str) -> tuple[str, StudySpec]:
     except ValidationError as error:
         raise UsageError(printable(f"{path}: {in_words(error, StudySpec)}")) from error
     try:
-        check(SPACES[spec.space.name], spec.given(get_args(NumberFormatName), flip=True), spec.restrictions)
+        at_best = spec.given(get_args(NumberFormatName), flip=True, unevenness=inf)  # nobody knows the data yet
+        check(SPACES[spec.space.name], at_best, spec.restrictions)
     except ValueError as error:
         raise UsageError(printable(f"{path}: {error}")) from error
     return name, spec
@@ -241,6 +250,8 @@ def override(
     label = ""
     if data is not None:
         changes["data"] = {"name": data, "labels": None}  # the table of a study file is that of its own folder
+        if data.startswith("folder:"):
+            changes["data"]["n_train"] = None  # a folder has the images that it has
         label = data.partition(":")[0]
     if labels is not None:
         changes["data"]["labels"] = _resolved(labels, os.path.isfile)

@@ -10,6 +10,7 @@ from search.study.confirmation import Confirmed
 from search.study.snapshot import Snapshot
 
 ALIKE = "~"  # of a point that is not known to be more accurate than a cheaper one
+LIKENESS = f"{ALIKE} As accurate as the cheaper point before it that has no {ALIKE}, for all that is known."
 COLUMNS = ("confirmed s", "confirmed", "test")
 
 
@@ -67,7 +68,7 @@ def _explained(now: Snapshot) -> list[str]:
         + (", from the spread of the seeds of all points." if has_spread else ", from the number of images.")
     ]
     if any(each.is_alike for each in now.confirmed.values()):
-        said.append(f"{ALIKE} As accurate as the cheaper point before it that has no {ALIKE}, for all that is known.")
+        said.append(LIKENESS)
     tests = [each.test for each in now.confirmed.values() if each.test is not None]
     if tests:
         half = max(test.half or 0 for test in tests)

@@ -23,6 +23,7 @@ NAMES = {
     "freeze": "freezing",
     "resolution": "progressive resolution",
     "data": "part of the images",
+    "balance": "balanced sampling",
     "lookahead": "lookahead",
     "ema": "EMA",
     "swa": "SWA",

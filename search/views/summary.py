@@ -9,6 +9,7 @@ from optuna.trial import FrozenTrial
 
 from search.database import disk
 from search.host.called import command
+from search.pareto.intervals import Estimate, wilson
 from search.study import records
 from search.study.snapshot import Snapshot
 from search.views import confirmed, effects, timeline
@@ -68,6 +69,7 @@ def lines(now: Snapshot, width: int | None = None) -> list[str]:
     ended = f"{counts.complete} complete{again}, {counts.pruned} stopped early, {counts.failed} failed"
     said = [
         *_legend(now),
+        *_uncertain(now),
         *_nothing_passed(now),
         *_disturbed(now),
         *_on_the_wall(now),
@@ -99,6 +101,17 @@ def _legend(now: Snapshot) -> list[str]:
         f"FLOPs of an inference: against BASELINE{', of the means where both are confirmed' if now.confirmed else ''}. "
         "Against plain: seconds of the cheapest run without any strategy that is as accurate, over these."
     ]
+
+
+def _uncertain(now: Snapshot) -> list[str]:
+    """How well accuracies are known of points without fresh seeds, and what the mark means where that is not said."""
+    single = [point.values[1] for point in now.front_trials if now.confirmed_of(point) is None]
+    if not single:
+        return []
+    half = max(Estimate(accuracy, wilson(accuracy, now.n_val)).half or 0 for accuracy in single)
+    said = [f"Without fresh seeds, accuracies of {now.n_val} validation images are known to ±{100 * half:.1f} points."]
+    is_explained = any(each.is_alike for each in now.confirmed.values())
+    return said + ([confirmed.LIKENESS] if now.alike and not is_explained else [])
 
 
 def _nothing_passed(now: Snapshot) -> list[str]:
@@ -153,6 +166,7 @@ def _point(trial: FrozenTrial, now: Snapshot) -> dict[str, object]:
         "trial": trial.number,
         "train_seconds": trial.values[0],
         "val_accuracy": trial.values[1],
+        "is_alike": trial.number in now.alike,
         "params": trial.params,
         "pipeline": trial.user_attrs[records.PIPELINE],
         "balanced_accuracy": trial.user_attrs["balanced_accuracy"],
@@ -171,7 +185,7 @@ def _cells(trial: FrozenTrial, now: Snapshot) -> dict[str, str]:
     cells = {
         "trial": str(trial.number),
         "seconds": f"{mark}{seconds:.2f}",
-        "accuracy": f"{accuracy:.2%}",
+        "accuracy": f"{confirmed.ALIKE if trial.number in now.alike else ''}{accuracy:.2%}",
         other: f"{trial.user_attrs[OTHER[other]]:.2%}",
         **confirmed.cells(now.confirmed_of(trial)),
     }

@@ -176,6 +176,10 @@ class RayWorker:
         answer = self._ask({"do": "probe", "pipeline": pipeline.to_json()}, EXPORT)
         return float(answer["step_seconds"])
 
+    def mirrored(self) -> dict[str, Any]:
+        answer: dict[str, Any] = self._ask({"do": "mirrored"}, EXPORT)["mirrored"]
+        return answer
+
     def halt(self) -> None:
         self._halted.set()
         self._kill()

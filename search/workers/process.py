@@ -26,7 +26,7 @@ from search.workers.watchdog import Watchdog
 
 TICK = 0.5  # seconds between two looks at the clock while a worker is silent
 GRACE = 2.0  # seconds from TERM to KILL
-EXPORT = 600.0  # seconds for a network to reach the disk, for number formats or the reference workload to be timed
+EXPORT = 600.0  # seconds for a network to reach the disk, for number formats, mirror images, the reference workload
 ENDED = (TrialFault, DeviceLost, WorkerLost, DataError, DeviceError, StorageError, Halted)
 
 
@@ -80,6 +80,10 @@ class WorkerProcess:
     def probe(self, pipeline: Pipeline) -> float:
         answer = self._command("probe", patience=EXPORT, pipeline=pipeline.to_json())
         return float(answer["step_seconds"])
+
+    def mirrored(self) -> dict[str, Any]:
+        answer: dict[str, Any] = self._command("mirrored", patience=EXPORT)["mirrored"]
+        return answer
 
     def halt(self) -> None:
         self._halted.set()

@@ -72,6 +72,12 @@ class Objective(Protocol):
     def probe(self, pipeline: Pipeline) -> float:
         """Device seconds of a training step of the pipeline without its strategies, from a few on made-up images."""
 
+    def mirrored(self) -> dict[str, Any]:
+        """Whether flips fit the images, by a short training: `refuted`, and `words` that say why in a line.
+
+        Also `seconds` of the device, `accuracy` and `mirrored_accuracy` of `n` validation images, and `p` of the test.
+        """
+
     def close(self) -> None:
         """Frees what is held."""
 

@@ -43,6 +43,8 @@ class Station:
                 return {"reading": self._worker.reference(message["n_steps"]).to_json()}
             case "probe":
                 return {"step_seconds": self._worker.probe(Pipeline.from_json(message["pipeline"]))}
+            case "mirrored":
+                return {"mirrored": self._worker.mirrored()}
             case "test":
                 return {"tested": self._tested(message["files"])}
             case "export":

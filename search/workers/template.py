@@ -122,6 +122,8 @@ def _handle(objective: Objective, message: Message, channel: Channel) -> Message
         case "probe":
             seconds = objective.probe(Pipeline.from_json(message["pipeline"]))
             channel.send(about | {"step_seconds": seconds})
+        case "mirrored":
+            channel.send(about | {"mirrored": objective.mirrored()})
         case "train":
             for report in objective.reports(Pipeline.from_json(message["pipeline"]), Seeds(*message["seeds"])):
                 channel.send(about | {"report": report.to_json()})

@@ -32,7 +32,7 @@ def test_facts_are_plain_data_and_the_same_for_every_objective_on_the_task(objec
     facts = objective.facts()
     assert json.loads(json.dumps(facts)) == facts == TrainingObjective(TASK, "cpu").facts()
     assert facts["data"]["n_train"] == 200  # type: ignore[index]
-    labels = load(TASK.data, torch.device("cpu")).val.y
+    labels = load(TASK.data, torch.device("cpu")).validated
     assert facts["data"]["largest_share"] == pytest.approx(int(labels.bincount().max()) / len(labels))  # type: ignore[index]
     assert facts["device"]["threads"] == 1  # type: ignore[index]
 

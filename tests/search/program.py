@@ -125,6 +125,10 @@ class ScriptedObjective:
     def probe(self, pipeline: Pipeline) -> float:
         return 1e-4 * pipeline.batch_size
 
+    def mirrored(self) -> dict[str, Any]:
+        numbers = {"seconds": 0.1, "n": 100, "accuracy": 0.9, "mirrored_accuracy": 0.4, "p": 1e-9}
+        return {**numbers, "refuted": True, "words": "mirror images: 40.0% of 100 instead of 90.0%"}
+
     def close(self) -> None:
         pass
 

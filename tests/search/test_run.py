@@ -132,7 +132,7 @@ def test_a_study_runs_to_its_front_and_the_same_command_trains_nothing_more(plac
         "confirmations",
     }
     told = {"trial", "train_seconds", "val_accuracy", "balanced_accuracy", "params", "pipeline", "noisy"}
-    told |= {"confirmed", "test_accuracy", "against_plain", "timeline"}
+    told |= {"confirmed", "test_accuracy", "against_plain", "timeline", "is_alike"}
     assert set(result["front"][0]) == told
     for point in result["front"]:
         model = load_model(place / "studies" / "artifacts" / "tiny" / f"trial-{point['trial']:05d}")

@@ -26,7 +26,8 @@ FASHION = Given(
 )
 ALL = ("fp32", "tf32", "bf16", "fp16")
 CIFAR = Given("wide", ALL, (4, 24), (64, 1024), (1, 3), (0.5, 4.0), True, "cifar10", (), 1, 32, 40_000)
-GIVENS = {"digits": DIGITS, "fashion_mnist": FASHION, "cifar10": CIFAR}
+UNEVEN = replace(FASHION, data="folder:birds", unevenness=9.0)
+GIVENS = {"digits": DIGITS, "fashion_mnist": FASHION, "cifar10": CIFAR, "uneven": UNEVEN}
 
 
 def draws(
@@ -42,9 +43,10 @@ def draws(
 @pytest.mark.parametrize("data", GIVENS)
 def test_no_trial_of_the_default_space_has_more_than_twenty_parameters(data: str) -> None:
     counts = [len(asked) for _, asked in draws(acceleration, GIVENS[data], 300)]
-    everything_on: dict[str, Value] = dict.fromkeys(acceleration.DEFAULT, True)
+    offered = set(acceleration.DEFAULT) & set(walk(acceleration, GIVENS[data], FREE))
+    everything_on: dict[str, Value] = dict.fromkeys(offered, True)
     counts += [len(asked) + len(everything_on) for _, asked in draws(acceleration, GIVENS[data], 50, everything_on)]
-    assert max(counts) <= MOST
+    assert max(counts) <= MOST + ("balance" in offered)
 
 
 @pytest.mark.parametrize("data", GIVENS)
@@ -67,9 +69,18 @@ def test_executors_are_asked_where_a_study_names_them_and_settled_by_the_default
         assert all("executor" in asked for _, asked in draws(space, given, 9))
 
 
+def test_balance_is_asked_only_where_a_class_has_five_times_the_images_of_another() -> None:
+    for space in (acceleration, everything):
+        asked = [{*walk(space, replace(CIFAR, unevenness=ratio), FREE)} for ratio in (1.0, 4.9, 5.0, 99.0)]
+        assert ["balance" in each for each in asked] == [False, False, True, True]
+        assert asked[0] == {name for name in asked[2] if not name.startswith("balance")}
+    with pytest.raises(ValueError, match=r"no effect in runs as these \(classes of 1.0 : 1 images at most\)"):
+        check(acceleration, CIFAR, Restrictions({"balance": True}))
+
+
 def test_a_switch_of_every_strategy_is_a_choice_between_off_and_on() -> None:
     for space, switches in ((acceleration, acceleration.INGREDIENTS), (everything, everything.INGREDIENTS)):
-        asked = walk(space, CIFAR, FREE)
+        asked = walk(space, replace(CIFAR, unevenness=9.0), FREE)
         for switch in switches:
             assert [json_to_distribution(plain).choices for plain in asked[switch]] == [(False, True)]  # type: ignore[attr-defined]
 

@@ -19,7 +19,7 @@ from spaces.ingredients import outlined
 from spaces.ladders import LADDERS
 from spaces.restricted import Restrictions, _Explorer, check, sample, usable_anchors, walk
 
-GIVEN = Given("thin", ("fp32", "bf16"), (2, 6), (32, 256), (1, 3), (0.5, 2.0), flip=True)
+GIVEN = Given("thin", ("fp32", "bf16"), (2, 6), (32, 256), (1, 3), (0.5, 2.0), flip=True, unevenness=9.0)
 FREE = Restrictions()
 
 

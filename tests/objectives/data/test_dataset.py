@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import tempfile
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from objectives.data.dataset import load
+from objectives.data.dataset import FEW, load, n_splits, n_validated, splits_of
+from objectives.data.sources import Labelled
 from objectives.data.vision import import_torchvision
 from objectives.errors import DataError
 from objectives.task import DataSpec
@@ -81,27 +83,112 @@ def test_a_home_folder_of_nobody_is_a_folder_that_is_not_there(spec: DataSpec) -
 # --- splits -----------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=25, deadline=None)
-@given(
-    counts=st.lists(st.integers(2, 12), min_size=2, max_size=12),
-    seed=st.integers(0, 9),
-    share=st.none() | st.floats(0, 1),
-)
-def test_splits_are_disjoint_stratified_and_leave_every_class_an_image(
+def test_the_share_for_validation_falls_from_a_third_to_a_fifth_and_never_jumps() -> None:
+    found = [n_validated(n) for n in range(4, 40_000)]
+    assert [n_validated(n) for n in (300, 600, 1300, 2000, 10_000, 25_000)] == [100, 200, 300, 400, 2000, 5000]
+    assert {more - fewer for fewer, more in pairwise(found)} == {0, 1}  # so that neither part shrinks as images come
+    assert all(n // 5 <= each <= n // 3 for n, each in enumerate(found[: 25_000 - 4], start=4) if n >= 6)
+
+
+@given(n=st.integers(6, 30_000), share=st.floats(0, 1))
+def test_validation_takes_no_image_that_a_study_claims_while_it_has_a_fifth(n: int, share: float) -> None:
+    n_train = max(2, round(share * n))
+    found = n_validated(n, n_train)
+    assert n_validated(n, n) == min(5000, n // 5) <= found <= n_validated(n)
+    assert found == n_validated(n) or n - found == n_train or found == n_validated(n, n)
+
+
+@pytest.mark.parametrize(("name", "n_train"), [("digits", 1200), ("fashion_mnist", 4000)])
+def test_the_studies_that_come_with_it_validate_with_a_fifth(name: str, n_train: int) -> None:
+    n = {"digits": 1500, "fashion_mnist": 60_000}[name]
+    assert n_validated(n, n_train) == min(5000, n // 5)
+
+
+def labelled(counts: Sequence[int], seed: int) -> Labelled:
+    """Distinct images of one pixel, `counts[i]` of them in class i, in random order."""
+    labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)), counts))
+    pixels = np.arange(len(labels), dtype=np.uint32).view(np.uint8).reshape(-1, 1, 1, 4)
+    return Labelled(pixels, labels, tuple(map(str, range(len(counts)))), flip=True)
+
+
+def split(counts: Sequence[int], seed: int, n_train: int | None = None) -> list[tuple[list[int], list[int]]]:
+    """Images of each class that train and that validate, in every split."""
+    found = labelled(counts, seed)
+    splits = splits_of(found, DataSpec("folder:x", seed=seed, n_train=n_train))
+    for train, val in splits:
+        assert not set(train) & set(val)
+    return [
+        tuple(np.bincount(found.labels[part], minlength=len(counts)).tolist() for part in each)  # type: ignore[misc]
+        for each in splits
+    ]
+
+
+LARGE = st.lists(st.integers(2, 12) | st.integers(100, 900), min_size=2, max_size=30).filter(lambda c: sum(c) >= FEW)
+
+
+@settings(max_examples=100)
+@given(counts=LARGE, seed=st.integers(0, 9), share=st.none() | st.floats(0, 1))
+def test_one_split_is_stratified_and_every_class_trains_and_validates(
     counts: list[int], seed: int, share: float | None
 ) -> None:
     total = sum(counts)
-    n_val = max(1, total // 5)
-    n_train = None if share is None else round(len(counts) + share * (total - n_val - len(counts)))
-    with tempfile.TemporaryDirectory() as place:
-        data = load_folder(make_folder(Path(place), counts), seed=seed, n_train=n_train)
-    assert len(data.val.y) == n_val
-    assert len(data.train.y) == (total - n_val if n_train is None else n_train)
-    assert len(as_set(data.train) | as_set(data.val)) == len(data.train.y) + len(data.val.y)
-    in_train, in_val = (torch.bincount(part.y, minlength=len(counts)).tolist() for part in (data.train, data.val))
+    n_train = None if share is None else round(len(counts) + share * (total - n_validated(total, total) - len(counts)))
+    n_val = n_validated(total, n_train)
+    ((in_train, in_val),) = split(counts, seed, n_train)
+    assert sum(in_val) == n_val
+    assert sum(in_train) == (total - n_val if n_train is None else n_train)
     assert min(in_train) >= 1
-    if min(counts) >= 4:  # then no class is spared, and each gives its share to within one image
-        assert all(abs(got - n_val * count / total) < 1 for got, count in zip(in_val, counts, strict=True))
+    assert min(in_val) >= 1
+    raised = sum(max(0.0, 1 - n_val * count / total) for count in counts)  # images for classes too small for one
+    for got, count in zip(in_val, counts, strict=True):
+        assert -1 - raised < got - max(1, n_val * count / total) < 1
+
+
+FEW_COUNTS = st.lists(st.integers(2, 5) | st.integers(2, 60), min_size=2, max_size=20).filter(lambda c: sum(c) < FEW)
+
+
+@settings(max_examples=100)
+@given(counts=FEW_COUNTS, seed=st.integers(0, 9), share=st.none() | st.floats(0, 1))
+def test_of_few_images_each_validates_once_in_splits_that_are_stratified_alike(
+    counts: list[int], seed: int, share: float | None
+) -> None:
+    total = sum(counts)
+    most = total - -(-total // n_splits(total, total))
+    n_train = None if share is None else round(len(counts) + share * (most - len(counts)))
+    splits = split(counts, seed, n_train)
+    assert len(splits) == n_splits(total, n_train)
+    assert np.sum([in_val for _, in_val in splits], axis=0).tolist() == counts
+    for in_train, in_val in splits:
+        assert min(in_train) >= 1
+        assert n_train is None or sum(in_train) == n_train
+        for got, count in [*zip(in_val, counts, strict=True), (sum(in_val), total)]:
+            assert got in (count // len(splits), -(-count // len(splits)))
+
+
+def test_few_images_are_split_three_times_or_as_often_as_leaves_what_is_claimed() -> None:
+    assert [n_splits(n) for n in (4, 299, 300, 5000)] == [3, 3, 1, 1]
+    assert [n_splits(30, n_train) for n_train in (2, 20, 21, 22, 23, 24, 30)] == [3, 3, 4, 4, 5, 5, 5]
+
+
+def test_the_splits_of_few_images_are_one_data_set(tmp_path: Path) -> None:
+    data = load_folder(make_folder(tmp_path / "data", [20, 10, 3]))
+    assert data.about.endswith("22 to train, 11 to validate (split off, 3 times: each image validates once)")
+    assert [len(split.val.y) for split in data.splits] == [11, 11, 11]
+    assert data.validated.bincount().tolist() == [20, 10, 3]
+    assert set().union(*(as_set(split.val) for split in data.splits)) == set().union(*everything(data).values())
+    for each in data.splits:
+        assert each.mean == pytest.approx([float(each.train.x.double().mean()) / 255])
+        assert (each.content_hash, each.split_hash) == (data.content_hash, data.split_hash)
+    hashes = {load_folder(tmp_path / "data", seed=seed, n_train=n).split_hash for seed in (0, 1) for n in (None, 20)}
+    assert len(hashes) == 4
+
+
+def test_a_validation_split_of_few_images_is_left_as_it_is_and_told(tmp_path: Path) -> None:
+    for split, counts in (("train", [20, 10]), ("val", [9, 7])):
+        make_folder(tmp_path / "data" / split, counts)
+    data = load_folder(tmp_path / "data")
+    assert (len(data.train.y), len(data.val.y), data.again) == (30, 16, ())
+    assert any(line.startswith("few validation images: 16 (all of val/): ") for line in data.warnings)
 
 
 def test_validation_stops_growing_at_5000_images(tmp_path: Path) -> None:

@@ -172,7 +172,7 @@ def test_what_cannot_be_read_is_counted_by_class_and_other_files_apart(tmp_path:
         image.write_text("BM is an abbreviation, P5 too")
         image.rename(image.with_suffix(".txt"))
     (folder / "dogs" / "Thumbs.db").write_bytes(bytes(99))
-    assert load_folder(folder).about.endswith("(split off); 3 files of other kinds left out")
+    assert load_folder(folder).about.endswith("validates once); 3 files of other kinds left out")
 
 
 def odd_exif(tag: int, kind: int, n: int, value: bytes) -> bytes:

@@ -21,6 +21,7 @@ from objectives.networks.trainee import Trainee
 from objectives.pipeline import Pipeline, Report
 from objectives.state import TrainState
 from objectives.strategies.adaptive import Adaptive
+from objectives.strategies.balanced_sampling import BalancedSampling
 from objectives.strategies.base import Strategy
 from objectives.strategies.bias_learning_rate import BiasLearningRate
 from objectives.strategies.data_fraction import DataFraction
@@ -96,6 +97,12 @@ CASES = {
         learns=True,
     ),
     "BiasLearningRate": Case(BiasLearningRate(factor=8.0), BiasLearningRate(factor=1.0), events=(), learns=False),
+    "BalancedSampling": Case(
+        BalancedSampling(),
+        BalancedSampling(share=0.0),
+        events=(r"classes come 50 to 50 times an epoch, they have \d\d to 5\d images",),
+        learns=True,
+    ),
     "DataFraction": Case(
         DataFraction(start=0.5, until=0.5, steps=2),
         DataFraction(start=1.0),

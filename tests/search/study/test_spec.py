@@ -358,6 +358,16 @@ def test_a_table_of_labels_goes_with_a_folder(study_file: Path, images: Path) ->
     assert spec.override(*spec.read(str(study_file)), "digits", None, None, None)[1].data.labels is None
 
 
+def test_a_folder_has_the_images_that_it_has_whatever_number_the_study_file_says(
+    study_file: Path, images: Path
+) -> None:
+    name, plain = spec.read(str(study_file))
+    found = [
+        spec.override(name, plain, data, None, n, None)[1].data for data in ("folder:images", None) for n in (None, 9)
+    ]
+    assert [data.n_train for data in found] == [None, 9, 200, 9]
+
+
 def test_where_data_lies_is_no_part_of_the_name(study_file: Path) -> None:
     name, plain = spec.read(str(study_file))
     derived, changed = spec.override(name, plain, None, "/data", None, None)

@@ -48,6 +48,26 @@ def test_balanced_accuracy_is_shown_where_it_differs(study: Study, new_study: Ca
     assert "balanced" not in summary.table(even.snapshot(), 200)[2]
 
 
+def test_points_that_few_validation_images_cannot_tell_from_a_cheaper_one_are_marked_until_seeds_do(
+    new_study: Callable[..., Study],
+) -> None:
+    made = new_study(stopping="none", repeats=0, confirm=1)  # of 50 validation images
+    queue.enqueue_anchors(made)
+    objective = Scripted([[(1.0, 0.8)], [(2.0, 0.84)], [(4.0, 0.99)]])
+    for _ in objective.trainings:
+        trial.run(made, made.ask(), objective, Display(), math.inf)
+    now = made.snapshot()
+    assert [point["is_alike"] for point in summary.as_json(now)["front"]] == [False, True, False]  # type: ignore[attr-defined]
+    text, below = "\n".join(summary.table(now, 200)), "\n".join(summary.lines(now, 200))
+    assert [said in text for said in ("~80.00%", "~84.00%", "~99.00%")] == [False, True, False]
+    assert "accuracies of 50 validation images are known to ±10.9 points." in below
+    assert below.count("~ As accurate as the cheaper point") == 1
+    study_of = new_study("certain", stopping="none")
+    queue.enqueue_anchors(study_of)
+    trial.run(study_of, study_of.ask(), Scripted([[(1.0, 0.8)]]), Display(), math.inf)
+    assert "~" not in "\n".join([*summary.table(study_of.snapshot(), 200), *summary.lines(study_of.snapshot(), 200)])
+
+
 def test_before_a_trial_has_finished_there_is_a_line_and_neither_table_nor_legend(
     new_study: Callable[..., Study],
 ) -> None:

@@ -83,6 +83,12 @@ def test_a_worker_reads_the_reference_workload_between_a_training_and_its_export
     assert load_model(tmp_path / "model").about["accuracy"] == last.accuracy
 
 
+def test_a_worker_asks_a_network_about_mirror_images_as_this_process_does(worker: WorkerProcess) -> None:
+    found, here = ({**each.mirrored(), "seconds": 0.0} for each in (worker, TrainingObjective(TASK, "cpu")))
+    assert found == here
+    assert found["refuted"]
+
+
 def test_a_training_that_is_stopped_leaves_the_worker_ready(worker: WorkerProcess) -> None:
     with closing(worker.reports(PIPELINE, SEEDS)) as reports:
         assert next(reports).epoch == 1
