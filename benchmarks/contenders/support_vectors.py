@@ -25,7 +25,7 @@ def on_hog(job: Job) -> Ready:
 
 def on_pixels(job: Job) -> Ready:
     """A support vector machine on pixels."""
-    return _support_vectors(job, lambda pixels: pixels.reshape(len(pixels), -1) / np.float32(255))
+    return _support_vectors(job, lambda pixels: (pixels.reshape(len(pixels), -1) / 255).astype(np.float32))
 
 
 def _support_vectors(job: Job, features: Callable[[Bytes], Floats]) -> Ready:
