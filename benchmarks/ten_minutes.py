@@ -1,9 +1,9 @@
 """Test accuracy after 2, 5 and 10 minutes in all: python -m benchmarks.ten_minutes --root DIR --cifar DIR --out FILE.
 
 Three folders of images; beside `python -m search.run --minutes`, a script with Optuna, fastai, and support vector
-machines (`benchmarks/contenders`). Minutes are CPU minutes of the whole tree of processes, imports and decoding included,
-on one core and one thread; ours is told minutes on the wall, the same on a quiet core. What is told in the end are
-accuracies on images that no contender has seen. Seeds draw other images. Writes one JSON line a run to --out and goes
+machines (`benchmarks/contenders`). Minutes are CPU minutes of the whole tree of processes on one core and one thread,
+imports and decoding included, predictions not; ours is told minutes on the wall, the same on a quiet core. What counts
+is accuracy on images that no contender has seen. Seeds draw other images. Writes one JSON line a run to --out and goes
 on where it was interrupted; --report prints the tables of what is there.
 """
 
@@ -137,12 +137,8 @@ def watched(command: Sequence[str], place: Path, core: int) -> Ran:
     Raises:
         RuntimeError: it failed.
     """
-    cache, runs = (
-        str(place / "cache"),
-        str(place / "locks"),
-    )  # nothing that an earlier run decoded; no neighbour's locks
-    environment = {**os.environ, **ONE_THREAD, "PYTHONPATH": str(HERE)}
-    environment |= {"XDG_CACHE_HOME": cache, "FRONTRUNNER_RUN_DIR": runs}
+    own = {"XDG_CACHE_HOME": str(place / "cache"), "FRONTRUNNER_RUN_DIR": str(place / "locks")}  # of no earlier run
+    environment = {**os.environ, **ONE_THREAD, **own, "PYTHONPATH": str(HERE)}
     curve: list[tuple[float, float]] = []
     with (place / "output").open("wb") as output, (place / "errors").open("wb") as errors:
         began = time.monotonic()
