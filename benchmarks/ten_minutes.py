@@ -161,8 +161,12 @@ def watched(command: Sequence[str], place: Path, core: int) -> Ran:
     if process.returncode:
         said = (place / "errors").read_text(errors="replace")[-2000:]
         raise RuntimeError(f"{shlex.join(command)} ended with {process.returncode}\n{said}")
-    printed = json.loads((place / "output").read_text())
-    return Ran(printed, usage.ru_utime + usage.ru_stime, wall, began, tuple(curve))
+    printed = (place / "output").read_text(errors="replace")
+    try:
+        found = json.loads(printed)
+    except ValueError as error:
+        raise RuntimeError(f"{shlex.join(command)} printed no JSON: {printed[-2000:]}") from error
+    return Ran(found, usage.ru_utime + usage.ru_stime, wall, began, tuple(curve))
 
 
 def _best_exported(place: Path) -> float:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean, median, stdev
+from statistics import fmean, median
 
-from search.pareto.intervals import student
+from benchmarks.workload import half_interval
 
 ONCE = ("hog-svm", "pixel-svm")  # end when they are done: one run serves every budget from there on
 
@@ -56,11 +55,6 @@ def read(file: Path) -> list[Result]:
     return [Result(**json.loads(line)) for line in lines]
 
 
-def half(values: Sequence[float]) -> float:
-    """Half of a 95 % interval of the mean (Student's t); NaN for a single value."""
-    return student(len(values) - 1) * stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
-
-
 def tables(results: Sequence[Result]) -> Iterator[str]:
     """All tables as lines of Markdown."""
     for folder in dict.fromkeys(result.folder for result in results):
@@ -95,12 +89,13 @@ def _passing(results: Sequence[Result]) -> Iterator[str]:
     """When networks are better than the best machine of the same seed: by budgets, and by their validation images."""
     machines = [result for result in results if result.contender in ONCE]
     best = {r.seed: max(m.accuracy for m in machines if m.seed == r.seed) for r in machines}
-    if not best:
+    networks = [contender for contender in _contenders(results) if contender not in ONCE]
+    if not best or not networks:
         return
     yield from _head("contender", "smallest budget above the machines", "CPU seconds, by its validation images")
-    for contender in _contenders(results):
+    for contender in networks:
         mine = [r for r in results if r.contender == contender and r.seed in best]
-        if contender in ONCE or not mine:
+        if not mine:
             continue
         ahead = [
             minutes
@@ -159,7 +154,7 @@ def _mean(values: Sequence[float], sign: str = "") -> str:
     """In points of accuracy."""
     if not values:
         return ""
-    spread = f" +- {100 * half(values):.1f}" if len(values) > 1 else ""
+    spread = f" +- {100 * half_interval(values):.1f}" if len(values) > 1 else ""
     return f"{100 * fmean(values):{sign}.1f}{spread}"
 
 
