@@ -14,15 +14,15 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import log, sqrt
-from statistics import fmean, stdev
+from math import log
+from statistics import fmean
 
 import numpy as np
 import torch
-from scipy import stats
 
 from benchmarks.training import conditions
 from benchmarks.widening import trained
+from benchmarks.workload import half_interval
 from objectives.data.dataset import load
 from objectives.device.allocator import keep_freed_memory
 from objectives.networks.architecture import FAMILIES, Architecture
@@ -156,8 +156,7 @@ def _interval(values: Sequence[float], unit: str) -> str:
     """The mean with its 95 % interval over seeds (Student's t)."""
     if len(values) < 2:
         return f"{values[0]:.2f}{unit}"
-    half = float(stats.t.ppf(0.975, len(values) - 1)) * stdev(values) / sqrt(len(values))
-    return f"{fmean(values):.2f}{unit} ± {half:.2f}"
+    return f"{fmean(values):.2f}{unit} ± {half_interval(values):.2f}"
 
 
 if __name__ == "__main__":

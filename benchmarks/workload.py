@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from statistics import stdev
 
 import torch
 
@@ -22,6 +23,7 @@ from objectives.objective import TrainingObjective
 from objectives.pipeline import Pipeline, Report
 from objectives.task import DataSpec, Seeds, Task
 from objectives.train import WARM_UP_STEPS, train
+from search.pareto.intervals import student
 
 SEEDS = Seeds(1, 2, 3)
 BATCH = 128  # BASELINE's: on a GPU the time of so small a step is the host's, which is where loops differ
@@ -97,6 +99,11 @@ def lower_bound(values: Sequence[float], confidence: float = 0.95) -> float:
 def bounds(values: Sequence[float]) -> tuple[float, float]:
     """The median behind `values` lies between these with 95 % confidence; NaN for fewer than six."""
     return lower_bound(values, 0.975), -lower_bound([-value for value in values], 0.975)
+
+
+def half_interval(values: Sequence[float]) -> float:
+    """Half of a 95 % interval of the mean (Student's t); NaN for a single value."""
+    return student(len(values) - 1) * stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
 
 
 def task_for(family: str, spec: DataSpec, device: torch.device, size: int) -> Task:

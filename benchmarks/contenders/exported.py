@@ -1,0 +1,30 @@
+"""A network that Frontrunner wrote into a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.contenders.job import Job, Ready
+from objectives.data.dataset import with_channels
+from objectives.data.decoding import decode
+from objectives.export import load_model
+
+AT_ONCE = 250  # images: bounds the memory of predictions
+
+
+def exported(job: Job) -> Ready:
+    """The network that Frontrunner wrote into the folder `shown`."""
+    torch.set_num_threads(1)
+    model = load_model(job.shown)
+
+    def predict(files: Sequence[Path]) -> list[str]:
+        pixels = np.stack([decode(str(file), model.size)[0] for file in files])
+        x = torch.from_numpy(with_channels(pixels, model.channels)).permute(0, 3, 1, 2)
+        found = torch.cat([model.probabilities(part) for part in x.split(AT_ONCE)])
+        return [model.classes[i] for i in found.argmax(1).tolist()]
+
+    return Ready(predict, {})
