@@ -25,7 +25,7 @@ FLOORS = (
     ("search.run", "search.__main__", "search.commands"),
     ("search.session", "search.invocation", "search.crew", "search.trial", "search.simulation"),
     ("search.views", "search.workers"),
-    ("search.study", "search.proposals"),
+    ("search.study", "search.proposals", "search.planning"),
     ("search.database",),
     ("search.host",),
     ("search.pareto", "search.errors"),

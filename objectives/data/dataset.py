@@ -27,6 +27,7 @@ from objectives.words import counted, expanded, printable, some
 
 DEFAULT_SIZE = 32  # pixels; side of the images of a folder when the study names none
 RESIZED_AT_ONCE = 256  # images: what lies between the old pixels and the new ones takes memory too
+WATCHED = 256  # images that a training on all of them is looked at by
 MAX_VALIDATION = 5000  # images; a fifth of the training set where that is less
 FEW = 300  # images: fewer are split several times: by a third of them an accuracy is known to 10 points at best
 
@@ -74,6 +75,13 @@ class Dataset:
     def validated(self) -> torch.Tensor:
         """Labels of all images that validate, in one split or another."""
         return torch.cat([split.val.y for split in self.splits])
+
+    @property
+    def whole(self) -> Dataset:
+        """All images to train on; a few of them are looked at, too, to see whether a training diverges."""
+        x = torch.cat((self.train.x, self.val.x)).contiguous(memory_format=torch.channels_last)
+        seen = Images(self.val.x[:WATCHED], self.val.y[:WATCHED])
+        return replace(self, train=Images(x, torch.cat((self.train.y, self.val.y))), val=seen, again=())
 
     @property
     def size(self) -> int:

@@ -48,8 +48,10 @@ class Objective(Protocol):
     def number_formats(self) -> dict[str, str | None]:
         """Every number format, with the reason why it is of no use, or None."""
 
-    def reports(self, pipeline: Pipeline, seeds: Seeds) -> Generator[Report]:
+    def reports(self, pipeline: Pipeline, seeds: Seeds, *, whole: bool = False) -> Generator[Report]:
         """Trains and yields a report per epoch; goes on when the next one is asked for, stops when closed.
+
+        With `whole` on all images, those that validate included: then no accuracy says how good it is.
 
         Raises:
             TrialFault: the training failed.
@@ -69,10 +71,13 @@ class Objective(Protocol):
     def reference(self, n_steps: int) -> Reading:
         """What the device is like just now, from so many steps of the reference workload, two of them to warm up."""
 
-    def probe(self, pipeline: Pipeline) -> float:
-        """Device seconds of a training step of the pipeline without its strategies, from a few on made-up images."""
+    def probe(self, pipeline: Pipeline, task: Task | None = None) -> float:
+        """Device seconds of a training step of the pipeline without its strategies, from a few on made-up images.
 
-    def mirrored(self) -> dict[str, Any]:
+        `task`: with networks and images of the sizes of this one, instead of the study's own.
+        """
+
+    def mirrored(self, seconds: float) -> dict[str, Any]:
         """Whether flips fit the images, by a short training: `refuted`, and `words` that say why in a line.
 
         Also `seconds` of the device, `accuracy` and `mirrored_accuracy` of `n` validation images, and `p` of the test.

@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 
 from objectives.errors import DataError, DeviceError, DeviceLost
 from objectives.pipeline import Pipeline
-from objectives.task import Seeds
+from objectives.task import Seeds, Task
 from search.errors import StorageError
 from search.host.interruptions import INTERRUPTIONS
 from search.host.places import RUN_DIRECTORY
@@ -120,12 +120,14 @@ def _handle(objective: Objective, message: Message, channel: Channel) -> Message
         case "reference":
             channel.send(about | {"reading": objective.reference(message["n_steps"]).to_json()})
         case "probe":
-            seconds = objective.probe(Pipeline.from_json(message["pipeline"]))
+            task = Task.from_json(message["task"]) if message["task"] else None
+            seconds = objective.probe(Pipeline.from_json(message["pipeline"]), task)
             channel.send(about | {"step_seconds": seconds})
         case "mirrored":
-            channel.send(about | {"mirrored": objective.mirrored()})
+            channel.send(about | {"mirrored": objective.mirrored(message["seconds"])})
         case "train":
-            for report in objective.reports(Pipeline.from_json(message["pipeline"]), Seeds(*message["seeds"])):
+            settings = Pipeline.from_json(message["pipeline"]), Seeds(*message["seeds"])
+            for report in objective.reports(*settings, whole=message["whole"]):
                 channel.send(about | {"report": report.to_json()})
                 decision = channel.receive()
                 if decision["id"] != message["id"]:
