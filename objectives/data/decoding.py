@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from objectives.data.listing import HEAD, File, kind, named_as_image
+from objectives.data.layout.listing import HEAD, File, kind, named_as_image
 from objectives.data.sources import Bytes
 
 if TYPE_CHECKING:

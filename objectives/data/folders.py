@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from objectives.data import kept
+from objectives.data.cache import kept
 from objectives.data.content import digests
 from objectives.data.decoding import NO_IMAGE, Decoded
-from objectives.data.labels import tabled
-from objectives.data.listing import Layout
+from objectives.data.layout.labels import tabled
+from objectives.data.layout.listing import Layout
 from objectives.data.sources import Labelled
-from objectives.data.splits import arranged, held_out
+from objectives.data.layout.splits import arranged, held_out
 from objectives.errors import DataError
 from objectives.words import counted, printable, some
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from objectives.data.decoding import DECODE_VERSION, NO_IMAGE, Decoded, decode_all
-from objectives.data.listing import HEAD, File, kind, named_as_image
+from objectives.data.layout.listing import HEAD, File, kind, named_as_image
 from objectives.data.sources import NO_CACHE, cache_home
 from objectives.durable import sync_folder
 from objectives.words import printable
