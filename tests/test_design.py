@@ -35,7 +35,7 @@ FLOORS = (
     ("objectives.strategies", "objectives.state", "objectives.pipeline", "objectives.device.formats"),
     ("objectives.data",),
     ("objectives.networks",),
-    ("objectives.task", "objectives.durable", "objectives.errors", "objectives.words"),
+    ("objectives.task", "objectives.durable", "objectives.children", "objectives.errors", "objectives.words"),
 )
 MOST_FILES = 14  # of a room; more is a corridor
 

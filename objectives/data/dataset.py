@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -18,13 +16,11 @@ import torch.nn.functional as F
 
 from objectives.data import cautions, content
 from objectives.data.duplicates import Positions, repetitions
-from objectives.data.folders import read_folder, read_test
-from objectives.data.sources import Bytes, Labelled, cifar, digits, fashion_mnist
+from objectives.data.reading import read, without_small_classes
+from objectives.data.sources import Bytes, Labelled
 from objectives.errors import DataError
 from objectives.task import DataSpec
-from objectives.words import counted, expanded, printable, some
 
-DEFAULT_SIZE = 32  # pixels; side of the images of a folder when the study names none
 RESIZED_AT_ONCE = 256  # images: what lies between the old pixels and the new ones takes memory too
 MAX_VALIDATION = 5000  # images; a fifth of the training set where that is less
 
@@ -88,7 +84,7 @@ def load(spec: DataSpec, device: torch.device) -> Dataset:
     """
     source = read(spec)
     assert source is not None
-    found = _without_small_classes(source, spec)
+    found = without_small_classes(source, spec)
     pixels = resized(with_channels(found.pixels, spec.channels or found.pixels.shape[-1]), spec.size)
     found = replace(found, pixels=pixels)
     train, val = _split(found, spec)
@@ -124,92 +120,6 @@ def _about(found: Labelled, n_train: int, n_val: int) -> str:
     train = f"{n_train} of {n_train + unused} to train" if unused else f"{n_train} to train"
     split = f"{train}, {n_val} to validate ({found.validation or 'split off'})"
     return "; ".join((f"{what}: {split}", *found.remarks))
-
-
-def read(spec: DataSpec, *, test: bool = False) -> Labelled | None:
-    """The images that `spec` names as their source holds them; with `test` those of the test split, where there is one.
-
-    Raises:
-        DataError: they are not to be found, or cannot be read.
-    """
-    kind, _, path = spec.name.partition(":")
-    root = Path(expanded(spec.root)) if spec.root is not None else None
-    try:
-        if kind == "folder" and path:
-            folder = _find_folder(path, root)
-            table = _find_table(spec.labels, [folder, *([root] if root else [])]) if spec.labels is not None else None
-            size = DEFAULT_SIZE if spec.size is None else spec.size
-            if test:
-                return read_test(folder, size, table, spec.follow_links)
-            return read_folder(folder, size, table, spec.follow_links, spec.drop_small_classes)
-        if spec.name == "digits":
-            return digits(test=test)
-        if spec.name == "fashion_mnist":
-            return fashion_mnist(root, test=test)
-        if spec.name in ("cifar10", "cifar100"):
-            return cifar(spec.name, root, test=test)
-    except ModuleNotFoundError as error:
-        raise DataError(f"data set {spec.name!r} needs the Python package {error.name!r}: install it") from error
-    except OSError as error:
-        raise DataError(printable(f"data set {spec.name!r} cannot be read: {error}")) from error
-    known = "digits, fashion_mnist, cifar10, cifar100 or folder:PATH"
-    raise DataError(printable(f"unknown data set {spec.name!r}: choose {known}"))
-
-
-def _find_folder(path: str, root: Path | None) -> Path:
-    """`path` under `root` if it is there, else as it stands."""
-    plain = Path(expanded(path))
-    places = [root / plain, plain] if root and not plain.is_absolute() else [plain]
-    for place in places:
-        if place.is_dir():
-            return place
-    if files := [place for place in places if place.is_file()]:
-        raise DataError(printable(f"{files[0]} is a file: unpack it, or pass folder:{files[0].parent}"))
-    raise DataError(printable(f"there is no folder {' or '.join(map(str, places))}: check the path after 'folder:'"))
-
-
-def _find_table(table: str, places: Sequence[Path]) -> Path:
-    """The table as it stands, or in one of the places."""
-    plain = Path(expanded(table))
-    for place in (plain, *(place / plain for place in places)):
-        if place.is_file():
-            return place
-    looked = ", ".join(map(str, ("here", *places)))
-    raise DataError(printable(f"there is no table of labels {table} ({looked}): check the path after --labels"))
-
-
-def _without_small_classes(found: Labelled, spec: DataSpec) -> Labelled:
-    """`found` with an image to train on in every class, and one to spare where validation is not given."""
-    least = 2 if found.validates is None else 1
-    may_train = found.labels if found.validates is None else found.labels[~found.validates]
-    counts = np.bincount(may_train, minlength=len(found.classes))
-    large = np.flatnonzero(counts >= least)
-    if len(large) == len(found.classes) >= 2:
-        return found
-    small = [name for name, count in zip(found.classes, counts, strict=True) if count < least]
-    where = printable(spec.labels or spec.name.removeprefix("folder:"))
-    if small and not spec.drop_small_classes:
-        alike = cautions.look_alikes(found.classes)
-        hint = f"; some look alike: {some(alike)}" if alike else ""
-        needed = "fewer than two images" if least == 2 else "no image to train on"
-        way_out = "add images" + (" or set drop_small_classes = true" if len(large) >= 2 else "")
-        raise DataError(f"{counted(len(small), 'class')} with {needed} in {where} ({some(small)}): {way_out}{hint}")
-    if len(large) < 2:
-        dropped = f" once {some(small)} are dropped" if small else ""
-        what = f"only {counted(len(large), 'class')} in {where}{dropped}"
-        raise DataError(f"{what}: a classifier needs at least two, add images")
-    position = np.full(len(found.classes), -1)
-    position[large] = np.arange(len(large))
-    kept = position[found.labels] >= 0
-    return replace(
-        found,
-        pixels=found.pixels[kept],
-        labels=position[found.labels[kept]],
-        classes=tuple(found.classes[i] for i in large),
-        names=tuple(name for name, keep in zip(found.names, kept, strict=True) if keep) if found.names else (),
-        validates=None if found.validates is None else found.validates[kept],
-        remarks=(*found.remarks, f"without {counted(len(small), 'small class')} ({some(small)})"),
-    )
 
 
 def with_channels(pixels: Bytes, channels: int) -> Bytes:

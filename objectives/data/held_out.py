@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from objectives.data.content import digests
-from objectives.data.dataset import Dataset, Images, as_images, read, resized, with_channels
+from objectives.data.dataset import Dataset, Images, as_images, resized, with_channels
 from objectives.data.duplicates import n_shared
+from objectives.data.reading import read
 from objectives.data.sources import Bytes
 from objectives.task import DataSpec
 from objectives.words import counted, printable, some

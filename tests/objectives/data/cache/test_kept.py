@@ -5,17 +5,24 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from objectives.data.cache import decoders
+from objectives.data.cache import kept as kept_module
+from objectives.errors import DataError
 from tests.objectives.data.images import files_under, grey, load_folder, make_folder
 
 pytestmark = pytest.mark.usefixtures("cache")
 
+REPOSITORY = Path(__file__).parents[4]
 opened: list[str] | None = None  # files that Python opens, while a test listens
 
 
@@ -36,6 +43,11 @@ def opens() -> Iterator[list[str]]:
     opened = None
 
 
+def kept(cache: Path) -> list[Path]:
+    """The shards in the cache."""
+    return sorted((cache / "images").glob("*-*"))
+
+
 def test_a_second_load_reads_no_image_and_gives_the_same(tmp_path: Path, opens: list[str]) -> None:
     folder = make_folder(tmp_path / "data", [5, 5])
     first = load_folder(folder)
@@ -51,11 +63,12 @@ def test_the_same_images_elsewhere_are_not_decoded_again(tmp_path: Path, cache: 
     folder = make_folder(tmp_path / "data", [5, 5])
     load_folder(folder)
     shutil.copytree(folder, tmp_path / "copy")
-    (stored,) = (cache / "images").glob("*.safetensors")
-    before = stored.stat()
+    (stored,) = kept(cache)
+    before = (stored / "pixels.npy").stat()
     load_folder(tmp_path / "copy")
-    assert list((cache / "images").glob("*.safetensors")) == [stored]
-    assert (stored.stat().st_ino, stored.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    after = (stored / "pixels.npy").stat()
+    assert kept(cache) == [stored]
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
 def test_a_changed_image_is_seen_even_with_its_old_size_and_time(tmp_path: Path) -> None:
@@ -77,7 +90,7 @@ def flipped(content: bytes) -> bytes:
     return content[:-5] + bytes([content[-5] ^ 1]) + content[-4:]
 
 
-@pytest.mark.parametrize("which", ["images", "images/index"])
+@pytest.mark.parametrize("which", ["images/*/pixels.npy", "images/*/rows.npy", "images/*/about.json", "images/index/*"])
 @pytest.mark.parametrize(
     "damage", [flipped, lambda _: _[:-9], lambda _: b"", lambda _: b"x" * 64], ids=["flip", "truncate", "empty", "text"]
 )
@@ -86,24 +99,111 @@ def test_a_damaged_cache_is_built_again(
 ) -> None:
     folder = make_folder(tmp_path / "data", [5, 5])
     before = load_folder(folder)
-    (kept,) = filter(Path.is_file, (cache / which).iterdir())
-    whole = kept.read_bytes()
-    kept.write_bytes(damage(whole))
+    (damaged,) = cache.glob(which)
+    whole = damaged.read_bytes()
+    damaged.write_bytes(damage(whole))
     assert load_folder(folder).content_hash == before.content_hash
-    assert kept.read_bytes() == whole
-    assert len(files_under(cache)) == 2
+    assert damaged.read_bytes() == whole
+    assert len(kept(cache)) == 1
 
 
-@pytest.mark.parametrize("which", ["images", "images/index"])
+@pytest.mark.parametrize("which", ["images/4-*", "images/index/*"])
 def test_a_cache_file_of_another_folder_is_not_taken_for_this_one(tmp_path: Path, cache: Path, which: str) -> None:
     folder, other = (make_folder(tmp_path / name, [5, n]) for name, n in (("data", 5), ("other", 6)))
     before = load_folder(folder), load_folder(other)
-    one, two = filter(Path.is_file, (cache / which).iterdir())
-    content = one.read_bytes(), two.read_bytes()
-    one.write_bytes(content[1])
-    two.write_bytes(content[0])
+    one, two = cache.glob(which)
+    one.rename(cache / "third")
+    two.rename(one)
+    (cache / "third").rename(two)
     assert [load_folder(place).content_hash for place in (folder, other)] == [each.content_hash for each in before]
-    assert (one.read_bytes(), two.read_bytes()) == content
+
+
+def test_of_a_folder_that_changed_by_a_file_that_file_alone_is_read_and_the_old_images_go(
+    tmp_path: Path, cache: Path, opens: list[str]
+) -> None:
+    folder = make_folder(tmp_path / "data", [10, 10])
+    load_folder(folder)
+    (old,) = kept(cache)
+    (folder / "class001" / "0003.pgm").write_bytes(grey(1000))
+    (folder / "class001" / "0004.pgm").unlink()
+    opens.clear()
+    changed = load_folder(folder)
+    assert {path for path in opens if path.startswith(str(folder))} == {str(folder / "class001" / "0003.pgm")}
+    assert old not in kept(cache)
+    assert len(kept(cache)) == 1
+    shutil.rmtree(cache)
+    assert load_folder(folder).content_hash == changed.content_hash
+
+
+def test_a_copy_of_a_folder_keeps_its_images_when_the_folder_changes(tmp_path: Path, cache: Path) -> None:
+    folder = make_folder(tmp_path / "data", [10, 10])
+    shutil.copytree(folder, tmp_path / "copy")
+    load_folder(folder)
+    load_folder(tmp_path / "copy")
+    (old,) = kept(cache)
+    (folder / "class001" / "0004.pgm").unlink()
+    load_folder(folder)
+    assert old in kept(cache)
+
+
+def test_processes_decode_what_this_one_would(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_folder(tmp_path / "data", [9, 9])
+    (folder / "class000" / "cut.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    (folder / "class000" / "notes.txt").write_text("no image")
+    here = load_folder(folder)
+    shutil.rmtree(cache)
+    monkeypatch.setattr(decoders, "ALONE", 0)
+    monkeypatch.setattr(kept_module, "CHUNK_FILES", 4)
+    there = load_folder(folder)
+    assert (there.content_hash, there.split_hash, there.skipped) == (here.content_hash, here.split_hash, here.skipped)
+    assert len(kept(cache)) == 1
+
+
+def test_a_process_that_dies_of_its_files_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoders, "ALONE", 0)
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(
+        DataError, match=r"decoded 10 files from .*0000.pgm to .*0004.pgm died \(exit code 1\): find"
+    ) as it:
+        load_folder(make_folder(tmp_path / "data", [5, 5]))
+    assert "\n" not in str(it.value)
+
+
+KILLED = """
+import os, signal, sys
+from objectives.data.cache import decoders, kept
+from objectives.data.folders import keep
+from objectives.task import DataSpec
+
+def progress(what, done, total):
+    print(what, done, total, flush=True)
+    if what == "decoding" and 0 < done:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+decoders.ALONE, kept.CHUNK_FILES = int(sys.argv[2]), 7
+keep(DataSpec("folder:" + sys.argv[1], size=4), progress)
+"""
+
+
+@pytest.mark.parametrize("alone", ["0", "1000"])
+def test_killed_in_the_middle_the_next_run_decodes_only_the_rest(
+    alone: str, tmp_path: Path, cache: Path, opens: list[str]
+) -> None:
+    folder = make_folder(tmp_path / "data", [10, 10])
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, str(folder), alone], capture_output=True, text=True, cwd=REPOSITORY
+    )
+    assert (killed.returncode, killed.stderr) == (-signal.SIGKILL, "")
+    assert killed.stdout.splitlines()[:2] == ["listing 0 0", "reading 20 20"]
+    parts = list((cache / "images").glob("4-*-part-*"))
+    n_done = sum(len(np.load(part / "rows.npy")) for part in parts)
+    assert 6 <= n_done < 20
+    opens.clear()
+    resumed = load_folder(folder)
+    assert len({path for path in opens if path.startswith(str(folder))}) == 20 - n_done
+    assert len(kept(cache)) == 1
+    shutil.rmtree(cache)
+    assert load_folder(folder).content_hash == resumed.content_hash
 
 
 def test_nothing_is_written_into_the_data_folder_and_nothing_unfinished_into_the_cache(
@@ -114,6 +214,7 @@ def test_nothing_is_written_into_the_data_folder_and_nothing_unfinished_into_the
     load_folder(folder)
     assert {path: path.stat().st_mtime_ns for path in (folder, *folder.rglob("*"))} == before
     assert {len(name.split("/")) for name in files_under(cache)} == {2, 3}
+    assert not [name for name in files_under(cache) if "part-" in name]
     assert not [name for name in files_under(cache) if ".partial" in name]
 
 
