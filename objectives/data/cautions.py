@@ -13,8 +13,10 @@ from objectives.words import counted, some
 UNEVEN = 5  # times the images of the smallest class that the largest may have without a word
 
 
-def of_classes(classes: Sequence[str], labels: npt.NDArray[np.int64], val: npt.NDArray[np.int64]) -> tuple[str, ...]:
-    """A line for each fault; `val`: the positions that validate."""
+def of_classes(
+    classes: Sequence[str], labels: npt.NDArray[np.int64], val: npt.NDArray[np.int64] | None
+) -> tuple[str, ...]:
+    """A line for each fault; `val`: the positions that validate, None before validation is split off."""
     lines = []
     if alike := look_alikes(classes):
         lines.append(
@@ -26,6 +28,8 @@ def of_classes(classes: Sequence[str], labels: npt.NDArray[np.int64], val: npt.N
         sizes = f"{classes[small]} has {counted(counts[small], 'image')}, {classes[large]} {counts[large]}"
         way_out = 'metric = "balanced" in the study file counts every class alike'
         lines.append(f"classes are uneven: {sizes}: plain accuracy favours large classes, {way_out}")
+    if val is None:
+        return tuple(lines)
     validated = np.bincount(labels[val], minlength=len(classes))
     if len(unseen := np.flatnonzero(validated == 0)):
         which = some([classes[label] for label in unseen.tolist()])

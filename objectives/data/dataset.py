@@ -22,6 +22,7 @@ from objectives.errors import DataError
 from objectives.task import DataSpec
 
 RESIZED_AT_ONCE = 256  # images: what lies between the old pixels and the new ones takes memory too
+COUNTED_AT_ONCE = 4096  # images: their channel is copied
 MAX_VALIDATION = 5000  # images; a fifth of the training set where that is less
 
 
@@ -201,7 +202,10 @@ def _statistics(x: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     values = torch.arange(256, dtype=torch.float64) / 255
     means, deviations = [], []
     for channel in x.unbind(1):
-        share = torch.bincount(channel.flatten(), minlength=256).double() / channel.numel()
+        counts = torch.zeros(256, dtype=torch.int64)
+        for start in range(0, len(channel), COUNTED_AT_ONCE):
+            counts += torch.bincount(channel[start : start + COUNTED_AT_ONCE].flatten(), minlength=256)
+        share = counts.double() / channel.numel()
         mean = float(share @ values)
         means.append(mean)
         deviations.append(max(float(share @ (values - mean) ** 2) ** 0.5, 1 / 255))

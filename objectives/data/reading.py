@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from objectives.data import cautions
-from objectives.data.folders import read_folder, read_test
+from objectives.data.cache.progress import Progress
+from objectives.data.folders import keep_folder, read_folder, read_test
 from objectives.data.sources import Labelled, cifar, digits, fashion_mnist
 from objectives.errors import DataError
 from objectives.task import DataSpec
@@ -21,10 +24,9 @@ def read(spec: DataSpec, *, test: bool = False) -> Labelled | None:
     Raises:
         DataError: they are not to be found, or cannot be read.
     """
-    kind, _, path = spec.name.partition(":")
     root = Path(expanded(spec.root)) if spec.root is not None else None
-    try:
-        if kind == "folder" and path:
+    with readable(spec):
+        if is_folder(spec):
             return read_test(spec) if test else read_folder(spec)
         if spec.name == "digits":
             return digits(test=test)
@@ -32,12 +34,35 @@ def read(spec: DataSpec, *, test: bool = False) -> Labelled | None:
             return fashion_mnist(root, test=test)
         if spec.name in ("cifar10", "cifar100"):
             return cifar(spec.name, root, test=test)
+    known = "digits, fashion_mnist, cifar10, cifar100 or folder:PATH"
+    raise DataError(printable(f"unknown data set {spec.name!r}: choose {known}"))
+
+
+def keep(spec: DataSpec, progress: Progress) -> None:
+    """Fills the cache with what a folder lacks there; of data with a name, which need no decoding, nothing.
+
+    Raises:
+        DataError: as `read`, but for what only the decoded images show.
+    """
+    if is_folder(spec):
+        with readable(spec):
+            keep_folder(spec, progress)
+
+
+def is_folder(spec: DataSpec) -> bool:
+    """Whether a spec means a folder of images."""
+    return spec.kind == "folder" and spec.name != "folder:"
+
+
+@contextmanager
+def readable(spec: DataSpec) -> Iterator[None]:
+    """Raises DataError where the block cannot read the data."""
+    try:
+        yield
     except ModuleNotFoundError as error:
         raise DataError(f"data set {spec.name!r} needs the Python package {error.name!r}: install it") from error
     except OSError as error:
         raise DataError(printable(f"data set {spec.name!r} cannot be read: {error}")) from error
-    known = "digits, fashion_mnist, cifar10, cifar100 or folder:PATH"
-    raise DataError(printable(f"unknown data set {spec.name!r}: choose {known}"))
 
 
 def without_small_classes(found: Labelled, spec: DataSpec) -> Labelled:

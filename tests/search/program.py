@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from objectives.data.cache.progress import Progress
 from objectives.durable import write_folder
 from objectives.errors import DeviceError, DeviceLost
 from objectives.pipeline import Pipeline, Reading, Report
@@ -177,6 +178,9 @@ class Prepare:
     """A preparation that a template process can be handed."""
 
     script: Script
+
+    def keep_data(self, progress: Progress) -> None:
+        pass
 
     def __call__(self) -> Opening:
         models = self.script.models

@@ -12,9 +12,9 @@ import numpy as np
 
 from objectives import durable
 from objectives.data.cache import shards
+from objectives.data.cache.progress import Progress
 from objectives.data.cache.shards import ABOUT, PIXELS, ROW, ROWS, Rows, Shard
 from objectives.data.content import digests
-from objectives.data.progress import Progress
 from objectives.data.sources import Bytes
 
 ARRANGING = "arranging"  # what a Progress is told

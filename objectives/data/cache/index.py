@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from objectives import durable
+from objectives.data.cache.progress import Progress
 from objectives.data.decoding import NO_IMAGE
 from objectives.data.layout.listing import HEAD, File, kind, named_as_image
-from objectives.data.progress import Progress
 
 FOLDER = "index"
 READING = "reading"  # what a Progress is told

@@ -23,10 +23,10 @@ from objectives.data.cache import shards
 from objectives.data.cache.arranging import arrange, held
 from objectives.data.cache.decoders import CHUNK_BYTES, CHUNK_FILES, CHUNK_SOURCE, decode
 from objectives.data.cache.index import UNREADABLE, Index
+from objectives.data.cache.progress import Progress, silent
 from objectives.data.cache.shards import Chunk, Shard
 from objectives.data.decoding import HEADER, NO_IMAGE, Decoded
 from objectives.data.layout.listing import File
-from objectives.data.progress import Progress, silent
 from objectives.data.sources import NO_CACHE, cache_home
 from objectives.words import printable
 

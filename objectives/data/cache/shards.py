@@ -102,15 +102,15 @@ def holding(place: Path, size: int, contents: Iterable[str]) -> Iterator[Shard]:
     for folder in sorted(place.glob(name(size, "*")), key=lambda folder: (_is_part(folder), folder.name)):
         if not missing:
             return
-        known = _contents(folder)
-        if known is not None and missing.isdisjoint(known):
+        said = table(folder)
+        known = {*map(bytes.decode, said[0]["content"].tolist()), *said[1]} if said else set()
+        if said and missing.isdisjoint(known):
             continue
-        shard = opened(folder) if known is not None else None
-        if shard is None:
-            shutil.rmtree(folder, ignore_errors=True)
-        else:
-            missing -= known or set()
+        if said and (shard := opened(folder)) is not None:
+            missing -= known
             yield shard
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_part(chunk: Chunk) -> None:
@@ -151,11 +151,11 @@ def write_head(file: BinaryIO, shape: tuple[int, ...]) -> None:
     np.lib.format.write_array_header_1_0(file, described)
 
 
-def _contents(folder: Path) -> set[str] | None:
-    """What a shard holds, as far as it says; None where that is no shard."""
+def table(folder: Path) -> tuple[Rows, Mapping[str, str]] | None:
+    """(rows, faults) of a shard, as it says and without a look at its pixels; None where that is no shard."""
     try:
-        contents = {content.decode() for content in np.load(folder / ROWS, mmap_mode="r")["content"].tolist()}
-        return contents | set(json.loads((folder / ABOUT).read_text("ascii"))["faults"])
+        faults: dict[str, str] = json.loads((folder / ABOUT).read_text("ascii"))["faults"]
+        return np.load(folder / ROWS), faults
     except DAMAGE:
         return None
 

@@ -172,7 +172,7 @@ def test_a_process_that_dies_of_its_files_is_told_in_one_line(tmp_path: Path, mo
 KILLED = """
 import os, signal, sys
 from objectives.data.cache import decoders, kept
-from objectives.data.folders import keep
+from objectives.data.reading import keep
 from objectives.task import DataSpec
 
 def progress(what, done, total):
