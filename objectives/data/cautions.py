@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from objectives.words import counted, some
+from objectives.words import counted, printable, some
 
 UNEVEN = 5  # times the images of the smallest class that the largest may have without a word
 
@@ -24,7 +24,7 @@ def of_classes(
         )
     counts = np.bincount(labels, minlength=len(classes))
     small, large = int(counts.argmin()), int(counts.argmax())
-    if counts[large] >= UNEVEN * counts[small]:
+    if counts[large] >= max(1, UNEVEN * counts[small]):
         sizes = f"{classes[small]} has {counted(counts[small], 'image')}, {classes[large]} {counts[large]}"
         way_out = 'metric = "balanced" in the study file counts every class alike'
         lines.append(f"classes are uneven: {sizes}: plain accuracy favours large classes, {way_out}")
@@ -37,6 +37,20 @@ def of_classes(
             f"classes without a validation image: {len(unseen)} of {len(classes)} ({which}): no accuracy sees them"
         )
     return tuple(lines)
+
+
+def of_test(n_others: int, others: Sequence[str]) -> str:
+    """A line for test images of other classes than those of training."""
+    return printable(f"test images of classes that are not in training: {n_others} left out ({some(others)})")
+
+
+def of_suspects(suspicious: Sequence[str]) -> tuple[str, ...]:
+    """A line for images that can be used and perhaps should not; 'path: reason' each."""
+    if not suspicious:
+        return ()
+    return (
+        f"suspicious images: {len(suspicious)} ({some(suspicious)}): look at them, remove what shows nothing of its class",
+    )
 
 
 def look_alikes(classes: Sequence[str]) -> list[str]:

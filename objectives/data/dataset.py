@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from objectives.data import cautions, content
+from objectives.data.card import essentials, sides_of
 from objectives.data.duplicates import Positions, repetitions
 from objectives.data.reading import read, without_small_classes
 from objectives.data.sources import Bytes, Labelled
@@ -53,7 +54,7 @@ class Dataset:
     split_hash: str  # SHA-256 over the positions of validation and training images
     skipped: tuple[str, ...]  # images that cannot be used: 'relative/path: reason'
     warnings: tuple[str, ...]  # what a user should know of the images that are used, a line each
-    about: str = ""  # how many images of what kind, and how they are split: a line
+    about: str = ""  # how many images of what classes and sizes, and how they are split: three lines
     by_class: tuple[content.Class, ...] = ()  # what tells two data sets apart in words
     named: content.Names = field(default_factory=dict)  # every image; empty where they are no files, or many
 
@@ -86,6 +87,7 @@ def load(spec: DataSpec, device: torch.device) -> Dataset:
     source = read(spec)
     assert source is not None
     found = without_small_classes(source, spec)
+    sides = sides_of(found)
     pixels = resized(with_channels(found.pixels, spec.channels or found.pixels.shape[-1]), spec.size)
     found = replace(found, pixels=pixels)
     train, val = _split(found, spec)
@@ -108,19 +110,10 @@ def load(spec: DataSpec, device: torch.device) -> Dataset:
             *cautions.of_classes(found.classes, found.labels, val),
             *repetitions(found, train, val, known),
         ),
-        about=_about(found, len(train), len(val)),
+        about=essentials(found, sides, len(train), len(val)),
         by_class=content.by_class(known, found.labels, found.classes),
         named=content.names_of(known, found.labels, found.classes, found.names),
     )
-
-
-def _about(found: Labelled, n_train: int, n_val: int) -> str:
-    n, height, width, channels = found.pixels.shape
-    what = f"{n} images of {height}x{width} in {'colour' if channels == 3 else 'grey'}, {len(found.classes)} classes"
-    unused = n - n_train - n_val
-    train = f"{n_train} of {n_train + unused} to train" if unused else f"{n_train} to train"
-    split = f"{train}, {n_val} to validate ({found.validation or 'split off'})"
-    return "; ".join((f"{what}: {split}", *found.remarks))
 
 
 def with_channels(pixels: Bytes, channels: int) -> Bytes:

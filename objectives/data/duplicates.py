@@ -36,7 +36,7 @@ def repetitions(
 
 
 def copies(found: Labelled, part: Positions, what: str, known: npt.NDArray[np.uint64]) -> tuple[str, ...]:
-    """A line for images of one part, `what`, that are there more than once under one label; none where there are none."""
+    """A line for images of one part, `what`, that are there more than once under one label, where there are any."""
     first = _first_positions(known[part])
     again = np.flatnonzero((first != np.arange(len(part))) & (found.labels[part] == found.labels[part][first]))
     if not len(again):

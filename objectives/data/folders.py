@@ -6,11 +6,10 @@ Nothing outside of the folder is read either, unless `follow_links` allows it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from objectives.data.cache import kept
 from objectives.data.cache.progress import Progress, silent
@@ -27,8 +26,6 @@ from objectives.words import counted, expanded, printable, some
 DEFAULT_SIZE = 32  # pixels; side of the images when the study names none
 LISTING = "listing"  # what a Progress is told
 
-Positions = npt.NDArray[np.int64]  # of files in a layout
-
 
 def read_folder(spec: DataSpec) -> Labelled:
     """The images in a folder, centre-cropped to squares of the spec's size, in an order that their pixels decide.
@@ -43,7 +40,7 @@ def read_folder(spec: DataSpec) -> Labelled:
     layout = laid_out(spec)
     check_layout(layout, spec)
     decoded, warnings = kept.decoded(layout.top, layout.files, size_of(spec))
-    check_losses(layout, decoded.kept, decoded.faults, drop_empty=spec.drop_small_classes)
+    check_losses(layout, decoded, drop_empty=spec.drop_small_classes)
     return labelled(layout, decoded, warnings)
 
 
@@ -57,7 +54,7 @@ def read_test(spec: DataSpec) -> Labelled | None:
     if layout is None or not layout.files:
         return None
     decoded, warnings = kept.decoded(layout.top, layout.files, size_of(spec))
-    check_losses(layout, decoded.kept, decoded.faults, drop_empty=True)
+    check_losses(layout, decoded, drop_empty=True)
     return labelled(layout, decoded, warnings)
 
 
@@ -118,7 +115,7 @@ def check_layout(layout: Layout, spec: DataSpec) -> None:
 def labelled(layout: Layout, decoded: Decoded, warnings: Sequence[str]) -> Labelled:
     """The images that were decoded, with what is known of them."""
     files = [layout.files[position] for position in decoded.kept]
-    faults = faults_of(decoded.faults)
+    faults = faults_of(decoded)
     n_others = len(decoded.faults) - len(faults)
     others = (f"{counted(n_others, 'file')} of other kinds left out",) if n_others else ()
     return Labelled(
@@ -136,9 +133,9 @@ def labelled(layout: Layout, decoded: Decoded, warnings: Sequence[str]) -> Label
     )
 
 
-def faults_of(faults: Mapping[int, str]) -> dict[int, str]:
-    """Of the reasons why files are no images, those of files that were meant as some."""
-    return {position: fault for position, fault in faults.items() if fault != NO_IMAGE}
+def faults_of(decoded: Decoded) -> dict[int, str]:
+    """Why files that were meant as images cannot be read, by position."""
+    return {position: fault for position, fault in decoded.faults.items() if fault != NO_IMAGE}
 
 
 def _places(spec: DataSpec) -> tuple[Path, Path | None]:
@@ -157,14 +154,14 @@ def _one_class(layout: Layout, labels: str | None) -> str:
     )
 
 
-def check_losses(layout: Layout, positions: Positions, faults: Mapping[int, str], *, drop_empty: bool) -> None:
-    """Checks which of the files are images; `faults` as of `Decoded`.
+def check_losses(layout: Layout, decoded: Decoded, *, drop_empty: bool) -> None:
+    """Checks which of the files are images.
 
     Raises:
         DataError: a whole class is lost, or more than 1 % of all images and more than three.
     """
-    faults = faults_of(faults)
-    present = Counter(layout.files[position].label for position in positions.tolist())
+    faults = faults_of(decoded)
+    present = Counter(layout.files[position].label for position in decoded.kept)
     lost = Counter(layout.files[position].label for position in faults)
     for label, name in enumerate(layout.classes):
         if present[label]:
@@ -179,7 +176,7 @@ def check_losses(layout: Layout, positions: Positions, faults: Mapping[int, str]
             way_out = "add some, remove it or set drop_small_classes = true"
             raise DataError(printable(f"class {name!r} in {layout.top} has no images{hint}: {way_out}"))
     skipped = len(faults) + len(layout.skipped)
-    total = len(positions) + skipped
+    total = len(decoded.kept) + skipped
     if skipped > max(3, total // 100):
         classes = f" ({_by_class(layout, faults)})" if faults else ""
         what = f"{skipped} of {counted(total, 'image')} in {layout.top} cannot be used{classes}, and the limit is 1 %"

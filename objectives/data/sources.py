@@ -46,6 +46,7 @@ DIGITS_TEST, DIGITS_TEST_SEED = 297, 20240229  # the part of scikit-learn's digi
 NETWORK_SECONDS = 15.0  # without an answer, before a download is given up
 # Images of the test splits, as published: a search opens none of them to count.
 N_TEST = {"digits": DIGITS_TEST, "fashion_mnist": 10_000, "cifar10": 10_000, "cifar100": 10_000}
+DATASETS = "datasets"  # the folder of downloads in the cache
 NO_CACHE = "there is no home folder to keep a cache in: set HOME or XDG_CACHE_HOME"
 
 Bytes = npt.NDArray[np.uint8]
@@ -184,7 +185,7 @@ def _download(item: str, fetch: Callable[[Path], object]) -> str:
 def _downloads() -> list[Path]:
     """Where downloads lie: one folder, or none."""
     home = cache_home()
-    return [home / "datasets"] if home else []
+    return [home / DATASETS] if home else []
 
 
 def _download_to(place: Path, item: str, fetch: Callable[[Path], object]) -> str:

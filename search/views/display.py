@@ -14,8 +14,7 @@ from rich.text import Text
 
 from objectives.pipeline import Pipeline, Report
 from search.study.snapshot import Snapshot
-
-MANY_FILES = 5000  # fewer are read before a bar has been looked at
+from search.views.reading import MANY_FILES, Tenths
 
 
 class Display:
@@ -70,21 +69,6 @@ class _Standing:
             per_trial = (time.monotonic() - self.started) / (done - self.n_at_start)
             parts.append(f"about {duration(per_trial * max(0, self.n_trials - done))} left")
         return ", ".join(parts)
-
-
-class Tenths:
-    """Lines for work on many files: one where it begins, and one for each tenth that is done."""
-
-    def __init__(self) -> None:
-        self._told = ("", -1)
-
-    def line(self, what: str, done: int, total: int) -> str | None:
-        """What to say now; None where nothing is new."""
-        now = (what, 10 * done // max(1, total))
-        if now == self._told:
-            return None
-        self._told = now
-        return f"{what} {total} images: {100 * done // max(1, total)} %" if total else f"{what} images"
 
 
 class PlainDisplay(Display):

@@ -1,20 +1,18 @@
-"""What the files of a folder say of themselves: from the cache where they were decoded before, else from their heads."""
+"""What the files of a folder say of themselves: from the cache where they were decoded before, else by their heads."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from objectives.data.cache import shards
 from objectives.data.cache.index import Index
 from objectives.data.cache.kept import IMAGES
 from objectives.data.cache.progress import Progress
-from objectives.data.decoding import HEADER, NO_IMAGE, Headers, fault, read_header
+from objectives.data.decoding import HEADER, NO_IMAGE, Decoded, fault, is_grey, read_header
 from objectives.data.layout.listing import File
 from objectives.data.sources import cache_home
 
@@ -24,17 +22,8 @@ _EVERY = 256  # files between two words of progress
 Said = tuple[bytes, bytes, int, int] | str  # a header, or why there is none
 
 
-@dataclass(frozen=True)
-class Headed:
-    """A list of files, as far as their heads tell."""
-
-    kept: npt.NDArray[np.int64]  # [n] positions in the list of those that begin as images
-    headers: Headers  # [n]
-    faults: Mapping[int, str]  # position of every other one: why, or NO_IMAGE
-
-
-def headers(top: Path, files: Sequence[File], progress: Progress) -> Headed:
-    """What all files say of themselves; no pixel is decoded."""
+def headers(top: Path, files: Sequence[File], progress: Progress) -> Decoded:
+    """What all files say of themselves; no pixel is decoded: the images have no sides."""
     known = _known(top, files)
     faults: dict[int, str] = {}
     kept: list[int] = []
@@ -51,7 +40,9 @@ def headers(top: Path, files: Sequence[File], progress: Progress) -> Headed:
                 found.append(said)
             if (position + 1) % _EVERY == 0 or position + 1 == len(files):
                 progress(EXAMINING, position + 1, len(files))
-    return Headed(np.array(kept, np.int64), np.array(found, HEADER), faults)
+    grey = np.array([is_grey(mode) for _, mode, _, _ in found], np.bool_)
+    pixels = np.empty((len(kept), 0, 0, 1 if grey.all() else 3), np.uint8)
+    return Decoded(pixels, np.array(kept, np.int64), np.array(found, HEADER), grey, faults)
 
 
 def _read(path: str) -> Said:

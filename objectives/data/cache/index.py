@@ -34,15 +34,15 @@ class Index:
         """What is remembered; of a folder that was never seen, or where it is damaged, nothing."""
         real = os.path.realpath(top)
         path = place / FOLDER / hashlib.sha256(os.fsencode(real)).hexdigest()
-        return cls._at(path) or cls(path, real, {}, {})
+        return cls.at(path) or cls(path, real, {}, {})
 
     @classmethod
     def all(cls, place: Path) -> Iterator[Index]:
         """What is remembered of every folder."""
-        return filter(None, map(cls._at, (place / FOLDER).iterdir()))
+        return filter(None, map(cls.at, (place / FOLDER).iterdir()))
 
     @classmethod
-    def _at(cls, path: Path) -> Index | None:
+    def at(cls, path: Path) -> Index | None:
         """What a file of the index says; None where there is none, or it is damaged."""
         try:
             head, _, body = path.read_text("ascii").partition("\n")

@@ -10,10 +10,11 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ from objectives.words import printable
 IMAGES = "images"  # the folder in the cache
 DECODING = "decoding"  # what a Progress is told
 SUPERSEDED = 0.9  # share of the images of a shard that are in its successor: few were added, removed or changed
-_LOCK = ".lock"
+LOCK = ".lock"  # held by who fills or clears the cache
 _NO_CONTENT = (NO_IMAGE, UNREADABLE)
 _CANNOT_READ = "it cannot be read: look at its permissions"
 
@@ -78,10 +79,10 @@ def _kept(place: Path, top: Path, files: Sequence[File], size: int, progress: Pr
     index = Index.of(place, top)
     contents = index.known(files)
     if contents is not None and (whole := shards.opened(place / _name(files, contents, size))) is not None:
-        whole.touch()
+        _touch(index.path, whole.folder)
         return _as_decoded(whole, files, contents)
     place.mkdir(parents=True, exist_ok=True)
-    with _alone(place):
+    with alone(place):
         contents = index.read(files, progress)
         read = index.written(files, contents, index.wholes)  # before hours of decoding that may be killed
         folder = place / _name(files, contents, size)
@@ -90,15 +91,22 @@ def _kept(place: Path, top: Path, files: Sequence[File], size: int, progress: Pr
             sources = _filled(place, index.top, files, contents, size, progress)
             arrange(folder, sources, index.top, [file.label for file in files], contents, size, progress)
             for part in sources:
-                if part.is_part:
+                if shards.is_part(part.folder):
                     part.remove()
             whole = shards.opened(folder)
             if whole is None:
                 raise OSError(f"{folder} does not hold what was written")
         now = read.written(files, contents, {**read.wholes, str(size): folder.name})
         _remove_superseded(place, index, now, size)
-        whole.touch()
+        _touch(index.path, whole.folder)
         return _as_decoded(whole, files, contents)
+
+
+def _touch(*paths: Path) -> None:
+    """Notes that these were used."""
+    with suppress(OSError):  # of a disk that is only read
+        for path in paths:
+            os.utime(path)
 
 
 def _name(files: Sequence[File], contents: Sequence[str], size: int) -> str:
@@ -107,9 +115,9 @@ def _name(files: Sequence[File], contents: Sequence[str], size: int) -> str:
 
 
 @contextmanager
-def _alone(place: Path) -> Iterator[None]:
+def alone(place: Path) -> Iterator[None]:
     """Nobody else fills the cache meanwhile; what somebody left unfinished who was killed is removed."""
-    with (place / _LOCK).open("w") as lock:
+    with (place / LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         for folder in place.glob(f".*{durable.PARTIAL}"):
             shutil.rmtree(folder, ignore_errors=True)

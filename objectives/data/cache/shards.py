@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -55,16 +53,6 @@ class Shard:
             shape, _, _ = np.lib.format.read_array_header_1_0(file)
             return shape[1:], file.tell()
 
-    @property
-    def is_part(self) -> bool:
-        """Whether it is there until a whole is made of it and others."""
-        return _is_part(self.folder)
-
-    def touch(self) -> None:
-        """Notes that it was used."""
-        with suppress(OSError):  # of a disk that is only read
-            os.utime(self.folder)
-
     def remove(self) -> None:
         """Takes it off the disk."""
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -99,7 +87,7 @@ def opened(folder: Path) -> Shard | None:
 def holding(place: Path, size: int, contents: Iterable[str]) -> Iterator[Shard]:
     """Shards of a size that hold some of the contents, wholes first. What is damaged is removed."""
     missing = set(contents)
-    for folder in sorted(place.glob(name(size, "*")), key=lambda folder: (_is_part(folder), folder.name)):
+    for folder in sorted(place.glob(name(size, "*")), key=lambda folder: (is_part(folder), folder.name)):
         if not missing:
             return
         said = table(folder)
@@ -160,7 +148,8 @@ def table(folder: Path) -> tuple[Rows, Mapping[str, str]] | None:
         return None
 
 
-def _is_part(folder: Path) -> bool:
+def is_part(folder: Path) -> bool:
+    """Whether a shard is there until a whole is made of it and others."""
     return folder.name.partition("-")[2].partition("-")[2].startswith(_PART)
 
 
