@@ -48,9 +48,8 @@ def of_suspects(suspicious: Sequence[str]) -> tuple[str, ...]:
     """A line for images that can be used and perhaps should not; 'path: reason' each."""
     if not suspicious:
         return ()
-    return (
-        f"suspicious images: {len(suspicious)} ({some(suspicious)}): look at them, remove what shows nothing of its class",
-    )
+    way_out = "look at them, remove what shows nothing of its class"
+    return (f"suspicious images: {len(suspicious)} ({some(suspicious)}): {way_out}",)
 
 
 def look_alikes(classes: Sequence[str]) -> list[str]:

@@ -43,7 +43,8 @@ def copies(found: Labelled, part: Positions, what: str, known: npt.NDArray[np.ui
         return ()
     pairs = list(zip(part[first[again]].tolist(), part[again].tolist(), strict=True))
     line = f"{what} images that are copies of another one of their class: {len(pairs)} ({_examples(found, pairs)})"
-    return (f"{line}: they count double, and validation that is split off may get some of them, remove the copies",)
+    parted = ", and validation that is split off may get some of them" if found.validates is None else ""
+    return (f"{line}: they count double{parted}, remove the copies",)
 
 
 def n_shared(found: npt.NDArray[np.uint64], others: npt.NDArray[np.uint64]) -> int:

@@ -29,8 +29,8 @@ def check_fits(n: int, size: int, channels: int, free: int | None, memory: str =
         return
     side = isqrt(int(SHARE * free) // (n * channels)) // STEP * STEP
     ways = f"the largest size that fits is {side} (size = {side} under [data]), or" if side >= LEAST else "choose a"
-    what = f"{n} images of {size}x{size} with {channels} channel{'s' if channels > 1 else ''} take {_gb(needed)}"
-    raise DataError(f"{what}, and of {memory} {_gb(free)} are free: {ways} part of the images with --n-train")
+    what = f"{n} images of {size}x{size} with {channels} channel{'s' if channels > 1 else ''} take {_words(needed)}"
+    raise DataError(f"{what}, and of {memory} {_words(free)} are free: {ways} part of the images with --n-train")
 
 
 def free_on_host(limits: Path = _CGROUPS) -> int | None:
@@ -48,5 +48,5 @@ def free_on_host(limits: Path = _CGROUPS) -> int | None:
     return min(found, default=None)
 
 
-def _gb(n_bytes: int) -> str:
-    return f"{n_bytes / 1e9:.1f} GB"
+def _words(n_bytes: int) -> str:
+    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.1f} MB"
