@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import shutil
 import signal
 import subprocess
@@ -61,9 +60,12 @@ def step(name: str, folder: Path) -> dict[str, object]:
     """Does one step and says what it took."""
     spec, began, found = DataSpec(f"folder:{folder}", size=32), time.perf_counter(), ""
     decoded: list[tuple[int, int]] = []
+    child = 0
 
     def progress(what: str, done: int, total: int) -> None:
+        nonlocal child
         if what == DECODING:
+            child = max(child, *map(_peak, _children()), 0)
             decoded.append((done, total))
             if name == "killed" and 2 * done > total:
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -80,9 +82,19 @@ def step(name: str, folder: Path) -> dict[str, object]:
     else:
         card = examine(DataSpec(f"folder:{folder}"), decode=name == "card", progress=progress)
         found = f"{card.n_train} images, suggested {card.suggested_size}, {len(card.warnings)} warnings"
-    peaks = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     n_decoded = decoded[-1][0] - decoded[0][0] if decoded else 0
+    peaks = [_peak(os.getpid()), child]
     return {"seconds": time.perf_counter() - began, "peaks": peaks, "decoded": n_decoded, "found": found}
+
+
+def _children() -> list[int]:
+    return [int(pid) for tasks in Path("/proc/self/task").iterdir() for pid in (tasks / "children").read_text().split()]
+
+
+def _peak(pid: int) -> int:
+    """Kilobytes at the peak of a process; not `getrusage`, which counts for a child what its parent had at the fork."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next((int(line.split()[1]) for line in lines if line.startswith("VmHWM")), 0)
 
 
 def rows(folder: Path, cache: Path) -> Iterator[list[str]]:

@@ -18,6 +18,7 @@ from objectives.data import cautions, content
 from objectives.data.card import essentials, sides_of
 from objectives.data.duplicates import Positions, repetitions
 from objectives.data.reading import read, without_small_classes
+from objectives.data.room import check_fits, free_on_host
 from objectives.data.sources import Bytes, Labelled
 from objectives.errors import DataError
 from objectives.task import DataSpec
@@ -132,9 +133,14 @@ def with_channels(pixels: Bytes, channels: int) -> Bytes:
 
 
 def resized(pixels: Bytes, size: int | None) -> Bytes:
-    """Square `pixels` [n, any, any, channels] at another size: bilinear, antialiased, as folders are decoded."""
+    """Square `pixels` [n, any, any, channels] at another size: bilinear, antialiased, as folders are decoded.
+
+    Raises:
+        DataError: memory does not hold them.
+    """
     if size is None or pixels.shape[1] == size:
         return pixels
+    check_fits(len(pixels), size, pixels.shape[-1], free_on_host())
     made = np.empty((len(pixels), size, size, pixels.shape[-1]), np.uint8)
     for start in range(0, len(pixels), RESIZED_AT_ONCE):
         x = torch.tensor(pixels[start : start + RESIZED_AT_ONCE]).permute(0, 3, 1, 2)
