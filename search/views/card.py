@@ -10,6 +10,7 @@ from search.views.columns import columns, printed_width, wrapped
 
 MOST_CLASSES = 24  # in the table; of more, the largest and the smallest ones
 MOST_LISTED = 20  # files of a kind
+EVEN = 1.05  # times the smallest class: less is no news
 
 
 def lines(card: Card, width: int | None = None) -> list[str]:
@@ -24,8 +25,9 @@ def lines(card: Card, width: int | None = None) -> list[str]:
         *(line for fact in facts for line in wrapped(fact, width, " " * 13)),
     ]
     for what, files in listed(card):
-        said += ["", f"{what}: {len(files)}", *(f"  {file}" for file in files[:MOST_LISTED])]
-        said += [f"  ... and {len(files) - MOST_LISTED} more"] if len(files) > MOST_LISTED else []
+        rows = [f"{what}: {len(files)}", *(f"  {file}" for file in files[:MOST_LISTED])]
+        rows += [f"  ... and {len(files) - MOST_LISTED} more"] if len(files) > MOST_LISTED else []
+        said += ["", *(line for row in rows for line in wrapped(row, width))]
     said += [""] if card.warnings else []
     for warning in card.warnings:
         said += wrapped(f"warning: {warning}", width, "  ")
@@ -45,7 +47,7 @@ def about(card: Card) -> list[tuple[str, str]]:
     least, median, most = card.sides
     large, small = (choose(card.classes, key=_images) for choose in (max, min))
     balance = f"{large.name} is the largest with {card.majority:.1%} of the images"
-    if _images(small) < _images(large):
+    if card.uneven >= EVEN:
         balance += f", {card.uneven:.1f} times those of {small.name}, the smallest"
     sides = f"shorter side {least}" if least == most else f"shorter side {least} to {most}, median {median}"
     sides += f" pixels, {card.not_square:.0%} not square"

@@ -8,10 +8,13 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from objectives.data.card import examine
+from objectives.task import DataSpec
 from search.views import card as view
 from tests.objectives.data.images import make_folder
 from tests.search.place import Done
@@ -39,6 +42,18 @@ def test_a_folder_is_shown_in_a_table(evil: Path, command: Command) -> None:
     assert lines[0] == "folder:data: 2 classes, 12 images to train"
     assert f"    5  41.7%  {EVIL}" in lines
     assert "  train at   4 pixels a side, in grey" in lines
+
+
+@pytest.mark.parametrize("width", [40, 60, 100])
+def test_a_card_fits_any_terminal_and_loses_nothing(width: int, tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "data", [3, 40], ["ant", "bee"])
+    (folder / "ant" / "x.png").write_text("no image")
+    card = replace(examine(DataSpec(f"folder:{folder}")), name="folder:data")
+    lines = view.lines(card, width)
+    assert max(map(len, lines)) <= width
+    said = " ".join(" ".join(lines).split())
+    assert all(warning in said for warning in card.warnings)
+    assert "classes are uneven: ant has 3 images, bee 40" in said
 
 
 @pytest.mark.parametrize("words", ["data", "folder:data", "./data"])
