@@ -17,7 +17,9 @@ import torch
 
 from objectives.data.cache import decoders
 from objectives.data.cache import kept as kept_module
+from objectives.data.reading import keep
 from objectives.errors import DataError
+from objectives.task import DataSpec
 from tests.objectives.data.images import files_under, grey, load_folder, make_folder
 
 pytestmark = pytest.mark.usefixtures("cache")
@@ -144,6 +146,17 @@ def test_a_copy_of_a_folder_keeps_its_images_when_the_folder_changes(tmp_path: P
     (folder / "class001" / "0004.pgm").unlink()
     load_folder(folder)
     assert old in kept(cache)
+
+
+def test_what_was_kept_before_the_workers_start_leaves_them_nothing_to_read(tmp_path: Path, opens: list[str]) -> None:
+    folder = make_folder(tmp_path / "data", [5, 5])
+    told: list[tuple[str, int, int]] = []
+    keep(DataSpec(f"folder:{folder}", size=4), lambda *words: told.append(words))
+    assert told[0] == ("listing", 0, 0)
+    assert {what for what, done, total in told if done == total == 10} == {"reading", "decoding", "arranging"}
+    opens.clear()
+    load_folder(folder)
+    assert not [path for path in opens if path.startswith(str(folder))]
 
 
 def test_processes_decode_what_this_one_would(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
