@@ -13,6 +13,7 @@ import torch
 from objectives.data.augment import Normalisation
 from objectives.data.dataset import Dataset, load
 from objectives.data.held_out import HeldOut, load_test
+from objectives.data.room import check_fits
 from objectives.device import reference
 from objectives.device.allocator import keep_freed_memory
 from objectives.device.clock import TIMING_VERSION, Clock, describe
@@ -63,7 +64,12 @@ class TrainingObjective:
         """`dataset`: the task's, where it is loaded already."""
         self._task = task
         self._device = _open(device)
-        self._dataset = (dataset or on_host(task, threads)).on(self._device)
+        loaded = dataset or on_host(task, threads)
+        if self._device.type == "cuda":
+            n = len(loaded.train.y) + len(loaded.val.y)
+            free, _ = torch.cuda.mem_get_info(self._device)
+            check_fits(n, loaded.size, loaded.channels, free, "GPU memory")
+        self._dataset = loaded.on(self._device)
         if task.test_time_flip and not self._dataset.flip:
             raise DataError(
                 f"test_time_flip = true, but a mirror image of {self._dataset.name} may have another label: "

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from objectives.pipeline import Pipeline, Report
 from search.study.snapshot import Snapshot
+from search.views.reading import MANY_FILES, Tenths
 
 
 class Display:
@@ -29,6 +30,9 @@ class Display:
 
     def say(self, line: str) -> None:
         """A message that belongs to no trial."""
+
+    def data_read(self, what: str, done: int, total: int) -> None:
+        """So many of the files of the data are listed, read, decoded; a `Progress`."""
 
     def study_started(self, now: Snapshot, n_trials: int) -> None:
         """The study is open; its trials come next."""
@@ -73,9 +77,14 @@ class PlainDisplay(Display):
     def __init__(self, console: Console, *, every_epoch: bool) -> None:
         self._console, self._every_epoch = console, every_epoch
         self._standing: _Standing | None = None
+        self._tenths = Tenths()
 
     def say(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def data_read(self, what: str, done: int, total: int) -> None:
+        if total >= MANY_FILES and (line := self._tenths.line(what, done, total)):
+            self.say(line)
 
     def study_started(self, now: Snapshot, n_trials: int) -> None:
         self._standing = _Standing(n_trials, time.monotonic(), now.n_counted)
@@ -103,6 +112,7 @@ class LiveDisplay(Display):
         columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
         self._trials = Progress(*columns, console=console)
         self._epochs = Progress(*columns, TextColumn("{task.fields[now]}", markup=False), console=console)
+        self._data_bar = self._trials.add_task("images", total=None, visible=False)
         self._study_bar = self._trials.add_task("trials", total=None, visible=False)
         self._bars: dict[int, TaskID] = {}  # of the trials at hand, by number
         self._titles: dict[int, str] = {}
@@ -121,6 +131,12 @@ class LiveDisplay(Display):
 
     def say(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False)
+
+    def data_read(self, what: str, done: int, total: int) -> None:
+        shown = not total or (total >= MANY_FILES and done < total)
+        # Without a total the bar only moves.
+        words = f"{what} images"
+        self._trials.update(self._data_bar, description=words, total=total or None, completed=done, visible=shown)
 
     def study_started(self, now: Snapshot, n_trials: int) -> None:
         self._standing = _Standing(n_trials, time.monotonic(), now.n_counted)

@@ -19,8 +19,8 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from objectives.durable import SUMS, write_folder
 from objectives.errors import DeviceError, DeviceLost
+from objectives.host.durable import SUMS, write_folder
 from objectives.pipeline import Pipeline, Reading, Report
 from objectives.task import Seeds, Task
 from search.errors import UsageError

@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from objectives.data.cache.progress import Progress
 from objectives.pipeline import Pipeline, Reading, Report
 from objectives.task import Seeds, Task
 
@@ -103,7 +104,22 @@ class Remote(Objective, Protocol):
 
 
 Opening = Callable[[], Objective]  # opens the device: in a fresh process, after every fault
-Preparation = Callable[[], Opening]  # imports, loads the data: once
+
+
+class Preparation(Protocol):
+    """How a worker gets ready."""
+
+    def keep_data(self, progress: Progress) -> None:
+        """Fills the cache of this host with what the data lack there, before workers compete for it. Opens no device.
+
+        Raises:
+            DataError: the data cannot be used.
+        """
+
+    def __call__(self) -> Opening:
+        """Imports, loads the data: once."""
+
+
 Training = Callable[[Task, str, int], Preparation]  # task, device, threads: what a study trains with
 
 
@@ -115,6 +131,11 @@ def preparation(task: Task, device: str, threads: int = 1) -> Preparation:
 class _Prepare:
     def __init__(self, task: Task, device: str, threads: int) -> None:
         self._task, self._device, self._threads = task, device, threads
+
+    def keep_data(self, progress: Progress) -> None:
+        from objectives.data.reading import keep
+
+        keep(self._task.data, progress)
 
     def __call__(self) -> Opening:
         import os

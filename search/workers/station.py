@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from objectives.durable import SUMS, write_folder
+from objectives.host.durable import SUMS, write_folder
 from objectives.pipeline import Pipeline, Report
 from objectives.task import Seeds, Task
 from search.workers.process import ENDED, WorkerProcess

@@ -6,7 +6,6 @@ competes with a training for the processor while it gets ready. On a GPU there i
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import gc
 import json
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from objectives.errors import DataError, DeviceError, DeviceLost
+from objectives.host.children import die_with_parent
 from objectives.pipeline import Pipeline
 from objectives.task import Seeds, Task
 from search.errors import StorageError
@@ -30,7 +30,6 @@ from search.host.places import RUN_DIRECTORY
 from search.workers.seam import Objective, Opening, Preparation, TrialFault
 
 COMMAND = "trains-"  # and the number of the parent: what /proc/PID/comm says
-_PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 # In the words of the CPU's allocator, of C++, of the kernel, and of oneDNN without room for the code of a convolution;
 # what oneDNN cannot compute at all is a "primitive descriptor" that it could not create.
 _NO_MEMORY = re.compile(
@@ -204,11 +203,3 @@ def _run_directory(process: Path) -> str:
     """The run directory in the environment of a process, '' where none was given."""
     variables = (process / "environ").read_bytes().decode(errors="replace").split("\0")
     return dict(v.split("=", 1) for v in variables if "=" in v).get(RUN_DIRECTORY, "")
-
-
-def die_with_parent() -> None:
-    """Asks the kernel to kill this process when the one that started it dies, however it dies (Linux)."""
-    parent = os.getppid()
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died in between
-        os._exit(1)

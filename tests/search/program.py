@@ -18,8 +18,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from objectives.durable import write_folder
+from objectives.data.cache.progress import Progress
 from objectives.errors import DeviceError, DeviceLost
+from objectives.host.durable import write_folder
 from objectives.pipeline import Pipeline, Reading, Report
 from objectives.task import Seeds, Task
 from search.workers.seam import Opening, Preparation
@@ -181,6 +182,9 @@ class Prepare:
     """A preparation that a template process can be handed."""
 
     script: Script
+
+    def keep_data(self, progress: Progress) -> None:
+        pass
 
     def __call__(self) -> Opening:
         models = self.script.models
