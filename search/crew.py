@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from math import inf
 from typing import Protocol
 
 import optuna
@@ -21,6 +22,7 @@ from search import trial
 from search.database import storage
 from search.errors import DeviceFault
 from search.host import interruptions
+from search.planning.budget import Budget
 from search.study import queue as turns
 from search.study import records
 from search.study.confirmation import SHARE
@@ -76,8 +78,18 @@ class Crew:
     Then those that confirm its front, in a share of its seconds.
     """
 
-    def __init__(self, study: Study, audience: Audience, n_trials: int, deadline: float, share: float = SHARE) -> None:
-        self._study, self._n_trials, self._deadline, self._share = study, n_trials, deadline, share
+    def __init__(
+        self,
+        study: Study,
+        audience: Audience,
+        n_trials: int,
+        deadline: float,
+        share: float = SHARE,
+        minutes: Budget | None = None,
+    ) -> None:
+        """`minutes`: what is begun next follows from what is left of them, and from no number of trials."""
+        self._study, self._n_trials, self._share = study, n_trials, share
+        self._deadline, self._minutes = min(deadline, minutes.deadline if minutes else inf), minutes
         self._audience = _InTurn(audience, threading.Lock())
         self._ended = threading.Event()
         self._returned: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()  # one per thread
@@ -105,13 +117,15 @@ class Crew:
         pulse = threading.Thread(target=self._beat, daemon=True)
         for thread in (*threads, pulse):
             thread.start()
+        n_at_work = len(threads)
         try:
-            for _ in threads:  # not `join`: interrupted, it takes a thread for ended that is not (CPython 3.11)
+            while n_at_work:  # not `join`: interrupted, it takes a thread for ended that is not (CPython 3.11)
                 if self._one_returned() is not None:
                     break
+                n_at_work -= 1
         finally:
             self._ended.set()
-            for objective in objectives:
+            for objective in objectives if n_at_work else ():
                 objective.halt()
             for thread in threads:
                 thread.join()
@@ -125,6 +139,8 @@ class Crew:
                 return self._returned.get(timeout=PAUSE)
             except queue.Empty:
                 interruptions.check()
+                if self._minutes is not None and self._minutes.left() < 0:
+                    return trial.OutOfTime()
 
     def _work_or_fail(self, objective: Remote) -> None:
         failure = None
@@ -157,6 +173,11 @@ class Crew:
         No trial is taken before there is a machine for it: others may have room.
         """
         while time.monotonic() < self._deadline and not self._ended.is_set():
+            if self._minutes is not None:
+                if is_ready():
+                    return turns.claim_within(self._study, self._minutes)
+                self._ended.wait(PAUSE)
+                continue
             if self._study.snapshot().is_complete(self._n_trials, self._share):
                 return None
             if is_ready() and (asked := turns.claim(self._study, self._n_trials, self._share)) is not None:

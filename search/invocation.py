@@ -19,7 +19,7 @@ from search.study.spec import StudySpec, check_name, override, read
 class Asked:
     """What is asked of every command that trains; None where a flag was not given."""
 
-    study: str  # name or path of a study file; of one that is confirmed: its name in the database
+    study: str | None  # name or path of a study file; of one that is confirmed: its name in the database
     data: str | None
     data_root: str | None
     labels: str | None  # path of a table
@@ -59,6 +59,7 @@ class Invocation(Asked):
     seed: int | None
     sampler: str | None = None
     stopping: str | None = None
+    minutes: float | None = None
     program: ClassVar[str] = "run"
 
     def asked(self) -> tuple[str, StudySpec]:
@@ -67,12 +68,16 @@ class Invocation(Asked):
         Raises:
             UsageError: there is no such study, or it is not a valid one.
         """
+        assert self.study is not None
         name, spec = read(self.study)
         name, spec = override(name, spec, self.data, self.data_root, self.n_train, self.seed, self.labels)
+        return check_name(name if self.as_name is None else self.as_name), self.adapted(spec)
+
+    def adapted(self, spec: StudySpec) -> StudySpec:
+        """The spec with what this command line changes and no identity holds."""
         given = {"sampler": self.sampler, "stopping": self.stopping, "timeout": self.timeout}
         changes = {key: value for key, value in given.items() if value is not None}
-        spec = spec.model_copy(update={"search": spec.search.model_copy(update=changes)})
-        return check_name(name if self.as_name is None else self.as_name), spec
+        return spec.model_copy(update={"search": spec.search.model_copy(update=changes)})
 
     def total(self, done: int, spec: StudySpec) -> int:
         """The number of trials that a study shall have which has `done`."""

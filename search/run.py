@@ -30,17 +30,20 @@ SAMPLERS, STOPPING = ("pareto", "tpe", "nsga2", "gp", "random"), ("front", "valu
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = Parser(prog=command("run"), description=__doc__.split("\n\n")[0])
-    add_study(p)
+    total = add_study(p, required=False)
+    total.add_argument(
+        "--minutes", type=seconds, metavar="M", help="all that takes M minutes; with --data needs no study"
+    )
     p.add_argument("--sampler", choices=SAMPLERS, help="how pipelines are proposed (default: pareto)")
     p.add_argument("--stopping", choices=STOPPING, help="how hopeless trials are stopped (default: front)")
     add_words(p)
     return p
 
 
-def add_study(p: argparse.ArgumentParser) -> None:
-    """The flags that say which study is meant, where it trains, and until when."""
+def add_study(p: argparse.ArgumentParser, *, required: bool = True) -> argparse._MutuallyExclusiveGroup:
+    """The flags that say which study is meant, where it trains, and until when: those of its total, which exclude each other."""
     p.add_argument(
-        "--study", "--study-name", required=True, metavar="STUDY", help="studies/STUDY.toml, a built-in one, or a file"
+        "--study", "--study-name", required=required, metavar="STUDY", help="studies/STUDY.toml, a built-in one, a file"
     )
     p.add_argument("--as", dest="as_name", metavar="NEWNAME", help="run it as a study of this name")
     add_places(p)
@@ -51,6 +54,7 @@ def add_study(p: argparse.ArgumentParser) -> None:
     total.add_argument("--add", type=whole(MOST_TRIALS), metavar="N", help="N trials more than the study has")
     p.add_argument("--timeout", type=seconds, metavar="SECONDS", help="end this invocation after so long")
     p.add_argument("--seed", type=whole(2**32 - 1, least=0), metavar="N", help="of split, weights, order, sampler")
+    return total
 
 
 def add_places(p: argparse.ArgumentParser) -> None:

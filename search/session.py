@@ -28,11 +28,14 @@ from search.database.file import READ_ONLY
 from search.database.storage import Database
 from search.errors import DeviceFault, StorageError, UsageError
 from search.host import devices
+from search.host.places import STUDIES
 from search.invocation import Asked, Confirming, Invocation
+from search.minutes import refit, study_of
+from search.planning.budget import Budget
 from search.study import disturbance, opening, queue, records, recovery
 from search.study.confirmation import SHARE
 from search.study.snapshot import Snapshot
-from search.study.spec import StudySpec, override
+from search.study.spec import StudySpec, asked_data, check_name, named_after, override
 from search.study.study import Study
 from search.views import figures, summary
 from search.views.display import Display, LiveDisplay, PlainDisplay
@@ -52,11 +55,10 @@ def run(asked: Invocation, training: Training) -> None:
     """
     began = time.monotonic()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    name, spec = asked.asked()
+    budget = None if asked.minutes is None else Budget(began, 60 * asked.minutes)
     place = _place(asked, asked.workers, mixed_devices=asked.mixed_devices)
     display = _display(asked)
-    if name not in (asked.as_name, Path(asked.study).stem):
-        display.say(f"study {name!r}, named after what the command line changes; --as NAME names it otherwise")
+    name, spec = _study_of(asked, place, training, display)
     url = storage.url(asked.storage, spec.storage)
     if (warning := storage.on_network_file_system(url)) is not None:
         display.say(f"warning: {warning}")
@@ -69,15 +71,16 @@ def run(asked: Invocation, training: Training) -> None:
             if found is not None:
                 now = opening.opened(name, spec, found, database).snapshot()
                 n_trials = asked.total(now.n_counted, spec)
-                is_complete = now.is_complete(n_trials)
+                is_complete = budget is None and now.is_complete(n_trials)
     if now is None or not is_complete or opening.is_elsewhere(now, spec):  # other images tell another study
         deadline = began + spec.search.timeout if spec.search.timeout else inf
         try:
-            now = _Session(name, spec, url, database, place, training, display).train(n_trials, deadline)
+            session = _Session(name, spec, url, database, place, training, display)
+            now = session.train(n_trials, deadline, minutes=budget)
         except KeyboardInterrupt:
             display.say(f"interrupted; to go on: {asked.again(n_trials)}")
             raise
-        if not now.is_complete(n_trials):
+        if budget is None and not now.is_complete(n_trials):
             display.say(f"time is up; to go on: {asked.again(n_trials)}")
     if is_complete:
         done = counted(now.n_counted, "trial")
@@ -119,6 +122,26 @@ def confirm(asked: Confirming, training: Training) -> None:
         display.say(f"interrupted; to go on: {asked.again}")
         raise
     _show(now, as_json=asked.json)
+
+
+def _study_of(asked: Invocation, place: Place, training: Training, display: Display) -> tuple[str, StudySpec]:
+    """(name, spec) of the study that is asked for; of data and minutes alone that which is planned for them.
+
+    Raises:
+        UsageError: neither a study nor data and minutes are named, or no such study is there.
+    """
+    if asked.study is not None:
+        name, spec = asked.asked()
+        if name not in (asked.as_name, Path(asked.study).stem):
+            display.say(f"study {name!r}, named after what the command line changes; --as NAME names it otherwise")
+        return name, spec
+    if asked.data is None or asked.minutes is None:
+        raise UsageError("no study is named: --study NAME, or --data folder:DIR --minutes M to have one planned")
+    data = asked_data(asked.data, asked.data_root, asked.labels, asked.n_train)
+    name = asked.as_name or named_after(data)
+    where = os.path.realpath(str(storage.sqlite_path(storage.url(asked.storage, None)) or STUDIES))
+    name, spec = study_of(data, check_name(name), asked.minutes, place, training, display, where)
+    return name, asked.adapted(spec)
 
 
 def _created(url: str, display: Display) -> Database:
@@ -179,8 +202,11 @@ class _Session:
         """`Database.place`, also of a file that is still to be made."""
         return self.known.place if self.known else os.path.realpath(str(storage.sqlite_path(self.url)))
 
-    def train(self, n_trials: int, deadline: float, share: float = SHARE) -> Snapshot:
-        """The study, after its trials, and confirmations within the share, were run on devices held meanwhile."""
+    def train(self, n_trials: int, deadline: float, share: float = SHARE, minutes: Budget | None = None) -> Snapshot:
+        """The study, after its trials, and confirmations within the share, were run on devices held meanwhile.
+
+        With `minutes`, what they suffice for was run, and the best pipeline trained on all images.
+        """
         with ExitStack() as held:
             held.enter_context(self.display)
             objectives = self.place.opened(
@@ -189,11 +215,13 @@ class _Session:
             study = self._open(objectives)
             now = study.snapshot()
             self.display.study_started(now, n_trials or now.n_counted)
-            crew = Crew(study, self.display, n_trials, deadline, share)
+            crew = Crew(study, self.display, n_trials, deadline, share, minutes)
             if isinstance(self.place, ThisProcess):
                 crew.work_here(objectives[0])
             else:
                 crew.work(cast("Sequence[Remote]", objectives))
+            if minutes is not None:
+                refit(study, objectives[0], minutes, self.display)
             now = study.snapshot()
             figures.save(study.optuna, now)
             self.database.checkpoint()

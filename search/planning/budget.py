@@ -7,6 +7,7 @@ has room for; then the best one again with fresh seeds, and again on all images.
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass
 from statistics import median
 
@@ -64,9 +65,42 @@ class Confirm:
 Step = Queued | Search | Fill | Confirm
 
 
+@dataclass(frozen=True)
+class Budget:
+    """Seconds on the wall, from the command to the last network."""
+
+    began: float  # time.monotonic()
+    seconds: float
+
+    @property
+    def deadline(self) -> float:
+        """When they are over, by time.monotonic()."""
+        return self.began + self.seconds
+
+    def left(self) -> float:
+        """What is left of them."""
+        return self.deadline - time.monotonic()
+
+
+def closing(seconds: float) -> float:
+    """Of so many seconds those that nothing trains in: to export, to tell, to draw."""
+    return max(CLOSING[0], CLOSING[1] * seconds)
+
+
+def to_refit(now: Snapshot, budget: Budget) -> FrozenTrial | None:
+    """The most accurate pipeline, where there is time to train it on all images; None where there is not.
+
+    A less accurate one would be of no use: the network of the best is there.
+    """
+    best, pace = choice(now), wall_per_second(now) / now.n_splits
+    whole, room = 1 / (1 - _validating(now)), budget.left() - closing(budget.seconds)
+    fits = best is not None and pace * best.values[0] * whole <= room
+    return best if fits else None
+
+
 def next_step(now: Snapshot, left: float, total: float) -> Step | None:
     """What to begin with `left` of `total` seconds on the wall; None when only the last training is left to do."""
-    pace, room = wall_per_second(now), left - max(CLOSING[0], CLOSING[1] * total)
+    pace, room = wall_per_second(now), left - closing(total)
     best, trials = choice(now), now.trials
     kept = finale(now, best, pace) if best is not None else 0.0
     whole = 1 / (1 - _validating(now))  # images in all, for each that is trained on

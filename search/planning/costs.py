@@ -12,6 +12,7 @@ from objectives.work import n_steps, step_work
 
 Probe = Callable[[Pipeline, Task], float]  # device seconds of a step, without strategies
 
+NOMINAL_BATCH = 64  # images
 FEWEST = 2  # networks that are probed, whatever it takes
 
 
@@ -55,6 +56,12 @@ class Costs:
 
     def _work(self, network: Network, batch: int) -> float:
         return step_work(Pipeline(width=network.width, batch_size=batch), network.task, network.size, self.channels)
+
+
+def nominal(network: Network, rate: float) -> Costs:
+    """What steps take at so many FLOPs a second, before anything was asked."""
+    work = step_work(Pipeline(width=network.width, batch_size=NOMINAL_BATCH), network.task, network.size)
+    return Costs(3, NOMINAL_BATCH, "fp32", {network: work / rate}, 0.0)
 
 
 def probed(

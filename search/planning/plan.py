@@ -117,22 +117,36 @@ def to_probe(size: int) -> list[Network]:
     return [Network(family, size, narrow, 1), Network(family, size, 1.0, 1), Network(family, size, narrow, 2), *others]
 
 
+def fewest_epochs(n_train: int) -> int:
+    """Epochs after which a network is worth something."""
+    return min(max(FEWEST, round(SHOWN / n_train)), MOST // 4)
+
+
+def affordable(size: int, n_train: int, seconds: float, costs: Costs) -> int:
+    """Pixels a side at which a run on all of them takes a share of the seconds; at most `size`."""
+    family, batch = family_for(size), min(2 * _batches(n_train)[0], _batches(n_train)[1])
+    sizes = sorted({*(each for each in SIZES if SMALL < each < size), size})
+
+    def took(each: int) -> float:
+        network = Network(family, each, WIDTHS["cpu"][0], 1)
+        return costs.of_run(network, n_train, LONG * fewest_epochs(n_train), batch)
+
+    return max((each for each in sizes if took(each) <= LONG_SHARE * seconds), default=sizes[0])
+
+
 def chosen(name: str, minutes: float, images: Images, costs: Costs, device: str) -> Plan:
     """The plan for so many minutes on a device of that kind (cpu, cuda)."""
     seconds = 60 * minutes / (OVERHEAD * images.n_splits)  # of training, if nothing else were done
     family = family_for(images.size)
     least, most = WIDTHS[device]
-    fewest = min(max(FEWEST, round(SHOWN / images.n_train)), MOST // 4)
-    batch = _batches(images.n_train)
-    step = batch[0] * 2 if batch[1] >= batch[0] * 2 else batch[0]
+    fewest, batch = fewest_epochs(images.n_train), _batches(images.n_train)
+    step = min(2 * batch[0], batch[1])
 
     def run(size: int, width: float, stride: int, epochs: int) -> float:
         return costs.of_run(Network(family, size, width, stride), images.n_train, epochs, step)
 
     stride = 2 if images.size >= 16 else 1
-    sizes = sorted({*(each for each in SIZES if SMALL < each < images.size), images.size})
-    fitting = [each for each in sizes if run(each, least, 1, LONG * fewest) <= LONG_SHARE * seconds]
-    size = max(fitting, default=sizes[0])
+    size = affordable(images.size, images.n_train, seconds, costs)
     longest = FILL_SHARE * seconds
     epochs = min(max(4 * fewest, int(longest / run(size, least, stride, 1))), MOST)
     widths = [least + 0.25 * k for k in range(round((most - least) / 0.25) + 1)]

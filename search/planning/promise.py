@@ -22,9 +22,9 @@ class Promise:
     n_seeds: int  # fresh ones that it was measured with; 0: the run that was chosen for it
 
 
-def promised(measured: float, n_seeds: int, n_val: int, n_train: int) -> Promise:
-    """What a pipeline of that accuracy on `n_val` images promises that is trained on them as well as on `n_train`."""
-    more = math.log10((n_train + n_val) / n_train)
+def promised(measured: float, n_seeds: int, n_val: int, n_train: int, n: int) -> Promise:
+    """What a pipeline of that accuracy on `n_val` images, trained on `n_train`, promises that is trained on all `n`."""
+    more = math.log10(n / n_train)
     error = max(1 - measured, 0.5 / n_val)
     low, high = wilson(measured, n_val)
     expected = error * 10 ** (-POWER * more)

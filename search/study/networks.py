@@ -18,6 +18,11 @@ class Networks:
         """The folder of a trial's network; it exists for trials on the front."""
         return self.folder / f"trial-{trial_number:05d}"
 
+    @property
+    def refit(self) -> Path:
+        """The folder of the network that was trained on all images."""
+        return self.folder / "refit"
+
     def strays(self, kept: Collection[int]) -> list[Path]:
         """Networks of trials that are not kept, and what an interrupted export left."""
         names = {self.of(number).name for number in kept}

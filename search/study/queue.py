@@ -8,6 +8,7 @@ from optuna.trial import FrozenTrial, TrialState
 from optuna.trial import Trial as OptunaTrial
 
 from search.planning import budget
+from search.planning.budget import Budget
 from search.proposals import interest
 from search.study import confirmation, records, recovery, repeats
 from search.study.confirmation import SHARE
@@ -28,19 +29,19 @@ def claim(study: Study, n_trials: int, share: float = SHARE) -> OptunaTrial | No
     return study.patiently(lambda: _claim(study, n_trials, share, question_id))
 
 
-def claim_within(study: Study, left: float, total: float) -> OptunaTrial | None:
-    """The next trial that ends within the `left` of `total` seconds; None when only the last training is left to do."""
+def claim_within(study: Study, minutes: Budget) -> OptunaTrial | None:
+    """The next trial that ends in time; None when only the last training is left to do."""
     question_id = uuid4().hex
-    return study.patiently(lambda: _claim_within(study, left, total, question_id))
+    return study.patiently(lambda: _claim_within(study, minutes, question_id))
 
 
-def _claim_within(study: Study, left: float, total: float, question_id: str) -> OptunaTrial | None:
+def _claim_within(study: Study, minutes: Budget, question_id: str) -> OptunaTrial | None:
     with study.exclusive():
         recovery.recover(study)
         now = study.snapshot()
         if (begun := study.answer(question_id, now.trials)) is not None:
             return begun
-        step = budget.next_step(now, left, total)
+        step = budget.next_step(now, minutes.left(), minutes.seconds)
         match step:
             case None:
                 return None

@@ -8,6 +8,7 @@ import os
 import re
 import tomllib
 from collections.abc import Callable
+from dataclasses import asdict
 from math import inf
 from pathlib import Path
 from typing import Annotated, Literal, Self, get_args
@@ -280,6 +281,33 @@ def _derived_name(name: str, label: str, changed: StudySpec) -> str:
     distinguishing = {"data": changed.data.model_dump() | _without_places(changed.data), "seed": changed.search.seed}
     digest = hashlib.sha256(json.dumps(distinguishing, sort_keys=True).encode()).hexdigest()[:6]
     return check_name(f"{name[: 64 - len(label) - 8]}-{label}-{digest}")
+
+
+def named_after(data: DataSpec) -> str:
+    """The name of the study of a data set that was given none: the same wherever a folder lies."""
+    section = DataSection(**{key: value for key, value in asdict(data).items() if key != "seed"})
+    distinguishing = section.model_dump() | _without_places(section)
+    digest = hashlib.sha256(json.dumps(distinguishing, sort_keys=True).encode()).hexdigest()[:6]
+    kind, _, path = data.name.partition(":")
+    word = re.sub(r"[^A-Za-z0-9._-]+", "-", os.path.basename(os.path.normpath(path)) if path else kind).strip("-._")
+    return check_name(f"{word[:50] or kind}-{digest}" if path else f"{kind}-minutes")
+
+
+def asked_data(name: str, root: str | None, labels: str | None, n_train: int | None) -> DataSpec:
+    """The data that a command line names.
+
+    Raises:
+        UsageError: no study file could name them.
+    """
+    try:
+        section = DataSection(name=name, root=root, labels=labels, n_train=n_train)
+        if name.startswith("folder:"):
+            named = f"folder:{_folder(name.removeprefix('folder:'), root)}"
+            table = _resolved(labels, os.path.isfile) if labels is not None else None
+            section = section.model_copy(update={"name": named, "labels": table})
+    except ValidationError as error:
+        raise UsageError(f"command line: {in_words(error, DataSection)}") from error
+    return DataSpec(**section.model_dump())
 
 
 def _folder(path: str, root: str | None) -> str:

@@ -28,6 +28,7 @@ def as_json(now: Snapshot) -> dict[str, object]:
         "front": [_point(trial, now) for trial in now.front_trials],
         "baseline": _point(now.baseline, now) if now.baseline is not None else None,
         "correction": confirmed.correction_json(now),
+        "refit": _refit(now),
         "effects": effects.as_json(now),
         "hypervolume": now.hypervolume(),
         "reference": {"train_seconds": now.box.slowest, "accuracy": now.box.useful} if now.box else None,
@@ -75,6 +76,7 @@ def lines(now: Snapshot, width: int | None = None) -> list[str]:
         *_on_the_wall(now),
         *_test_time(now),
         *confirmed.lines(now),
+        *_on_all_images(now),
         f"trials      {ended}" + (f" ({reasons})" if reasons else ""),
     ]
     if now.box is not None:
@@ -89,6 +91,28 @@ def lines(now: Snapshot, width: int | None = None) -> list[str]:
         f"models      {now.artifacts} ({disk.words(disk.folder_bytes(now.artifacts))})",
         f"database    {now.database.shown} ({disk.words(disk.database_bytes(now.database.url))})",
         f"dashboard   {command('dashboard')} --study {now.name}{now.database.option}",
+    ]
+
+
+def _refit(now: Snapshot) -> dict[str, object] | None:
+    """The network that was trained on all images, as plain data."""
+    told = now.attributes.get(records.REFIT)
+    return {**told, "folder": str((now.artifacts / "refit").absolute())} if told else None
+
+
+def _on_all_images(now: Snapshot) -> list[str]:
+    """What the network promises that was trained on all images."""
+    told = now.attributes.get(records.REFIT)
+    if not told:
+        return []
+    low, high = told["interval"]
+    n, seeds = told["n_seeds"], counted(told["n_seeds"], "fresh seed")
+    source = f"of {seeds}" if n else "of the run that was chosen for it"
+    return [
+        f"Trial {told['trial']}, trained on all {told['n_images']} images in {told['train_seconds']:.3g} s: expect "
+        f"{told['accuracy']:.1%} on new images ({low:.1%} to {high:.1%}), from {told['measured']:.1%} {source} and what "
+        "more images bring.",
+        f"network     {now.artifacts / 'refit'}",
     ]
 
 

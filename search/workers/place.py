@@ -24,6 +24,10 @@ class Place(Protocol):
         """How many workers of the study share a host: part of its identity."""
 
     @property
+    def kind(self) -> str:
+        """Of its devices: cpu, cuda."""
+
+    @property
     def mixed_devices(self) -> bool:
         """Whether devices of several models may share the study."""
 
@@ -48,6 +52,10 @@ class ThisProcess:
     mixed_devices: bool = False
 
     @property
+    def kind(self) -> str:
+        return self.request.slots[0].device.partition(":")[0]
+
+    @property
     def workers(self) -> int:
         return self.request.workers
 
@@ -66,6 +74,10 @@ class ThisHost:
 
     request: devices.Request
     mixed_devices: bool
+
+    @property
+    def kind(self) -> str:
+        return self.request.slots[0].device.partition(":")[0]
 
     @property
     def workers(self) -> int:
@@ -92,6 +104,10 @@ class Cluster:
     device: str
     n: int | None
     mixed_devices: bool
+
+    @property
+    def kind(self) -> str:
+        return "cpu" if self.device.startswith("cpu") else "cuda"
 
     @property
     def workers(self) -> str:

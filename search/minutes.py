@@ -1,0 +1,157 @@
+"""A run of so many minutes: its study is planned where there is none, its best pipeline trained on all images."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, closing
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, cast
+
+from objectives.errors import DeviceLost
+from objectives.host.durable import write_file
+from objectives.pipeline import Report
+from objectives.task import DataSpec, Seeds, Task
+from objectives.words import counted
+from search.errors import StorageError
+from search.host.places import STUDIES
+from search.planning import budget, costs, plan
+from search.planning.budget import Budget
+from search.planning.plan import Images, Plan
+from search.planning.promise import promised
+from search.study import records
+from search.study.spec import StudySpec, read
+from search.study.study import Study
+from search.views.display import Display
+from search.workers.place import Place
+from search.workers.seam import Objective, Training, TrialFault, WorkerLost
+
+PLAN_SHARE = 1 / 20  # of the minutes: what all probes may take
+MIRROR_SHARE = 1 / 30  # ... and of it the training that flips are judged by
+FEWEST_SECONDS = 1.0  # that such a training takes, for a verdict that is worth anything
+RATES = {"cpu": 2e10, "cuda": 5e12}  # FLOPs a second, by which images get a size before a step was taken
+AGAIN = 1  # the seeds of a training on all images: the next ones of the trial
+
+
+def study_of(
+    data: DataSpec, name: str, minutes: float, place: Place, training: Training, display: Display, storage: str
+) -> tuple[str, StudySpec]:
+    """(name, spec) of the study of a data set: from its file, which is planned and written where there is none.
+
+    Raises:
+        UsageError: the file is no study.
+        DataError, DeviceError, StorageError: the images or the device cannot be used.
+    """
+    path = STUDIES / f"{name}.toml"
+    if not path.is_file():
+        made = planned(data, name, minutes, place, training, display, storage)
+        for line in words(made):
+            display.say(line)
+        write(made, path)
+        display.say(f"study {name!r}: {path}, to keep and to edit")
+    return read(str(path))
+
+
+def planned(
+    data: DataSpec, name: str, minutes: float, place: Place, training: Training, display: Display, storage: str
+) -> Plan:
+    """The plan for a data set, after a few steps of a few networks on the device.
+
+    Raises:
+        DataError, DeviceError, StorageError: the images or the device cannot be used.
+    """
+    from objectives.data.card import examine
+
+    card = examine(data, decode=False, progress=display.data_read)
+    size = data.size or card.suggested_size
+    seconds = 60 * minutes
+    nominal = costs.nominal(plan.to_probe(size)[0], RATES[place.kind])
+    size = plan.affordable(size, max(2, card.n_train), seconds, nominal)
+    with ExitStack() as held:
+        task = Task(replace(data, size=size), plan.family_for(size))
+        objective, *_ = place.opened(name, task, storage, training, held, display.data_read)
+        facts = objective.facts()
+        known = cast("dict[str, Any]", facts["data"])
+        formats, batch = objective.number_formats(), plan.PROBE_BATCH
+        found = costs.probed(
+            objective.probe, plan.to_probe(size), formats, known["channels"], batch, PLAN_SHARE * seconds
+        )
+        mirrored = None
+        if known["flip"] and data.flip is None and MIRROR_SHARE * seconds >= FEWEST_SECONDS:
+            mirrored = objective.mirrored(MIRROR_SHARE * seconds)
+    images = Images(
+        data.name,
+        known["n_train"],
+        known["n_val"],
+        known["n_classes"],
+        known["channels"],
+        size,
+        None if mirrored is None else not mirrored["refuted"],
+        "not looked into" if mirrored is None else str(mirrored["words"]),
+        cast("int", facts.get("n_splits", 1)),
+    )
+    return plan.chosen(name, minutes, images, found, place.kind)
+
+
+def words(made: Plan) -> list[str]:
+    """A plan in lines."""
+    first, trial, n = made.first_seconds, made.trial_seconds, made.n_trials
+    return [
+        f"a plan for {made.minutes:g} minutes:",
+        *(f"  {choice.setting:8}{choice.reason}" for choice in made.choices),
+        f"  expected: a first network after {first[0]:.2g} to {first[1]:.2g} s, then trials of {trial[0]:.2g} to "
+        f"{trial[1]:.2g} s, {n[0]} to {n[1]} of them, and a longest one of {made.longest_seconds:.2g} s",
+        f"  of memory a step takes {made.memory[0] / 1e6:.0f} to {made.memory[1] / 1e6:.0f} MB, of the disk networks "
+        f"{made.disk / 1e6:.0f} MB",
+    ]
+
+
+def write(made: Plan, path: Path) -> None:
+    """Writes the study file of a plan.
+
+    Raises:
+        StorageError: it cannot be.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_file(path, made.study_file().encode())
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written ({error.strerror}): choose another folder to work in") from error
+
+
+def refit(study: Study, objective: Objective, left: Budget, display: Display) -> None:
+    """Trains the best pipeline that there is time for on all images, and keeps its network; says so where none is.
+
+    Raises:
+        StorageError: the network cannot be written.
+    """
+    now = study.snapshot()
+    chosen = budget.to_refit(now, left)
+    if chosen is None:
+        display.say("no time is left to train on all images: the networks of the front are what there is")
+        return
+    pipeline, data = records.pipeline(chosen), now.attributes[records.IDENTITY]["data"]
+    n = data["n_train"] + data["n_val"] if now.n_splits == 1 else data["n_val"]
+    display.say(f"trial {chosen.number} is trained on all {counted(n, 'image')}, those that validate included")
+    seeds = Seeds.of(study.spec.search.seed, chosen.number, repeat=AGAIN)
+    last: Report | None = None
+    try:
+        with closing(objective.reports(pipeline, seeds, whole=True)) as running:
+            for last in running:
+                if last.diverged or left.left() < budget.closing(left.seconds) / 2:
+                    why = "it diverged" if last.diverged else "the time is up"
+                    display.say(f"it was given up after epoch {last.epoch} of {last.epochs}: {why}")
+                    return
+    except (TrialFault, DeviceLost, WorkerLost) as fault:
+        display.say(f"it failed: {fault}")
+        return
+    assert last is not None
+    found = now.confirmed_of(chosen)
+    measured, n_seeds = (found.accuracy.mean, found.n) if found is not None else (float(chosen.values[1]), 0)
+    promise = promised(measured, n_seeds, data["n_val"], data["n_train"], n)
+    told = {"trial": chosen.number, "train_seconds": last.train_seconds, "n_images": n, **asdict(promise)}
+    about = {"study": study.name, "trial": chosen.number, "refit": told, "metric": study.spec.metric}
+    try:
+        objective.export(study.networks.refit, about)
+    except OSError as error:
+        raise StorageError(f"{error.filename} cannot be written ({error.strerror}): make room there") from error
+    study.patiently(lambda: study.optuna.set_user_attr(records.REFIT, told))
