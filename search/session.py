@@ -186,7 +186,7 @@ class _Session:
             objectives = self.place.opened(self.name, self.spec.task, self.where, self.training, held)
             study = self._open(objectives)
             now = study.snapshot()
-            self.display.study_started(now, n_trials or now.n_counted)
+            self.display.study_started(now, n_trials or now.n_counted, deadline if deadline < inf else None)
             crew = Crew(study, self.display, n_trials, deadline, share)
             if isinstance(self.place, ThisProcess):
                 crew.work_here(objectives[0])
