@@ -6,7 +6,7 @@ import math
 import time
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -166,7 +166,7 @@ class LiveDisplay(Display):
         self._epochs.remove_task(self._bars.pop(number))
         line = f"{outcome_line(number, reason, message)}  {self._titles.pop(number).partition(': ')[2]}"
         style = "" if reason == "complete" else "dim"
-        self._console.print(Text(line, style=style), no_wrap=True, overflow="ellipsis")
+        self._console.print(Text(line, style=style), no_wrap=True, overflow=self._cut)
 
     def study_stands(self, now: Snapshot) -> None:
         if self._standing is None:
@@ -182,9 +182,14 @@ class LiveDisplay(Display):
         self._count_down()
         titles = list(self._titles.values())
         cut = len(titles) > 1  # a frame that is higher than the terminal loses its lower end: the bars
-        lines = [Text(title, style="bold", no_wrap=cut, overflow="ellipsis" if cut else None) for title in titles]
+        lines = [Text(title, style="bold", no_wrap=cut, overflow=self._cut if cut else None) for title in titles]
         parts: list[RenderableType] = [*lines, self._epochs, self._study, self._below]
         return Group(*parts, *self._plot(len(self._console.render_lines(Group(*parts), pad=False))))
+
+    @property
+    def _cut(self) -> Literal["crop", "ellipsis"]:
+        """How a line ends that is too long. An ellipsis as an escape is six columns too many: the frame breaks."""
+        return "crop" if self._console.options.ascii_only else "ellipsis"
 
     def _count_down(self) -> None:
         """The bar of time, where there is a deadline."""

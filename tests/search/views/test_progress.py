@@ -52,7 +52,7 @@ def live(now: Snapshot, console: Console, deadline: float | None = None, at_hand
     display = LiveDisplay(console)
     display.study_started(now, 7, deadline)
     for number in range(at_hand):
-        display.trial_started(number, None, Pipeline())
+        display.trial_started(number, "a name " * 9, Pipeline())
     return frame(display, console)
 
 
@@ -117,7 +117,7 @@ def test_a_single_point_is_not_plotted(moments: list[Snapshot]) -> None:
 
 
 def test_what_an_encoding_cannot_carry_is_not_drawn(moments: list[Snapshot]) -> None:
-    lines = live(moments[-1], terminal(encoding="ascii"), 1e12)
+    lines = live(moments[-1], terminal(encoding="ascii"), 1e12, at_hand=2)
     assert any("o front  . dominated  B BASELINE" in line for line in lines)
     assert "".join(lines).isascii()
 
