@@ -13,10 +13,9 @@ from objectives.data.dataset import Images
 from objectives.device.formats import NumberFormat
 from objectives.networks.architecture import Architecture
 from objectives.networks.resnet import ResNet
+from objectives.work import step_memory
 
-# Of fp32 values per image, measured at the peak over all families and 16 to 224 pixels (2026-11-26, AMD EPYC):
-STEP_VALUES = 2  # a training step, per output of a convolution: 2.1 to 2.3
-PASS_VALUES = 5  # a pass without gradients, per output of the largest convolution: 2.0 to 5.0
+PASS_VALUES = 5  # fp32 values of a pass without gradients, per output of the largest convolution: 2.0 to 5.0
 UNNOTICED = 16 << 20  # bytes: a process that trains takes many times as much before its first image
 ENOUGH = 256 << 20  # bytes: larger batches are no faster
 
@@ -35,7 +34,7 @@ class Evaluation:
 def images_at_once(architecture: Architecture, size: int, batch_size: int) -> int:
     """Images of `size` pixels a side that are evaluated at once, in no more memory than a training step on a batch."""
     largest = 4 * PASS_VALUES * max(layer.outputs for layer in architecture.layers(size))
-    step = 4 * STEP_VALUES * architecture.activations(size) * batch_size
+    step = step_memory(architecture, size, batch_size)
     n = min(max(step, UNNOTICED), ENOUGH) // largest
     return max(1, n)
 

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from objectives import __version__
 from objectives.data.dataset import Dataset
-from objectives.durable import SUMS, write_folder
 from objectives.evaluation import finiteness
+from objectives.host.durable import SUMS, write_folder
 from objectives.networks.architecture import Architecture
 from objectives.networks.resnet import ResNet
 from objectives.train import Trained

@@ -22,7 +22,7 @@ from objectives.pipeline import Pipeline
 from objectives.task import Seeds, Task
 from objectives.train import train
 
-SECONDS = 10.0  # of the device: what all trainings together may take, as far as a step foretells
+SECONDS = 10.0  # of the device: what all trainings together may take unless told, as far as a step foretells
 EPOCHS = (4, 20)  # fewest and most: with fewer seconds fewer images are trained on
 BATCH = (16, 128)  # images; a sixteenth of the training set between these, so that few images make many steps, too
 LEVEL = 0.05  # of the one-sided test
@@ -72,10 +72,11 @@ class Mirrored:
         return asdict(self) | {name: getattr(self, name) for name in told}
 
 
-def mirrored(task: Task, dataset: Dataset, probe: Callable[[Pipeline], float]) -> Mirrored:
+def mirrored(task: Task, dataset: Dataset, probe: Callable[[Pipeline], float], seconds: float = SECONDS) -> Mirrored:
     """Trains a small network without flips on every split, for seconds, and shows it validation images both ways.
 
-    A weak network refutes little: it has little to lose. `probe` gives the device seconds of a step of a pipeline.
+    A weak network refutes little: it has little to lose. `probe` gives the device seconds of a step of a pipeline,
+    `seconds` is about what all trainings together may take.
     """
     n = len(dataset.train.y)
     plain = Pipeline(
@@ -87,16 +88,16 @@ def mirrored(task: Task, dataset: Dataset, probe: Callable[[Pipeline], float]) -
         flip=False,
         width=0.5,
     )
-    affordable = int(SECONDS / len(dataset.splits) / probe(plain)) * plain.batch_size  # images seen in a training
+    affordable = int(seconds / len(dataset.splits) / probe(plain)) * plain.batch_size  # images seen in a training
     epochs = min(max(EPOCHS[0], affordable // n), EPOCHS[1])
     most = max(plain.batch_size, affordable // epochs)
     found = Mirrored(0.0, 0, 0, 0, 0)
     for split in dataset.splits:
-        seconds, model = _trained(replace(plain, epochs=epochs), task, _part(split, most))
+        took, model = _trained(replace(plain, epochs=epochs), task, _part(split, most))
         right, also = (_right(model, split, is_mirrored) for is_mirrored in (False, True))
         lost, won = int((right & ~also).sum()), int((also & ~right).sum())
         found = Mirrored(
-            *(found.seconds + seconds, found.n + len(right), found.lost + lost, found.won + won),
+            *(found.seconds + took, found.n + len(right), found.lost + lost, found.won + won),
             found.right + int(right.sum()),
         )
     return found

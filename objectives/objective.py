@@ -13,6 +13,7 @@ import torch
 from objectives.data.augment import Normalisation
 from objectives.data.dataset import Dataset, load
 from objectives.data.held_out import HeldOut, load_test
+from objectives.data.room import check_fits
 from objectives.device import reference
 from objectives.device.allocator import keep_freed_memory
 from objectives.device.clock import TIMING_VERSION, Clock, describe
@@ -20,7 +21,7 @@ from objectives.device.comparison import admitted, compared
 from objectives.device.executors import Eager, Segment, missing
 from objectives.device.formats import FORMATS, LossScaler, unavailable
 from objectives.errors import DataError, DeviceError
-from objectives.evaluation import STEP_VALUES, evaluate
+from objectives.evaluation import evaluate
 from objectives.export import export, load_model
 from objectives.feasibility import full_architecture, layers, reachable
 from objectives.mirroring import mirrored
@@ -28,8 +29,10 @@ from objectives.pipeline import ExecutorName, Pipeline, Reading, Report
 from objectives.repeated import train_on_splits
 from objectives.task import Seeds, Task
 from objectives.train import Trained, starting_state
+from objectives.work import step_memory
 
 SLOWEST_FORMAT = 1.5  # times fp32: a number format that is slower is dropped from a study
+HOPELESS = 4  # times as slow on two images: fp16 on a CPU would else take eight seconds to be found out
 PROBE_BATCH = 64  # images, or what PROBE_BYTES hold
 PROBE_SIDE = 64  # pixels at most: a step in fp16 on two images of 224 pixels takes a CPU up to a minute
 PROBE_BYTES = 64 << 20  # of activations
@@ -61,7 +64,12 @@ class TrainingObjective:
         """`dataset`: the task's, where it is loaded already."""
         self._task = task
         self._device = _open(device)
-        self._dataset = (dataset or on_host(task, threads)).on(self._device)
+        loaded = dataset or on_host(task, threads)
+        if self._device.type == "cuda":
+            n = len(loaded.train.y) + len(loaded.val.y)
+            free, _ = torch.cuda.mem_get_info(self._device)
+            check_fits(n, loaded.size, loaded.channels, free, "GPU memory")
+        self._dataset = loaded.on(self._device)
         if task.test_time_flip and not self._dataset.flip:
             raise DataError(
                 f"test_time_flip = true, but a mirror image of {self._dataset.name} may have another label: "
@@ -106,23 +114,29 @@ class TrainingObjective:
         and nearly every convolution that pipelines may reach as fp32 does, gradients included.
         """
         reasons = {name: unavailable(name, self._device) for name in FORMATS}
-        usable = [name for name, reason in reasons.items() if reason is None]
         side = min(self._dataset.size, PROBE_SIDE)
-        plain = self._small(Pipeline(), side)
-        step_seconds = {name: self._step_seconds(replace(plain, number_format=name), side) for name in usable}
-        for slow, seconds in step_seconds.items():
-            ratio = seconds / step_seconds["fp32"]
-            if ratio > SLOWEST_FORMAT:
-                reasons[slow] = f"{ratio:.1f} times the step time of fp32 on this device"
+        plain = self._small(Pipeline(), side, self._task)
+        for looked_at, most in ((replace(plain, batch_size=2), HOPELESS * SLOWEST_FORMAT), (plain, SLOWEST_FORMAT)):
+            usable = [name for name, reason in reasons.items() if reason is None]
+            seconds = {
+                name: self._step_seconds(replace(looked_at, number_format=name), side, self._task) for name in usable
+            }
+            ratios = {name: found / seconds["fp32"] for name, found in seconds.items()}
+            slow = {name: ratio for name, ratio in ratios.items() if ratio > most}
+            reasons |= {name: f"{ratio:.1f} times the step time of fp32 on this device" for name, ratio in slow.items()}
         reached = reachable(self._task, self._dataset.size, self._dataset.channels)
         for name in (name for name, reason in reasons.items() if reason is None and name != "fp32"):
             reasons[name] = compared(FORMATS[name], reached, self._device).reason
         return {str(name): reason for name, reason in reasons.items()}
 
-    def reports(self, pipeline: Pipeline, seeds: Seeds) -> Generator[Report]:
-        """Trains with `pipeline` on every split of the images; see `objectives.train.train`."""
+    def reports(self, pipeline: Pipeline, seeds: Seeds, *, whole: bool = False) -> Generator[Report]:
+        """Trains with `pipeline` on every split of the images; see `objectives.train.train`.
+
+        With `whole` on all of them at once: accuracies are then those of images that are trained on.
+        """
         self._trained = None
-        self._trained = yield from train_on_splits(pipeline, self._task, self._dataset, seeds)
+        dataset = self._dataset.whole if whole else self._dataset
+        self._trained = yield from train_on_splits(pipeline, self._task, dataset, seeds)
 
     def export(self, folder: Path, about: Mapping[str, object]) -> None:
         """Writes the network of the last training, which ran to its end, to `folder`.
@@ -165,33 +179,34 @@ class TrainingObjective:
         """What the device is like just now; see `objectives.device.reference.read`."""
         return reference.read(self._device, n_steps)
 
-    def probe(self, pipeline: Pipeline) -> float:
-        """Median device seconds of a training step of a pipeline without its strategies.
+    def probe(self, pipeline: Pipeline, task: Task | None = None) -> float:
+        """Median device seconds of a training step of a pipeline without its strategies; see `search.workers.seam`.
 
         Where a batch is larger than what is probed, the seconds are scaled to it.
         """
-        probed = self._small(replace(pipeline, strategies=(), ghost_batch=0), self._dataset.size)
+        task, side = (task, task.data.side) if task is not None else (self._task, self._dataset.size)
+        probed = self._small(replace(pipeline, strategies=(), ghost_batch=0), side, task)
         n_images = min(pipeline.batch_size, len(self._dataset.train.y))
-        return self._step_seconds(probed, self._dataset.size) * max(1.0, n_images / probed.batch_size)
+        return self._step_seconds(probed, side, task) * max(1.0, n_images / probed.batch_size)
 
-    def mirrored(self) -> dict[str, object]:
+    def mirrored(self, seconds: float) -> dict[str, object]:
         """What mirror images are to a network that was trained on none; see `search.workers.seam`."""
-        return mirrored(self._task, self._dataset, self.probe).to_json()
+        return mirrored(self._task, self._dataset, self.probe, seconds).to_json()
 
     def close(self) -> None:
         """Lets go of the last training."""
         self._trained = None
 
-    def _small(self, pipeline: Pipeline, side: int) -> Pipeline:
+    def _small(self, pipeline: Pipeline, side: int, task: Task) -> Pipeline:
         """The pipeline in batches that memory surely holds."""
-        network = full_architecture(pipeline, self._task, self._dataset.channels, self._dataset.n_classes)
-        held = PROBE_BYTES // (4 * STEP_VALUES * network.activations(side))
+        network = full_architecture(pipeline, task, self._dataset.channels, self._dataset.n_classes)
+        held = PROBE_BYTES // step_memory(network, side, 1)
         return replace(pipeline, batch_size=max(2, min(pipeline.batch_size, PROBE_BATCH, held)), epochs=1)
 
-    def _step_seconds(self, pipeline: Pipeline, side: int) -> float:
+    def _step_seconds(self, pipeline: Pipeline, side: int, task: Task) -> float:
         """Median device seconds of a training step on made-up images of so many pixels a side."""
         channels, batch, name = self._dataset.channels, pipeline.batch_size, pipeline.number_format
-        state = starting_state(pipeline, self._task, self._dataset, Seeds(0, 0, 0))
+        state = starting_state(pipeline, task, self._dataset, Seeds(0, 0, 0))
         scaler = LossScaler(self._device.type) if FORMATS[name].scaled else None
         FORMATS[name].set_float32_products()
         executor = Eager(Segment(state.trainee, (), FORMATS[name], scaler, 0.0))

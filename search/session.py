@@ -183,7 +183,9 @@ class _Session:
         """The study, after its trials, and confirmations within the share, were run on devices held meanwhile."""
         with ExitStack() as held:
             held.enter_context(self.display)
-            objectives = self.place.opened(self.name, self.spec.task, self.where, self.training, held)
+            objectives = self.place.opened(
+                self.name, self.spec.task, self.where, self.training, held, self.display.data_read
+            )
             study = self._open(objectives)
             now = study.snapshot()
             self.display.study_started(now, n_trials or now.n_counted, deadline if deadline < inf else None)
@@ -200,7 +202,9 @@ class _Session:
     def test(self) -> Snapshot:
         """The study, after the networks of its confirmations met the test split: in a process that trains nothing."""
         with ExitStack() as held:
-            objective, *_ = self.place.opened(self.name, self.spec.task, self.where, self.training, held)
+            objective, *_ = self.place.opened(
+                self.name, self.spec.task, self.where, self.training, held, self.display.data_read
+            )
             with _told_as_device_fault():
                 facts = opening.blurred(objective.facts(), self.place.mixed_devices)
                 found = opening.loaded(self.name, self.database)

@@ -141,7 +141,7 @@ def known(given: Given, ingredients: Ingredients) -> dict[str, Parameters]:
         found["PruneTrain"] = long | {"prune": True, "prune.share": min(0.2, run.prunable)}
     if can_act("grow", run):
         found["Net2Net"] = long | {"grow": True, "grow.start": 0.5, "grow.at": 0.3}
-    found |= {name: common | rung.within(given) for name, rung in ladder(given.data).items()}
+    found |= {name: common | rung.within(given) for name, rung in ladder(given).items()}
     return {BASELINE: reference} | {name: _nearest(parameters, given) for name, parameters in found.items()}
 
 

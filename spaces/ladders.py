@@ -31,6 +31,14 @@ GENERIC: dict[str, Rung] = {
     "ladder, wider and longer": Rung(0.75, _WHITENED | {"width": 1.5}),
 }
 
+# Likewise, in networks of four stages, narrow enough for a CPU: see benchmarks/ten_minutes.md.
+_STRIDED = _WHITENED | {"width": 0.25, "stride": True}
+FAST: dict[str, Rung] = {
+    "ladder, every second pixel": Rung(0.0, _STRIDED),
+    "ladder, every second pixel, longer": Rung(0.3, _STRIDED),
+    "ladder, all pixels": Rung(0.3, _WHITENED | {"width": 0.25, "augment.crop": True}),
+}
+
 LADDERS: dict[str, dict[str, Rung]] = {
     "digits": {
         "ladder, identity start": Rung(0.0, _DIGITS | {"identity": True}),
@@ -55,6 +63,6 @@ LADDERS: dict[str, dict[str, Rung]] = {
 }
 
 
-def ladder(data: str) -> dict[str, Rung]:
-    """The rungs of a data set, from the fastest on."""
-    return LADDERS.get(data, GENERIC)
+def ladder(given: Given) -> dict[str, Rung]:
+    """The rungs of a study, from the fastest on: of its data set, or of its family for data that nobody has seen."""
+    return LADDERS.get(given.data, FAST if given.family == "fast" else GENERIC)

@@ -25,7 +25,7 @@ FLOORS = (
     ("search.run", "search.__main__", "search.commands"),
     ("search.session", "search.invocation", "search.crew", "search.trial", "search.simulation"),
     ("search.views", "search.workers"),
-    ("search.study", "search.proposals"),
+    ("search.study", "search.proposals", "search.planning"),
     ("search.database",),
     ("search.host",),
     ("search.pareto", "search.errors"),
@@ -36,7 +36,7 @@ FLOORS = (
     ("objectives.strategies", "objectives.state", "objectives.pipeline", "objectives.device.formats"),
     ("objectives.data",),
     ("objectives.networks",),
-    ("objectives.task", "objectives.durable", "objectives.errors", "objectives.words"),
+    ("objectives.task", "objectives.host", "objectives.errors", "objectives.words"),
 )
 MOST_FILES = 14  # of a room; more is a corridor
 
@@ -158,6 +158,7 @@ HEAVY = {"torch", "torchvision", "sklearn", "plotly", "optuna_dashboard", "jinja
         "import search.run; search.run.main(['--study', 'no_such_study'])",
         "import search.run; search.run.main(['--study', 'digits_pareto', '--data', 'nonsense'])",
         "from search.__main__ import main; main(['confirm', '--study', 'none'])",
+        "from search.__main__ import main; main(['data', 'no_such_folder']); main(['cache', 'show'])",
         "from search.commands import dashboard, doctor; from search.__main__ import main; main(['studies', 'list'])",
         "import search.session, search.crew, search.views.summary, search.views.figures, spaces, objectives.pipeline",
     ],

@@ -8,14 +8,16 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from objectives.words import counted, some
+from objectives.words import counted, printable, some
 
 UNEVEN = 5  # times the images of the smallest class that the largest may have without a word
 FEW_VALIDATED = 100  # images: by fewer an accuracy is known to 10 points at best
 
 
-def of_classes(classes: Sequence[str], labels: npt.NDArray[np.int64], val: npt.NDArray[np.int64]) -> tuple[str, ...]:
-    """A line for each fault; `val`: the positions that validate."""
+def of_classes(
+    classes: Sequence[str], labels: npt.NDArray[np.int64], val: npt.NDArray[np.int64] | None
+) -> tuple[str, ...]:
+    """A line for each fault; `val`: the positions that validate, None before validation is split off."""
     lines = []
     if alike := look_alikes(classes):
         lines.append(
@@ -23,10 +25,12 @@ def of_classes(classes: Sequence[str], labels: npt.NDArray[np.int64], val: npt.N
         )
     counts = np.bincount(labels, minlength=len(classes))
     small, large = int(counts.argmin()), int(counts.argmax())
-    if counts[large] >= UNEVEN * counts[small]:
+    if counts[large] >= max(1, UNEVEN * counts[small]):
         sizes = f"{classes[small]} has {counted(counts[small], 'image')}, {classes[large]} {counts[large]}"
         way_out = 'metric = "balanced" in the study file counts every class alike'
         lines.append(f"classes are uneven: {sizes}: plain accuracy favours large classes, {way_out}")
+    if val is None:
+        return tuple(lines)
     validated = np.bincount(labels[val], minlength=len(classes))
     if len(unseen := np.flatnonzero(validated == 0)):
         which = some([classes[label] for label in unseen.tolist()])
@@ -46,6 +50,19 @@ def of_few(n_val: int, validation: str | None) -> tuple[str, ...]:
     known = f"an accuracy is known to {98 / n_val**0.5:.0f} points or so"
     way_out = "add some, or put all into training, from which validation is then split off"
     return (f"few validation images: {n_val} ({validation}): {known}: {way_out}",)
+
+
+def of_test(n_others: int, others: Sequence[str]) -> str:
+    """A line for test images of other classes than those of training."""
+    return printable(f"test images of classes that are not in training: {n_others} left out ({some(others)})")
+
+
+def of_suspects(suspicious: Sequence[str]) -> tuple[str, ...]:
+    """A line for images that can be used and perhaps should not; 'path: reason' each."""
+    if not suspicious:
+        return ()
+    way_out = "look at them, remove what shows nothing of its class"
+    return (f"suspicious images: {len(suspicious)} ({some(suspicious)}): {way_out}",)
 
 
 def look_alikes(classes: Sequence[str]) -> list[str]:

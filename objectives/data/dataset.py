@@ -10,7 +10,6 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -18,15 +17,17 @@ import torch
 import torch.nn.functional as F
 
 from objectives.data import cautions, content
+from objectives.data.card import essentials, sides_of
 from objectives.data.duplicates import Positions, repetitions
-from objectives.data.folders import read_folder, read_test
-from objectives.data.sources import Bytes, Labelled, cifar, digits, fashion_mnist
+from objectives.data.reading import read, without_small_classes
+from objectives.data.room import check_fits, free_on_host
+from objectives.data.sources import Bytes, Labelled
 from objectives.errors import DataError
 from objectives.task import DataSpec
-from objectives.words import counted, expanded, printable, some
 
-DEFAULT_SIZE = 32  # pixels; side of the images of a folder when the study names none
 RESIZED_AT_ONCE = 256  # images: what lies between the old pixels and the new ones takes memory too
+WATCHED = 256  # images that a training on all of them is looked at by
+COUNTED_AT_ONCE = 4096  # images: their channel is copied
 MAX_VALIDATION = 5000  # images; a fifth of the training set where that is less
 FEW = 300  # images: fewer are split several times: by a third of them an accuracy is known to 10 points at best
 
@@ -60,7 +61,7 @@ class Dataset:
     split_hash: str  # SHA-256 over the positions of validation and training images
     skipped: tuple[str, ...]  # images that cannot be used: 'relative/path: reason'
     warnings: tuple[str, ...]  # what a user should know of the images that are used, a line each
-    about: str = ""  # how many images of what kind, and how they are split: a line
+    about: str = ""  # how many images of what classes and sizes, and how they are split: three lines
     by_class: tuple[content.Class, ...] = ()  # what tells two data sets apart in words
     named: content.Names = field(default_factory=dict)  # every image; empty where they are no files, or many
     again: tuple[Dataset, ...] = ()  # few images split otherwise: no image validates twice
@@ -74,6 +75,13 @@ class Dataset:
     def validated(self) -> torch.Tensor:
         """Labels of all images that validate, in one split or another."""
         return torch.cat([split.val.y for split in self.splits])
+
+    @property
+    def whole(self) -> Dataset:
+        """All images to train on; a few of them are looked at, too, to see whether a training diverges."""
+        x = torch.cat((self.train.x, self.val.x)).contiguous(memory_format=torch.channels_last)
+        seen = Images(self.val.x[:WATCHED], self.val.y[:WATCHED])
+        return replace(self, train=Images(x, torch.cat((self.train.y, self.val.y))), val=seen, again=())
 
     @property
     def size(self) -> int:
@@ -104,7 +112,8 @@ def load(spec: DataSpec, device: torch.device) -> Dataset:
     """
     source = read(spec)
     assert source is not None
-    found = _without_small_classes(source, spec)
+    found = without_small_classes(source, spec)
+    sides = sides_of(found)
     pixels = resized(with_channels(found.pixels, spec.channels or found.pixels.shape[-1]), spec.size)
     found = replace(found, pixels=pixels)
     splits = splits_of(found, spec)
@@ -124,7 +133,7 @@ def load(spec: DataSpec, device: torch.device) -> Dataset:
         split_hash=_hash(vals, trains, ()),
         skipped=found.skipped,
         warnings=(*found.warnings, *_warnings(found, splits, known)),
-        about=_about(found, splits),
+        about=essentials(found, sides, len(splits[0][0]), len(splits[0][1]), len(splits)),
         by_class=content.by_class(known, found.labels, found.classes),
         named=content.names_of(known, found.labels, found.classes, found.names),
     )
@@ -148,104 +157,6 @@ def _warnings(found: Labelled, splits: Splits, known: npt.NDArray[np.uint64]) ->
     )
 
 
-def _about(found: Labelled, splits: Splits) -> str:
-    n, height, width, channels = found.pixels.shape
-    what = f"{n} images of {height}x{width} in {'colour' if channels == 3 else 'grey'}, {len(found.classes)} classes"
-    n_train, n_val = map(len, splits[0])
-    unused = n - n_train - n_val
-    train = f"{n_train} of {n_train + unused} to train" if unused else f"{n_train} to train"
-    origin = found.validation or "split off"
-    if len(splits) > 1:
-        origin = f"split off, {len(splits)} times: each image validates once"
-    return "; ".join((f"{what}: {train}, {n_val} to validate ({origin})", *found.remarks))
-
-
-def read(spec: DataSpec, *, test: bool = False) -> Labelled | None:
-    """The images that `spec` names as their source holds them; with `test` those of the test split, where there is one.
-
-    Raises:
-        DataError: they are not to be found, or cannot be read.
-    """
-    kind, _, path = spec.name.partition(":")
-    root = Path(expanded(spec.root)) if spec.root is not None else None
-    try:
-        if kind == "folder" and path:
-            folder = _find_folder(path, root)
-            table = _find_table(spec.labels, [folder, *([root] if root else [])]) if spec.labels is not None else None
-            size = DEFAULT_SIZE if spec.size is None else spec.size
-            if test:
-                return read_test(folder, size, table, spec.follow_links)
-            return read_folder(folder, size, table, spec.follow_links, spec.drop_small_classes)
-        if spec.name == "digits":
-            return digits(test=test)
-        if spec.name == "fashion_mnist":
-            return fashion_mnist(root, test=test)
-        if spec.name in ("cifar10", "cifar100"):
-            return cifar(spec.name, root, test=test)
-    except ModuleNotFoundError as error:
-        raise DataError(f"data set {spec.name!r} needs the Python package {error.name!r}: install it") from error
-    except OSError as error:
-        raise DataError(printable(f"data set {spec.name!r} cannot be read: {error}")) from error
-    known = "digits, fashion_mnist, cifar10, cifar100 or folder:PATH"
-    raise DataError(printable(f"unknown data set {spec.name!r}: choose {known}"))
-
-
-def _find_folder(path: str, root: Path | None) -> Path:
-    """`path` under `root` if it is there, else as it stands."""
-    plain = Path(expanded(path))
-    places = [root / plain, plain] if root and not plain.is_absolute() else [plain]
-    for place in places:
-        if place.is_dir():
-            return place
-    if files := [place for place in places if place.is_file()]:
-        raise DataError(printable(f"{files[0]} is a file: unpack it, or pass folder:{files[0].parent}"))
-    raise DataError(printable(f"there is no folder {' or '.join(map(str, places))}: check the path after 'folder:'"))
-
-
-def _find_table(table: str, places: Sequence[Path]) -> Path:
-    """The table as it stands, or in one of the places."""
-    plain = Path(expanded(table))
-    for place in (plain, *(place / plain for place in places)):
-        if place.is_file():
-            return place
-    looked = ", ".join(map(str, ("here", *places)))
-    raise DataError(printable(f"there is no table of labels {table} ({looked}): check the path after --labels"))
-
-
-def _without_small_classes(found: Labelled, spec: DataSpec) -> Labelled:
-    """`found` with an image to train on in every class, and one to spare where validation is not given."""
-    least = 2 if found.validates is None else 1
-    may_train = found.labels if found.validates is None else found.labels[~found.validates]
-    counts = np.bincount(may_train, minlength=len(found.classes))
-    large = np.flatnonzero(counts >= least)
-    if len(large) == len(found.classes) >= 2:
-        return found
-    small = [name for name, count in zip(found.classes, counts, strict=True) if count < least]
-    where = printable(spec.labels or spec.name.removeprefix("folder:"))
-    if small and not spec.drop_small_classes:
-        alike = cautions.look_alikes(found.classes)
-        hint = f"; some look alike: {some(alike)}" if alike else ""
-        needed = "fewer than two images" if least == 2 else "no image to train on"
-        way_out = "add images" + (" or set drop_small_classes = true" if len(large) >= 2 else "")
-        raise DataError(f"{counted(len(small), 'class')} with {needed} in {where} ({some(small)}): {way_out}{hint}")
-    if len(large) < 2:
-        dropped = f" once {some(small)} are dropped" if small else ""
-        what = f"only {counted(len(large), 'class')} in {where}{dropped}"
-        raise DataError(f"{what}: a classifier needs at least two, add images")
-    position = np.full(len(found.classes), -1)
-    position[large] = np.arange(len(large))
-    kept = position[found.labels] >= 0
-    return replace(
-        found,
-        pixels=found.pixels[kept],
-        labels=position[found.labels[kept]],
-        classes=tuple(found.classes[i] for i in large),
-        names=tuple(name for name, keep in zip(found.names, kept, strict=True) if keep) if found.names else (),
-        validates=None if found.validates is None else found.validates[kept],
-        remarks=(*found.remarks, f"without {counted(len(small), 'small class')} ({some(small)})"),
-    )
-
-
 def with_channels(pixels: Bytes, channels: int) -> Bytes:
     """`pixels` [n, height, width, any] as grey or colour: luminance is ITU-R 601 in Pillow's fixed point."""
     if pixels.shape[-1] == channels:
@@ -262,9 +173,14 @@ def with_channels(pixels: Bytes, channels: int) -> Bytes:
 
 
 def resized(pixels: Bytes, size: int | None) -> Bytes:
-    """Square `pixels` [n, any, any, channels] at another size: bilinear, antialiased, as folders are decoded."""
+    """Square `pixels` [n, any, any, channels] at another size: bilinear, antialiased, as folders are decoded.
+
+    Raises:
+        DataError: memory does not hold them.
+    """
     if size is None or pixels.shape[1] == size:
         return pixels
+    check_fits(len(pixels), size, pixels.shape[-1], free_on_host())
     made = np.empty((len(pixels), size, size, pixels.shape[-1]), np.uint8)
     for start in range(0, len(pixels), RESIZED_AT_ONCE):
         x = torch.tensor(pixels[start : start + RESIZED_AT_ONCE]).permute(0, 3, 1, 2)
@@ -374,7 +290,10 @@ def _statistics(x: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     values = torch.arange(256, dtype=torch.float64) / 255
     means, deviations = [], []
     for channel in x.unbind(1):
-        share = torch.bincount(channel.flatten(), minlength=256).double() / channel.numel()
+        counts = torch.zeros(256, dtype=torch.int64)
+        for start in range(0, len(channel), COUNTED_AT_ONCE):
+            counts += torch.bincount(channel[start : start + COUNTED_AT_ONCE].flatten(), minlength=256)
+        share = counts.double() / channel.numel()
         mean = float(share @ values)
         means.append(mean)
         deviations.append(max(float(share @ (values - mean) ** 2) ** 0.5, 1 / 255))

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import os
+import io
 import warnings
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from objectives.data.listing import HEAD, File, kind, named_as_image
+from objectives.data.layout.listing import HEAD, kind, named_as_image
 from objectives.data.sources import Bytes
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 DECODE_VERSION = 2  # raised by hand when `decode` changes what it returns; part of the key of every cached array
 MAX_PIXELS = 50_000_000  # of one image file
-LARGE_FILE = 200_000  # bytes; folders whose files are as large on average are decoded by several threads
+OVERSIZED = f"over {MAX_PIXELS // 1_000_000} megapixels"
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF", "AVIF", "JPEG2000")  # Pillow's other readers stay shut
 ORIENTATION = 0x0112  # EXIF 2.3
 NO_IMAGE = ""  # the fault of a file that is none and is not called one
@@ -31,49 +31,62 @@ class _NoImage(Exception):
     """The file is none, and is not called one."""
 
 
+# What a file says of itself: its format and mode in Pillow's words, its sides in pixels as it is stored.
+HEADER = np.dtype([("format", "S8"), ("mode", "S8"), ("width", "<u4"), ("height", "<u4")])
+Headers = npt.NDArray[np.void]  # [n] of HEADER
+
+
+class Picture(NamedTuple):
+    """A decoded file."""
+
+    pixels: Bytes  # [size, size, 3]
+    is_grey: bool
+    header: tuple[bytes, bytes, int, int]  # as in HEADER
+
+
 @dataclass(frozen=True)
 class Decoded:
     """What a list of files holds."""
 
     pixels: Bytes  # [n, size, size, channels] of those that are images; one channel if every one is grey, else three
-    kept: npt.NDArray[np.int64]  # [n] their positions in the list, ascending
+    kept: npt.NDArray[np.int64]  # [n] their positions in the list
+    headers: Headers  # [n]
+    is_grey: npt.NDArray[np.bool_]  # [n] which have no colour
     faults: Mapping[int, str]  # position of every other one: why, or NO_IMAGE
 
 
-def decode_all(files: Sequence[File], size: int) -> Decoded:
-    """All images among the files that can be decoded."""
-
-    def attempt(file: File) -> tuple[Bytes, bool] | str:
-        try:
-            return decode(file.path, size)
-        except _NoImage:
-            return NO_IMAGE
-        except Exception as error:
-            return " ".join(str(error).split()) or type(error).__name__
-
-    pixels = np.empty((len(files), size, size, 3), np.uint8)
+def decode_all(paths: Sequence[str], size: int) -> Decoded:
+    """All images among the files that can be decoded, in the order of the list."""
+    pixels = np.empty((len(paths), size, size, 3), np.uint8)
     kept: list[int] = []
+    headers: list[tuple[bytes, bytes, int, int]] = []
+    grey: list[bool] = []
     faults: dict[int, str] = {}
-    all_grey = True
-    # Pillow decodes outside the interpreter lock, but a pool has its price. Images a second on two cores, plain loop
-    # against two threads: 32 x 32 JPEGs 11,000 and 9,000, 512 x 512 (105 kB) 1,180 and 1,120, 1600 x 1200 400 and 750.
-    large = sum(file.stamp[0] for file in files) >= LARGE_FILE * len(files)
-    with warnings.catch_warnings(), ThreadPoolExecutor(min(8, len(os.sched_getaffinity(0)))) as pool:
-        warnings.simplefilter("ignore")  # on metadata that nobody reads; the size is checked in `decode`
-        _formats()  # here, because threads would race to register the readers
-        for position, result in enumerate((pool.map if large else map)(attempt, files)):
-            if isinstance(result, str):
-                faults[position] = result
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # on metadata that nobody reads; the size is checked in `_opened`
+        for position, path in enumerate(paths):
+            try:
+                picture = decode(path, size)
+            except Exception as error:
+                faults[position] = fault(error)
                 continue
-            pixels[len(kept)], grey = result
-            all_grey &= grey
+            pixels[len(kept)] = picture.pixels
             kept.append(position)
-    used = pixels[: len(kept), ..., : 1 if all_grey else 3]
-    return Decoded(np.ascontiguousarray(used), np.array(kept, np.int64), faults)
+            headers.append(picture.header)
+            grey.append(picture.is_grey)
+    used = np.ascontiguousarray(pixels[: len(kept), ..., : 1 if all(grey) else 3])
+    return Decoded(used, np.array(kept, np.int64), np.array(headers, HEADER), np.array(grey, np.bool_), faults)
 
 
-def decode(path: str, size: int) -> tuple[Bytes, bool]:
-    """One image file as [size, size, 3], and whether it is grey.
+def fault(error: Exception) -> str:
+    """Why a file is no image, in a line."""
+    if isinstance(error, _NoImage):
+        return NO_IMAGE
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def decode(path: str, size: int) -> Picture:
+    """One image file.
 
     Its content says what it is, whatever its name. EXIF orientation is applied; of an animation the first frame counts;
     colour profiles are ignored. 16-bit grey is scaled by 255 / 65535 and rounded, 16-bit colour keeps its high bytes;
@@ -83,6 +96,41 @@ def decode(path: str, size: int) -> tuple[Bytes, bool]:
     Raises:
         Exception: of nearly any type: Pillow's readers raise what their parsers run into.
     """
+    from PIL import Image
+
+    with _opened(path) as image:
+        header = _header(image)
+        image.draft(None, (2 * size, 2 * size))  # JPEG only: decodes at 1/2, 1/4, 1/8 if that leaves twice the size
+        turn = _turn(image)
+        image.load()
+        grey = is_grey(image.mode.encode())  # here: a reader may change the mode as it loads
+        whole = _to_rgb(image)
+    whole = whole if turn is None else whole.transpose(turn)
+    side = min(whole.size)
+    left, top = (whole.width - side) / 2, (whole.height - side) / 2
+    box = (left, top, left + side, top + side)
+    small = whole.resize((size, size), Image.Resampling.BILINEAR, box=box, reducing_gap=3.0)
+    return Picture(np.asarray(small), grey, header)
+
+
+def read_header(path: str) -> tuple[bytes, bytes, int, int]:
+    """What a file says of itself, as in HEADER; no pixel is decoded.
+
+    Raises:
+        Exception: as `decode`.
+    """
+    with _opened(path) as image:
+        return _header(image)
+
+
+def is_grey(mode: bytes) -> bool:
+    """Whether images of a mode have no colour."""
+    return mode in (b"1", b"L", b"LA", b"La") or mode.startswith(b"I")
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[Image.Image]:
+    """An image of an allowed format and size, of which the header is read."""
     with open(path, "rb") as stream:
         head = stream.read(HEAD)
         found = kind(head) or ("SVG" if path.lower().endswith(".svg") else None)
@@ -91,32 +139,25 @@ def decode(path: str, size: int) -> tuple[Bytes, bool]:
         if not head:
             raise ValueError("an empty file")
         stream.seek(0)
-        return _decode(stream, found, size)
+        with _open(stream, found) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(OVERSIZED)
+            yield image
 
 
-def _decode(stream: BinaryIO, found: str | None, size: int) -> tuple[Bytes, bool]:
+def _open(stream: BinaryIO, found: str | None) -> Image.Image:
     from PIL import Image, UnidentifiedImageError
 
-    oversized = f"over {MAX_PIXELS // 1_000_000} megapixels"
     try:
-        opened = Image.open(stream, formats=_formats())
+        return Image.open(stream, formats=_formats())
     except Image.DecompressionBombError as error:
-        raise ValueError(oversized) from error
+        raise ValueError(OVERSIZED) from error
     except UnidentifiedImageError as error:
         raise ValueError(_unidentified(found)) from error
-    with opened as image:
-        if image.width * image.height > MAX_PIXELS:
-            raise ValueError(oversized)
-        image.draft(None, (2 * size, 2 * size))  # JPEG only: decodes at 1/2, 1/4, 1/8 if that leaves twice the size
-        turn = _turn(image)
-        image.load()
-        grey = image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I")
-        whole = _to_rgb(image)
-    whole = whole if turn is None else whole.transpose(turn)
-    side = min(whole.size)
-    left, top = (whole.width - side) / 2, (whole.height - side) / 2
-    box = (left, top, left + side, top + side)
-    return np.asarray(whole.resize((size, size), Image.Resampling.BILINEAR, box=box, reducing_gap=3.0)), grey
+
+
+def _header(image: Image.Image) -> tuple[bytes, bytes, int, int]:
+    return (image.format or "").encode(), image.mode.encode(), image.width, image.height
 
 
 def _unidentified(found: str | None) -> str:
@@ -172,3 +213,12 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image.convert("RGB")
+
+
+def as_jpeg(pixels: Bytes) -> bytes:
+    """A small image [height, width, 1 or 3] as a JPEG file."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(file, "JPEG", quality=90)
+    return file.getvalue()

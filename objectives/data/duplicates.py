@@ -35,6 +35,18 @@ def repetitions(
     return tuple(lines)
 
 
+def copies(found: Labelled, part: Positions, what: str, known: npt.NDArray[np.uint64]) -> tuple[str, ...]:
+    """A line for images of one part, `what`, that are there more than once under one label, where there are any."""
+    first = _first_positions(known[part])
+    again = np.flatnonzero((first != np.arange(len(part))) & (found.labels[part] == found.labels[part][first]))
+    if not len(again):
+        return ()
+    pairs = list(zip(part[first[again]].tolist(), part[again].tolist(), strict=True))
+    line = f"{what} images that are copies of another one of their class: {len(pairs)} ({_examples(found, pairs)})"
+    parted = ", and validation that is split off may get some of them" if found.validates is None else ""
+    return (f"{line}: they count double{parted}, remove the copies",)
+
+
 def n_shared(found: npt.NDArray[np.uint64], others: npt.NDArray[np.uint64]) -> int:
     """How many images of digests `found` have the same pixels as one of `others`."""
     known = set(map(tuple, others.tolist()))

@@ -6,82 +6,161 @@ Nothing outside of the folder is read either, unless `follow_links` allows it.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from objectives.data import kept
-from objectives.data.content import digests
+from objectives.data.cache import kept
+from objectives.data.cache.progress import Progress, silent
 from objectives.data.decoding import NO_IMAGE, Decoded
-from objectives.data.labels import tabled
-from objectives.data.listing import Layout
+from objectives.data.layout.labels import tabled
+from objectives.data.layout.listing import Layout
+from objectives.data.layout.splits import arranged, held_out
+from objectives.data.room import check_fits, free_on_host
 from objectives.data.sources import Labelled
-from objectives.data.splits import arranged, held_out
 from objectives.errors import DataError
-from objectives.words import counted, printable, some
+from objectives.task import DataSpec
+from objectives.words import counted, expanded, printable, some
+
+DEFAULT_SIZE = 32  # pixels; side of the images when the study names none
+LISTING = "listing"  # what a Progress is told
 
 
-def read_folder(
-    path: Path, size: int, labels: Path | None = None, follow_links: bool = False, drop_empty: bool = False
-) -> Labelled:
-    """The images in a folder, centre-cropped to squares of `size` pixels, in an order that their pixels alone decide.
+def read_folder(spec: DataSpec) -> Labelled:
+    """The images in a folder, centre-cropped to squares of the spec's size, in an order that their pixels decide.
 
-    What is an image is decided by content. What cannot be decoded and links that lead out of `path` are skipped and
-    listed; other files are counted. `labels`: the table that names the classes. `drop_empty`: classes without a file
-    that is an image are allowed, and have none.
+    What is an image is decided by content. What cannot be decoded and links that lead out of the folder are skipped
+    and listed; other files are counted. With `drop_small_classes` classes without a file that is an image are allowed,
+    and have none.
 
     Raises:
-        DataError: no classes, an empty class, or too much that cannot be decoded.
+        DataError: no classes, an empty class, too much that cannot be decoded, or more than memory holds.
     """
-    layout = arranged(path, follow_links) if labels is None else tabled(path, labels, follow_links)
-    if len(layout.classes) == 1:
-        raise DataError(printable(_one_class(layout, labels)))
-    return _read(layout, size, drop_empty)
+    layout = laid_out(spec)
+    check_layout(layout, spec)
+    decoded, warnings = kept.decoded(layout.top, layout.files, size_of(spec))
+    check_losses(layout, decoded, drop_empty=spec.drop_small_classes)
+    return labelled(layout, decoded, warnings)
 
 
-def read_test(path: Path, size: int, labels: Path | None = None, follow_links: bool = False) -> Labelled | None:
+def read_test(spec: DataSpec) -> Labelled | None:
     """The test split of a folder, likewise; None where it has none. A class without a test image is none of it.
 
     Raises:
         DataError: too much cannot be decoded.
     """
-    layout = held_out(path, follow_links) if labels is None else tabled(path, labels, follow_links, test=True)
-    return _read(layout, size, drop_empty=True) if layout is not None and layout.files else None
+    layout = laid_out_test(spec)
+    if layout is None or not layout.files:
+        return None
+    decoded, warnings = kept.decoded(layout.top, layout.files, size_of(spec))
+    check_losses(layout, decoded, drop_empty=True)
+    return labelled(layout, decoded, warnings)
 
 
-def _read(layout: Layout, size: int, drop_empty: bool) -> Labelled:
-    decoded, warnings = kept.decoded(layout.top, layout.files, size)
-    faults = {position: fault for position, fault in decoded.faults.items() if fault != NO_IMAGE}
-    _check_losses(layout, decoded, faults, drop_empty)
+def keep_folder(spec: DataSpec, progress: Progress) -> None:
+    """Decodes into the cache what it lacks of a folder, with all cores.
+
+    Raises:
+        DataError: as `read_folder`, but for what only the decoded images show.
+    """
+    layout = laid_out(spec, progress)
+    check_layout(layout, spec)
+    kept.fill(layout.top, layout.files, size_of(spec), progress)
+
+
+def laid_out(spec: DataSpec, progress: Progress = silent) -> Layout:
+    """What a folder holds but for its test split; no image is opened.
+
+    Raises:
+        DataError: there is no such folder, or it can be read in two ways.
+    """
+    progress(LISTING, 0, 0)
+    folder, table = _places(spec)
+    return arranged(folder, spec.follow_links) if table is None else tabled(folder, table, spec.follow_links)
+
+
+def laid_out_test(spec: DataSpec) -> Layout | None:
+    """What the test split of a folder holds; None where it has none.
+
+    Raises:
+        DataError: as `laid_out`.
+    """
+    folder, table = _places(spec)
+    if table is None:
+        return held_out(folder, spec.follow_links)
+    return tabled(folder, table, spec.follow_links, test=True)
+
+
+def size_of(spec: DataSpec) -> int:
+    """Side of the square images in pixels."""
+    return DEFAULT_SIZE if spec.size is None else spec.size
+
+
+def check_layout(layout: Layout, spec: DataSpec) -> None:
+    """Checks what can be known of a folder before anything is decoded.
+
+    Raises:
+        DataError: only one class, or more images than memory holds.
+    """
+    if len(layout.classes) == 1:
+        raise DataError(printable(_one_class(layout, spec.labels)))
+    n = len(layout.files)
+    if spec.n_train is not None:
+        n_val = sum(file.validates for file in layout.files) if layout.validation else n // 5
+        n = min(n, spec.n_train + n_val)
+    check_fits(n, size_of(spec), spec.channels or 3, free_on_host())
+
+
+def labelled(layout: Layout, decoded: Decoded, warnings: Sequence[str]) -> Labelled:
+    """The images that were decoded, with what is known of them."""
     files = [layout.files[position] for position in decoded.kept]
-    label = np.array([file.label for file in files], np.int64)
-    high, low = digests(decoded.pixels).T
-    order = np.lexsort((low, high, label))
+    faults = faults_of(decoded)
     n_others = len(decoded.faults) - len(faults)
     others = (f"{counted(n_others, 'file')} of other kinds left out",) if n_others else ()
     return Labelled(
-        decoded.pixels[order],
-        label[order],
+        decoded.pixels,
+        np.array([file.label for file in files], np.int64),
         layout.classes,
         flip=True,
-        skipped=(*layout.skipped, *map(printable, _faults(layout, faults))),
-        names=tuple(printable(files[position].relative) for position in order),
-        validates=np.array([files[position].validates for position in order]) if layout.validation else None,
+        skipped=(*layout.skipped, *map(printable, named_faults(layout, faults))),
+        names=tuple(printable(file.relative) for file in files),
+        headers=decoded.headers,
+        validates=np.array([file.validates for file in files]) if layout.validation else None,
         validation=layout.validation,
         remarks=(*layout.remarks, *([f"cannot be read: {_by_class(layout, faults)}"] if faults else []), *others),
         warnings=(*layout.warnings, *warnings),
     )
 
 
-def _one_class(layout: Layout, labels: Path | None) -> str:
+def faults_of(decoded: Decoded) -> dict[int, str]:
+    """Why files that were meant as images cannot be read, by position."""
+    return {position: fault for position, fault in decoded.faults.items() if fault != NO_IMAGE}
+
+
+def _places(spec: DataSpec) -> tuple[Path, Path | None]:
+    """The folder, and the table that names its classes."""
+    root = Path(expanded(spec.root)) if spec.root is not None else None
+    folder = _find_folder(spec.name.removeprefix("folder:"), root)
+    if spec.labels is None:
+        return folder, None
+    return folder, _find_table(spec.labels, [folder, *([root] if root else [])])
+
+
+def _one_class(layout: Layout, labels: str | None) -> str:
     what = f"only 1 class, {layout.classes[0]}, in {labels or layout.top}: a classifier needs at least two"
     return f"{what}: " + (
         "write a second one into its column label" if labels else f"put the images of class X into {layout.top / 'X'}"
     )
 
 
-def _check_losses(layout: Layout, decoded: Decoded, faults: dict[int, str], drop_empty: bool) -> None:
-    """Raises DataError if a whole class is lost, or more than 1 % of all images and more than three."""
+def check_losses(layout: Layout, decoded: Decoded, *, drop_empty: bool) -> None:
+    """Checks which of the files are images.
+
+    Raises:
+        DataError: a whole class is lost, or more than 1 % of all images and more than three.
+    """
+    faults = faults_of(decoded)
     present = Counter(layout.files[position].label for position in decoded.kept)
     lost = Counter(layout.files[position].label for position in faults)
     for label, name in enumerate(layout.classes):
@@ -89,7 +168,7 @@ def _check_losses(layout: Layout, decoded: Decoded, faults: dict[int, str], drop
             continue
         if lost[label]:
             of_class = {at: why for at, why in faults.items() if layout.files[at].label == label}
-            way_out = f"repair or remove: {some(_faults(layout, of_class))}"
+            way_out = f"repair or remove: {some(named_faults(layout, of_class))}"
             raise DataError(printable(f"no image of class {name!r} in {layout.top} can be read: {way_out}"))
         if not drop_empty:
             within = [line for line in layout.skipped if line.startswith(f"{name}/")] or layout.skipped
@@ -101,7 +180,9 @@ def _check_losses(layout: Layout, decoded: Decoded, faults: dict[int, str], drop
     if skipped > max(3, total // 100):
         classes = f" ({_by_class(layout, faults)})" if faults else ""
         what = f"{skipped} of {counted(total, 'image')} in {layout.top} cannot be used{classes}, and the limit is 1 %"
-        raise DataError(printable(f"{what}: repair or remove: {some([*layout.skipped, *_faults(layout, faults)])}"))
+        raise DataError(
+            printable(f"{what}: repair or remove: {some([*layout.skipped, *named_faults(layout, faults)])}")
+        )
 
 
 def _by_class(layout: Layout, faults: dict[int, str]) -> str:
@@ -110,5 +191,28 @@ def _by_class(layout: Layout, faults: dict[int, str]) -> str:
     return some([f"{layout.classes[label]} {n} of {whole[label]}" for label, n in lost.most_common()], 5)
 
 
-def _faults(layout: Layout, faults: dict[int, str]) -> list[str]:
+def named_faults(layout: Layout, faults: dict[int, str]) -> list[str]:
+    """A line for each file: its path and what is wrong with it."""
     return [f"{layout.files[position].relative}: {fault}" for position, fault in sorted(faults.items())]
+
+
+def _find_folder(path: str, root: Path | None) -> Path:
+    """`path` under `root` if it is there, else as it stands."""
+    plain = Path(expanded(path))
+    places = [root / plain, plain] if root and not plain.is_absolute() else [plain]
+    for place in places:
+        if place.is_dir():
+            return place
+    if files := [place for place in places if place.is_file()]:
+        raise DataError(printable(f"{files[0]} is a file: unpack it, or pass folder:{files[0].parent}"))
+    raise DataError(printable(f"there is no folder {' or '.join(map(str, places))}: check the path after 'folder:'"))
+
+
+def _find_table(table: str, places: Sequence[Path]) -> Path:
+    """The table as it stands, or in one of the places."""
+    plain = Path(expanded(table))
+    for place in (plain, *(place / plain for place in places)):
+        if place.is_file():
+            return place
+    looked = ", ".join(map(str, ("here", *places)))
+    raise DataError(printable(f"there is no table of labels {table} ({looked}): check the path after --labels"))

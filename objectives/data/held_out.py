@@ -7,12 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from objectives.data.cautions import of_test
 from objectives.data.content import digests
-from objectives.data.dataset import Dataset, Images, as_images, read, resized, with_channels
+from objectives.data.dataset import Dataset, Images, as_images, resized, with_channels
 from objectives.data.duplicates import n_shared
+from objectives.data.reading import read
 from objectives.data.sources import Bytes
 from objectives.task import DataSpec
-from objectives.words import counted, printable, some
+from objectives.words import counted, some
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,7 @@ def load_test(spec: DataSpec, dataset: Dataset) -> HeldOut | None:
     warnings = list(found.warnings)
     if len(known) < len(labels):
         others = [name for name in found.classes if name not in dataset.classes]
-        n = len(labels) - len(known)
-        warnings.append(printable(f"test images of classes that are not in training: {n} left out ({some(others)})"))
+        warnings.append(of_test(len(labels) - len(known), others))
     if found.skipped:
         warnings.append(f"{counted(len(found.skipped), 'test image')} cannot be used ({some(found.skipped)})")
     if not len(known):

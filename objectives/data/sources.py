@@ -25,8 +25,8 @@ import numpy as np
 import numpy.typing as npt
 
 from objectives.data.vision import import_torchvision
-from objectives.durable import sync_all, sync_folder
 from objectives.errors import DataError
+from objectives.host.durable import sync_all, sync_folder
 from objectives.words import expanded, printable
 
 DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")  # Debian package dataset-fashion-mnist
@@ -44,6 +44,9 @@ FASHION_CLASSES = (
 )
 DIGITS_TEST, DIGITS_TEST_SEED = 297, 20240229  # the part of scikit-learn's digits that only `confirm` may open
 NETWORK_SECONDS = 15.0  # without an answer, before a download is given up
+# Images of the test splits, as published: a search opens none of them to count.
+N_TEST = {"digits": DIGITS_TEST, "fashion_mnist": 10_000, "cifar10": 10_000, "cifar100": 10_000}
+DATASETS = "datasets"  # the folder of downloads in the cache
 NO_CACHE = "there is no home folder to keep a cache in: set HOME or XDG_CACHE_HOME"
 
 Bytes = npt.NDArray[np.uint8]
@@ -59,6 +62,7 @@ class Labelled:
     flip: bool  # whether a horizontal flip keeps the label
     skipped: tuple[str, ...] = ()  # 'relative/path: reason'
     names: tuple[str, ...] = ()  # [n] relative paths; empty where images are no files of their own
+    headers: npt.NDArray[np.void] | None = None  # [n] what those files say of themselves: `decoding.HEADER`
     validates: npt.NDArray[np.bool_] | None = None  # [n] the validation split that the data came with
     validation: str | None = None  # what says so, in words
     remarks: tuple[str, ...] = ()  # what was recognised in the source
@@ -181,7 +185,7 @@ def _download(item: str, fetch: Callable[[Path], object]) -> str:
 def _downloads() -> list[Path]:
     """Where downloads lie: one folder, or none."""
     home = cache_home()
-    return [home / "datasets"] if home else []
+    return [home / DATASETS] if home else []
 
 
 def _download_to(place: Path, item: str, fetch: Callable[[Path], object]) -> str:

@@ -18,7 +18,7 @@ from functools import partial
 import sqlalchemy
 from optuna.trial import TrialState
 
-from objectives import durable
+from objectives.host import durable
 from objectives.words import counted
 from search.commands.exits import exit_code
 from search.database import disk, file, server, storage

@@ -58,6 +58,29 @@ def _simulate() -> argparse.ArgumentParser:
     return p
 
 
+def _data() -> argparse.ArgumentParser:
+    p = _of("data")
+    p.add_argument("data", metavar="FOLDER", help="a folder of images, digits, fashion_mnist, cifar10 or cifar100")
+    p.add_argument("--labels", metavar="FILE.csv", help="names the classes: columns file, label, perhaps split")
+    p.add_argument("--data-root", metavar="DIR", help="where to look for data sets first")
+    words = "decode images as squares of N pixels, 4 to 1024 (default: what their sizes suggest)"
+    p.add_argument("--size", type=whole(1024, least=4), metavar="N", help=words)
+    p.add_argument("--json", action="store_true", help="print the card as one JSON object")
+    p.add_argument("--html", metavar="FILE", help="write it as a page with pictures, too")
+    return p
+
+
+def _cache() -> argparse.ArgumentParser:
+    p = _of("cache")
+    commands = p.add_subparsers(dest="command", required=True)
+    show = commands.add_parser("show", help="what lies there, of which folder, and when it was used last")
+    clear = commands.add_parser("clear", help="remove decoded images: they are decoded anew when needed")
+    clear.add_argument("--older-than", type=whole(10**5, least=0), metavar="DAYS", help="only what was not used since")
+    for each in (show, clear):
+        each.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    return p
+
+
 def _studies() -> argparse.ArgumentParser:
     p = _of("studies")
     _storage(p)
@@ -119,6 +142,8 @@ COMMANDS = {
     "confirm": Command(
         "search.commands.confirm", "train a front again with fresh seeds, then open the test split", _confirm
     ),
+    "data": Command("search.commands.data", "show what a data set holds, before anything is trained", _data),
+    "cache": Command("search.commands.cache", "show and clear the decoded images that are kept", _cache),
     "record": Command(
         "search.commands.record", "record random trainings of a study's space, to simulate searches in", _record
     ),

@@ -13,6 +13,7 @@ import optuna
 import sqlalchemy
 from optuna.trial import TrialState
 
+from objectives.data.cache import contents
 from objectives.data.sources import cache_home
 from objectives.words import counted
 from search.commands.exits import exit_code
@@ -201,7 +202,7 @@ def _clean(database: Database, *, cache: bool) -> int:
     for folder in _orphans(database):
         shutil.rmtree(folder, ignore_errors=True)
     if cache and (home := cache_home()) is not None:
-        shutil.rmtree(home / "images", ignore_errors=True)
+        contents.clear(home, None)
     if not any(_runs(database, name) for name in _names(database)) and database.path is not None:
         with database.optuna.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             for statement in ("VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)"):

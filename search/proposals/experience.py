@@ -14,9 +14,10 @@ from optuna.trial import FrozenTrial, TrialState
 from objectives.pipeline import Pipeline
 from search.pareto.forecast import forecast
 from search.pareto.front import Box, error_rate
+from search.planning import filling
 from search.proposals import interest
 from search.proposals.draws import Candidate
-from search.proposals.proposal import Goal, Memory, Pair, Settings, Tried, propose
+from search.proposals.proposal import Goal, Memory, Pair, Settings, Tried, learned, propose
 from search.study import records
 from search.study.snapshot import Snapshot
 from spaces import SPACES
@@ -41,25 +42,32 @@ class Experience:
     plain_memory: Memory = field(default_factory=Memory)
     expected: dict[int, Pair] = field(default_factory=dict)  # by number of trial
 
-    def next(self, now: Snapshot, seed: int) -> Candidate[Pipeline]:
-        """The pipeline to train next, with its parameters."""
+    def next(
+        self, now: Snapshot, seed: int, most: float = math.inf, n_startup: int | None = None
+    ) -> Candidate[Pipeline]:
+        """The pipeline to train next, with its parameters; one that is predicted to take `most` seconds at most."""
         assert now.box is not None
+        settings = Settings() if n_startup is None else Settings(n_startup=n_startup)
         n_proposed = sum(records.is_proposed(trial) for trial in now.trials)
         plain = n_proposed % PLAIN_EVERY == PLAIN_EVERY - 1
-        space, task = SPACES[now.spec.space.name], now.spec.task
         settled = dict.fromkeys(EVERYTHING, False) if plain else {}
-        rng = np.random.default_rng(seed)
-
-        def expect(pipeline: Pipeline) -> Pair:
-            seconds = math.log10(interest.forecast(pipeline, task, now.given, None))
-            return seconds, -LEARNING * seconds
-
-        def choose(trial: Any) -> Pipeline:
-            return sample(space, cast("Trial", trial), now.given, now.spec.restrictions)
-
+        rng, expect, choose = np.random.default_rng(seed), _expecting(now), _choosing(now)
         tried = self.tried(now, expect, plain=plain)
         memory = self.plain_memory if plain else self.memory
-        return propose(choose, tried, goal(now.box), rng, expect, Settings(), memory, settled)
+        return propose(choose, tried, goal(now.box), rng, expect, settings, memory, settled, math.log10(most))
+
+    def fill(self, now: Snapshot, seconds: float) -> Candidate[Pipeline]:
+        """Of the runs like the best ones that take about so many seconds the one that the models think best of."""
+        expect, choose = _expecting(now), _choosing(now)
+
+        def nominal(pipeline: Pipeline) -> float:
+            return float(10 ** expect(pipeline)[0])
+
+        found = filling.candidates(choose, now.points, seconds, nominal, now.given.epochs[1])
+        models = learned(self.tried(now, expect, plain=False), Settings(), self.memory)
+        means, _ = models.predict([c.params for c, _ in found], [expect(c.chosen) for c, _ in found])
+        losses = means[:, 1] + np.array([loss for _, loss in found])
+        return found[int(np.argmin(losses))][0]
 
     def tried(self, now: Snapshot, expect: Callable[[Pipeline], Pair], *, plain: bool) -> list[Tried]:
         """The trials of a study, by number: at most `MOST`, and those that run. `plain`: only such are rivals."""
@@ -87,6 +95,23 @@ class Experience:
                 Tried(trial.params, trial.distributions, value, spread, expected, rival, not records.is_proposed(trial))
             )
         return tried
+
+
+def _expecting(now: Snapshot) -> Callable[[Pipeline], Pair]:
+    """What is expected of a pipeline before anything has run."""
+    task = now.spec.task
+
+    def expect(pipeline: Pipeline) -> Pair:
+        seconds = math.log10(interest.forecast(pipeline, task, now.given, None))
+        return seconds, -LEARNING * seconds
+
+    return expect
+
+
+def _choosing(now: Snapshot) -> Callable[[Any], Pipeline]:
+    """What a trial makes of the study's space."""
+    space = SPACES[now.spec.space.name]
+    return lambda trial: sample(space, cast("Trial", trial), now.given, now.spec.restrictions)
 
 
 def goal(box: Box) -> Goal:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import log
+from math import inf, log
 from typing import Any, TypeVar
 
 import numpy as np
@@ -123,6 +123,7 @@ def propose(
     settings: Settings | None = None,
     memory: Memory | None = None,
     settled: Mapping[str, Any] | None = None,
+    most: float = inf,
 ) -> Candidate[T]:
     """What the space is to choose next.
 
@@ -135,6 +136,7 @@ def propose(
         settings: how it is sought.
         memory: what the question before left.
         settled: parameters that have one value in what is proposed.
+        most: of the first objective, that it may be predicted to have; where nothing is below, what is least.
     """
     settings, memory = settings or Settings(), memory or Memory()
     if (first := begin(space, tried, rng, expect, settings, settled)) is not None:
@@ -153,6 +155,9 @@ def propose(
         near = [candidate(space, Draw(rng, drawn[int(best)].params, settled)) for _ in range(settings.n_mutations)]
         drawn += _untried(near, tried)
     worth = np.concatenate([worth, _worth(models, drawn[len(worth) :], front[1], goal, expect, settings)])
+    if most < inf:
+        costs = models.predict([each.params for each in drawn], [expect(each.chosen) for each in drawn])[0][:, 0]
+        worth = np.where(costs <= most, worth, -inf) if costs.min() <= most else -costs
     return drawn[int(np.argmax(worth))]
 
 

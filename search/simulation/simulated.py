@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from objectives.pipeline import Pipeline, Reading, Report
-from objectives.task import Seeds
+from objectives.task import Seeds, Task
 from search.simulation.worlds import World
 
 SECONDS_SPREAD = 0.025  # decades between fresh seeds of a pipeline, median of 217 pairs (benchmarks/search.md)
@@ -31,7 +31,7 @@ class SimulatedObjective:
     def number_formats(self) -> dict[str, str | None]:
         return {"fp32": None, "bf16": None}
 
-    def reports(self, pipeline: Pipeline, seeds: Seeds) -> Generator[Report]:
+    def reports(self, pipeline: Pipeline, seeds: Seeds, *, whole: bool = False) -> Generator[Report]:
         """One report per epoch. Noise is drawn once a run: its curve is shifted as a whole."""
         (truth,), rng = self.world.truths([pipeline]), np.random.default_rng(seeds.init)
         total = 10 ** (truth.log_seconds + SECONDS_SPREAD * rng.standard_normal())
@@ -54,10 +54,10 @@ class SimulatedObjective:
     def reference(self, n_steps: int) -> Reading:
         return Reading(1e-3)
 
-    def probe(self, pipeline: Pipeline) -> float:
+    def probe(self, pipeline: Pipeline, task: Task | None = None) -> float:
         raise NotImplementedError("a simulated study has the box of the one that was recorded")
 
-    def mirrored(self) -> dict[str, Any]:
+    def mirrored(self, seconds: float) -> dict[str, Any]:
         raise NotImplementedError("a simulated study has the flips of the one that was recorded")
 
     def close(self) -> None:

@@ -43,13 +43,13 @@ def due(trials: Sequence[FrozenTrial], floor: float, n_seeds: int, share: float)
 
 def lacking(trials: Sequence[FrozenTrial], floor: float, n_seeds: int) -> list[FrozenTrial]:
     """What has fewer than `n_seeds` confirmations that ended or are on their way, in order."""
-    begun = _n_begun(trials)
+    begun = n_begun(trials)
     return [point for point in shown(trials, floor) if begun[records.first(point)] < n_seeds]
 
 
 def seconds_lacking(trials: Sequence[FrozenTrial], floor: float, n_seeds: int) -> float:
     """The seconds that would give each point `n_seeds` confirmations, as far as they can be foreseen."""
-    begun = _n_begun(trials)
+    begun = n_begun(trials)
     missing = ((n_seeds - begun[records.first(point)], point) for point in lacking(trials, floor, n_seeds))
     return math.fsum(n * point.values[0] for n, point in missing)
 
@@ -121,7 +121,7 @@ def confirmed(
     groups = [runs[records.first(point)] for point in points]
     seconds = of_seconds([[t.values[0] for t in _quiet(group)] for group in groups])
     accuracies = of_accuracies([[t.values[1] for t in group] for group in groups])
-    begun, found = _n_begun(trials, ended=True), {}
+    begun, found = n_begun(trials, ended=True), {}
     for point, group, took, reached in zip(points, groups, seconds, accuracies, strict=True):
         first, interval = records.first(point), reached.interval or wilson(reached.mean, n_val)
         found[first] = Confirmed(
@@ -200,7 +200,7 @@ def _seconds_left(trials: Sequence[FrozenTrial], share: float) -> float:
     return share * searched - spent
 
 
-def _n_begun(trials: Sequence[FrozenTrial], *, ended: bool = False) -> Counter[int]:
+def n_begun(trials: Sequence[FrozenTrial], *, ended: bool = False) -> Counter[int]:
     """Confirmations of each first trial; one that was lost or crashed, and was tried again, is one with its retry."""
     retried = {trial.user_attrs.get(records.RETRY_OF) for trial in trials}
     return Counter(

@@ -7,6 +7,7 @@ from uuid import uuid4
 from optuna.trial import FrozenTrial, TrialState
 from optuna.trial import Trial as OptunaTrial
 
+from search.planning import budget
 from search.proposals import interest
 from search.study import confirmation, records, recovery, repeats
 from search.study.confirmation import SHARE
@@ -25,6 +26,34 @@ def claim(study: Study, n_trials: int, share: float = SHARE) -> OptunaTrial | No
     """
     question_id = uuid4().hex  # the same, however often it is asked while the server goes and comes
     return study.patiently(lambda: _claim(study, n_trials, share, question_id))
+
+
+def claim_within(study: Study, left: float, total: float) -> OptunaTrial | None:
+    """The next trial that ends within the `left` of `total` seconds; None when only the last training is left to do."""
+    question_id = uuid4().hex
+    return study.patiently(lambda: _claim_within(study, left, total, question_id))
+
+
+def _claim_within(study: Study, left: float, total: float, question_id: str) -> OptunaTrial | None:
+    with study.exclusive():
+        recovery.recover(study)
+        now = study.snapshot()
+        if (begun := study.answer(question_id, now.trials)) is not None:
+            return begun
+        step = budget.next_step(now, left, total)
+        match step:
+            case None:
+                return None
+            case budget.Queued(trial):
+                return study.ask(trial)
+            case budget.Confirm(point):
+                study.enqueue_afresh(point, {records.CONFIRM_OF: records.first(point)})
+                return study.ask(confirmation.waiting(study.trials())[0])
+            case budget.Search(most, n_startup):
+                return study.propose(question_id, lambda now, seed: study.experience.next(now, seed, most, n_startup))
+            case budget.Fill(seconds):
+                longest = study.experience.fill(now, seconds)
+                return study.propose(question_id, lambda now, seed: longest, {records.FILL: True})
 
 
 def _claim(study: Study, n_trials: int, share: float, question_id: str) -> OptunaTrial | None:
@@ -70,7 +99,7 @@ def enqueue_anchors(study: Study) -> None:
     anchors, is_short = usable_anchors(space, given, restrictions), False
     if 2 * len(anchors) > study.spec.search.n_trials:
         is_short = True
-        anchors = [each for each in anchors if each[0] not in ladder(given.data)]
+        anchors = [each for each in anchors if each[0] not in ladder(given)]
     pipelines = anchor_pipelines(space, given, restrictions)
     cost = {name: interest.forecast(pipelines[name], study.spec.task, given, None) for name, _ in anchors}
     anchors.sort(key=lambda each: (not (is_short and each[0] == BASELINE), cost[each[0]]))

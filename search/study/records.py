@@ -28,6 +28,7 @@ QUESTION = "question"  # that it was proposed for
 WOULD_STOP = "would_stop"  # with stopping switched off: when and why the trial would have been stopped
 REPEAT_OF = "repeat_of"  # number of the trial that is timed again, because it was disturbed
 CONFIRM_OF = "confirm_of"  # number of the trial whose pipeline is trained with fresh seeds
+FILL = "fill"  # that it is what the time that was left had room for
 NOISY = "noisy"  # what disturbed a finished training, in words
 UNDISTURBED = "undisturbed_seconds"  # estimate: what it would have taken otherwise
 WALL_SECONDS = "wall_seconds"  # of what was charged, by the clock on the wall
@@ -36,6 +37,7 @@ REFERENCE_RATIO = "reference_ratio"  # seconds of the reference workload after t
 # User attributes of a study.
 IDENTITY, FORMATS, FLOOR = "identity", "number_formats", "floor"
 BOX = "box"  # what counts in the hypervolume: see pareto.front.Box
+REFIT = "refit"  # the network that was trained on all images: see search.planning.promise
 TEST = "test_"  # and the number of a confirmation: what its network is worth on the test split; {} without one
 CALIBRATION = "calibration"  # of what disturbs a training on this device: see study.disturbance
 MUCH = 0.1  # share by which wall seconds differ from the device's before they are shown

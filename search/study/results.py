@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from objectives.durable import write_file
+from objectives.host.durable import write_file
 from search.errors import StorageError
 
 

@@ -139,6 +139,13 @@ class Snapshot:
         """What fresh seeds say of a point; None where it has none."""
         return self.confirmed.get(records.first(point))
 
+    @property
+    def n_splits(self) -> int:
+        """Splits that a trial trains on side by side: several where every image validates once."""
+        data = self.attributes[records.IDENTITY]["data"]
+        n_images = sum(n for _, n, _ in data["classes"])
+        return round(n_images / (n_images - data["n_train"])) if data["n_val"] == n_images else 1
+
     @cached_property
     def box(self) -> Box | None:
         """What counts in the hypervolume; None for a study of a version that measured another way."""

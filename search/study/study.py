@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ from search.database import storage
 from search.database.storage import Database
 from search.errors import Untold
 from search.host.owner import this_process
+from search.proposals.draws import Candidate
 from search.proposals.experience import Experience
 from search.proposals.samplers import OURS, question, sampler
 from search.study import records, results
@@ -100,11 +101,11 @@ class Study:
         """
         with self.exclusive():
             trials = self.trials()
-            n_waiting = sum(trial.state == TrialState.WAITING for trial in trials)
             queued = waiting or next(filter(_is_searched, trials), None)
-            seed, name = question(self.spec.search.seed, len(trials), n_waiting), self.spec.search.sampler
+            name = self.spec.search.sampler
             if queued is None and name == OURS:
-                return self._proposed(seed, question_id)
+                return self.propose(question_id, self.experience.next)
+            seed = self._question(trials)
             self.optuna.sampler = sampler("random" if name == OURS else name, seed)
             trial = self._begun(queued)
             try:
@@ -125,10 +126,19 @@ class Study:
         self.storage.set_trial_state_values(waiting._trial_id, TrialState.RUNNING)
         return OptunaTrial(self.optuna, waiting._trial_id)
 
-    def _proposed(self, seed: int, question_id: str | None) -> OptunaTrial:
-        """A new trial with the pipeline that promises most: whole in one commit, where Optuna makes one a parameter."""
-        found = self.experience.next(self.snapshot(), seed)
-        words = {records.PIPELINE: found.chosen.to_json(), records.WORDS: found.chosen.describe()}
+    def propose(
+        self,
+        question_id: str | None,
+        proposal: Callable[[Snapshot, int], Candidate[Pipeline]],
+        attributes: Mapping[str, object] | None = None,
+    ) -> OptunaTrial:
+        """A new trial with the pipeline that is proposed to the study as it is, of a seed.
+
+        Whole in one commit, where Optuna makes one a parameter.
+        """
+        now = self.snapshot()
+        found = proposal(now, self._question(now.trials))
+        words = {records.PIPELINE: found.chosen.to_json(), records.WORDS: found.chosen.describe(), **(attributes or {})}
         trial = optuna.trial.create_trial(
             state=TrialState.RUNNING,
             params=dict(found.params),
@@ -136,6 +146,11 @@ class Study:
             user_attrs={records.OWNER: this_process().to_json(), records.QUESTION: question_id, **words},
         )
         return self._whole(self._made(trial))
+
+    def _question(self, trials: Sequence[FrozenTrial]) -> int:
+        """The seed of the next question."""
+        n_waiting = sum(trial.state == TrialState.WAITING for trial in trials)
+        return question(self.spec.search.seed, len(trials), n_waiting)
 
     def answer(self, question_id: str, trials: Iterable[FrozenTrial]) -> OptunaTrial | None:
         """The trial that was made for a question, if the server took it and only its answer was lost.

@@ -49,3 +49,10 @@ def columns(
         else:
             lines += [line(cells).rstrip(), *(f"{INDENT}{more}" for more in wrapped if more)]
     return lines
+
+
+def wrapped(text: str, width: int, indent: str = INDENT) -> list[str]:
+    """A line as lines of at most `width` columns, the ones after the first indented; no word is broken."""
+    return textwrap.wrap(
+        text, max(width, 20), subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    ) or [""]

@@ -18,6 +18,7 @@ from objectives.words import counted
 from search.pareto.front import Outcome
 from search.study.snapshot import Snapshot
 from search.views.plot import Mark, marks, plot
+from search.views.reading import MANY_FILES, Tenths
 
 WIDEST, HIGHEST = 80, 10  # columns and lines of the plot
 ABOVE = 6  # lines of a terminal that are left to what is said above a live display
@@ -36,6 +37,9 @@ class Display:
 
     def say(self, line: str) -> None:
         """A message that belongs to no trial."""
+
+    def data_read(self, what: str, done: int, total: int) -> None:
+        """So many of the files of the data are listed, read, decoded; a `Progress`."""
 
     def study_started(self, now: Snapshot, n_trials: int, deadline: float | None = None) -> None:
         """The study is open; its trials come next, until there are so many or the deadline (of `time.monotonic()`)."""
@@ -88,9 +92,14 @@ class PlainDisplay(Display):
         self._console, self._every_epoch = console, every_epoch
         self._standing: _Standing | None = None
         self._best: Outcome | None = None  # that was said
+        self._tenths = Tenths()
 
     def say(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def data_read(self, what: str, done: int, total: int) -> None:
+        if total >= MANY_FILES and (line := self._tenths.line(what, done, total)):
+            self.say(line)
 
     def study_started(self, now: Snapshot, n_trials: int, deadline: float | None = None) -> None:
         self._standing = _Standing(n_trials, deadline, time.monotonic(), now.n_counted)
@@ -129,6 +138,7 @@ class LiveDisplay(Display):
         said = TextColumn("{task.fields[said]}", markup=False, style="progress.download")
         self._study = Progress(*columns[:2], said, console=console)
         self._epochs = Progress(*columns, TextColumn("{task.fields[now]}", markup=False), console=console)
+        self._data_bar = self._study.add_task("images", total=None, visible=False, said="")
         self._study_bar = self._study.add_task("trials", total=None, visible=False, said="")
         self._bars: dict[int, TaskID] = {}  # of the trials at hand, by number
         self._titles: dict[int, str] = {}
@@ -148,6 +158,14 @@ class LiveDisplay(Display):
 
     def say(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False)
+
+    def data_read(self, what: str, done: int, total: int) -> None:
+        shown = not total or (total >= MANY_FILES and done < total)
+        words, said = f"{what} images", f"{done}/{total or '?'}"
+        # Without a total the bar only moves.
+        self._study.update(
+            self._data_bar, description=words, total=total or None, completed=done, visible=shown, said=said
+        )
 
     def study_started(self, now: Snapshot, n_trials: int, deadline: float | None = None) -> None:
         self._standing = _Standing(n_trials, deadline, time.monotonic(), now.n_counted)

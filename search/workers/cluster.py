@@ -19,10 +19,10 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from objectives.durable import SUMS, write_folder
 from objectives.errors import DeviceError, DeviceLost
+from objectives.host.durable import SUMS, write_folder
 from objectives.pipeline import Pipeline, Reading, Report
-from objectives.task import Seeds
+from objectives.task import Seeds, Task
 from search.errors import UsageError
 from search.study import opening
 from search.workers.process import EXPORT, TICK, dialogue, raise_told
@@ -158,8 +158,8 @@ class RayWorker:
         self._is_placed = True
         return True
 
-    def reports(self, pipeline: Pipeline, seeds: Seeds) -> Generator[Report]:
-        return dialogue(self._ask, self._watchdog, pipeline, seeds)
+    def reports(self, pipeline: Pipeline, seeds: Seeds, *, whole: bool = False) -> Generator[Report]:
+        return dialogue(self._ask, self._watchdog, pipeline, seeds, whole=whole)
 
     def export(self, folder: Path, about: Mapping[str, object]) -> None:
         write_folder(folder, self._ask({"do": "export", "about": dict(about)}, EXPORT)["files"])
@@ -172,12 +172,13 @@ class RayWorker:
     def reference(self, n_steps: int) -> Reading:
         return Reading.from_json(self._ask({"do": "reference", "n_steps": n_steps}, EXPORT)["reading"])
 
-    def probe(self, pipeline: Pipeline) -> float:
-        answer = self._ask({"do": "probe", "pipeline": pipeline.to_json()}, EXPORT)
+    def probe(self, pipeline: Pipeline, task: Task | None = None) -> float:
+        words = {"pipeline": pipeline.to_json(), "task": task and task.to_json()}
+        answer = self._ask({"do": "probe", **words}, EXPORT)
         return float(answer["step_seconds"])
 
-    def mirrored(self) -> dict[str, Any]:
-        answer: dict[str, Any] = self._ask({"do": "mirrored"}, EXPORT)["mirrored"]
+    def mirrored(self, seconds: float) -> dict[str, Any]:
+        answer: dict[str, Any] = self._ask({"do": "mirrored", "seconds": seconds}, EXPORT)["mirrored"]
         return answer
 
     def halt(self) -> None:

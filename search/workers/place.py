@@ -7,6 +7,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import Protocol
 
+from objectives.data.cache.progress import Progress
 from objectives.task import Task
 from search.host import devices
 from search.study import records
@@ -26,10 +27,15 @@ class Place(Protocol):
     def mixed_devices(self) -> bool:
         """Whether devices of several models may share the study."""
 
-    def opened(self, study: str, task: Task, database: str, training: Training, held: ExitStack) -> Sequence[Objective]:
+    def opened(
+        self, study: str, task: Task, database: str, training: Training, held: ExitStack, progress: Progress
+    ) -> Sequence[Objective]:
         """What trains, one a device, until the stack is closed. `database` says which study of that name is meant.
 
+        What the data lack in the cache of this host is decoded here, by all its cores, before a worker has started.
+
         Raises:
+            DataError: the data cannot be used.
             DeviceError, StorageError, UsageError: there is no room, and who has it.
         """
 
@@ -45,9 +51,13 @@ class ThisProcess:
     def workers(self) -> int:
         return self.request.workers
 
-    def opened(self, study: str, task: Task, database: str, training: Training, held: ExitStack) -> Sequence[Objective]:
+    def opened(
+        self, study: str, task: Task, database: str, training: Training, held: ExitStack, progress: Progress
+    ) -> Sequence[Objective]:
         (slot, *_) = held.enter_context(devices.taken(self.request, study, database))
-        return [held.enter_context(closing(training(task, slot.device, 1)()()))]
+        preparation = training(task, slot.device, 1)
+        preparation.keep_data(progress)
+        return [held.enter_context(closing(preparation()()))]
 
 
 @dataclass(frozen=True)
@@ -61,9 +71,16 @@ class ThisHost:
     def workers(self) -> int:
         return self.request.workers
 
-    def opened(self, study: str, task: Task, database: str, training: Training, held: ExitStack) -> Sequence[Objective]:
+    def opened(
+        self, study: str, task: Task, database: str, training: Training, held: ExitStack, progress: Progress
+    ) -> Sequence[Objective]:
         slots = held.enter_context(devices.taken(self.request, study, database))
-        made = [WorkerProcess(training(task, slot.device, 1), fresh=slot.device == "cpu") for slot in slots]
+        preparations = [training(task, slot.device, 1) for slot in slots]
+        preparations[0].keep_data(progress)
+        made = [
+            WorkerProcess(preparation, fresh=slot.device == "cpu")
+            for preparation, slot in zip(preparations, slots, strict=True)
+        ]
         return [held.enter_context(closing(each)) for each in made]
 
 
@@ -80,7 +97,9 @@ class Cluster:
     def workers(self) -> str:
         return records.CLUSTER
 
-    def opened(self, study: str, task: Task, database: str, training: Training, held: ExitStack) -> Sequence[Objective]:
+    def opened(
+        self, study: str, task: Task, database: str, training: Training, held: ExitStack, progress: Progress
+    ) -> Sequence[Objective]:
         held.enter_context(cluster.joined(self.address))
         room = cluster.room(self.device, self.n)
         preparation = training(task, room.device, 1)

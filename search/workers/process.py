@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 from objectives.errors import DataError, DeviceError, DeviceLost
 from objectives.pipeline import Pipeline, Reading, Report
-from objectives.task import Seeds
+from objectives.task import Seeds, Task
 from search.errors import StorageError
 from search.workers.pair import END, Pair
 from search.workers.seam import Halted, Preparation, TrialFault, WorkerLost
@@ -61,11 +61,11 @@ class WorkerProcess:
         answer: dict[str, str | None] = self._command("number_formats", patience=EXPORT)["number_formats"]
         return answer
 
-    def reports(self, pipeline: Pipeline, seeds: Seeds) -> Generator[Report]:
+    def reports(self, pipeline: Pipeline, seeds: Seeds, *, whole: bool = False) -> Generator[Report]:
         if self._fresh and not self._pair.end_worker():
             self._replace()
         self._n_commands += 1
-        yield from dialogue(self._ask, self._watchdog, pipeline, seeds)
+        yield from dialogue(self._ask, self._watchdog, pipeline, seeds, whole=whole)
 
     def export(self, folder: Path, about: Mapping[str, object]) -> None:
         self._command("export", patience=EXPORT, folder=str(folder), about=dict(about))
@@ -77,12 +77,13 @@ class WorkerProcess:
     def reference(self, n_steps: int) -> Reading:
         return Reading.from_json(self._command("reference", patience=EXPORT, n_steps=n_steps)["reading"])
 
-    def probe(self, pipeline: Pipeline) -> float:
-        answer = self._command("probe", patience=EXPORT, pipeline=pipeline.to_json())
+    def probe(self, pipeline: Pipeline, task: Task | None = None) -> float:
+        words = {"pipeline": pipeline.to_json(), "task": task and task.to_json()}
+        answer = self._command("probe", patience=EXPORT, **words)
         return float(answer["step_seconds"])
 
-    def mirrored(self) -> dict[str, Any]:
-        answer: dict[str, Any] = self._command("mirrored", patience=EXPORT)["mirrored"]
+    def mirrored(self, seconds: float) -> dict[str, Any]:
+        answer: dict[str, Any] = self._command("mirrored", patience=EXPORT, seconds=seconds)["mirrored"]
         return answer
 
     def halt(self) -> None:
@@ -162,10 +163,19 @@ class WorkerProcess:
 
 
 def dialogue(
-    ask: Callable[[Message, float], Message], watchdog: Watchdog, pipeline: Pipeline, seeds: Seeds
+    ask: Callable[[Message, float], Message],
+    watchdog: Watchdog,
+    pipeline: Pipeline,
+    seeds: Seeds,
+    *,
+    whole: bool = False,
 ) -> Generator[Report]:
     """The reports of a training that `ask` leads to: it gives the answer to a message within so many seconds."""
-    settings = {"pipeline": pipeline.to_json(), "seeds": [seeds.init, seeds.order, seeds.augmentation]}
+    settings = {
+        "pipeline": pipeline.to_json(),
+        "seeds": [seeds.init, seeds.order, seeds.augmentation],
+        "whole": whole,
+    }
     silences: list[float] = []
     asked = time.monotonic()
     answer = ask({"do": "train", **settings}, watchdog.patience(silences))

@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from objectives.data.cache.progress import Progress
 from objectives.pipeline import Pipeline, Reading, Report
 from objectives.task import Seeds, Task
 
@@ -48,8 +49,10 @@ class Objective(Protocol):
     def number_formats(self) -> dict[str, str | None]:
         """Every number format, with the reason why it is of no use, or None."""
 
-    def reports(self, pipeline: Pipeline, seeds: Seeds) -> Generator[Report]:
+    def reports(self, pipeline: Pipeline, seeds: Seeds, *, whole: bool = False) -> Generator[Report]:
         """Trains and yields a report per epoch; goes on when the next one is asked for, stops when closed.
+
+        With `whole` on all images, those that validate included: then no accuracy says how good it is.
 
         Raises:
             TrialFault: the training failed.
@@ -69,10 +72,13 @@ class Objective(Protocol):
     def reference(self, n_steps: int) -> Reading:
         """What the device is like just now, from so many steps of the reference workload, two of them to warm up."""
 
-    def probe(self, pipeline: Pipeline) -> float:
-        """Device seconds of a training step of the pipeline without its strategies, from a few on made-up images."""
+    def probe(self, pipeline: Pipeline, task: Task | None = None) -> float:
+        """Device seconds of a training step of the pipeline without its strategies, from a few on made-up images.
 
-    def mirrored(self) -> dict[str, Any]:
+        `task`: with networks and images of the sizes of this one, instead of the study's own.
+        """
+
+    def mirrored(self, seconds: float) -> dict[str, Any]:
         """Whether flips fit the images, by a short training: `refuted`, and `words` that say why in a line.
 
         Also `seconds` of the device, `accuracy` and `mirrored_accuracy` of `n` validation images, and `p` of the test.
@@ -98,7 +104,22 @@ class Remote(Objective, Protocol):
 
 
 Opening = Callable[[], Objective]  # opens the device: in a fresh process, after every fault
-Preparation = Callable[[], Opening]  # imports, loads the data: once
+
+
+class Preparation(Protocol):
+    """How a worker gets ready."""
+
+    def keep_data(self, progress: Progress) -> None:
+        """Fills the cache of this host with what the data lack there, before workers compete for it. Opens no device.
+
+        Raises:
+            DataError: the data cannot be used.
+        """
+
+    def __call__(self) -> Opening:
+        """Imports, loads the data: once."""
+
+
 Training = Callable[[Task, str, int], Preparation]  # task, device, threads: what a study trains with
 
 
@@ -110,6 +131,11 @@ def preparation(task: Task, device: str, threads: int = 1) -> Preparation:
 class _Prepare:
     def __init__(self, task: Task, device: str, threads: int) -> None:
         self._task, self._device, self._threads = task, device, threads
+
+    def keep_data(self, progress: Progress) -> None:
+        from objectives.data.reading import keep
+
+        keep(self._task.data, progress)
 
     def __call__(self) -> Opening:
         import os

@@ -7,9 +7,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from objectives.durable import SUMS, write_folder
+from objectives.host.durable import SUMS, write_folder
 from objectives.pipeline import Pipeline, Report
-from objectives.task import Seeds
+from objectives.task import Seeds, Task
 from search.workers.process import ENDED, WorkerProcess
 from search.workers.seam import Preparation
 from search.workers.template import Message, fault
@@ -42,16 +42,19 @@ class Station:
             case "reference":
                 return {"reading": self._worker.reference(message["n_steps"]).to_json()}
             case "probe":
-                return {"step_seconds": self._worker.probe(Pipeline.from_json(message["pipeline"]))}
+                task = Task.from_json(message["task"]) if message["task"] else None
+                return {"step_seconds": self._worker.probe(Pipeline.from_json(message["pipeline"]), task)}
             case "mirrored":
-                return {"mirrored": self._worker.mirrored()}
+                return {"mirrored": self._worker.mirrored(message["seconds"])}
             case "test":
                 return {"tested": self._tested(message["files"])}
             case "export":
                 return {"files": self._network(message["about"])}
             case "train":
                 self._stop()  # of a training whose owner was not able to say so
-                self._reports = self._worker.reports(Pipeline.from_json(message["pipeline"]), Seeds(*message["seeds"]))
+                self._reports = self._worker.reports(
+                    Pipeline.from_json(message["pipeline"]), Seeds(*message["seeds"]), whole=message["whole"]
+                )
                 return self._next()
             case "continue":
                 return self._next()

@@ -6,7 +6,6 @@ competes with a training for the processor while it gets ready. On a GPU there i
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import gc
 import json
@@ -22,15 +21,15 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from objectives.errors import DataError, DeviceError, DeviceLost
+from objectives.host.children import die_with_parent
 from objectives.pipeline import Pipeline
-from objectives.task import Seeds
+from objectives.task import Seeds, Task
 from search.errors import StorageError
 from search.host.interruptions import INTERRUPTIONS
 from search.host.places import RUN_DIRECTORY
 from search.workers.seam import Objective, Opening, Preparation, TrialFault
 
 COMMAND = "trains-"  # and the number of the parent: what /proc/PID/comm says
-_PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 # In the words of the CPU's allocator, of C++, of the kernel, and of oneDNN without room for the code of a convolution;
 # what oneDNN cannot compute at all is a "primitive descriptor" that it could not create.
 _NO_MEMORY = re.compile(
@@ -120,12 +119,14 @@ def _handle(objective: Objective, message: Message, channel: Channel) -> Message
         case "reference":
             channel.send(about | {"reading": objective.reference(message["n_steps"]).to_json()})
         case "probe":
-            seconds = objective.probe(Pipeline.from_json(message["pipeline"]))
+            task = Task.from_json(message["task"]) if message["task"] else None
+            seconds = objective.probe(Pipeline.from_json(message["pipeline"]), task)
             channel.send(about | {"step_seconds": seconds})
         case "mirrored":
-            channel.send(about | {"mirrored": objective.mirrored()})
+            channel.send(about | {"mirrored": objective.mirrored(message["seconds"])})
         case "train":
-            for report in objective.reports(Pipeline.from_json(message["pipeline"]), Seeds(*message["seeds"])):
+            settings = Pipeline.from_json(message["pipeline"]), Seeds(*message["seeds"])
+            for report in objective.reports(*settings, whole=message["whole"]):
                 channel.send(about | {"report": report.to_json()})
                 decision = channel.receive()
                 if decision["id"] != message["id"]:
@@ -202,11 +203,3 @@ def _run_directory(process: Path) -> str:
     """The run directory in the environment of a process, '' where none was given."""
     variables = (process / "environ").read_bytes().decode(errors="replace").split("\0")
     return dict(v.split("=", 1) for v in variables if "=" in v).get(RUN_DIRECTORY, "")
-
-
-def die_with_parent() -> None:
-    """Asks the kernel to kill this process when the one that started it dies, however it dies (Linux)."""
-    parent = os.getppid()
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died in between
-        os._exit(1)

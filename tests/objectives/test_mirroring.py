@@ -119,7 +119,7 @@ def test_flips_are_refuted_where_the_loss_is_certain_and_matters(n: int, lost: i
 
 def test_asking_says_the_same_again_and_leaves_nothing_to_export(tmp_path: Path) -> None:
     objective = TrainingObjective(replace(TASK, data=DataSpec("digits", n_train=100)), "cpu")
-    one, other = ({**objective.mirrored(), "seconds": 0} for _ in range(2))
+    one, other = ({**objective.mirrored(5.0), "seconds": 0} for _ in range(2))
     assert one == other
     with pytest.raises(ValueError, match="nothing to export"):
         objective.export(tmp_path / "model", {})

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from objectives.pipeline import Pipeline, Reading, Report
-from objectives.task import Seeds
+from objectives.task import Seeds, Task
 from search.__main__ import main
 from search.database import storage
 from search.host.interruptions import INTERRUPTIONS
@@ -146,7 +146,7 @@ class Scripted:
     def number_formats(self) -> dict[str, str | None]:
         return dict(FORMATS)
 
-    def reports(self, pipeline: Pipeline, seeds: Seeds) -> Generator[Report]:
+    def reports(self, pipeline: Pipeline, seeds: Seeds, *, whole: bool = False) -> Generator[Report]:
         self.trained.append(pipeline)
         self.seeds.append(seeds)
         number = len(self.trained) - 1
@@ -174,13 +174,13 @@ class Scripted:
         self.n_steps.append(n_steps)
         return Reading(self.step_seconds * self.slow.get(len(self.trained) - 1, 1.0))
 
-    def probe(self, pipeline: Pipeline) -> float:
+    def probe(self, pipeline: Pipeline, task: Task | None = None) -> float:
         return 1e-3 * pipeline.batch_size
 
     def halt(self) -> None:
         pass
 
-    def mirrored(self) -> dict[str, Any]:
+    def mirrored(self, seconds: float) -> dict[str, Any]:
         numbers = {"seconds": 0.1, "n": 100, "accuracy": 0.9, "mirrored_accuracy": 0.4, "p": 1e-9}
         return {**numbers, "refuted": True, "words": "mirror images: 40.0% of 100 instead of 90.0%"}
 

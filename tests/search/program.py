@@ -18,8 +18,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from objectives.durable import write_folder
+from objectives.data.cache.progress import Progress
 from objectives.errors import DeviceError, DeviceLost
+from objectives.host.durable import write_folder
 from objectives.pipeline import Pipeline, Reading, Report
 from objectives.task import Seeds, Task
 from search.workers.seam import Opening, Preparation
@@ -98,7 +99,7 @@ class ScriptedObjective:
     def number_formats(self) -> dict[str, str | None]:
         return {"fp32": None, "tf32": "scripted", "bf16": None, "fp16": "scripted"}
 
-    def reports(self, pipeline: Pipeline, seeds: Seeds) -> Generator[Report]:
+    def reports(self, pipeline: Pipeline, seeds: Seeds, *, whole: bool = False) -> Generator[Report]:
         self.training = str(count("trainings"))
         fault, slow = self.script.faults.get(self.training), self.script.slow.get(self.training, 1.0)
         for epoch, (seconds, accuracy) in enumerate(curve(pipeline, seeds), start=1):
@@ -122,10 +123,10 @@ class ScriptedObjective:
     def reference(self, n_steps: int) -> Reading:
         return Reading(1e-4 * self.script.slow.get(self.training, 1.0))
 
-    def probe(self, pipeline: Pipeline) -> float:
+    def probe(self, pipeline: Pipeline, task: Task | None = None) -> float:
         return 1e-4 * pipeline.batch_size
 
-    def mirrored(self) -> dict[str, Any]:
+    def mirrored(self, seconds: float) -> dict[str, Any]:
         numbers = {"seconds": 0.1, "n": 100, "accuracy": 0.9, "mirrored_accuracy": 0.4, "p": 1e-9}
         return {**numbers, "refuted": True, "words": "mirror images: 40.0% of 100 instead of 90.0%"}
 
@@ -181,6 +182,9 @@ class Prepare:
     """A preparation that a template process can be handed."""
 
     script: Script
+
+    def keep_data(self, progress: Progress) -> None:
+        pass
 
     def __call__(self) -> Opening:
         models = self.script.models

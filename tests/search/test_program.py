@@ -79,8 +79,8 @@ def test_usage_names_the_program_as_it_was_called(
         (["stduies", "list"], "there is no command 'stduies'; did you mean 'studies'?"),
         (
             ["xyz"],
-            "there is no command 'xyz'; known are completion, confirm, dashboard, doctor, record, run, simulate, "
-            "studies",
+            "there is no command 'xyz'; known are cache, completion, confirm, dashboard, data, doctor, record, run, "
+            "simulate, studies",
         ),
         (["digits_pareto"], "to run the study, python -m search run --study digits_pareto"),
         (["--study", "x"], "there is no command '--study': a command comes first: python -m search run --study ..."),
@@ -124,6 +124,10 @@ COMPLETED = {  # what stands before the cursor, its words as bash takes them apa
     "frontrunner doctor --f": ["--fix"],
     "frontrunner doctor --study mine --": ["--help", "--study", "--storage", "--fix"],
     "frontrunner completion b": ["bash"],
+    "frontrunner data da": ["data"],
+    "frontrunner data fash": ["fashion_mnist"],
+    "frontrunner cache ": ["show", "clear", "--help"],
+    "frontrunner cache clear --o": ["--older-than"],
 }
 TRY = 'COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)); _frontrunner; printf "%s\\n" "${COMPREPLY[@]}" --end--;'
 
@@ -151,5 +155,5 @@ def test_every_room_and_every_study_is_in_the_wheel() -> None:
     assert {name for name in found if "__pycache__" not in name} == {".".join(room.parts) for room in rooms} | {
         "studies"
     }
-    assert settings["package-data"] == {"studies": ["*.toml"]}
+    assert settings["package-data"] == {"studies": ["*.toml"], "search.views": ["*.html"]}
     assert all((REPOSITORY / room / "__init__.py").exists() for room in rooms)

@@ -43,6 +43,9 @@ LONG = "9" * 5000
         (f"{RUN} --seed -1", "argument --seed: '-1' is not a whole number from 0"),
         (f"{RUN} --timeout inf", "is not a positive number"),
         (f"{RUN} --timeout 0", "is not a positive number"),
+        ("data", "the following arguments are required: FOLDER"),
+        ("data empty --size 3", "argument --size: '3' is not a whole number from 4 to 1024"),
+        ("cache", "the following arguments are required: command"),
     ],
 )
 def test_a_mistake_in_the_words_is_one_line(
@@ -63,6 +66,10 @@ def test_a_mistake_in_the_words_is_one_line(
         (f"{RUN} --data folder:", 2, "'folder:' names no folder"),
         (f"{RUN} --as x --in-process --data folder:/no/such", 3, "there is no folder /no/such"),
         (f"{RUN} --as x --in-process --data folder:empty", 3, "empty has no class folders"),
+        ("data /no/such", 3, "there is no folder /no/such"),
+        ("data empty", 3, "empty has no class folders"),
+        ("data digits --labels x.csv", 2, "names the images of a folder"),
+        ("data digits --html no/such/x.html", 4, "no/such/x.html cannot be used"),
         (f"{RUN} --as -x", 2, "expected one argument"),
         ("run --study tiny.toml --device cpu:999999", 2, "at most --devices cpu:"),
         ("run --study tiny.toml --device cpu --workers 999999", 2, "at most --workers "),

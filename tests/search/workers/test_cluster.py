@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from objectives.durable import damaged
+from objectives.host.durable import damaged
 from search.study import records
 from tests.search.conftest import TOML
 from tests.search.place import PATIENCE, REPOSITORY, Place, check_whole, is_gone, wait_for

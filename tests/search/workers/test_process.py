@@ -84,7 +84,7 @@ def test_a_worker_reads_the_reference_workload_between_a_training_and_its_export
 
 
 def test_a_worker_asks_a_network_about_mirror_images_as_this_process_does(worker: WorkerProcess) -> None:
-    found, here = ({**each.mirrored(), "seconds": 0.0} for each in (worker, TrainingObjective(TASK, "cpu")))
+    found, here = ({**each.mirrored(2.0), "seconds": 0.0} for each in (worker, TrainingObjective(TASK, "cpu")))
     assert found == here
     assert found["refuted"]
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from objectives.data.listing import File, Layout, Walk, is_image, role, stamp
+from objectives.data.layout.listing import File, Layout, Walk, is_image, role, stamp
 from objectives.errors import DataError
 from objectives.words import counted, printable, some
 

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from objectives.data.labels import TABLES, named
-from objectives.data.listing import File, Layout, Walk, role, stamp
+from objectives.data.layout.labels import TABLES, named
+from objectives.data.layout.listing import File, Layout, Walk, role, stamp
 from objectives.errors import DataError
 from objectives.words import counted, printable, some
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 SUMS = "SHA256SUMS"  # in every folder written here, as `sha256sum --check` reads it
+PARTIAL = ".partial"  # ends the name of what is not there yet
 
 
 def write_file(path: Path, content: bytes) -> None:
@@ -17,7 +19,7 @@ def write_file(path: Path, content: bytes) -> None:
     Raises:
         OSError: the disk is full or cannot be written; nothing is left of the new content.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
     try:
         _write(partial, content)
         partial.replace(path)
@@ -32,14 +34,26 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     Raises:
         OSError: the disk is full or cannot be written; nothing is left of the new folder.
     """
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    with new_folder(folder) as partial:
+        for name, content in files.items():
+            _write(partial / name, content)
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A folder to write files into, which gets its name and their checksums when the block ends.
+
+    Raises:
+        OSError: as `write_folder`.
+    """
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}{PARTIAL}")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        sums = "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in files.items())
-        for name, content in {**files, SUMS: sums.encode()}.items():
-            _write(partial / name, content)
-        sync_folder(partial)
+        yield partial
+        sums = "".join(f"{_digest(path)}  {path.name}\n" for path in sorted(partial.iterdir()))
+        _write(partial / SUMS, sums.encode())
+        sync_all(partial)
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
     finally:

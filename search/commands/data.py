@@ -1,0 +1,70 @@
+"""Shows what a data set holds, before anything is trained: frontrunner data FOLDER."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from objectives.data.card import Card, examine, samples
+from objectives.errors import DataError
+from objectives.host.durable import write_file
+from objectives.task import DataSpec
+from objectives.words import expanded
+from search.commands.exits import exit_code
+from search.errors import UsageError
+from search.views import card as view
+from search.views import reading
+from search.views.page import page
+
+NAMES = ("digits", "fashion_mnist", "cifar10", "cifar100")
+MOST_SAMPLES, PICTURES = 6, 300  # pictures of a class on a page, and of all together unless there are more classes
+
+
+def perform(options: argparse.Namespace) -> int:
+    """Prints the card; 0, 2 usage, 3 data that a run would refuse, 4 a page that cannot be written."""
+    return exit_code(lambda: _show(options), "")
+
+
+def _show(options: argparse.Namespace) -> int:
+    spec = _spec(options)
+    with reading.shown(Console(stderr=True)) as progress:
+        card = examine(spec, progress=progress)
+    if options.html is not None:
+        _write_page(options.html, spec, card)
+    if options.json:
+        print(json.dumps(card.to_json()))  # in ASCII: it goes to whatever reads it
+    else:
+        print(*view.lines(card), sep="\n")
+    if card.refusal is not None:
+        raise DataError(card.refusal)
+    return 0
+
+
+def _spec(options: argparse.Namespace) -> DataSpec:
+    """The data that are meant.
+
+    Raises:
+        UsageError: they cannot be.
+    """
+    name = str(options.data)
+    if name not in NAMES and not name.startswith("folder:"):
+        name = f"folder:{name}"
+    try:
+        return DataSpec(name, root=options.data_root, size=options.size, labels=options.labels)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def _write_page(place: str, spec: DataSpec, card: Card) -> None:
+    per_class = max(1, min(MOST_SAMPLES, PICTURES // max(1, len(card.classes))))
+    pictures = samples(spec, per_class)
+    try:
+        write_file(Path(expanded(place)), page(card, pictures).encode("utf-8", "replace"))
+    except OSError as error:
+        error.filename = place
+        raise
+    print(f"the page is {place}", file=sys.stderr)

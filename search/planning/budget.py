@@ -1,0 +1,169 @@
+"""What is begun next while minutes run out: pure functions over a study. Nothing is begun that cannot end in time.
+
+First known pipelines, the cheapest first, then the search; when that has had its share, the longest run that the rest
+has room for; then the best one again with fresh seeds, and again on all images. What is left confirms others.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import median
+
+from optuna.trial import FrozenTrial, TrialState
+
+from objectives.pipeline import Pipeline
+from search.proposals import interest
+from search.study import confirmation, records
+from search.study.snapshot import Snapshot
+from spaces import SPACES
+from spaces.base import BASELINE
+from spaces.restricted import anchor_pipelines
+
+SEARCH_SHARE = 0.3  # of the minutes, until the longest run begins
+FILL_SHARE = 0.2  # ... that the longest run takes, about: once to be measured, once confirmed, once more on all images
+BASELINE_SHARE = 1 / 20
+ANCHOR_SHARE = 1 / 8  # what a known pipeline may take
+CLOSING = (3.0, 0.03)  # seconds, share of the minutes: to load, to export, to tell the result
+STARTUP_SHARE, MOST_STARTUP = 0.1, 8  # proposals that try every strategy, before models lead
+LEAST_FILL = 0.05  # share of the minutes, below which a longest run buys nothing
+MOST_FILLS = 3
+OVERHEAD = 1.3  # seconds on the wall for a device second, before anything has run
+MARGIN = 1.1  # of what is forecast: what is begun must end
+
+
+@dataclass(frozen=True)
+class Queued:
+    """A trial that waits is begun."""
+
+    trial: FrozenTrial
+
+
+@dataclass(frozen=True)
+class Search:
+    """A pipeline is proposed."""
+
+    most: float  # device seconds that it may be predicted to take
+    n_startup: int  # proposals that try every strategy, before models lead
+
+
+@dataclass(frozen=True)
+class Fill:
+    """The run is begun that the rest has room for."""
+
+    seconds: float  # of the device
+
+
+@dataclass(frozen=True)
+class Confirm:
+    """A point is trained again with a fresh seed."""
+
+    point: FrozenTrial
+
+
+Step = Queued | Search | Fill | Confirm
+
+
+def next_step(now: Snapshot, left: float, total: float) -> Step | None:
+    """What to begin with `left` of `total` seconds on the wall; None when only the last training is left to do."""
+    pace, room = wall_per_second(now), left - max(CLOSING[0], CLOSING[1] * total)
+    best, trials = choice(now), now.trials
+    kept = finale(now, best, pace) if best is not None else 0.0
+    whole = 1 / (1 - _validating(now))  # images in all, for each that is trained on
+    most = min(room / ((2 + whole) * MARGIN), (room - kept) / MARGIN) / pace  # of a run that may become the best
+    running = any(t.state == TrialState.RUNNING and records.QUESTION in t.user_attrs for t in trials)
+    if (waiting := _queued(now, most, total / pace)) is not None:
+        return Queued(waiting)
+    if best is None:
+        return Search(most, 1) if most > 0 and now.points else None
+    n_fills = sum(records.FILL in trial.user_attrs for trial in trials)
+    cheapest = min(trial.values[0] for trial in now.points)
+    if total - left < SEARCH_SHARE * total and most > cheapest:
+        n_startup = int(STARTUP_SHARE * total / (pace * cheapest))
+        return Search(most, min(max(n_startup, 1), MOST_STARTUP))
+    if n_fills < MOST_FILLS and not running and most * pace > LEAST_FILL * total and most > cheapest:
+        return Fill(most)
+    return _to_confirm(now, best, room, pace)
+
+
+def choice(now: Snapshot) -> FrozenTrial | None:
+    """The pipeline to go with: the most accurate one, by fresh seeds where there are any; None where none passes."""
+    passing = {outcome.trial for outcome in now.outcomes}
+
+    def accuracy(trial: FrozenTrial) -> float:
+        found = now.confirmed_of(trial)
+        return float(found.accuracy.mean if found is not None else trial.values[1])
+
+    candidates = [trial for trial in now.points if trial.number in passing]
+    return max(candidates, key=accuracy, default=None)
+
+
+def finale(now: Snapshot, best: FrozenTrial, pace: float) -> float:
+    """Seconds on the wall that the rest takes if this one is the best: fresh seeds, and all images."""
+    whole = 1 / (1 - _validating(now))
+    n = whole / now.n_splits + (0 if now.confirmed_of(best) is not None else 1)
+    return float(MARGIN * pace * best.values[0] * n)
+
+
+def wall_per_second(now: Snapshot) -> float:
+    """Seconds on the wall that a trial takes for each device second of its training."""
+    ratios: list[tuple[float, float]] = []
+    for trial in now.points:
+        if trial.datetime_complete is not None and trial.datetime_start is not None and trial.values[0] > 0:
+            took = (trial.datetime_complete - trial.datetime_start).total_seconds()
+            ratios.append((trial.values[0], took / trial.values[0]))
+    if not ratios:
+        return OVERHEAD * now.n_splits
+    longest = sorted(ratios)[-5:]  # of short ones what does not grow with them is the larger part
+    return max(1.0, float(median(ratio for _, ratio in longest)))
+
+
+def rate(now: Snapshot) -> float:
+    """Device seconds of runs for each second of their nominal forecasts."""
+    task, given = now.spec.task, now.given
+    found = [t.values[0] / interest.forecast(records.pipeline(t), task, given, None) for t in now.points]
+    return float(median(found)) if found else math.nan
+
+
+def _pipeline(now: Snapshot, trial: FrozenTrial) -> Pipeline:
+    """The pipeline of a trial that waits."""
+    if records.PIPELINE in trial.user_attrs:
+        return records.pipeline(trial)
+    known = anchor_pipelines(SPACES[now.spec.space.name], now.given, now.spec.restrictions)
+    return known[trial.user_attrs[records.ANCHOR]]
+
+
+def _queued(now: Snapshot, most: float, seconds: float) -> FrozenTrial | None:
+    """What waits and fits: what was interrupted, then known pipelines; the first of a study is begun anyway."""
+    waiting = [t for t in now.trials if t.state == TrialState.WAITING and records.is_searched(t)]
+    if not waiting or not now.points:
+        return waiting[0] if waiting else None
+    scale = rate(now)
+    for trial in waiting:
+        name = trial.user_attrs.get(records.ANCHOR)
+        share = BASELINE_SHARE if name == BASELINE else ANCHOR_SHARE
+        limit = min(most, share * seconds) if name is not None else most
+        if scale * interest.forecast(_pipeline(now, trial), now.spec.task, now.given, None) <= limit:
+            return trial
+    return None
+
+
+def _to_confirm(now: Snapshot, best: FrozenTrial, room: float, pace: float) -> Step | None:
+    """The best one where it has no fresh seed, then the others of the front, the cheapest first, as far as they fit."""
+    first = records.first(best)
+    begun = confirmation.n_begun(now.trials)
+    if begun[first] == 0:
+        fits = finale(now, best, pace) <= room or pace * best.values[0] * MARGIN <= room
+        return Confirm(best) if fits else None
+    left = room - finale(now, best, pace)
+    for point in confirmation.lacking(now.trials, now.floor, max(1, now.spec.search.confirm)):
+        if MARGIN * pace * point.values[0] <= left and point.user_attrs.get(records.ANCHOR) != BASELINE:
+            return Confirm(point)
+    return None
+
+
+def _validating(now: Snapshot) -> float:
+    """Share of the images that validate, of one split."""
+    data = now.attributes[records.IDENTITY]["data"]
+    n_val = data["n_val"] / now.n_splits
+    return float(n_val / (n_val + data["n_train"]))

@@ -1,0 +1,63 @@
+"""What the time that is left buys: runs like the best ones that fill it, by more epochs, more pixels, more channels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from optuna.trial import FrozenTrial
+
+from objectives.pipeline import Pipeline
+from search.proposals.draws import Candidate, Draw, candidate
+from search.study import records
+
+PARENTS = 3  # the most accurate runs
+# Epochs that a run should have before it gets wider: of runs of 45 s on 4,000 CIFAR images those of 12 to 30 epochs
+# came to 69.6 to 71.0 %, of 92 to 105 s one of 24 epochs on all pixels to 74.0, of 24 wider ones to 73.0, of 60 to 71.2
+# (benchmarks/ten_minutes.md).
+ENOUGH = 20
+AWAY = 0.02  # decades of error for each doubling of epochs away from there: about what those runs differ by
+FILLED = 0.97  # of the seconds
+WIDTHS = (1.0, 1.5, 2.0, 3.0, 4.0)  # times the parent's
+
+
+def candidates(
+    choose: Callable[[Any], Pipeline],
+    points: Sequence[FrozenTrial],
+    seconds: float,
+    forecast: Callable[[Pipeline], float],
+    most_epochs: int,
+) -> list[tuple[Candidate[Pipeline], float]]:
+    """(pipeline, decades of error that its epochs may cost) of runs that take about so many device seconds.
+
+    `forecast`: seconds, of which only ratios count: those of a parent were measured.
+    """
+    best = sorted(points, key=lambda trial: -trial.values[1])[:PARENTS]
+    found: dict[str, tuple[Candidate[Pipeline], float]] = {}
+    for parent in best:
+        before = records.pipeline(parent)
+        second = parent.values[0] / forecast(before)
+        for params in _variants(parent.params):
+            one = _with(choose, params)
+            epoch = second * forecast(one.chosen) / one.chosen.epochs
+            epochs = max(1, int(FILLED * seconds / epoch))
+            made = _with(choose, {**params, "epochs": min(epochs, most_epochs)})
+            away = abs(math.log2(made.chosen.epochs / ENOUGH))
+            found.setdefault(repr(sorted(made.params.items())), (made, AWAY * away))
+    return list(found.values())
+
+
+def _variants(params: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The parent's parameters, with all pixels, and with more channels."""
+    strides = {params.get("stride", False), False}
+    for stride in sorted(strides):
+        for factor in WIDTHS:
+            width = round(4 * float(params["width"]) * factor) / 4
+            yield {**params, "stride": stride, "width": width, "augment.crop": True}
+
+
+def _with(choose: Callable[[Any], Pipeline], params: Mapping[str, Any]) -> Candidate[Pipeline]:
+    """What the space chooses with these parameters, where it has them; what else it asks is drawn at random."""
+    return candidate(choose, Draw(np.random.default_rng(0), None, params))

@@ -1,0 +1,207 @@
+"""A plan: the study that so many minutes suffice for, chosen from the data and from probed seconds, and explained."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+
+from objectives.networks.architecture import FAMILIES, build
+from objectives.work import step_memory
+from search.planning.budget import FILL_SHARE, SEARCH_SHARE
+from search.planning.costs import Costs, Network
+
+SIZES = (8, 16, 24, 32, 48, 64, 96, 128, 160, 192, 224)  # pixels: sides of images to choose from
+SMALL = 12  # pixels, up to which networks have two stages
+PROBE_BATCH = 64  # images
+SHOWN = 12_000  # images that a network must see before it is worth anything, about: 3 epochs of 4,000
+FEWEST, MOST = 2, 100  # epochs
+LONG = 2  # times the fewest epochs: a run on all pixels of so many ...
+LONG_SHARE = 0.25  # ... may take this share of the minutes, or images get smaller
+WIDTHS = {"cpu": (0.25, 1.0), "cuda": (0.25, 2.0)}  # times the channels of the family, by kind of device
+KEPT = 10  # networks on a disk, about
+OVERHEAD = 1.25  # seconds on the wall for a second of training: evaluation, workers, questions
+ERR = 0.3  # share by which forecasts from probed steps may err
+
+
+@dataclass(frozen=True)
+class Images:
+    """What a plan must know of the data."""
+
+    name: str  # as `DataSpec.name`
+    n_train: int  # to train on, validation split off
+    n_val: int
+    n_classes: int
+    channels: int
+    size: int  # pixels: the side at which nothing is lost
+    flips: bool | None  # whether flips fit; None: it was not looked into
+    flips_because: str  # in words
+    n_splits: int = 1  # trainings side by side
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A setting with its reason."""
+
+    setting: str
+    value: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study for a data set, a device, and minutes on it."""
+
+    name: str
+    minutes: float
+    images: Images
+    family: str
+    size: int
+    epochs: tuple[int, int]
+    batch_size: tuple[int, int]
+    width: tuple[float, float]
+    depth: tuple[int, int]
+    first_seconds: tuple[float, float]  # device seconds of the first rung: least, most
+    trial_seconds: tuple[float, float]  # ... of a trial of the search
+    longest_seconds: float  # ... of the longest run that the minutes have room for
+    n_trials: tuple[int, int]  # least, most
+    memory: tuple[int, int]  # bytes of a step, of the smallest and of the largest batch with the widest network
+    disk: int  # bytes of networks that are kept
+    choices: tuple[Choice, ...]
+
+    def to_json(self) -> dict[str, object]:
+        """This plan as plain JSON data."""
+        return asdict(self)
+
+    def study_file(self) -> str:
+        """The study as a file, to keep and to edit."""
+        images = self.images
+        flip = [] if images.flips is not False else [f"flip = false  # {images.flips_because}"]
+        lines = [
+            f"# Made by `frontrunner plan` for {self.minutes:g} minutes; edit it as you like before the study begins.",
+            *(f"# {choice.setting}: {choice.reason}" for choice in self.choices),
+            f"description = {json.dumps(f'{self.minutes:g} minutes')}",
+            "",
+            "[data]",
+            f"name = {json.dumps(images.name, ensure_ascii=False)}",
+            f"size = {self.size}",
+            *flip,
+            "",
+            "[network]",
+            f'family = "{self.family}"',
+            "",
+            "[space]",
+            f"epochs = {list(self.epochs)}",
+            f"batch_size = {list(self.batch_size)}",
+            f"depth = {list(self.depth)}",
+            f"width = {list(self.width)}",
+            "",
+            "[search]",
+            f"n_trials = {self.n_trials[1]}  # where it is run without --minutes",
+            f"fastest = {self.first_seconds[0]:.3g}",
+            f"slowest = {max(60 * self.minutes, 2.1 * self.first_seconds[0]):.4g}",
+        ]
+        return "\n".join(lines) + "\n"
+
+
+def family_for(size: int) -> str:
+    """The family for images of so many pixels a side."""
+    return "small" if size <= SMALL else "fast"
+
+
+def to_probe(size: int) -> list[Network]:
+    """Networks whose steps say what the others take, the decisive one first."""
+    family, narrow = family_for(size), WIDTHS["cpu"][0]
+    smaller = [each for each in SIZES if SMALL < each < size]
+    others = [Network(family, smaller[len(smaller) // 2], narrow, 1)] if smaller else []
+    return [Network(family, size, narrow, 1), Network(family, size, 1.0, 1), Network(family, size, narrow, 2), *others]
+
+
+def chosen(name: str, minutes: float, images: Images, costs: Costs, device: str) -> Plan:
+    """The plan for so many minutes on a device of that kind (cpu, cuda)."""
+    seconds = 60 * minutes / (OVERHEAD * images.n_splits)  # of training, if nothing else were done
+    family = family_for(images.size)
+    least, most = WIDTHS[device]
+    fewest = min(max(FEWEST, round(SHOWN / images.n_train)), MOST // 4)
+    batch = _batches(images.n_train)
+    step = batch[0] * 2 if batch[1] >= batch[0] * 2 else batch[0]
+
+    def run(size: int, width: float, stride: int, epochs: int) -> float:
+        return costs.of_run(Network(family, size, width, stride), images.n_train, epochs, step)
+
+    stride = 2 if images.size >= 16 else 1
+    sizes = sorted({*(each for each in SIZES if SMALL < each < images.size), images.size})
+    fitting = [each for each in sizes if run(each, least, 1, LONG * fewest) <= LONG_SHARE * seconds]
+    size = max(fitting, default=sizes[0])
+    longest = FILL_SHARE * seconds
+    epochs = min(max(4 * fewest, int(longest / run(size, least, stride, 1))), MOST)
+    widths = [least + 0.25 * k for k in range(round((most - least) / 0.25) + 1)]
+    width = max((each for each in widths if run(size, each, stride, 2 * fewest) <= longest), default=least)
+    first = run(size, least, stride, fewest)
+    typical = math.sqrt(first * max(first, run(size, least, 1, 2 * fewest)))  # of the search: near its cheap end
+    network = build(family, depth=1, width=width, in_channels=images.channels, n_classes=images.n_classes)
+    n = 3 + SEARCH_SHARE * seconds / typical
+    return Plan(
+        name,
+        minutes,
+        images,
+        family,
+        size,
+        (fewest, epochs),
+        batch,
+        (least, width),
+        (1, 2) if seconds > 100 * first else (1, 1),
+        (first * (1 - ERR), first * (1 + ERR)),
+        (typical * (1 - ERR), typical * (1 + ERR)),
+        longest,
+        (max(3, round(n * (1 - ERR))), max(4, round(n * (1 + ERR)))),
+        (step_memory(network, size, batch[0]), step_memory(network, size, batch[1])),
+        KEPT * 4 * sum(layer.kernel**2 * layer.n_in * layer.n_out for layer in network.layers(size)),
+        _reasons(images, costs, family, size, (fewest, epochs), batch, width, first, device),
+    )
+
+
+def _batches(n_train: int) -> tuple[int, int]:
+    """The smallest and the largest batch: an epoch of the smaller ones has some sixty steps, where images suffice."""
+    middle = min(max(8, 2 ** round(math.log2(max(n_train, 2) / 60))), 256)
+    largest = 2 ** int(math.log2(max(2, n_train)))
+    return min(max(4, middle // 2), largest), min(middle * 2, largest)
+
+
+def _reasons(
+    images: Images,
+    costs: Costs,
+    family: str,
+    size: int,
+    epochs: tuple[int, int],
+    batch: tuple[int, int],
+    width: float,
+    first: float,
+    device: str,
+) -> tuple[Choice, ...]:
+    stages = len(FAMILIES[family].widths)
+    full = "the images' own" if size == images.size else f"of {images.size} that they have: more pixels take too long"
+    return (
+        Choice("size", f"{size} pixels", f"{size} pixels, {full}"),
+        Choice("family", family, f"{family}, {stages} stages: the most accurate of the families for its seconds here"),
+        Choice(
+            "stem",
+            "stride 1, 2 to choose",
+            "of stride 1, and 2 as a strategy: short runs pay with a quarter of the work, long ones with all pixels",
+        ),
+        Choice(
+            "epochs",
+            f"{epochs[0]} to {epochs[1]}",
+            f"{epochs[0]} show {epochs[0] * images.n_train} images, which "
+            f"takes {first:.2g} s at the narrowest; {epochs[1]} are what the longest run has room for",
+        ),
+        Choice(
+            "batch",
+            f"{batch[0]} to {batch[1]}",
+            f"{images.n_train} images are {images.n_train // batch[0]} to "
+            f"{max(1, images.n_train // batch[1])} steps an epoch",
+        ),
+        Choice("width", f"to x{width:g}", f"x{width:g} is the widest that shows the images often enough in time"),
+        Choice("format", costs.number_format, f"{costs.number_format} has the fastest steps on this {device}"),
+        Choice("flips", {True: "yes", False: "no", None: "as the data say"}[images.flips], images.flips_because),
+    )

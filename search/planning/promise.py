@@ -1,0 +1,39 @@
+"""What a training on all images promises, whose accuracy nobody can measure: fresh seeds say, and more images add."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from search.pareto.intervals import NORMAL, Interval, wilson
+
+# Errors fall as images to the power of -0.25: with a quarter more of them by 5 %. Between data sets that power differs.
+POWER, POWER_SPREAD = 0.25, 0.15
+SEEDS_SPREAD = 0.04  # decades of error between seeds of a pipeline, the median (benchmarks/search.md)
+
+
+@dataclass(frozen=True)
+class Promise:
+    """An accuracy that is expected, with its interval of 95 %."""
+
+    accuracy: float
+    interval: Interval
+    measured: float  # the accuracy that it comes from
+    n_seeds: int  # fresh ones that it was measured with; 0: the run that was chosen for it
+
+
+def promised(measured: float, n_seeds: int, n_val: int, n_train: int) -> Promise:
+    """What a pipeline of that accuracy on `n_val` images promises that is trained on them as well as on `n_train`."""
+    more = math.log10((n_train + n_val) / n_train)
+    error = max(1 - measured, 0.5 / n_val)
+    low, high = wilson(measured, n_val)
+    expected = error * 10 ** (-POWER * more)
+    spread = math.hypot(SEEDS_SPREAD / math.sqrt(max(1, n_seeds)), SEEDS_SPREAD, POWER_SPREAD * more)  # decades
+    half = NORMAL * spread * math.log(10) * expected
+    middle = 1 - expected
+    return Promise(
+        middle,
+        (max(0.0, middle - math.hypot(half, measured - low)), min(1.0, middle + math.hypot(half, high - measured))),
+        measured,
+        n_seeds,
+    )

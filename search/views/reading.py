@@ -1,0 +1,54 @@
+"""How far the reading of many files is: a bar on a terminal, a line for each tenth elsewhere; on stderr."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from objectives.data.cache.progress import Progress
+
+MANY_FILES = 5000  # fewer are read before a bar has been looked at
+
+
+class Tenths:
+    """Lines for work on many files: one where it begins, and one for each tenth that is done."""
+
+    def __init__(self) -> None:
+        self._told = ("", -1)
+
+    def line(self, what: str, done: int, total: int) -> str | None:
+        """What to say now; None where nothing is new."""
+        now = (what, 10 * done // total)
+        if now == self._told:
+            return None
+        self._told = now
+        return f"{what} {total} images: {100 * done // total} %"
+
+
+@contextmanager
+def shown(console: Console) -> Iterator[Progress]:
+    """What shows, while the block works, how far it is."""
+    if not sys.stderr.isatty() or console.is_dumb_terminal:
+        tenths = Tenths()
+
+        def tell(what: str, done: int, total: int) -> None:
+            if total >= MANY_FILES and (line := tenths.line(what, done, total)):
+                console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+        yield tell
+        return
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Bar(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("reading", total=None)
+
+        def draw(what: str, done: int, total: int) -> None:
+            if bar.tasks[0].description != what:
+                bar.reset(task, description=what, total=total or None)
+            bar.update(task, completed=done)
+
+        yield draw
