@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from math import inf
 from typing import Protocol
 
 import optuna
@@ -88,8 +87,8 @@ class Crew:
         minutes: Budget | None = None,
     ) -> None:
         """`minutes`: what is begun next follows from what is left of them, and from no number of trials."""
-        self._study, self._n_trials, self._share = study, n_trials, share
-        self._deadline, self._minutes = min(deadline, minutes.deadline if minutes else inf), minutes
+        self._study, self._n_trials, self._deadline, self._share = study, n_trials, deadline, share
+        self._minutes = minutes
         self._audience = _InTurn(audience, threading.Lock())
         self._ended = threading.Event()
         self._returned: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()  # one per thread

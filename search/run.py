@@ -31,9 +31,8 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = Parser(prog=command("run"), description=__doc__.split("\n\n")[0])
     total = add_study(p, required=False)
-    total.add_argument(
-        "--minutes", type=seconds, metavar="M", help="all that takes M minutes; with --data needs no study"
-    )
+    words = "M minutes for everything; with --data it needs no study, which is then planned"
+    total.add_argument("--minutes", type=seconds, metavar="M", help=words)
     p.add_argument("--sampler", choices=SAMPLERS, help="how pipelines are proposed (default: pareto)")
     p.add_argument("--stopping", choices=STOPPING, help="how hopeless trials are stopped (default: front)")
     add_words(p)
@@ -41,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def add_study(p: argparse.ArgumentParser, *, required: bool = True) -> argparse._MutuallyExclusiveGroup:
-    """The flags that say which study is meant, where it trains, and until when: those of its total, which exclude each other."""
+    """The flags that say which study is meant, where it trains, and until when. Returns those of its total."""
     p.add_argument(
         "--study", "--study-name", required=required, metavar="STUDY", help="studies/STUDY.toml, a built-in one, a file"
     )

@@ -101,6 +101,7 @@ def confirm(asked: Confirming, training: Training) -> None:
     database = storage.open_storage(storage.url(asked.storage, None), create=False)
     if database.read_only:
         raise StorageError(f"{database.shown} {READ_ONLY}")
+    assert asked.study is not None  # its parser sees to it
     study = opening.stored(asked.study, database)
     if not study.snapshot().front:
         raise UsageError(f"study {study.name!r} has no front yet, nothing that reached {study.floor:.2%}: run it first")
@@ -214,8 +215,9 @@ class _Session:
             )
             study = self._open(objectives)
             now = study.snapshot()
-            self.display.study_started(now, n_trials or now.n_counted)
-            crew = Crew(study, self.display, n_trials, deadline, share, minutes)
+            until = min(deadline, minutes.deadline if minutes is not None else inf)
+            self.display.study_started(now, n_trials or now.n_counted, until if until < inf else None)
+            crew = Crew(study, self.display, n_trials, until, share, minutes)
             if isinstance(self.place, ThisProcess):
                 crew.work_here(objectives[0])
             else:

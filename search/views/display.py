@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
 from objectives.pipeline import Pipeline, Report
+from objectives.words import counted
+from search.pareto.front import Outcome
 from search.study.snapshot import Snapshot
+from search.views.plot import Mark, marks, plot
 from search.views.reading import MANY_FILES, Tenths
+
+WIDEST, HIGHEST = 80, 10  # columns and lines of the plot
+ABOVE = 6  # lines of a terminal that are left to what is said above a live display
 
 
 class Display:
@@ -34,8 +41,8 @@ class Display:
     def data_read(self, what: str, done: int, total: int) -> None:
         """So many of the files of the data are listed, read, decoded; a `Progress`."""
 
-    def study_started(self, now: Snapshot, n_trials: int) -> None:
-        """The study is open; its trials come next."""
+    def study_started(self, now: Snapshot, n_trials: int, deadline: float | None = None) -> None:
+        """The study is open; its trials come next, until there are so many or the deadline (of `time.monotonic()`)."""
 
     def trial_started(self, number: int, anchor: str | None, pipeline: Pipeline) -> None:
         """A trial begins to train."""
@@ -50,22 +57,29 @@ class Display:
         """A trial was added to the study."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Standing:
-    """Where a study stands compared with its goal, for one line of text."""
+    """Where a study stands compared with its goal, for a line of text."""
 
     n_trials: int
+    deadline: float | None  # of `time.monotonic()`; None: the number of trials is the goal
     started: float
     n_at_start: int
 
+    @property
+    def seconds_left(self) -> float | None:
+        """Until the deadline; None without one."""
+        return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+
     def line(self, now: Snapshot) -> str:
         done = now.n_counted
-        parts = [f"{done} of {self.n_trials} trials", f"{len(now.front)} on the front"]
+        total = f"{done} of {self.n_trials} trials" if self.deadline is None else counted(done, "trial")
+        parts = [total, f"{len(now.front)} on the front"]
         if (volume := now.hypervolume()) is not None:
             parts.append(f"hypervolume {volume:.3f}")
         if now.counts.confirmations:
             parts.append(f"{now.counts.confirmations} confirmations")
-        elif done > self.n_at_start:
+        elif self.deadline is None and done > self.n_at_start:
             per_trial = (time.monotonic() - self.started) / (done - self.n_at_start)
             parts.append(f"about {duration(per_trial * max(0, self.n_trials - done))} left")
         return ", ".join(parts)
@@ -77,6 +91,7 @@ class PlainDisplay(Display):
     def __init__(self, console: Console, *, every_epoch: bool) -> None:
         self._console, self._every_epoch = console, every_epoch
         self._standing: _Standing | None = None
+        self._best: Outcome | None = None  # that was said
         self._tenths = Tenths()
 
     def say(self, line: str) -> None:
@@ -86,8 +101,9 @@ class PlainDisplay(Display):
         if total >= MANY_FILES and (line := self._tenths.line(what, done, total)):
             self.say(line)
 
-    def study_started(self, now: Snapshot, n_trials: int) -> None:
-        self._standing = _Standing(n_trials, time.monotonic(), now.n_counted)
+    def study_started(self, now: Snapshot, n_trials: int, deadline: float | None = None) -> None:
+        self._standing = _Standing(n_trials, deadline, time.monotonic(), now.n_counted)
+        self._say_best(now)
 
     def trial_started(self, number: int, anchor: str | None, pipeline: Pipeline) -> None:
         self.say(trial_title(number, anchor, pipeline))
@@ -100,8 +116,17 @@ class PlainDisplay(Display):
         self.say(f"  {outcome_line(number, reason, message)}")
 
     def study_stands(self, now: Snapshot) -> None:
-        if self._standing is not None:
+        if self._standing is not None and self._standing.deadline is None:
             self.say(f"  {self._standing.line(now)}")
+        self._say_best(now)
+
+    def _say_best(self, now: Snapshot) -> None:
+        """What is best and how much time is left, where there is a deadline and another trial is the best one."""
+        left = self._standing.seconds_left if self._standing is not None else None
+        if left is None or not now.front or now.front[-1] == self._best:
+            return
+        self.say(f"  {best_line(now.front[-1], is_first=self._best is None)}; {clock(left)} left")
+        self._best = now.front[-1]
 
 
 class LiveDisplay(Display):
@@ -110,13 +135,15 @@ class LiveDisplay(Display):
     def __init__(self, console: Console) -> None:
         self._console = console
         columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
-        self._trials = Progress(*columns, console=console)
+        said = TextColumn("{task.fields[said]}", markup=False, style="progress.download")
+        self._study = Progress(*columns[:2], said, console=console)
         self._epochs = Progress(*columns, TextColumn("{task.fields[now]}", markup=False), console=console)
-        self._data_bar = self._trials.add_task("images", total=None, visible=False)
-        self._study_bar = self._trials.add_task("trials", total=None, visible=False)
+        self._data_bar = self._study.add_task("images", total=None, visible=False, said="")
+        self._study_bar = self._study.add_task("trials", total=None, visible=False, said="")
         self._bars: dict[int, TaskID] = {}  # of the trials at hand, by number
         self._titles: dict[int, str] = {}
         self._below = Text("starting the worker ...", style="dim")
+        self._marks: tuple[Mark, ...] = ()
         self._standing: _Standing | None = None
         self._live = Live(get_renderable=self._frame, console=console, refresh_per_second=8, transient=True)
 
@@ -134,14 +161,16 @@ class LiveDisplay(Display):
 
     def data_read(self, what: str, done: int, total: int) -> None:
         shown = not total or (total >= MANY_FILES and done < total)
+        words, said = f"{what} images", f"{done}/{total or '?'}"
         # Without a total the bar only moves.
-        words = f"{what} images"
-        self._trials.update(self._data_bar, description=words, total=total or None, completed=done, visible=shown)
+        self._study.update(
+            self._data_bar, description=words, total=total or None, completed=done, visible=shown, said=said
+        )
 
-    def study_started(self, now: Snapshot, n_trials: int) -> None:
-        self._standing = _Standing(n_trials, time.monotonic(), now.n_counted)
-        self._trials.update(self._study_bar, total=n_trials, completed=self._standing.n_at_start, visible=True)
-        self._below = Text(self._standing.line(now))
+    def study_started(self, now: Snapshot, n_trials: int, deadline: float | None = None) -> None:
+        self._standing = _Standing(n_trials, deadline, time.monotonic(), now.n_counted)
+        self._study.update(self._study_bar, description="trials" if deadline is None else "time", visible=True)
+        self.study_stands(now)
 
     def trial_started(self, number: int, anchor: str | None, pipeline: Pipeline) -> None:
         self._titles[number] = trial_title(number, anchor, pipeline)
@@ -155,19 +184,46 @@ class LiveDisplay(Display):
         self._epochs.remove_task(self._bars.pop(number))
         line = f"{outcome_line(number, reason, message)}  {self._titles.pop(number).partition(': ')[2]}"
         style = "" if reason == "complete" else "dim"
-        self._console.print(Text(line, style=style), no_wrap=True, overflow="ellipsis")
+        self._console.print(Text(line, style=style), no_wrap=True, overflow=self._cut)
 
     def study_stands(self, now: Snapshot) -> None:
-        if self._standing is not None:
-            self._trials.update(self._study_bar, completed=now.n_counted)
-            self._below = Text(self._standing.line(now))
+        if self._standing is None:
+            return
+        if self._standing.deadline is None:
+            done, total = now.n_counted, self._standing.n_trials
+            self._study.update(self._study_bar, completed=done, total=total, said=f"{done}/{total}")
+        best = [best_line(now.front[-1], is_first=True)] if now.front else []
+        self._below, self._marks = Text("\n".join([self._standing.line(now), *best])), marks(now)
 
     def _frame(self) -> Group:
         """What is shown at this moment; asked for by the thread that draws."""
+        self._count_down()
         titles = list(self._titles.values())
         cut = len(titles) > 1  # a frame that is higher than the terminal loses its lower end: the bars
-        lines = [Text(title, style="bold", no_wrap=cut, overflow="ellipsis" if cut else None) for title in titles]
-        return Group(*lines, self._epochs, self._trials, self._below)
+        lines = [Text(title, style="bold", no_wrap=cut, overflow=self._cut if cut else None) for title in titles]
+        parts: list[RenderableType] = [*lines, self._epochs, self._study, self._below]
+        return Group(*parts, *self._plot(len(self._console.render_lines(Group(*parts), pad=False))))
+
+    @property
+    def _cut(self) -> Literal["crop", "ellipsis"]:
+        """How a line ends that is too long. An ellipsis as an escape is six columns too many: the frame breaks."""
+        return "crop" if self._console.options.ascii_only else "ellipsis"
+
+    def _count_down(self) -> None:
+        """The bar of time, where there is a deadline."""
+        left = self._standing.seconds_left if self._standing is not None else None
+        if self._standing is not None and left is not None:
+            gone = time.monotonic() - self._standing.started
+            self._study.update(self._study_bar, total=gone + left, completed=gone, said=f"{clock(left)} left")
+
+    def _plot(self, n_other: int) -> list[Text]:
+        """The plot in the lines that others leave, from the second point on: a single one is no front."""
+        if len(self._marks) < 2:
+            return []
+        width, height = self._console.size
+        room = min(HIGHEST, height - n_other - ABOVE)
+        drawn = plot(self._marks, min(width, WIDEST), room, ascii_only=self._console.options.ascii_only)
+        return [Text(line, no_wrap=True, overflow="crop") for line in drawn]
 
 
 def trial_title(number: int, anchor: str | None, pipeline: Pipeline) -> str:
@@ -184,6 +240,18 @@ def epoch_line(report: Report, accuracy: float) -> str:
 def outcome_line(number: int, reason: str, message: str) -> str:
     """How a trial ended, in words."""
     return f"trial {number}: {message}" + ("" if reason == "complete" else f"  [{reason.replace('_', ' ')}]")
+
+
+def best_line(best: Outcome, *, is_first: bool) -> str:
+    """The most accurate trial in words, the first of which say that a single training's accuracy is of validation."""
+    where = " on validation" if is_first else ""
+    return f"best so far {best.accuracy:.2%}{where} in {best.train_seconds:.2f} s (trial {best.trial})"
+
+
+def clock(seconds: float) -> str:
+    """Seconds that are left as minutes and seconds, with hours where there are any."""
+    minutes, rest = divmod(math.ceil(seconds), 60)
+    return f"{minutes}:{rest:02}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
 
 
 def duration(seconds: float) -> str:

@@ -7,6 +7,7 @@ from statistics import median
 
 from optuna.trial import FrozenTrial
 
+from objectives.words import counted
 from search.database import disk
 from search.host.called import command
 from search.pareto.intervals import Estimate, wilson
@@ -110,7 +111,7 @@ def _on_all_images(now: Snapshot) -> list[str]:
     source = f"of {seeds}" if n else "of the run that was chosen for it"
     return [
         f"Trial {told['trial']}, trained on all {told['n_images']} images in {told['train_seconds']:.3g} s: expect "
-        f"{told['accuracy']:.1%} on new images ({low:.1%} to {high:.1%}), from {told['measured']:.1%} {source} and what "
+        f"{told['accuracy']:.1%} on new images ({low:.1%} to {high:.1%}): {told['measured']:.1%} {source}, and what "
         "more images bring.",
         f"network     {now.artifacts / 'refit'}",
     ]

@@ -69,7 +69,7 @@ class Terminal:
 
 
 @contextmanager
-def at_terminal(place: Place, *words: str) -> Iterator[Terminal]:
+def at_terminal(place: Place, *words: str, **environment: str) -> Iterator[Terminal]:
     """The scripted program in a terminal of its own."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
@@ -79,7 +79,8 @@ def at_terminal(place: Place, *words: str) -> Iterator[Terminal]:
         preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # its keys make signals for this session
         env={k: v for k, v in os.environ.items() if k not in ("OPTUNA_STORAGE", "COLUMNS", "LINES", "NO_COLOR")}
         | {"PYTHONPATH": str(REPOSITORY), "FRONTRUNNER_RUN_DIR": str(place.folder / "run"), "TERM": "xterm-256color"}
-        | {"SCRIPT": str(place.folder / "script.json")},
+        | {"SCRIPT": str(place.folder / "script.json")}
+        | environment,
     ) as process:
         try:
             yield Terminal(process, master, slave)
@@ -148,3 +149,24 @@ def test_the_live_display_has_a_line_and_a_bar_for_each_trial_at_hand(n: int) ->
     with console.capture() as shown:
         console.print(display._frame())
     assert "trial 0" not in shown.get()
+
+
+@pytest.mark.long
+def test_with_no_color_a_terminal_gets_the_same_display_without_colours(place: Place) -> None:
+    place.script()
+    with at_terminal(place, *STUDY, "--timeout", "600", NO_COLOR="1") as terminal:
+        assert terminal.read_to_the_end() == 0
+    assert HIDDEN in terminal.said
+    assert " left" in terminal.said
+    assert "● front" in terminal.said
+    assert not re.search(r"\x1b\[[0-9;]*\b[349][0-8]\b[0-9;]*m", terminal.said)
+
+
+@pytest.mark.long
+def test_a_dumb_terminal_gets_plain_lines(place: Place) -> None:
+    place.script()
+    with at_terminal(place, *STUDY, "--timeout", "600", TERM="dumb") as terminal:
+        assert terminal.read_to_the_end() == 0
+    assert "\x1b" not in terminal.said
+    assert "best so far" in terminal.said
+    assert terminal.said.count("on validation") == 1
