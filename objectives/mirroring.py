@@ -19,12 +19,18 @@ from objectives.device.formats import FORMATS
 from objectives.evaluation import told_rightly
 from objectives.networks.resnet import ResNet
 from objectives.pipeline import Pipeline
+from objectives.strategies.strided_stem import StridedStem
+from objectives.strategies.whitening import Whitening
 from objectives.task import Seeds, Task
 from objectives.train import train
 
+Probe = Callable[[Pipeline, Task], float]  # device seconds of a step, strategies apart
+
 SECONDS = 10.0  # of the device: what all trainings together may take unless told, as far as a step foretells
 EPOCHS = (4, 20)  # fewest and most: with fewer seconds fewer images are trained on
-BATCH = (16, 128)  # images; a sixteenth of the training set between these, so that few images make many steps, too
+BATCH = (16, 64)  # images; a sixteenth of the training set between these, so that few images make many steps, too
+WIDTH = 0.25  # times the channels of the family: what seconds suffice for
+STRIDED = 16  # pixels, from which on every second one is enough to tell
 LEVEL = 0.05  # of the one-sided test
 LOSS = 0.02  # of accuracy: less would be no reason to do without flips
 
@@ -72,13 +78,15 @@ class Mirrored:
         return asdict(self) | {name: getattr(self, name) for name in told}
 
 
-def mirrored(task: Task, dataset: Dataset, probe: Callable[[Pipeline], float], seconds: float = SECONDS) -> Mirrored:
+def mirrored(
+    task: Task, dataset: Dataset, probe: Callable[[Pipeline, Task], float], seconds: float = SECONDS
+) -> Mirrored:
     """Trains a small network without flips on every split, for seconds, and shows it validation images both ways.
 
     A weak network refutes little: it has little to lose. `probe` gives the device seconds of a step of a pipeline,
     `seconds` is about what all trainings together may take.
     """
-    n = len(dataset.train.y)
+    n, stride = len(dataset.train.y), 2 if dataset.size >= STRIDED and task.stem_stride == 1 else 1
     plain = Pipeline(
         batch_size=min(max(BATCH[0], 2 ** (n // 16).bit_length() // 2), BATCH[1]),
         lr=0.8,
@@ -86,9 +94,12 @@ def mirrored(task: Task, dataset: Dataset, probe: Callable[[Pipeline], float], s
         schedule="one_cycle",
         crop=dataset.size >= 8,
         flip=False,
-        width=0.5,
+        width=WIDTH,
+        strategies=(StridedStem(stride), Whitening()),
     )
-    affordable = int(seconds / len(dataset.splits) / probe(plain)) * plain.batch_size  # images seen in a training
+    data = replace(task.data, size=dataset.size)
+    step = probe(plain, replace(task, data=data, stem_stride=stride * task.stem_stride))
+    affordable = int(seconds / len(dataset.splits) / step) * plain.batch_size  # images seen in a training
     epochs = min(max(EPOCHS[0], affordable // n), EPOCHS[1])
     most = max(plain.batch_size, affordable // epochs)
     found = Mirrored(0.0, 0, 0, 0, 0)

@@ -76,6 +76,7 @@ class TrainingObjective:
                 "leave it out, or set flip = true under [data]"
             )
         self._trained: Trained | None = None
+        self._formats: dict[str, str | None] | None = None  # once they are known
         self._test: HeldOut | None = None
         self._is_test_open = False
 
@@ -113,6 +114,8 @@ class TrainingObjective:
         A format must compute a training step of the family's shallowest network in at most 1.5 times the time of fp32,
         and nearly every convolution that pipelines may reach as fp32 does, gradients included.
         """
+        if self._formats is not None:
+            return self._formats
         reasons = {name: unavailable(name, self._device) for name in FORMATS}
         side = min(self._dataset.size, PROBE_SIDE)
         plain = self._small(Pipeline(), side, self._task)
@@ -127,7 +130,8 @@ class TrainingObjective:
         reached = reachable(self._task, self._dataset.size, self._dataset.channels)
         for name in (name for name, reason in reasons.items() if reason is None and name != "fp32"):
             reasons[name] = compared(FORMATS[name], reached, self._device).reason
-        return {str(name): reason for name, reason in reasons.items()}
+        self._formats = {str(name): reason for name, reason in reasons.items()}
+        return self._formats
 
     def reports(self, pipeline: Pipeline, seeds: Seeds, *, whole: bool = False) -> Generator[Report]:
         """Trains with `pipeline` on every split of the images; see `objectives.train.train`.

@@ -16,26 +16,27 @@ from search.errors import StorageError
 from search.host.places import STUDIES
 from search.planning import budget, costs, plan
 from search.planning.budget import Budget
+from search.planning.costs import Costs
 from search.planning.plan import Images, Plan
 from search.planning.promise import promised
 from search.study import records
 from search.study.spec import StudySpec, read
 from search.study.study import Study
 from search.views.display import Display
-from search.workers.place import Place
+from search.workers.place import Kept, Place, ThisProcess
 from search.workers.seam import Objective, Training, TrialFault, WorkerLost
 
 PLAN_SHARE = 1 / 20  # of the minutes: what all probes may take
-MIRROR_SHARE = 1 / 30  # ... and of it the training that flips are judged by
+MIRROR_SHARE = 1 / 25  # ... and of it the training that flips are judged by
 FEWEST_SECONDS = 1.0  # that such a training takes, for a verdict that is worth anything
-RATES = {"cpu": 2e10, "cuda": 5e12}  # FLOPs a second, by which images get a size before a step was taken
+RATES = {"cpu": 1e11, "cuda": 2e13}  # FLOPs a second that are not surpassed: for a size before a step was taken
 AGAIN = 1  # the seeds of a training on all images: the next ones of the trial
 
 
 def study_of(
     data: DataSpec, name: str, minutes: float, place: Place, training: Training, display: Display, storage: str
-) -> tuple[str, StudySpec]:
-    """(name, spec) of the study of a data set: from its file, which is planned and written where there is none.
+) -> tuple[str, StudySpec, Place]:
+    """(name, spec, where it trains) of the study of a data set: from its file, planned and written where there is none.
 
     Raises:
         UsageError: the file is no study.
@@ -43,18 +44,18 @@ def study_of(
     """
     path = STUDIES / f"{name}.toml"
     if not path.is_file():
-        made = planned(data, name, minutes, place, training, display, storage)
+        made, place = planned(data, name, minutes, place, training, display, storage)
         for line in words(made):
             display.say(line)
         write(made, path)
         display.say(f"study {name!r}: {path}, to keep and to edit")
-    return read(str(path))
+    return *read(str(path)), place
 
 
 def planned(
     data: DataSpec, name: str, minutes: float, place: Place, training: Training, display: Display, storage: str
-) -> Plan:
-    """The plan for a data set, after a few steps of a few networks on the device.
+) -> tuple[Plan, Place]:
+    """The plan for a data set, after a few steps of a few networks on the device, and that device, open.
 
     Raises:
         DataError, DeviceError, StorageError: the images or the device cannot be used.
@@ -62,22 +63,27 @@ def planned(
     from objectives.data.card import examine
 
     card = examine(data, decode=False, progress=display.data_read)
-    size = data.size or card.suggested_size
-    seconds = 60 * minutes
+    size, seconds = data.size or card.suggested_size, 60 * minutes
     nominal = costs.nominal(plan.to_probe(size)[0], RATES[place.kind])
     size = plan.affordable(size, max(2, card.n_train), seconds, nominal)
+    task = Task(replace(data, size=size), plan.family_for(size))
     with ExitStack() as held:
-        task = Task(replace(data, size=size), plan.family_for(size))
-        objective, *_ = place.opened(name, task, storage, training, held, display.data_read)
-        facts = objective.facts()
-        known = cast("dict[str, Any]", facts["data"])
-        formats, batch = objective.number_formats(), plan.PROBE_BATCH
-        found = costs.probed(
-            objective.probe, plan.to_probe(size), formats, known["channels"], batch, PLAN_SHARE * seconds
-        )
-        mirrored = None
-        if known["flip"] and data.flip is None and MIRROR_SHARE * seconds >= FEWEST_SECONDS:
-            mirrored = objective.mirrored(MIRROR_SHARE * seconds)
+        objectives = place.opened(name, task, storage, training, held, display.data_read)
+        images, found = _examined(data, objectives[0], size, seconds)
+        if isinstance(place, ThisProcess):  # a training there is interrupted otherwise
+            return plan.chosen(name, minutes, images, found, place.kind), place
+        return plan.chosen(name, minutes, images, found, place.kind), Kept(place, task, objectives, held.pop_all())
+
+
+def _examined(data: DataSpec, objective: Objective, size: int, seconds: float) -> tuple[Images, Costs]:
+    """What a plan must know of the data and of the device."""
+    facts = objective.facts()
+    known, most = cast("dict[str, Any]", facts["data"]), PLAN_SHARE * seconds
+    networks, formats, channels = plan.to_probe(size), objective.number_formats(), int(known["channels"])
+    found = costs.probed(objective.probe, networks, formats, channels, plan.PROBE_BATCH, most)
+    mirrored = None
+    if known["flip"] and data.flip is None and MIRROR_SHARE * seconds >= FEWEST_SECONDS:
+        mirrored = objective.mirrored(MIRROR_SHARE * seconds)
     images = Images(
         data.name,
         known["n_train"],
@@ -87,9 +93,10 @@ def planned(
         size,
         None if mirrored is None else not mirrored["refuted"],
         "not looked into" if mirrored is None else str(mirrored["words"]),
+        data.seed,
         cast("int", facts.get("n_splits", 1)),
     )
-    return plan.chosen(name, minutes, images, found, place.kind)
+    return images, found
 
 
 def words(made: Plan) -> list[str]:
@@ -137,7 +144,7 @@ def refit(study: Study, objective: Objective, left: Budget, display: Display) ->
     try:
         with closing(objective.reports(pipeline, seeds, whole=True)) as running:
             for last in running:
-                if last.diverged or left.left() < budget.closing(left.seconds) / 2:
+                if last.diverged or (left.left() < 0 and last.epoch < last.epochs):
                     why = "it diverged" if last.diverged else "the time is up"
                     display.say(f"it was given up after epoch {last.epoch} of {last.epochs}: {why}")
                     return

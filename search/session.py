@@ -27,7 +27,7 @@ from search.database import storage
 from search.database.file import READ_ONLY
 from search.database.storage import Database
 from search.errors import DeviceFault, StorageError, UsageError
-from search.host import devices
+from search.host import devices, owner
 from search.host.places import STUDIES
 from search.invocation import Asked, Confirming, Invocation
 from search.minutes import refit, study_of
@@ -55,10 +55,10 @@ def run(asked: Invocation, training: Training) -> None:
     """
     began = time.monotonic()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    budget = None if asked.minutes is None else Budget(began, 60 * asked.minutes)
+    budget = None if asked.minutes is None else Budget(began - owner.age(), 60 * asked.minutes)
     place = _place(asked, asked.workers, mixed_devices=asked.mixed_devices)
     display = _display(asked)
-    name, spec = _study_of(asked, place, training, display)
+    name, spec, place = _study_of(asked, place, training, display)
     url = storage.url(asked.storage, spec.storage)
     if (warning := storage.on_network_file_system(url)) is not None:
         display.say(f"warning: {warning}")
@@ -125,8 +125,8 @@ def confirm(asked: Confirming, training: Training) -> None:
     _show(now, as_json=asked.json)
 
 
-def _study_of(asked: Invocation, place: Place, training: Training, display: Display) -> tuple[str, StudySpec]:
-    """(name, spec) of the study that is asked for; of data and minutes alone that which is planned for them.
+def _study_of(asked: Invocation, place: Place, training: Training, display: Display) -> tuple[str, StudySpec, Place]:
+    """(name, spec, where it trains) of the study that is asked for; for data and minutes one is planned.
 
     Raises:
         UsageError: neither a study nor data and minutes are named, or no such study is there.
@@ -135,14 +135,14 @@ def _study_of(asked: Invocation, place: Place, training: Training, display: Disp
         name, spec = asked.asked()
         if name not in (asked.as_name, Path(asked.study).stem):
             display.say(f"study {name!r}, named after what the command line changes; --as NAME names it otherwise")
-        return name, spec
+        return name, spec, place
     if asked.data is None or asked.minutes is None:
         raise UsageError("no study is named: --study NAME, or --data folder:DIR --minutes M to have one planned")
-    data = asked_data(asked.data, asked.data_root, asked.labels, asked.n_train)
+    data = asked_data(asked.data, asked.data_root, asked.labels, asked.n_train, asked.seed or 0)
     name = asked.as_name or named_after(data)
     where = os.path.realpath(str(storage.sqlite_path(storage.url(asked.storage, None)) or STUDIES))
-    name, spec = study_of(data, check_name(name), asked.minutes, place, training, display, where)
-    return name, asked.adapted(spec)
+    name, spec, place = study_of(data, check_name(name), asked.minutes, place, training, display, where)
+    return name, asked.adapted(spec), place
 
 
 def _created(url: str, display: Display) -> Database:
@@ -213,7 +213,7 @@ class _Session:
             objectives = self.place.opened(
                 self.name, self.spec.task, self.where, self.training, held, self.display.data_read
             )
-            study = self._open(objectives)
+            study = self._open(objectives, in_minutes=minutes is not None)
             now = study.snapshot()
             until = min(deadline, minutes.deadline if minutes is not None else inf)
             self.display.study_started(now, n_trials or now.n_counted, until if until < inf else None)
@@ -265,7 +265,7 @@ class _Session:
                     warnings.add(warning)
             study.tell_test(number, found)
 
-    def _open(self, objectives: Sequence[Objective]) -> Study:
+    def _open(self, objectives: Sequence[Objective], *, in_minutes: bool = False) -> Study:
         """The study, created or resumed, with nothing left over from a run that died."""
         if not figures.installed():  # takes a second to find out, while the worker gets ready
             self.display.say("optuna-dashboard or plotly is not installed: notes and figures are left out")
@@ -278,7 +278,7 @@ class _Session:
                     study = opening.resumed(self.name, self.spec, found, self.database, facts, self.place.workers)
                 else:
                     study = self._created(facts, objectives)
-                queue.enqueue_anchors(study)
+                queue.enqueue_anchors(study, in_minutes=in_minutes)
         if about := facts.get("about"):
             self.display.say(str(about))
         _say_skipped(cast("list[str]", facts["skipped"]), self.display)

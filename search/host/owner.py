@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -43,6 +44,13 @@ class Owner:
 def this_process() -> Owner:
     """The process that asks."""
     return Owner(socket.gethostname(), _boot_id(), os.getpid(), start_time(os.getpid()), _namespace())
+
+
+def age() -> float:
+    """Seconds since this process started; 0 where nobody knows."""
+    ticks = start_time(os.getpid())
+    now = time.clock_gettime(time.CLOCK_BOOTTIME)
+    return 0.0 if ticks is None else now - ticks / os.sysconf("SC_CLK_TCK")
 
 
 def start_time(pid: int) -> int | None:

@@ -25,8 +25,8 @@ SEARCH_SHARE = 0.3  # of the minutes, until the longest run begins
 FILL_SHARE = 0.2  # ... that the longest run takes, about: once to be measured, once confirmed, once more on all images
 BASELINE_SHARE = 1 / 20
 ANCHOR_SHARE = 1 / 8  # what a known pipeline may take
-CLOSING = (3.0, 0.03)  # seconds, share of the minutes: to load, to export, to tell the result
-STARTUP_SHARE, MOST_STARTUP = 0.1, 8  # proposals that try every strategy, before models lead
+CLOSING = (3.0, 0.02)  # seconds, share of the minutes: to export, to draw figures, to tell the result
+STARTUP_SHARE, MOST_STARTUP = 0.05, 8  # proposals that try every strategy, before models lead
 LEAST_FILL = 0.05  # share of the minutes, below which a longest run buys nothing
 MOST_FILLS = 3
 OVERHEAD = 1.3  # seconds on the wall for a device second, before anything has run
@@ -74,17 +74,12 @@ class Budget:
 
     @property
     def deadline(self) -> float:
-        """When they are over, by time.monotonic()."""
-        return self.began + self.seconds
+        """When nothing trains any more, by time.monotonic(): what comes then is to tell and to draw."""
+        return self.began + self.seconds - min(max(CLOSING[0], CLOSING[1] * self.seconds), self.seconds / 4)
 
     def left(self) -> float:
-        """What is left of them."""
+        """What is left to train in."""
         return self.deadline - time.monotonic()
-
-
-def closing(seconds: float) -> float:
-    """Of so many seconds those that nothing trains in: to export, to tell, to draw."""
-    return max(CLOSING[0], CLOSING[1] * seconds)
 
 
 def to_refit(now: Snapshot, budget: Budget) -> FrozenTrial | None:
@@ -93,18 +88,18 @@ def to_refit(now: Snapshot, budget: Budget) -> FrozenTrial | None:
     A less accurate one would be of no use: the network of the best is there.
     """
     best, pace = choice(now), wall_per_second(now) / now.n_splits
-    whole, room = 1 / (1 - _validating(now)), budget.left() - closing(budget.seconds)
-    fits = best is not None and pace * best.values[0] * whole <= room
+    whole = 1 / (1 - _validating(now))
+    fits = best is not None and pace * best.values[0] * whole <= budget.left()
     return best if fits else None
 
 
 def next_step(now: Snapshot, left: float, total: float) -> Step | None:
     """What to begin with `left` of `total` seconds on the wall; None when only the last training is left to do."""
-    pace, room = wall_per_second(now), left - closing(total)
+    pace = wall_per_second(now)
     best, trials = choice(now), now.trials
     kept = finale(now, best, pace) if best is not None else 0.0
     whole = 1 / (1 - _validating(now))  # images in all, for each that is trained on
-    most = min(room / ((2 + whole) * MARGIN), (room - kept) / MARGIN) / pace  # of a run that may become the best
+    most = min(left / ((2 + whole) * MARGIN), (left - kept) / MARGIN) / pace  # of a run that may become the best
     running = any(t.state == TrialState.RUNNING and records.QUESTION in t.user_attrs for t in trials)
     if (waiting := _queued(now, most, total / pace)) is not None:
         return Queued(waiting)
@@ -114,10 +109,10 @@ def next_step(now: Snapshot, left: float, total: float) -> Step | None:
     cheapest = min(trial.values[0] for trial in now.points)
     if total - left < SEARCH_SHARE * total and most > cheapest:
         n_startup = int(STARTUP_SHARE * total / (pace * cheapest))
-        return Search(most, min(max(n_startup, 1), MOST_STARTUP))
+        return Search(most, min(n_startup, MOST_STARTUP))
     if n_fills < MOST_FILLS and not running and most * pace > LEAST_FILL * total and most > cheapest:
         return Fill(most)
-    return _to_confirm(now, best, room, pace)
+    return _to_confirm(now, best, left, pace)
 
 
 def choice(now: Snapshot) -> FrozenTrial | None:
@@ -182,14 +177,14 @@ def _queued(now: Snapshot, most: float, seconds: float) -> FrozenTrial | None:
     return None
 
 
-def _to_confirm(now: Snapshot, best: FrozenTrial, room: float, pace: float) -> Step | None:
+def _to_confirm(now: Snapshot, best: FrozenTrial, left: float, pace: float) -> Step | None:
     """The best one where it has no fresh seed, then the others of the front, the cheapest first, as far as they fit."""
     first = records.first(best)
     begun = confirmation.n_begun(now.trials)
     if begun[first] == 0:
-        fits = finale(now, best, pace) <= room or pace * best.values[0] * MARGIN <= room
+        fits = pace * best.values[0] * MARGIN <= left
         return Confirm(best) if fits else None
-    left = room - finale(now, best, pace)
+    left -= finale(now, best, pace)
     for point in confirmation.lacking(now.trials, now.floor, max(1, now.spec.search.confirm)):
         if MARGIN * pace * point.values[0] <= left and point.user_attrs.get(records.ANCHOR) != BASELINE:
             return Confirm(point)

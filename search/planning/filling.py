@@ -28,33 +28,34 @@ def candidates(
     points: Sequence[FrozenTrial],
     seconds: float,
     forecast: Callable[[Pipeline], float],
-    most_epochs: int,
+    epochs: tuple[int, int],
 ) -> list[tuple[Candidate[Pipeline], float]]:
     """(pipeline, decades of error that its epochs may cost) of runs that take about so many device seconds.
 
-    `forecast`: seconds, of which only ratios count: those of a parent were measured.
+    Those of a parent were measured; `forecast` tells ratios. One at least where the cheapest run takes no more.
+    `epochs`: the fewest and the most that a run may have.
     """
-    best = sorted(points, key=lambda trial: -trial.values[1])[:PARENTS]
+    parents = [*sorted(points, key=lambda trial: -trial.values[1])[:PARENTS], min(points, key=lambda t: t.values[0])]
     found: dict[str, tuple[Candidate[Pipeline], float]] = {}
-    for parent in best:
+    for parent in parents:
         before = records.pipeline(parent)
-        second = parent.values[0] / forecast(before)
-        for params in _variants(parent.params):
-            one = _with(choose, params)
-            epoch = second * forecast(one.chosen) / one.chosen.epochs
-            epochs = max(1, int(FILLED * seconds / epoch))
-            made = _with(choose, {**params, "epochs": min(epochs, most_epochs)})
-            away = abs(math.log2(made.chosen.epochs / ENOUGH))
-            found.setdefault(repr(sorted(made.params.items())), (made, AWAY * away))
+        rate = parent.values[0] / forecast(before)
+        for params in _variants(parent.params, before.width):
+            epoch = rate * forecast(_with(choose, params).chosen) / before.epochs
+            n = min(int(FILLED * seconds / epoch), epochs[1])
+            made = _with(choose, {**params, "epochs": n})
+            if n >= epochs[0] and rate * forecast(made.chosen) <= seconds:
+                away = abs(math.log2(made.chosen.epochs / ENOUGH))
+                found.setdefault(repr(sorted(made.params.items())), (made, AWAY * away))
     return list(found.values())
 
 
-def _variants(params: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _variants(params: Mapping[str, Any], channels: float) -> Iterator[dict[str, Any]]:
     """The parent's parameters, with all pixels, and with more channels."""
     strides = {params.get("stride", False), False}
     for stride in sorted(strides):
         for factor in WIDTHS:
-            width = round(4 * float(params["width"]) * factor) / 4
+            width = round(4 * channels * factor) / 4
             yield {**params, "stride": stride, "width": width, "augment.crop": True}
 
 

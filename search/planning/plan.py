@@ -17,7 +17,7 @@ PROBE_BATCH = 64  # images
 SHOWN = 12_000  # images that a network must see before it is worth anything, about: 3 epochs of 4,000
 FEWEST, MOST = 2, 100  # epochs
 LONG = 2  # times the fewest epochs: a run on all pixels of so many ...
-LONG_SHARE = 0.25  # ... may take this share of the minutes, or images get smaller
+LONG_SHARE = 0.4  # ... may take this share of the minutes, or images get smaller
 WIDTHS = {"cpu": (0.25, 1.0), "cuda": (0.25, 2.0)}  # times the channels of the family, by kind of device
 KEPT = 10  # networks on a disk, about
 OVERHEAD = 1.25  # seconds on the wall for a second of training: evaluation, workers, questions
@@ -36,6 +36,7 @@ class Images:
     size: int  # pixels: the side at which nothing is lost
     flips: bool | None  # whether flips fit; None: it was not looked into
     flips_because: str  # in words
+    seed: int = 0  # of the split, and of the study
     n_splits: int = 1  # trainings side by side
 
 
@@ -97,6 +98,7 @@ class Plan:
             f"width = {list(self.width)}",
             "",
             "[search]",
+            *([f"seed = {images.seed}"] if images.seed else []),
             f"n_trials = {self.n_trials[1]}  # where it is run without --minutes",
             f"fastest = {self.first_seconds[0]:.3g}",
             f"slowest = {max(60 * self.minutes, 2.1 * self.first_seconds[0]):.4g}",
@@ -149,11 +151,9 @@ def chosen(name: str, minutes: float, images: Images, costs: Costs, device: str)
     size = affordable(images.size, images.n_train, seconds, costs)
     longest = FILL_SHARE * seconds
     epochs = min(max(4 * fewest, int(longest / run(size, least, stride, 1))), MOST)
-    widths = [least + 0.25 * k for k in range(round((most - least) / 0.25) + 1)]
-    width = max((each for each in widths if run(size, each, stride, 2 * fewest) <= longest), default=least)
     first = run(size, least, stride, fewest)
     typical = math.sqrt(first * max(first, run(size, least, 1, 2 * fewest)))  # of the search: near its cheap end
-    network = build(family, depth=1, width=width, in_channels=images.channels, n_classes=images.n_classes)
+    network = build(family, depth=1, width=most, in_channels=images.channels, n_classes=images.n_classes)
     n = 3 + SEARCH_SHARE * seconds / typical
     return Plan(
         name,
@@ -163,7 +163,7 @@ def chosen(name: str, minutes: float, images: Images, costs: Costs, device: str)
         size,
         (fewest, epochs),
         batch,
-        (least, width),
+        (least, most),
         (1, 2) if seconds > 100 * first else (1, 1),
         (first * (1 - ERR), first * (1 + ERR)),
         (typical * (1 - ERR), typical * (1 + ERR)),
@@ -171,7 +171,7 @@ def chosen(name: str, minutes: float, images: Images, costs: Costs, device: str)
         (max(3, round(n * (1 - ERR))), max(4, round(n * (1 + ERR)))),
         (step_memory(network, size, batch[0]), step_memory(network, size, batch[1])),
         KEPT * 4 * sum(layer.kernel**2 * layer.n_in * layer.n_out for layer in network.layers(size)),
-        _reasons(images, costs, family, size, (fewest, epochs), batch, width, first, device),
+        _reasons(images, costs, family, size, (fewest, epochs), batch, (least, most), first, device),
     )
 
 
@@ -189,7 +189,7 @@ def _reasons(
     size: int,
     epochs: tuple[int, int],
     batch: tuple[int, int],
-    width: float,
+    width: tuple[float, float],
     first: float,
     device: str,
 ) -> tuple[Choice, ...]:
@@ -215,7 +215,11 @@ def _reasons(
             f"{images.n_train} images are {images.n_train // batch[0]} to "
             f"{max(1, images.n_train // batch[1])} steps an epoch",
         ),
-        Choice("width", f"to x{width:g}", f"x{width:g} is the widest that shows the images often enough in time"),
+        Choice(
+            "width",
+            f"x{width[0]:g} to x{width[1]:g}",
+            f"x{width[0]:g} to x{width[1]:g}: narrow ones show the images more often",
+        ),
         Choice("format", costs.number_format, f"{costs.number_format} has the fastest steps on this {device}"),
         Choice("flips", {True: "yes", False: "no", None: "as the data say"}[images.flips], images.flips_because),
     )

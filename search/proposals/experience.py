@@ -63,7 +63,7 @@ class Experience:
         def nominal(pipeline: Pipeline) -> float:
             return float(10 ** expect(pipeline)[0])
 
-        found = filling.candidates(choose, now.points, seconds, nominal, now.given.epochs[1])
+        found = filling.candidates(choose, now.points, seconds, nominal, now.given.epochs)
         models = learned(self.tried(now, expect, plain=False), Settings(), self.memory)
         means, _ = models.predict([c.params for c, _ in found], [expect(c.chosen) for c, _ in found])
         losses = means[:, 1] + np.array([loss for _, loss in found])

@@ -30,9 +30,12 @@ def box(spec: StudySpec, given: Given, floor: float, data: Mapping[str, Any], pr
     """
     search, task = spec.search, spec.task
     pipelines = anchor_pipelines(SPACES[spec.space.name], given, spec.restrictions)
-    seconds = {name: forecast(each, task, given, probe) for name, each in _ends(pipelines, task, given).items()}
-    slowest = search.slowest or SLOWER_THAN_BASELINE * seconds[BASELINE]
-    fastest = search.fastest or min(*seconds.values(), slowest / LEAST_EXTENT)
+    if search.slowest and search.fastest:  # nothing is left to probe
+        slowest, fastest = search.slowest, search.fastest
+    else:
+        seconds = {name: forecast(each, task, given, probe) for name, each in _ends(pipelines, task, given).items()}
+        slowest = search.slowest or SLOWER_THAN_BASELINE * seconds[BASELINE]
+        fastest = search.fastest or min(*seconds.values(), slowest / LEAST_EXTENT)
     slowest = max(slowest, LEAST_EXTENT * fastest)
     useful = search.useful if search.useful is not None else floor
     return Box(fastest, slowest, useful, int(data["n_val"]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf, log
+from statistics import median
 from typing import Any, TypeVar
 
 import numpy as np
@@ -139,7 +140,7 @@ def propose(
         most: of the first objective, that it may be predicted to have; where nothing is below, what is least.
     """
     settings, memory = settings or Settings(), memory or Memory()
-    if (first := begin(space, tried, rng, expect, settings, settled)) is not None:
+    if (first := begin(space, tried, rng, expect, settings, settled, most)) is not None:
         return first
     drawn = [candidate(space, Draw(rng, None, settled)) for _ in range(settings.n_random)]
     models = learned(tried, settings, memory)
@@ -168,6 +169,7 @@ def begin(
     expect: Callable[[T], Pair],
     settings: Settings,
     settled: Mapping[str, Any] | None = None,
+    most: float = inf,
 ) -> Candidate[T] | None:
     """A trial of the start-up, as `propose` would make it; None once that is over."""
     n_proposed, n_ended = sum(not each.is_given for each in tried), sum(each.values is not None for each in tried)
@@ -175,6 +177,7 @@ def begin(
         return None
     tries = startup.tries([(each.params, each.distributions) for each in tried])
     drawn = _untried([candidate(space, Draw(rng, None, settled)) for _ in range(settings.n_random)], tried)
+    drawn = _affordable(drawn, tried, expect, most)
     lacks = any(startup.missing(each, tries) for each in drawn)
     if n_proposed >= settings.n_startup and n_ended >= LEAST_ENDED and not lacks:
         return None
@@ -199,6 +202,17 @@ def learned(tried: Sequence[Tried], settings: Settings, memory: Memory) -> Model
         found.append(process.believing(encoding.rows([each.params for each in running])) if running else process)
     memory.n_rows = len(ended) if due else memory.n_rows
     return Models(encoding, (found[0], found[1]))
+
+
+def _affordable(
+    drawn: list[Candidate[T]], tried: Sequence[Tried], expect: Callable[[T], Pair], most: float
+) -> list[Candidate[T]]:
+    """The candidates whose first objective, as trials compare with what was expected of them, is at most `most`."""
+    ended = [each.values[0] - each.expected[0] for each in tried if each.values is not None]
+    if most == inf or not ended:
+        return drawn
+    costs = [expect(each.chosen)[0] + median(ended) for each in drawn]
+    return [each for each, cost in zip(drawn, costs, strict=True) if cost <= max(most, min(costs))]
 
 
 def _untried(drawn: Sequence[Candidate[T]], tried: Sequence[Tried]) -> list[Candidate[T]]:

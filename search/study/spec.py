@@ -286,14 +286,14 @@ def _derived_name(name: str, label: str, changed: StudySpec) -> str:
 def named_after(data: DataSpec) -> str:
     """The name of the study of a data set that was given none: the same wherever a folder lies."""
     section = DataSection(**{key: value for key, value in asdict(data).items() if key != "seed"})
-    distinguishing = section.model_dump() | _without_places(section)
+    distinguishing = section.model_dump() | _without_places(section) | ({"seed": data.seed} if data.seed else {})
     digest = hashlib.sha256(json.dumps(distinguishing, sort_keys=True).encode()).hexdigest()[:6]
     kind, _, path = data.name.partition(":")
     word = re.sub(r"[^A-Za-z0-9._-]+", "-", os.path.basename(os.path.normpath(path)) if path else kind).strip("-._")
     return check_name(f"{word[:50] or kind}-{digest}" if path else f"{kind}-minutes")
 
 
-def asked_data(name: str, root: str | None, labels: str | None, n_train: int | None) -> DataSpec:
+def asked_data(name: str, root: str | None, labels: str | None, n_train: int | None, seed: int) -> DataSpec:
     """The data that a command line names.
 
     Raises:
@@ -307,7 +307,7 @@ def asked_data(name: str, root: str | None, labels: str | None, n_train: int | N
             section = section.model_copy(update={"name": named, "labels": table})
     except ValidationError as error:
         raise UsageError(f"command line: {in_words(error, DataSection)}") from error
-    return DataSpec(**section.model_dump())
+    return DataSpec(**section.model_dump(), seed=seed)
 
 
 def _folder(path: str, root: str | None) -> str:

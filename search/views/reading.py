@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -15,18 +16,22 @@ from objectives.data.cache.progress import Progress
 MANY_FILES = 5000  # fewer are read before a bar has been looked at
 
 
-class Tenths:
-    """Lines for work on many files: one where it begins, and one for each tenth that is done."""
+QUIET = 2.0  # seconds
 
-    def __init__(self) -> None:
-        self._told = ("", -1)
+
+class Tenths:
+    """Lines for work on many files: one for each tenth that is done, and not too many at once."""
+
+    def __init__(self, quiet: float = QUIET) -> None:
+        """`quiet`: seconds between two lines, at least."""
+        self._told, self._quiet, self._at = ("", -1), quiet, time.monotonic()
 
     def line(self, what: str, done: int, total: int) -> str | None:
         """What to say now; None where nothing is new."""
         now = (what, 10 * done // total)
-        if now == self._told:
+        if now == self._told or time.monotonic() < self._at + self._quiet:
             return None
-        self._told = now
+        self._told, self._at = now, time.monotonic()
         return f"{what} {total} images: {100 * done // total} %"
 
 

@@ -97,6 +97,37 @@ class ThisHost:
 
 
 @dataclass(frozen=True)
+class Kept:
+    """A place whose objectives are open already, for whoever needs such next."""
+
+    place: Place
+    task: Task
+    objectives: Sequence[Objective]
+    held: ExitStack  # what holds them
+
+    @property
+    def kind(self) -> str:
+        return self.place.kind
+
+    @property
+    def workers(self) -> int | str:
+        return self.place.workers
+
+    @property
+    def mixed_devices(self) -> bool:
+        return self.place.mixed_devices
+
+    def opened(
+        self, study: str, task: Task, database: str, training: Training, held: ExitStack, progress: Progress
+    ) -> Sequence[Objective]:
+        if task == self.task:
+            held.push(self.held.pop_all())
+            return self.objectives
+        self.held.close()
+        return self.place.opened(study, task, database, training, held, progress)
+
+
+@dataclass(frozen=True)
 class Cluster:
     """Workers on a Ray cluster, which decides how many share a host."""
 
