@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar
 
+from objectives.task import DataSpec
 from search.database import storage
 from search.host.called import command
-from search.study.spec import StudySpec, check_name, override, read
+from search.study.spec import StudySpec, asked_data, check_name, named_after, override, read
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,27 @@ class Confirming(Asked):
 
 
 @dataclass(frozen=True)
+class Planning(Asked):
+    """A command line of `frontrunner plan`."""
+
+    minutes: float
+    as_name: str | None
+    n_train: int | None
+    seed: int | None
+
+    @property
+    def named(self) -> tuple[DataSpec, str]:
+        """(the data, the name of their study).
+
+        Raises:
+            UsageError: there can be no such study.
+        """
+        assert self.data is not None  # its parser sees to it
+        data = asked_data(self.data, self.data_root, self.labels, self.n_train, self.seed or 0)
+        return data, check_name(self.as_name or named_after(data))
+
+
+@dataclass(frozen=True)
 class Invocation(Asked):
     """A command line of `search.run`; None where a flag was not given. `search.run.parser` says what each one means."""
 
@@ -72,6 +94,13 @@ class Invocation(Asked):
         name, spec = read(self.study)
         name, spec = override(name, spec, self.data, self.data_root, self.n_train, self.seed, self.labels)
         return check_name(name if self.as_name is None else self.as_name), self.adapted(spec)
+
+    @property
+    def planning(self) -> Planning:
+        """What is planned where no study is named, but data and minutes are."""
+        assert self.minutes is not None
+        shared = {field.name: getattr(self, field.name) for field in fields(Asked)}
+        return Planning(**shared, minutes=self.minutes, as_name=self.as_name, n_train=self.n_train, seed=self.seed)
 
     def adapted(self, spec: StudySpec) -> StudySpec:
         """The spec with what this command line changes and no identity holds."""

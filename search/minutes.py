@@ -34,7 +34,14 @@ AGAIN = 1  # the seeds of a training on all images: the next ones of the trial
 
 
 def study_of(
-    data: DataSpec, name: str, minutes: float, place: Place, training: Training, display: Display, storage: str
+    data: DataSpec,
+    name: str,
+    minutes: float,
+    place: Place,
+    training: Training,
+    display: Display,
+    storage: str,
+    held: ExitStack,
 ) -> tuple[str, StudySpec, Place]:
     """(name, spec, where it trains) of the study of a data set: from its file, planned and written where there is none.
 
@@ -44,8 +51,8 @@ def study_of(
     """
     path = STUDIES / f"{name}.toml"
     if not path.is_file():
-        made, place = planned(data, name, minutes, place, training, display, storage)
-        for line in words(made):
+        made, place = planned(data, name, minutes, place, training, display, storage, held)
+        for line in made.lines():
             display.say(line)
         write(made, path)
         display.say(f"study {name!r}: {path}, to keep and to edit")
@@ -53,9 +60,16 @@ def study_of(
 
 
 def planned(
-    data: DataSpec, name: str, minutes: float, place: Place, training: Training, display: Display, storage: str
+    data: DataSpec,
+    name: str,
+    minutes: float,
+    place: Place,
+    training: Training,
+    display: Display,
+    storage: str,
+    held: ExitStack,
 ) -> tuple[Plan, Place]:
-    """The plan for a data set, after a few steps of a few networks on the device, and that device, open.
+    """The plan for a data set, after a few steps of a few networks on the device; and that device, open while `held` is.
 
     Raises:
         DataError, DeviceError, StorageError: the images or the device cannot be used.
@@ -63,16 +77,18 @@ def planned(
     from objectives.data.card import examine
 
     card = examine(data, decode=False, progress=display.data_read)
-    size, seconds = data.size or card.suggested_size, 60 * minutes
-    nominal = costs.nominal(plan.to_probe(size)[0], RATES[place.kind])
-    size = plan.affordable(size, max(2, card.n_train), seconds, nominal)
+    own, seconds = data.size or card.suggested_size, 60 * minutes
+    nominal = costs.nominal(plan.to_probe(own)[0], RATES[place.kind])
+    size = plan.affordable(own, max(2, card.n_train), seconds, nominal)
     task = Task(replace(data, size=size), plan.family_for(size))
-    with ExitStack() as held:
-        objectives = place.opened(name, task, storage, training, held, display.data_read)
-        images, found = _examined(data, objectives[0], size, seconds)
-        if isinstance(place, ThisProcess):  # a training there is interrupted otherwise
-            return plan.chosen(name, minutes, images, found, place.kind), place
-        return plan.chosen(name, minutes, images, found, place.kind), Kept(place, task, objectives, held.pop_all())
+    inner = held.enter_context(ExitStack())
+    objectives = place.opened(name, task, storage, training, inner, display.data_read)
+    images, found = _examined(data, objectives[0], size, seconds)
+    made = plan.chosen(name, minutes, replace(images, own_size=own), found, place.kind)
+    if isinstance(place, ThisProcess):  # a training there is interrupted otherwise
+        inner.close()
+        return made, place
+    return made, Kept(place, task, objectives, inner)
 
 
 def _examined(data: DataSpec, objective: Objective, size: int, seconds: float) -> tuple[Images, Costs]:
@@ -91,25 +107,13 @@ def _examined(data: DataSpec, objective: Objective, size: int, seconds: float) -
         known["n_classes"],
         known["channels"],
         size,
+        size,
         None if mirrored is None else not mirrored["refuted"],
         "not looked into" if mirrored is None else str(mirrored["words"]),
         data.seed,
         cast("int", facts.get("n_splits", 1)),
     )
     return images, found
-
-
-def words(made: Plan) -> list[str]:
-    """A plan in lines."""
-    first, trial, n = made.first_seconds, made.trial_seconds, made.n_trials
-    return [
-        f"a plan for {made.minutes:g} minutes:",
-        *(f"  {choice.setting:8}{choice.reason}" for choice in made.choices),
-        f"  expected: a first network after {first[0]:.2g} to {first[1]:.2g} s, then trials of {trial[0]:.2g} to "
-        f"{trial[1]:.2g} s, {n[0]} to {n[1]} of them, and a longest one of {made.longest_seconds:.2g} s",
-        f"  of memory a step takes {made.memory[0] / 1e6:.0f} to {made.memory[1] / 1e6:.0f} MB, of the disk networks "
-        f"{made.disk / 1e6:.0f} MB",
-    ]
 
 
 def write(made: Plan, path: Path) -> None:

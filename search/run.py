@@ -56,9 +56,10 @@ def add_study(p: argparse.ArgumentParser, *, required: bool = True) -> argparse.
     return total
 
 
-def add_places(p: argparse.ArgumentParser) -> None:
+def add_places(p: argparse.ArgumentParser, *, data: bool = True) -> None:
     """The flags that say where data and study lie and where a command trains."""
-    p.add_argument("--data", metavar="DATA", help="digits, fashion_mnist, cifar10, cifar100 or folder:PATH")
+    if data:
+        p.add_argument("--data", metavar="DATA", help="digits, fashion_mnist, cifar10, cifar100 or folder:PATH")
     p.add_argument(
         "--labels", metavar="FILE.csv", help="names the classes of a folder: columns file, label, perhaps split"
     )

@@ -29,13 +29,14 @@ from search.database.storage import Database
 from search.errors import DeviceFault, StorageError, UsageError
 from search.host import devices, owner
 from search.host.places import STUDIES
-from search.invocation import Asked, Confirming, Invocation
-from search.minutes import refit, study_of
+from search.invocation import Asked, Confirming, Invocation, Planning
+from search.minutes import planned, refit, study_of, write
 from search.planning.budget import Budget
+from search.planning.plan import Plan
 from search.study import disturbance, opening, queue, records, recovery
 from search.study.confirmation import SHARE
 from search.study.snapshot import Snapshot
-from search.study.spec import StudySpec, asked_data, check_name, named_after, override
+from search.study.spec import StudySpec, override
 from search.study.study import Study
 from search.views import figures, summary
 from search.views.display import Display, LiveDisplay, PlainDisplay
@@ -53,12 +54,17 @@ def run(asked: Invocation, training: Training) -> None:
         UsageError, DataError, StorageError, DeviceError, DeviceFault: one line each, with the way out.
         KeyboardInterrupt: the trials in flight are back in the queue, and the way to go on is printed.
     """
+    with ExitStack() as held:
+        _run(asked, training, held)
+
+
+def _run(asked: Invocation, training: Training, held: ExitStack) -> None:
     began = time.monotonic()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     budget = None if asked.minutes is None else Budget(began - owner.age(), 60 * asked.minutes)
     place = _place(asked, asked.workers, mixed_devices=asked.mixed_devices)
     display = _display(asked)
-    name, spec, place = _study_of(asked, place, training, display)
+    name, spec, place = _study_of(asked, place, training, display, held)
     url = storage.url(asked.storage, spec.storage)
     if (warning := storage.on_network_file_system(url)) is not None:
         display.say(f"warning: {warning}")
@@ -87,6 +93,27 @@ def run(asked: Invocation, training: Training) -> None:
         display.say(f"study {name!r} is complete with {done}: nothing to train; for more add --add N")
     with opening.understood(name):
         _show(now, as_json=asked.json)
+
+
+def plan(asked: Planning, training: Training) -> tuple[Path, Plan]:
+    """The plan for data and minutes, and the study file that it was written to.
+
+    Raises:
+        UsageError, DataError, StorageError, DeviceError, DeviceFault: one line each, with the way out.
+    """
+    (data, name), display = asked.named, _display(asked)
+    place, path = _place(asked, asked.workers, mixed_devices=False), STUDIES / f"{name}.toml"
+    if path.exists():
+        raise UsageError(f"{path} is there already: --as NAME for another one, or remove it")
+    with _told_as_device_fault(), ExitStack() as held:
+        made, _ = planned(data, name, asked.minutes, place, training, display, _where(asked), held)
+    write(made, path)
+    return path, made
+
+
+def _where(asked: Asked) -> str:
+    """`Database.place` of what will be made; for a plan any word does."""
+    return os.path.realpath(str(storage.sqlite_path(storage.url(asked.storage, None)) or STUDIES))
 
 
 def confirm(asked: Confirming, training: Training) -> None:
@@ -125,7 +152,9 @@ def confirm(asked: Confirming, training: Training) -> None:
     _show(now, as_json=asked.json)
 
 
-def _study_of(asked: Invocation, place: Place, training: Training, display: Display) -> tuple[str, StudySpec, Place]:
+def _study_of(
+    asked: Invocation, place: Place, training: Training, display: Display, held: ExitStack
+) -> tuple[str, StudySpec, Place]:
     """(name, spec, where it trains) of the study that is asked for; for data and minutes one is planned.
 
     Raises:
@@ -138,10 +167,10 @@ def _study_of(asked: Invocation, place: Place, training: Training, display: Disp
         return name, spec, place
     if asked.data is None or asked.minutes is None:
         raise UsageError("no study is named: --study NAME, or --data folder:DIR --minutes M to have one planned")
-    data = asked_data(asked.data, asked.data_root, asked.labels, asked.n_train, asked.seed or 0)
-    name = asked.as_name or named_after(data)
-    where = os.path.realpath(str(storage.sqlite_path(storage.url(asked.storage, None)) or STUDIES))
-    name, spec, place = study_of(data, check_name(name), asked.minutes, place, training, display, where)
+    with _told_as_device_fault():
+        name, spec, place = study_of(
+            *asked.planning.named, asked.minutes, place, training, display, _where(asked), held
+        )
     return name, asked.adapted(spec), place
 
 

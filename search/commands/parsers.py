@@ -36,6 +36,20 @@ def _confirm() -> argparse.ArgumentParser:
     return p
 
 
+def _plan() -> argparse.ArgumentParser:
+    p = _of("plan")
+    p.add_argument(
+        "folder", metavar="FOLDER", help="of images; or digits, fashion_mnist, cifar10, cifar100, folder:PATH"
+    )
+    p.add_argument("--minutes", type=seconds, required=True, metavar="M", help="that all of it may take")
+    p.add_argument("--as", dest="as_name", metavar="NAME", help="of the study (default: after the folder)")
+    p.add_argument("--n-train", type=whole(10**9), metavar="N", help="training images to use")
+    p.add_argument("--seed", type=whole(2**32 - 1, least=0), metavar="N", help="of split, weights, order, sampler")
+    run.add_places(p, data=False)
+    run.add_words(p)
+    return p
+
+
 def _record() -> argparse.ArgumentParser:
     p = _of("record")
     run.add_study(p)
@@ -144,6 +158,7 @@ COMMANDS = {
     ),
     "data": Command("search.commands.data", "show what a data set holds, before anything is trained", _data),
     "cache": Command("search.commands.cache", "show and clear the decoded images that are kept", _cache),
+    "plan": Command("search.commands.plan", "choose a study for a folder and minutes, and write its file", _plan),
     "record": Command(
         "search.commands.record", "record random trainings of a study's space, to simulate searches in", _record
     ),

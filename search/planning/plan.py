@@ -33,7 +33,8 @@ class Images:
     n_val: int
     n_classes: int
     channels: int
-    size: int  # pixels: the side at which nothing is lost
+    own_size: int  # pixels: the side at which nothing is lost
+    size: int  # ... at which they were looked at: the most that minutes may have room for
     flips: bool | None  # whether flips fit; None: it was not looked into
     flips_because: str  # in words
     seed: int = 0  # of the split, and of the study
@@ -73,6 +74,18 @@ class Plan:
     def to_json(self) -> dict[str, object]:
         """This plan as plain JSON data."""
         return asdict(self)
+
+    def lines(self) -> list[str]:
+        """This plan in words."""
+        first, trial, n = self.first_seconds, self.trial_seconds, self.n_trials
+        return [
+            f"a plan for {self.minutes:g} minutes:",
+            *(f"  {choice.setting:8}{choice.reason}" for choice in self.choices),
+            f"  expected: a first network after {first[0]:.2g} to {first[1]:.2g} s, then trials of {trial[0]:.2g} to "
+            f"{trial[1]:.2g} s, {n[0]} to {n[1]} of them, and a longest one of {self.longest_seconds:.2g} s",
+            f"  a step takes {self.memory[0] / 1e6:.0f} to {self.memory[1] / 1e6:.0f} MB of memory, the networks "
+            f"{self.disk / 1e6:.0f} MB of disk",
+        ]
 
     def study_file(self) -> str:
         """The study as a file, to keep and to edit."""
@@ -177,7 +190,7 @@ def chosen(name: str, minutes: float, images: Images, costs: Costs, device: str)
 
 def _batches(n_train: int) -> tuple[int, int]:
     """The smallest and the largest batch: an epoch of the smaller ones has some sixty steps, where images suffice."""
-    middle = min(max(8, 2 ** round(math.log2(max(n_train, 2) / 60))), 256)
+    middle = min(max(32, 2 ** round(math.log2(max(n_train, 2) / 60))), 256)
     largest = 2 ** int(math.log2(max(2, n_train)))
     return min(max(4, middle // 2), largest), min(middle * 2, largest)
 
@@ -194,7 +207,11 @@ def _reasons(
     device: str,
 ) -> tuple[Choice, ...]:
     stages = len(FAMILIES[family].widths)
-    full = "the images' own" if size == images.size else f"of {images.size} that they have: more pixels take too long"
+    full = (
+        "the images' own"
+        if size == images.own_size
+        else f"of {images.own_size} that they have: more pixels take too long"
+    )
     return (
         Choice("size", f"{size} pixels", f"{size} pixels, {full}"),
         Choice("family", family, f"{family}, {stages} stages: the most accurate of the families for its seconds here"),
@@ -218,7 +235,7 @@ def _reasons(
         Choice(
             "width",
             f"x{width[0]:g} to x{width[1]:g}",
-            f"x{width[0]:g} to x{width[1]:g}: narrow ones show the images more often",
+            f"from x{width[0]:g}, which shows the images most often, to x{width[1]:g}",
         ),
         Choice("format", costs.number_format, f"{costs.number_format} has the fastest steps on this {device}"),
         Choice("flips", {True: "yes", False: "no", None: "as the data say"}[images.flips], images.flips_because),

@@ -98,7 +98,7 @@ class ThisHost:
 
 @dataclass(frozen=True)
 class Kept:
-    """A place whose objectives are open already, for whoever needs such next."""
+    """A place whose objectives are open already, for whoever needs such next; it closes them where others are needed."""
 
     place: Place
     task: Task
@@ -121,7 +121,6 @@ class Kept:
         self, study: str, task: Task, database: str, training: Training, held: ExitStack, progress: Progress
     ) -> Sequence[Objective]:
         if task == self.task:
-            held.push(self.held.pop_all())
             return self.objectives
         self.held.close()
         return self.place.opened(study, task, database, training, held, progress)

@@ -1,0 +1,46 @@
+"""Says what so many minutes suffice for, and writes the study: frontrunner plan FOLDER --minutes M."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from search.invocation import Planning
+    from search.workers.seam import Training
+
+
+NAMES = ("digits", "fashion_mnist", "cifar10", "cifar100")
+
+
+def perform(options: argparse.Namespace, training: Training | None = None) -> int:
+    """Plans for the data that were named; 0, 2 usage, 3 data, 4 storage, 5 device, 130 interrupted.
+
+    `training` is what the study trains with; networks on a device unless another is given.
+    """
+    from search import session
+    from search.commands.exits import OK, exit_code
+    from search.database import storage
+    from search.workers.seam import preparation
+
+    def plan() -> int:
+        path, made = session.plan(_asked(options), training or preparation)
+        if options.json:
+            print(json.dumps({**made.to_json(), "study_file": str(path.absolute())}))
+        else:
+            print(*made.lines(), f"study file  {path}", sep="\n")
+        return OK
+
+    return exit_code(plan, storage.url(options.storage, None))
+
+
+def _asked(options: argparse.Namespace) -> Planning:
+    """What is asked for; a plain path is that of a folder."""
+    from search.invocation import Planning
+
+    words = {**vars(options), "data": options.folder, "study": None}
+    if options.folder not in NAMES and not options.folder.startswith("folder:"):
+        words["data"] = f"folder:{options.folder}"
+    del words["folder"]
+    return Planning(**words)
