@@ -69,7 +69,7 @@ def planned(
     storage: str,
     held: ExitStack,
 ) -> tuple[Plan, Place]:
-    """The plan for a data set, after a few steps of a few networks on the device; and that device, open while `held` is.
+    """The plan for a data set, after a few steps of a few networks on the device; and that, open while `held` is.
 
     Raises:
         DataError, DeviceError, StorageError: the images or the device cannot be used.

@@ -98,7 +98,7 @@ class ThisHost:
 
 @dataclass(frozen=True)
 class Kept:
-    """A place whose objectives are open already, for whoever needs such next; it closes them where others are needed."""
+    """A place whose objectives are open already, for whoever needs such next; else they are closed."""
 
     place: Place
     task: Task
