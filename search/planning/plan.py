@@ -207,11 +207,8 @@ def _reasons(
     device: str,
 ) -> tuple[Choice, ...]:
     stages = len(FAMILIES[family].widths)
-    full = (
-        "the images' own"
-        if size == images.own_size
-        else f"of {images.own_size} that they have: more pixels take too long"
-    )
+    own = images.own_size
+    full = "the images' own" if size == own else f"of {own} that they have: more would take too long"
     return (
         Choice("size", f"{size} pixels", f"{size} pixels, {full}"),
         Choice("family", family, f"{family}, {stages} stages: the most accurate of the families for its seconds here"),
