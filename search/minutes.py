@@ -136,7 +136,7 @@ def refit(study: Study, objective: Objective, left: Budget, display: Display) ->
         StorageError: the network cannot be written.
     """
     now = study.snapshot()
-    chosen = budget.to_refit(now, left)
+    chosen = budget.to_refit(now, left.left())
     if chosen is None:
         display.say("no time is left to train on all images: the networks of the front are what there is")
         return

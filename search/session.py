@@ -246,17 +246,21 @@ class _Session:
             now = study.snapshot()
             until = min(deadline, minutes.deadline if minutes is not None else inf)
             self.display.study_started(now, n_trials or now.n_counted, until if until < inf else None)
-            crew = Crew(study, self.display, n_trials, until, share, minutes)
-            if isinstance(self.place, ThisProcess):
-                crew.work_here(objectives[0])
-            else:
-                crew.work(cast("Sequence[Remote]", objectives))
-            if minutes is not None:
+            self._work(Crew(study, self.display, n_trials, until, share, minutes), objectives)
+            if minutes is not None and minutes.left() > 0:
                 refit(study, objectives[0], minutes, self.display)
+                rest = replace(minutes, is_refitted=True)
+                self._work(Crew(study, self.display, n_trials, until, share, rest), objectives)
             now = study.snapshot()
             figures.save(study.optuna, now)
             self.database.checkpoint()
             return now
+
+    def _work(self, crew: Crew, objectives: Sequence[Objective]) -> None:
+        if isinstance(self.place, ThisProcess):
+            crew.work_here(objectives[0])
+        else:
+            crew.work(cast("Sequence[Remote]", objectives))
 
     def test(self) -> Snapshot:
         """The study, after the networks of its confirmations met the test split: in a process that trains nothing."""

@@ -14,6 +14,7 @@ from statistics import median
 from optuna.trial import FrozenTrial, TrialState
 
 from objectives.pipeline import Pipeline
+from search.planning.promise import expected
 from search.proposals import interest
 from search.study import confirmation, records
 from search.study.snapshot import Snapshot
@@ -28,7 +29,7 @@ ANCHOR_SHARE = 1 / 8  # what a known pipeline may take
 CLOSING = (3.0, 0.02)  # seconds, share of the minutes: to export, to draw figures, to tell the result
 STARTUP_SHARE, MOST_STARTUP = 0.05, 8  # proposals that try every strategy, before models lead
 LEAST_FILL = 0.05  # share of the minutes, below which a longest run buys nothing
-MOST_FILLS = 3
+MOST_FILLS = 2
 OVERHEAD = 1.3  # seconds on the wall for a device second, before anything has run
 MARGIN = 1.1  # of what is forecast: what is begun must end
 
@@ -71,6 +72,7 @@ class Budget:
 
     began: float  # time.monotonic()
     seconds: float
+    is_refitted: bool = False  # whether the best pipeline was trained on all images
 
     @property
     def deadline(self) -> float:
@@ -82,54 +84,64 @@ class Budget:
         return self.deadline - time.monotonic()
 
 
-def to_refit(now: Snapshot, budget: Budget) -> FrozenTrial | None:
-    """The most accurate pipeline, where there is time to train it on all images; None where there is not.
+def to_refit(now: Snapshot, left: float) -> FrozenTrial | None:
+    """The most accurate pipeline that there is time to train on all images.
 
-    A less accurate one would be of no use: the network of the best is there.
+    None where there is none, or where all images would not make it better than the network of the best that is there.
     """
-    best, pace = choice(now), wall_per_second(now) / now.n_splits
-    whole = 1 / (1 - _validating(now))
-    fits = best is not None and pace * best.values[0] * whole <= budget.left()
-    return best if fits else None
+    best, pace, whole = choice(now), wall_per_second(now) / now.n_splits, 1 / (1 - validating(now))
+    fitting = [t for t in _passing(now) if pace * t.values[0] * whole <= left]
+    found = max(fitting, key=lambda t: accuracy(now, t), default=None)
+    if best is None or found is None:
+        return None
+    return found if expected(accuracy(now, found), whole) >= accuracy(now, best) else None
 
 
-def next_step(now: Snapshot, left: float, total: float) -> Step | None:
-    """What to begin with `left` of `total` seconds on the wall; None when only the last training is left to do."""
+def next_step(now: Snapshot, left: float, total: float, *, is_refitted: bool = False) -> Step | None:
+    """What to begin with `left` of `total` seconds on the wall; None when the last training is due, or all is done."""
     pace = wall_per_second(now)
     best, trials = choice(now), now.trials
+    if is_refitted:
+        return _to_confirm(now, left, pace)
     kept = finale(now, best, pace) if best is not None else 0.0
-    whole = 1 / (1 - _validating(now))  # images in all, for each that is trained on
+    whole = 1 / (1 - validating(now))  # images in all, for each that is trained on
     most = min(left / ((2 + whole) * MARGIN), (left - kept) / MARGIN) / pace  # of a run that may become the best
     running = any(t.state == TrialState.RUNNING and records.QUESTION in t.user_attrs for t in trials)
     if (waiting := _queued(now, most, total / pace)) is not None:
         return Queued(waiting)
     if best is None:
         return Search(most, 1) if most > 0 and now.points else None
-    n_fills = sum(records.FILL in trial.user_attrs for trial in trials)
-    cheapest = min(trial.values[0] for trial in now.points)
+    cheapest, confirmed = min(trial.values[0] for trial in now.points), confirmation.n_begun(trials)
     if total - left < SEARCH_SHARE * total and most > cheapest:
         n_startup = int(STARTUP_SHARE * total / (pace * cheapest))
         return Search(most, min(n_startup, MOST_STARTUP))
-    if n_fills < MOST_FILLS and not running and most * pace > LEAST_FILL * total and most > cheapest:
+    n_fills = sum(records.FILL in trial.user_attrs for trial in trials)
+    is_filling = n_fills < MOST_FILLS and not running and not confirmed.total()
+    if is_filling and most * pace > LEAST_FILL * total and most > cheapest:
         return Fill(most)
-    return _to_confirm(now, best, left, pace)
+    is_new = confirmed[records.first(best)] == 0
+    return Confirm(best) if is_new and pace * best.values[0] * MARGIN <= left else None
 
 
 def choice(now: Snapshot) -> FrozenTrial | None:
     """The pipeline to go with: the most accurate one, by fresh seeds where there are any; None where none passes."""
+    return max(_passing(now), key=lambda trial: accuracy(now, trial), default=None)
+
+
+def accuracy(now: Snapshot, trial: FrozenTrial) -> float:
+    """Of a point: by fresh seeds, where there are any."""
+    found = now.confirmed_of(trial)
+    return float(found.accuracy.mean if found is not None else trial.values[1])
+
+
+def _passing(now: Snapshot) -> list[FrozenTrial]:
     passing = {outcome.trial for outcome in now.outcomes}
-
-    def accuracy(trial: FrozenTrial) -> float:
-        found = now.confirmed_of(trial)
-        return float(found.accuracy.mean if found is not None else trial.values[1])
-
-    candidates = [trial for trial in now.points if trial.number in passing]
-    return max(candidates, key=accuracy, default=None)
+    return [trial for trial in now.points if trial.number in passing]
 
 
 def finale(now: Snapshot, best: FrozenTrial, pace: float) -> float:
     """Seconds on the wall that the rest takes if this one is the best: fresh seeds, and all images."""
-    whole = 1 / (1 - _validating(now))
+    whole = 1 / (1 - validating(now))
     n = whole / now.n_splits + (0 if now.confirmed_of(best) is not None else 1)
     return float(MARGIN * pace * best.values[0] * n)
 
@@ -177,21 +189,15 @@ def _queued(now: Snapshot, most: float, seconds: float) -> FrozenTrial | None:
     return None
 
 
-def _to_confirm(now: Snapshot, best: FrozenTrial, left: float, pace: float) -> Step | None:
-    """The best one where it has no fresh seed, then the others of the front, the cheapest first, as far as they fit."""
-    first = records.first(best)
-    begun = confirmation.n_begun(now.trials)
-    if begun[first] == 0:
-        fits = pace * best.values[0] * MARGIN <= left
-        return Confirm(best) if fits else None
-    left -= finale(now, best, pace)
+def _to_confirm(now: Snapshot, left: float, pace: float) -> Step | None:
+    """The first of the front that lacks fresh seeds, the cheapest first, as far as they fit."""
     for point in confirmation.lacking(now.trials, now.floor, max(1, now.spec.search.confirm)):
         if MARGIN * pace * point.values[0] <= left and point.user_attrs.get(records.ANCHOR) != BASELINE:
             return Confirm(point)
     return None
 
 
-def _validating(now: Snapshot) -> float:
+def validating(now: Snapshot) -> float:
     """Share of the images that validate, of one split."""
     data = now.attributes[records.IDENTITY]["data"]
     n_val = data["n_val"] / now.n_splits
