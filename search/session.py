@@ -246,6 +246,7 @@ class _Session:
             now = study.snapshot()
             until = min(deadline, minutes.deadline if minutes is not None else inf)
             self.display.study_started(now, n_trials or now.n_counted, until if until < inf else None)
+            minutes = minutes and replace(minutes, n_before=len(now.trials))
             self._work(Crew(study, self.display, n_trials, until, share, minutes), objectives)
             if minutes is not None and minutes.left() > 0:
                 refit(study, objectives[0], minutes, self.display)

@@ -41,7 +41,7 @@ def _claim_within(study: Study, minutes: Budget, question_id: str) -> OptunaTria
         now = study.snapshot()
         if (begun := study.answer(question_id, now.trials)) is not None:
             return begun
-        step = budget.next_step(now, minutes.left(), minutes.seconds, is_refitted=minutes.is_refitted)
+        step = minutes.next_step(now)
         match step:
             case None:
                 return None
