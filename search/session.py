@@ -27,7 +27,7 @@ from search.database import storage
 from search.database.file import READ_ONLY
 from search.database.storage import Database
 from search.errors import DeviceFault, StorageError, UsageError
-from search.host import devices, owner
+from search.host import devices
 from search.host.places import STUDIES
 from search.invocation import Asked, Confirming, Invocation, Planning
 from search.minutes import planned, refit, study_of, write
@@ -61,7 +61,7 @@ def run(asked: Invocation, training: Training) -> None:
 def _run(asked: Invocation, training: Training, held: ExitStack) -> None:
     began = time.monotonic()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    budget = None if asked.minutes is None else Budget(began - owner.age(), 60 * asked.minutes)
+    budget = None if asked.minutes is None else Budget(began - asked.age, 60 * asked.minutes)
     place = _place(asked, asked.workers, mixed_devices=asked.mixed_devices)
     display = _display(asked)
     name, spec, place = _study_of(asked, place, training, display, held)
