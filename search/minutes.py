@@ -140,6 +140,9 @@ def refit(study: Study, objective: Objective, left: Budget, display: Display) ->
     if found is None:
         display.say("no time is left to train on all images: the networks of the front are what there is")
         return
+    if budget.refitted(now) == found[0].number and study.networks.refit.is_dir():
+        display.say(f"trial {found[0].number} is still the one to go with, and was trained on all images before")
+        return
     (chosen, pipeline), data = found, now.attributes[records.IDENTITY]["data"]
     n = data["n_train"] + data["n_val"] if now.n_splits == 1 else data["n_val"]
     display.say(f"trial {chosen.number} is trained on all {counted(n, 'image')}, those that validate included")

@@ -158,9 +158,17 @@ def _passing(now: Snapshot) -> list[FrozenTrial]:
 
 def finale(now: Snapshot, best: FrozenTrial, pace: float) -> float:
     """Seconds on the wall that the rest takes if this one is the best: fresh seeds, and all images."""
+    if refitted(now) == best.number:
+        return 0.0
     whole = 1 / (1 - validating(now))
     n = whole / now.n_splits + (0 if now.confirmed_of(best) is not None else 1)
     return float(RESERVE * pace * best.values[0] * n)
+
+
+def refitted(now: Snapshot) -> int | None:
+    """Number of the trial whose pipeline was trained on all images; None where none was."""
+    told = now.attributes.get(records.REFIT)
+    return int(told["trial"]) if told else None
 
 
 def wall_per_second(now: Snapshot) -> float:
