@@ -95,6 +95,8 @@ def to_refit(now: Snapshot, budget: Budget) -> FrozenTrial | None:
 
 def next_step(now: Snapshot, left: float, total: float) -> Step | None:
     """What to begin with `left` of `total` seconds on the wall; None when only the last training is left to do."""
+    if left <= 0:
+        return None
     pace = wall_per_second(now)
     best, trials = choice(now), now.trials
     kept = finale(now, best, pace) if best is not None else 0.0
@@ -103,10 +105,10 @@ def next_step(now: Snapshot, left: float, total: float) -> Step | None:
     running = any(t.state == TrialState.RUNNING and records.QUESTION in t.user_attrs for t in trials)
     if (waiting := _queued(now, most, total / pace)) is not None:
         return Queued(waiting)
+    cheapest = min((trial.values[0] for trial in now.points), default=math.inf)
     if best is None:
-        return Search(most, 1) if most > 0 and now.points else None
+        return Search(most, 1) if most > cheapest else None
     n_fills = sum(records.FILL in trial.user_attrs for trial in trials)
-    cheapest = min(trial.values[0] for trial in now.points)
     if total - left < SEARCH_SHARE * total and most > cheapest:
         n_startup = int(STARTUP_SHARE * total / (pace * cheapest))
         return Search(most, min(n_startup, MOST_STARTUP))
@@ -178,8 +180,16 @@ def _queued(now: Snapshot, most: float, seconds: float) -> FrozenTrial | None:
 
 
 def _to_confirm(now: Snapshot, best: FrozenTrial, left: float, pace: float) -> Step | None:
-    """The best one where it has no fresh seed, then the others of the front, the cheapest first, as far as they fit."""
+    """The best one where it has no fresh seed, then the others of the front, the cheapest first, as far as they fit.
+
+    What was interrupted comes before any other.
+    """
     first = records.first(best)
+    for trial in confirmation.waiting(now.trials):
+        of = trial.user_attrs[records.CONFIRM_OF]
+        room = left if of == first else left - finale(now, best, pace)
+        if MARGIN * pace * now.trials[of].values[0] <= room:
+            return Queued(trial)
     begun = confirmation.n_begun(now.trials)
     if begun[first] == 0:
         fits = pace * best.values[0] * MARGIN <= left

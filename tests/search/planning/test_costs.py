@@ -1,4 +1,4 @@
-"""What a step takes follows from the steps that were probed: what was probed is told as it was, the rest as work goes."""
+"""What a step takes follows from the steps that were probed: those take what they took, others more as work goes."""
 
 from __future__ import annotations
 
