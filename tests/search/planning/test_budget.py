@@ -233,7 +233,7 @@ def kind(attributes: Mapping[str, object]) -> str:
     return next((word for key, word in known.items() if key in attributes), "search")
 
 
-@pytest.mark.parametrize("cheapest", [1 / 20, 1 / 60, 1 / 200])
+@pytest.mark.parametrize("cheapest", [1 / 20, 1 / 60, pytest.param(1 / 200, marks=pytest.mark.long)])
 def test_a_study_in_minutes_comes_to_its_end_in_time_with_all_its_parts(cheapest: float, study: Study) -> None:
     """`cheapest`: what the cheapest known pipeline takes of the time."""
     now = study.snapshot()

@@ -51,7 +51,7 @@ def test_candidates_are_of_the_space_and_fill_the_seconds(
         assert fewest <= made.chosen.epochs <= most
         took = rate * nominal(now, made.chosen)
         assert took <= seconds * (1 + 1e-9)
-        assert took >= seconds / 2 or made.chosen.epochs == most or made.chosen.epochs == fewest
+        assert took >= seconds / 2 or made.chosen.epochs == most
         assert loss >= 0
     assert found(now, seconds) == candidates
     assert len({repr(sorted(made.params.items())) for made, _ in candidates}) == len(candidates)
@@ -79,9 +79,8 @@ def test_runs_get_wider_before_they_get_much_longer(study: Study) -> None:
     assert max(widths) > narrow
 
 
-@pytest.mark.parametrize("seconds", [0.5, 5.0, 50.0])
-def test_the_study_begins_one_of_them(seconds: float, study: Study) -> None:
+@pytest.mark.parametrize("times", [1.001, 10.0, 100.0])
+def test_the_study_begins_one_of_them(times: float, study: Study) -> None:
     now = as_forecast(study.snapshot(), 0, [0.5, 0.9, 0.8, 0.7], 1.0)
-    candidates = found(now, seconds)
-    if candidates:
-        assert study.experience.fill(now, seconds) in [made for made, _ in candidates]
+    seconds = times * min(trial.values[0] for trial in now.points)
+    assert study.experience.fill(now, seconds) in [made for made, _ in found(now, seconds)]
