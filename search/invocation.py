@@ -82,6 +82,7 @@ class Invocation(Asked):
     sampler: str | None = None
     stopping: str | None = None
     minutes: float | None = None
+    age: float = 0.0  # seconds that the program has run when this was made
     program: ClassVar[str] = "run"
 
     def asked(self) -> tuple[str, StudySpec]:

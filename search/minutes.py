@@ -136,11 +136,14 @@ def refit(study: Study, objective: Objective, left: Budget, display: Display) ->
         StorageError: the network cannot be written.
     """
     now = study.snapshot()
-    chosen = budget.to_refit(now, left)
-    if chosen is None:
+    found = budget.to_refit(now, left.left())
+    if found is None:
         display.say("no time is left to train on all images: the networks of the front are what there is")
         return
-    pipeline, data = records.pipeline(chosen), now.attributes[records.IDENTITY]["data"]
+    if budget.refitted(now) == found[0].number and study.networks.refit.is_dir():
+        display.say(f"trial {found[0].number} is still the one to go with, and was trained on all images before")
+        return
+    (chosen, pipeline), data = found, now.attributes[records.IDENTITY]["data"]
     n = data["n_train"] + data["n_val"] if now.n_splits == 1 else data["n_val"]
     display.say(f"trial {chosen.number} is trained on all {counted(n, 'image')}, those that validate included")
     seeds = Seeds.of(study.spec.search.seed, chosen.number, repeat=AGAIN)
@@ -156,8 +159,8 @@ def refit(study: Study, objective: Objective, left: Budget, display: Display) ->
         display.say(f"it failed: {fault}")
         return
     assert last is not None
-    found = now.confirmed_of(chosen)
-    measured, n_seeds = (found.accuracy.mean, found.n) if found is not None else (float(chosen.values[1]), 0)
+    confirmed = now.confirmed_of(chosen)
+    measured, n_seeds = budget.accuracy(now, chosen), confirmed.n if confirmed is not None else 0
     promise = promised(measured, n_seeds, data["n_val"], data["n_train"], n)
     told = {"trial": chosen.number, "train_seconds": last.train_seconds, "n_images": n, **asdict(promise)}
     about = {"study": study.name, "trial": chosen.number, "refit": told, "metric": study.spec.metric}

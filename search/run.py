@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from search.commands.line import MOST_TRIALS, Parser, seconds, whole
 from search.host.called import command
+from search.host.owner import age
 from search.host.streams import guarded
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--sampler", choices=SAMPLERS, help="how pipelines are proposed (default: pareto)")
     p.add_argument("--stopping", choices=STOPPING, help="how hopeless trials are stopped (default: front)")
     add_words(p)
+    p.set_defaults(age=None)
     return p
 
 
@@ -104,6 +106,8 @@ def main(arguments: list[str] | None = None, training: Training | None = None) -
     words = sys.argv[1:] if arguments is None else arguments
     options = parser().parse_args(words)
     options.words = words
+    if arguments is not None:  # called by a program of its own age
+        options.age = 0.0
     return perform(options, training)
 
 
@@ -114,6 +118,9 @@ def perform(options: argparse.Namespace, training: Training | None = None) -> in
     from search.database import storage
     from search.invocation import Invocation
     from search.workers.seam import preparation
+
+    if options.age is None:
+        options.age = age()
 
     def run() -> int:
         session.run(Invocation(**vars(options)), training or preparation)

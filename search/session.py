@@ -27,7 +27,7 @@ from search.database import storage
 from search.database.file import READ_ONLY
 from search.database.storage import Database
 from search.errors import DeviceFault, StorageError, UsageError
-from search.host import devices, owner
+from search.host import devices
 from search.host.places import STUDIES
 from search.invocation import Asked, Confirming, Invocation, Planning
 from search.minutes import planned, refit, study_of, write
@@ -61,7 +61,7 @@ def run(asked: Invocation, training: Training) -> None:
 def _run(asked: Invocation, training: Training, held: ExitStack) -> None:
     began = time.monotonic()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    budget = None if asked.minutes is None else Budget(began - owner.age(), 60 * asked.minutes)
+    budget = None if asked.minutes is None else Budget(began - asked.age, 60 * asked.minutes)
     place = _place(asked, asked.workers, mixed_devices=asked.mixed_devices)
     display = _display(asked)
     name, spec, place = _study_of(asked, place, training, display, held)
@@ -246,17 +246,22 @@ class _Session:
             now = study.snapshot()
             until = min(deadline, minutes.deadline if minutes is not None else inf)
             self.display.study_started(now, n_trials or now.n_counted, until if until < inf else None)
-            crew = Crew(study, self.display, n_trials, until, share, minutes)
-            if isinstance(self.place, ThisProcess):
-                crew.work_here(objectives[0])
-            else:
-                crew.work(cast("Sequence[Remote]", objectives))
-            if minutes is not None:
+            minutes = minutes and replace(minutes, n_before=len(now.trials))
+            self._work(Crew(study, self.display, n_trials, until, share, minutes), objectives)
+            if minutes is not None and minutes.left() > 0:
                 refit(study, objectives[0], minutes, self.display)
+                rest = replace(minutes, is_refitted=True)
+                self._work(Crew(study, self.display, n_trials, until, share, rest), objectives)
             now = study.snapshot()
             figures.save(study.optuna, now)
             self.database.checkpoint()
             return now
+
+    def _work(self, crew: Crew, objectives: Sequence[Objective]) -> None:
+        if isinstance(self.place, ThisProcess):
+            crew.work_here(objectives[0])
+        else:
+            crew.work(cast("Sequence[Remote]", objectives))
 
     def test(self) -> Snapshot:
         """The study, after the networks of its confirmations met the test split: in a process that trains nothing."""

@@ -39,6 +39,7 @@ from objectives.words import counted, printable
 
 LARGEST = 224  # pixels: the largest size that is suggested
 STEP = 16  # pixels: suggested sizes are multiples of it, or smaller powers of two
+FINE = 48  # pixels, below which a step is a loss
 TINY = 8  # pixels: an image whose shorter side is less is suspicious
 SAMPLE = 96  # pixels; side of the pictures that are shown
 AT_ONCE = 1024  # images whose pixels are compared
@@ -139,10 +140,9 @@ def samples(spec: DataSpec, per_class: int) -> dict[str, list[bytes]]:
 
 def suggested(median: int) -> int:
     """The size to train on where the median shorter side has so many pixels: not more than those, so that few images
-    are enlarged; a multiple of 16, or below that a power of two."""
-    if median >= STEP:
-        return min(LARGEST, median // STEP * STEP)
-    return max(4, 1 << max(0, median.bit_length() - 1))
+    are enlarged; a multiple of 16, of small images of 4: of 28 pixels each counts."""
+    step = STEP if median >= FINE else 4
+    return min(LARGEST, max(4, median // step * step))
 
 
 def essentials(found: Labelled, sides: tuple[int, int, int], n_train: int, n_val: int, n_splits: int = 1) -> str:

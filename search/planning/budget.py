@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 from optuna.trial import FrozenTrial, TrialState
 
 from objectives.pipeline import Pipeline
+from search.planning.promise import expected
 from search.proposals import interest
 from search.study import confirmation, records
 from search.study.snapshot import Snapshot
@@ -28,9 +29,10 @@ ANCHOR_SHARE = 1 / 8  # what a known pipeline may take
 CLOSING = (3.0, 0.02)  # seconds, share of the minutes: to export, to draw figures, to tell the result
 STARTUP_SHARE, MOST_STARTUP = 0.05, 8  # proposals that try every strategy, before models lead
 LEAST_FILL = 0.05  # share of the minutes, below which a longest run buys nothing
-MOST_FILLS = 3
+MOST_FILLS = 2
 OVERHEAD = 1.3  # seconds on the wall for a device second, before anything has run
-MARGIN = 1.1  # of what is forecast: what is begun must end
+MARGIN = 1.15  # of what is forecast: what is begun must end
+RESERVE = 1.3  # ... of what comes last: neighbours come and go
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,8 @@ class Budget:
 
     began: float  # time.monotonic()
     seconds: float
+    n_before: int = 0  # trials that the study had when they began
+    is_refitted: bool = False  # whether the best pipeline was trained on all images
 
     @property
     def deadline(self) -> float:
@@ -81,57 +85,90 @@ class Budget:
         """What is left to train in."""
         return self.deadline - time.monotonic()
 
+    def next_step(self, now: Snapshot) -> Step | None:
+        """What to begin now."""
+        left, n_before, is_refitted = self.left(), self.n_before, self.is_refitted
+        return next_step(now, left, self.seconds, n_before=n_before, is_refitted=is_refitted)
 
-def to_refit(now: Snapshot, budget: Budget) -> FrozenTrial | None:
-    """The most accurate pipeline, where there is time to train it on all images; None where there is not.
 
-    A less accurate one would be of no use: the network of the best is there.
+def to_refit(now: Snapshot, left: float) -> tuple[FrozenTrial, Pipeline] | None:
+    """The most accurate point that there is time to train on all images, and how; None where there is none.
+
+    Where time is short it has fewer epochs, but as many steps as the point had. None, too, where all images would not
+    make it better than the network of the best that is there.
     """
-    best, pace = choice(now), wall_per_second(now) / now.n_splits
-    whole = 1 / (1 - _validating(now))
-    fits = best is not None and pace * best.values[0] * whole <= budget.left()
-    return best if fits else None
+    best, pace, whole = choice(now), wall_per_second(now) / now.n_splits, 1 / (1 - validating(now))
+    fitting = [t for t in _passing(now) if pace * t.values[0] <= left]
+    found = max(fitting, key=lambda t: accuracy(now, t), default=None)
+    if best is None or found is None or expected(accuracy(now, found), whole) < accuracy(now, best):
+        return None
+    pipeline, longer = records.pipeline(found), min(whole, left / (MARGIN * pace * found.values[0]))
+    epochs = max(1, math.floor(pipeline.epochs * max(longer, 1.0) / whole + 1e-9))
+    return found, replace(pipeline, epochs=epochs)
 
 
-def next_step(now: Snapshot, left: float, total: float) -> Step | None:
-    """What to begin with `left` of `total` seconds on the wall; None when only the last training is left to do."""
-    pace = wall_per_second(now)
-    best, trials = choice(now), now.trials
-    kept = finale(now, best, pace) if best is not None else 0.0
-    whole = 1 / (1 - _validating(now))  # images in all, for each that is trained on
-    most = min(left / ((2 + whole) * MARGIN), (left - kept) / MARGIN) / pace  # of a run that may become the best
-    running = any(t.state == TrialState.RUNNING and records.QUESTION in t.user_attrs for t in trials)
+def next_step(now: Snapshot, left: float, total: float, *, n_before: int = 0, is_refitted: bool = False) -> Step | None:
+    """What to begin with `left` of `total` seconds on the wall; None when the last training is due, or all is done.
+
+    `n_before`: trials that the study had when these seconds began.
+    """
+    pace, best = wall_per_second(now), choice(now)
+    if is_refitted:
+        return _to_confirm(now, left, pace)
+    most = _most(now, best, left, pace)
     if (waiting := _queued(now, most, total / pace)) is not None:
         return Queued(waiting)
     if best is None:
         return Search(most, 1) if most > 0 and now.points else None
-    n_fills = sum(records.FILL in trial.user_attrs for trial in trials)
-    cheapest = min(trial.values[0] for trial in now.points)
+    cheapest, since = min(trial.values[0] for trial in now.points), now.trials[n_before:]
     if total - left < SEARCH_SHARE * total and most > cheapest:
         n_startup = int(STARTUP_SHARE * total / (pace * cheapest))
         return Search(most, min(n_startup, MOST_STARTUP))
-    if n_fills < MOST_FILLS and not running and most * pace > LEAST_FILL * total and most > cheapest:
+    fills = [trial for trial in since if records.FILL in trial.user_attrs]
+    is_over = len(fills) == MOST_FILLS or any(records.is_confirmation(trial) for trial in since)
+    is_over |= any(trial.state == TrialState.RUNNING for trial in fills)
+    if not is_over and most * pace > LEAST_FILL * total and most > cheapest:
         return Fill(most)
-    return _to_confirm(now, best, left, pace)
+    is_new = confirmation.n_begun(now.trials)[records.first(best)] == 0
+    return Confirm(best) if is_new and pace * best.values[0] * MARGIN <= left else None
+
+
+def _most(now: Snapshot, best: FrozenTrial | None, left: float, pace: float) -> float:
+    """Device seconds of a run that may become the best, so that it, or the best so far, can still end what follows."""
+    whole = 1 / (1 - validating(now))  # images in all, for each that is trained on
+    kept = finale(now, best, pace) if best is not None else 0.0
+    return min(left / (MARGIN + (1 + whole) * RESERVE), (left - kept) / MARGIN) / pace
 
 
 def choice(now: Snapshot) -> FrozenTrial | None:
     """The pipeline to go with: the most accurate one, by fresh seeds where there are any; None where none passes."""
+    return max(_passing(now), key=lambda trial: accuracy(now, trial), default=None)
+
+
+def accuracy(now: Snapshot, trial: FrozenTrial) -> float:
+    """Of a point: by fresh seeds, where there are any."""
+    found = now.confirmed_of(trial)
+    return float(found.accuracy.mean if found is not None else trial.values[1])
+
+
+def _passing(now: Snapshot) -> list[FrozenTrial]:
     passing = {outcome.trial for outcome in now.outcomes}
-
-    def accuracy(trial: FrozenTrial) -> float:
-        found = now.confirmed_of(trial)
-        return float(found.accuracy.mean if found is not None else trial.values[1])
-
-    candidates = [trial for trial in now.points if trial.number in passing]
-    return max(candidates, key=accuracy, default=None)
+    return [trial for trial in now.points if trial.number in passing]
 
 
 def finale(now: Snapshot, best: FrozenTrial, pace: float) -> float:
     """Seconds on the wall that the rest takes if this one is the best: fresh seeds, and all images."""
-    whole = 1 / (1 - _validating(now))
+    if refitted(now) == best.number:
+        return 0.0
+    whole = 1 / (1 - validating(now))
     n = whole / now.n_splits + (0 if now.confirmed_of(best) is not None else 1)
-    return float(MARGIN * pace * best.values[0] * n)
+    return float(RESERVE * pace * best.values[0] * n)
+
+
+def refitted(now: Snapshot) -> int | None:
+    """Number of the trial whose pipeline was trained on all images; None where none was."""
+    told = now.attributes.get(records.REFIT)
+    return int(told["trial"]) if told else None
 
 
 def wall_per_second(now: Snapshot) -> float:
@@ -177,21 +214,15 @@ def _queued(now: Snapshot, most: float, seconds: float) -> FrozenTrial | None:
     return None
 
 
-def _to_confirm(now: Snapshot, best: FrozenTrial, left: float, pace: float) -> Step | None:
-    """The best one where it has no fresh seed, then the others of the front, the cheapest first, as far as they fit."""
-    first = records.first(best)
-    begun = confirmation.n_begun(now.trials)
-    if begun[first] == 0:
-        fits = pace * best.values[0] * MARGIN <= left
-        return Confirm(best) if fits else None
-    left -= finale(now, best, pace)
+def _to_confirm(now: Snapshot, left: float, pace: float) -> Step | None:
+    """The first of the front that lacks fresh seeds, the cheapest first, as far as they fit."""
     for point in confirmation.lacking(now.trials, now.floor, max(1, now.spec.search.confirm)):
         if MARGIN * pace * point.values[0] <= left and point.user_attrs.get(records.ANCHOR) != BASELINE:
             return Confirm(point)
     return None
 
 
-def _validating(now: Snapshot) -> float:
+def validating(now: Snapshot) -> float:
     """Share of the images that validate, of one split."""
     data = now.attributes[records.IDENTITY]["data"]
     n_val = data["n_val"] / now.n_splits

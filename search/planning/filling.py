@@ -35,6 +35,9 @@ def candidates(
     Those of a parent were measured; `forecast` tells ratios. One at least where the cheapest run takes no more.
     `epochs`: the fewest and the most that a run may have.
     """
+    filled = [
+        _apart(trial.params) for trial in points if records.FILL in trial.user_attrs
+    ]  # longer ones tell little new
     parents = [*sorted(points, key=lambda trial: -trial.values[1])[:PARENTS], min(points, key=lambda t: t.values[0])]
     found: dict[str, tuple[Candidate[Pipeline], float]] = {}
     for parent in parents:
@@ -44,10 +47,17 @@ def candidates(
             epoch = rate * forecast(_with(choose, params).chosen) / before.epochs
             n = min(int(FILLED * seconds / epoch), epochs[1])
             made = _with(choose, {**params, "epochs": n})
+            if _apart(made.params) in filled:
+                continue
             if n >= epochs[0] and rate * forecast(made.chosen) <= seconds:
                 away = abs(math.log2(made.chosen.epochs / ENOUGH))
                 found.setdefault(repr(sorted(made.params.items())), (made, AWAY * away))
     return list(found.values())
+
+
+def _apart(params: Mapping[str, Any]) -> dict[str, Any]:
+    """All but the length of a run."""
+    return {name: value for name, value in params.items() if name != "epochs"}
 
 
 def _variants(params: Mapping[str, Any], channels: float) -> Iterator[dict[str, Any]]:

@@ -56,7 +56,7 @@ class Experience:
         memory = self.plain_memory if plain else self.memory
         return propose(choose, tried, goal(now.box), rng, expect, settings, memory, settled, math.log10(most))
 
-    def fill(self, now: Snapshot, seconds: float) -> Candidate[Pipeline]:
+    def fill(self, now: Snapshot, seconds: float) -> Candidate[Pipeline] | None:
         """Of the runs like the best ones that take about so many seconds the one that the models think best of."""
         expect, choose = _expecting(now), _choosing(now)
 
@@ -64,6 +64,8 @@ class Experience:
             return float(10 ** expect(pipeline)[0])
 
         found = filling.candidates(choose, now.points, seconds, nominal, now.given.epochs)
+        if not found:
+            return None
         models = learned(self.tried(now, expect, plain=False), Settings(), self.memory)
         means, _ = models.predict([c.params for c, _ in found], [expect(c.chosen) for c, _ in found])
         losses = means[:, 1] + np.array([loss for _, loss in found])

@@ -41,7 +41,7 @@ def _claim_within(study: Study, minutes: Budget, question_id: str) -> OptunaTria
         now = study.snapshot()
         if (begun := study.answer(question_id, now.trials)) is not None:
             return begun
-        step = budget.next_step(now, minutes.left(), minutes.seconds)
+        step = minutes.next_step(now)
         match step:
             case None:
                 return None
@@ -53,7 +53,8 @@ def _claim_within(study: Study, minutes: Budget, question_id: str) -> OptunaTria
             case budget.Search(most, n_startup):
                 return study.propose(question_id, lambda now, seed: study.experience.next(now, seed, most, n_startup))
             case budget.Fill(seconds):
-                longest = study.experience.fill(now, seconds)
+                if (longest := study.experience.fill(now, seconds)) is None:  # all such were tried
+                    longest = study.experience.next(now, 0, seconds, 0)
                 return study.propose(question_id, lambda now, seed: longest, {records.FILL: True})
 
 
