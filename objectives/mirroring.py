@@ -78,9 +78,7 @@ class Mirrored:
         return asdict(self) | {name: getattr(self, name) for name in told}
 
 
-def mirrored(
-    task: Task, dataset: Dataset, probe: Callable[[Pipeline, Task], float], seconds: float = SECONDS
-) -> Mirrored:
+def mirrored(task: Task, dataset: Dataset, probe: Probe, seconds: float = SECONDS) -> Mirrored:
     """Trains a small network without flips on every split, for seconds, and shows it validation images both ways.
 
     A weak network refutes little: it has little to lose. `probe` gives the device seconds of a step of a pipeline,

@@ -17,6 +17,7 @@ from objectives.device.formats import FORMATS
 from objectives.pipeline import Pipeline, Report
 from objectives.strategies import STRATEGIES
 from objectives.strategies.adaptive import Adaptive
+from objectives.strategies.balanced_sampling import BalancedSampling
 from objectives.strategies.base import Strategy
 from objectives.strategies.bias_learning_rate import BiasLearningRate
 from objectives.strategies.data_fraction import DataFraction
@@ -35,6 +36,7 @@ from objectives.strategies.net2net import Net2Net
 from objectives.strategies.plateau import Plateau
 from objectives.strategies.progressive_resolution import ProgressiveResolution
 from objectives.strategies.prune_train import PruneTrain
+from objectives.strategies.strided_stem import StridedStem
 from objectives.strategies.swa import Swa
 from objectives.strategies.whitening import Whitening
 
@@ -74,6 +76,7 @@ STRATEGIES_DRAWN: dict[str, st.SearchStrategy[Strategy]] = {
         judge=st.sampled_from(["loss", "accuracy"]),
         **PRUNING,  # type: ignore[arg-type]
     ),
+    "BalancedSampling": st.builds(BalancedSampling, share=st.floats(0, 1)),
     "BiasLearningRate": st.builds(BiasLearningRate, factor=st.floats(1, 1024)),
     "DataFraction": st.builds(
         DataFraction,
@@ -91,6 +94,7 @@ STRATEGIES_DRAWN: dict[str, st.SearchStrategy[Strategy]] = {
     "Freeze": st.builds(Freeze, start=st.floats(0.01, 0.5), until=st.floats(0.5, 1)),
     "HaarStem": st.builds(HaarStem, levels=st.integers(0, 1)),
     "Plateau": st.builds(Plateau, gain=st.floats(0, 1, exclude_max=True), cooldown=st.floats(0, 1)),
+    "StridedStem": st.builds(StridedStem, stride=st.integers(1, 2)),
     "IdentityInit": st.builds(IdentityInit, share=st.floats(0, 1)),
     "KernelRescaling": st.builds(
         KernelRescaling,

@@ -263,6 +263,9 @@ def test_a_folder_of_images_with_unusual_names_is_one_study_until_its_images_cha
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
+        ("", 2, "no study is named: --study NAME, or --data folder:DIR --minutes M"),
+        ("--data digits", 2, "no study is named"),
+        ("--minutes 5", 2, "no study is named"),
         ("--study nope", 2, "no study 'nope'"),
         ("--study ../../etc/passwd", 2, "no study file"),
         ("--study tiny --as ../../x", 2, "study name"),

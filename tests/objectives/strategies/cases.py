@@ -84,15 +84,15 @@ CASES = {
         learns=False,
     ),
     "PruneTrain": Case(
-        PruneTrain(lpr=0.6, interval=3, threshold=0.1),
+        PruneTrain(lpr=0.4, interval=3, threshold=0.2),  # leaves 8 to 10 channels of the last 16, whichever the images
         PruneTrain(lpr=0.0),
-        events=(r"lambda .* from LPR 0.6", r"pruned .* to .*"),
+        events=(r"lambda .* from LPR 0.4", r"pruned .* to .*"),
         learns=True,
     ),
     "Ema": Case(Ema(horizon=0.5), Ema(horizon=0.0), events=(), learns=True),
     "ProgressiveResolution": Case(
-        ProgressiveResolution(start=0.5, until=0.5, steps=1),
-        ProgressiveResolution(start=1.0, until=0.5, steps=1),
+        ProgressiveResolution(start=0.5, until=0.25, steps=1),
+        ProgressiveResolution(start=1.0, until=0.25, steps=1),
         events=("images 4 -> 8 pixels",),
         learns=True,
     ),

@@ -46,7 +46,7 @@ def test_the_network_that_is_left_has_the_stages_and_the_full_one_is_what_the_se
 
 
 def test_the_network_that_prune_train_found_trains_from_scratch(digits: Dataset) -> None:
-    prunes = PruneTrain(lpr=0.6, interval=3, threshold=0.1)
+    prunes = PruneTrain(lpr=0.4, interval=3, threshold=0.2)
     reports, found = finish(using(prunes), digits)
     again, trained = finish(using(FixedArchitecture.like(found.model.architecture)), digits)
     assert trained.model.architecture == found.model.architecture

@@ -562,13 +562,13 @@ class Kill(Strategy):
 @pytest.mark.parametrize("lr_rule", ["none", "sqrt", "linear"])
 def test_it_trains_through_with_the_new_batch(lr_rule: LrRule, digits: Dataset) -> None:
     pipeline = using(Kill(), replace(FAINT, adapt_batch=True), lr_rule=lr_rule)
-    pipeline = replace(pipeline, lr=PLAIN.lr * pipeline.lr / pipeline.peak_lr)
+    pipeline = replace(pipeline, lr=PLAIN.lr * pipeline.lr / pipeline.peak_lr, epochs=6)
     reports, trained = finish(pipeline, digits)
     assert reports[0].events[-2:] == ("pruned 8[8]-16[16] to 4[4]-4[4]", "batch 50 to 96")
     work = flops.count(trained.model.architecture, digits.size)[1]
     n_images = [(after.train_flops - before.train_flops) / work for before, after in pairwise(reports)]
-    assert n_images == [480, 480, 480]
+    assert n_images == [480] * 5
     assert [event for report in reports[1:] for event in report.events] == []
-    assert reports[-1].accuracy >= 0.4
+    assert reports[-1].accuracy >= 0.5
     assert reports[-1].accuracy > reports[1].accuracy
     assert trained.pipeline == pipeline  # as sampled

@@ -21,7 +21,10 @@ LONG = "9" * 5000
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("run", "the following arguments are required: --study"),
+        ("record", "the following arguments are required: --study"),
+        ("plan images", "the following arguments are required: --minutes"),
+        (f"{RUN} --minutes 0", "is not a positive number"),
+        (f"{RUN} --minutes 5 --n-trials 9", "not allowed with argument --minutes"),
         ("studies", "the following arguments are required: command"),
         ("studies lst", "argument command: invalid choice: 'lst'"),
         ("doctor --study x --fxi", "unrecognized arguments: --fxi"),

@@ -242,7 +242,8 @@ def test_a_study_refuses_other_company_for_its_workers(
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("epochs = [2, 4]", "epochs = [2, 5]", ": epochs was 2 to 4 (log), is 2 to 5 (log): start"),
+        ("epochs = [2, 4]", "epochs = [2, 3]", ": epochs was 2 to 4 (log), is 2 to 3 (log): start"),
+        ("epochs = [2, 4]", "epochs = [2, 5]", "is 2 to 5 (log); space acceleration: parameters added: prune, prune."),
         ("[search]", "[space.fix]\ngrow = true\n[search]", "[space.fix] grow was absent, is True: start"),
         (
             "[search]",
