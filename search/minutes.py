@@ -140,6 +140,11 @@ def refit(study: Study, objective: Objective, left: Budget, display: Display) ->
     """
     now = study.snapshot()
     chosen = budget.to_refit(now, left)
+    if chosen is None and not now.front:
+        display.say(
+            "nothing is on the front to be trained on all images: the same command goes on, best with more time"
+        )
+        return
     if chosen is None:
         display.say("no time is left to train on all images: the networks of the front are what there is")
         return
