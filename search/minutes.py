@@ -112,6 +112,9 @@ def _examined(data: DataSpec, objective: Objective, size: int, seconds: float) -
         "not looked into" if mirrored is None else str(mirrored["words"]),
         data.seed,
         cast("int", facts.get("n_splits", 1)),
+        data.root,
+        data.labels,
+        data.n_train,
     )
     return images, found
 

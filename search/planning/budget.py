@@ -112,15 +112,18 @@ def next_step(now: Snapshot, left: float, total: float, *, n_before: int = 0, is
 
     `n_before`: trials that the study had when these seconds began.
     """
+    if left <= 0:
+        return None
     pace, best = wall_per_second(now), choice(now)
     if is_refitted:
         return _to_confirm(now, left, pace)
     most = _most(now, best, left, pace)
     if (waiting := _queued(now, most, total / pace)) is not None:
         return Queued(waiting)
+    cheapest = min((trial.values[0] for trial in now.points), default=math.inf)
     if best is None:
-        return Search(most, 1) if most > 0 and now.points else None
-    cheapest, since = min(trial.values[0] for trial in now.points), now.trials[n_before:]
+        return Search(most, 1) if most > cheapest else None
+    since = now.trials[n_before:]
     if total - left < SEARCH_SHARE * total and most > cheapest:
         n_startup = int(STARTUP_SHARE * total / (pace * cheapest))
         return Search(most, min(n_startup, MOST_STARTUP))
@@ -129,8 +132,13 @@ def next_step(now: Snapshot, left: float, total: float, *, n_before: int = 0, is
     is_over |= any(trial.state == TrialState.RUNNING for trial in fills)
     if not is_over and most * pace > LEAST_FILL * total and most > cheapest:
         return Fill(most)
-    is_new = confirmation.n_begun(now.trials)[records.first(best)] == 0
-    return Confirm(best) if is_new and pace * best.values[0] * MARGIN <= left else None
+    if pace * best.values[0] * MARGIN > left:
+        return None
+    first = records.first(best)
+    interrupted = [t for t in confirmation.waiting(now.trials) if t.user_attrs[records.CONFIRM_OF] == first]
+    if interrupted:
+        return Queued(interrupted[0])
+    return Confirm(best) if confirmation.n_begun(now.trials)[first] == 0 else None
 
 
 def _most(now: Snapshot, best: FrozenTrial | None, left: float, pace: float) -> float:
@@ -215,7 +223,10 @@ def _queued(now: Snapshot, most: float, seconds: float) -> FrozenTrial | None:
 
 
 def _to_confirm(now: Snapshot, left: float, pace: float) -> Step | None:
-    """The first of the front that lacks fresh seeds, the cheapest first, as far as they fit."""
+    """The first of the front that lacks fresh seeds, the cheapest first, as far as they fit; before, what waits."""
+    for trial in confirmation.waiting(now.trials):
+        if MARGIN * pace * now.trials[trial.user_attrs[records.CONFIRM_OF]].values[0] <= left:
+            return Queued(trial)
     for point in confirmation.lacking(now.trials, now.floor, max(1, now.spec.search.confirm)):
         if MARGIN * pace * point.values[0] <= left and point.user_attrs.get(records.ANCHOR) != BASELINE:
             return Confirm(point)

@@ -46,7 +46,7 @@ class Costs:
         work = self._work(network, batch)
         alike = {each: took for each, took in self.step_seconds.items() if each.family == network.family}
         found = alike or self.step_seconds
-        nearest = min(found, key=lambda each: abs(self._work(each, self.batch) / work - 1))
+        nearest = min(found, key=lambda each: (abs(self._work(each, self.batch) / work - 1), each != network))
         return found[nearest] * work / self._work(nearest, self.batch)
 
     def of_run(self, network: Network, n_train: int, epochs: int, batch: int) -> float:

@@ -45,11 +45,9 @@ def candidates(
         rate = parent.values[0] / forecast(before)
         for params in _variants(parent.params, before.width):
             epoch = rate * forecast(_with(choose, params).chosen) / before.epochs
-            n = min(int(FILLED * seconds / epoch), epochs[1])
+            n = max(epochs[0], min(int(FILLED * seconds / epoch), epochs[1]))
             made = _with(choose, {**params, "epochs": n})
-            if _apart(made.params) in filled:
-                continue
-            if n >= epochs[0] and rate * forecast(made.chosen) <= seconds:
+            if _apart(made.params) not in filled and rate * forecast(made.chosen) <= seconds:
                 away = abs(math.log2(made.chosen.epochs / ENOUGH))
                 found.setdefault(repr(sorted(made.params.items())), (made, AWAY * away))
     return list(found.values())
@@ -65,7 +63,7 @@ def _variants(params: Mapping[str, Any], channels: float) -> Iterator[dict[str, 
     strides = {params.get("stride", False), False}
     for stride in sorted(strides):
         for factor in WIDTHS:
-            width = round(4 * channels * factor) / 4
+            width = channels if factor == 1.0 else round(4 * channels * factor) / 4
             yield {**params, "stride": stride, "width": width, "augment.crop": True}
 
 

@@ -22,6 +22,7 @@ WIDTHS = {"cpu": (0.25, 1.0), "cuda": (0.25, 2.0)}  # times the channels of the 
 KEPT = 10  # networks on a disk, about
 OVERHEAD = 1.25  # seconds on the wall for a second of training: evaluation, workers, questions
 ERR = 0.3  # share by which forecasts from probed steps may err
+MOST_TRIALS, MOST_SECONDS = 10**6, 3e7  # in a study file
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,9 @@ class Images:
     flips_because: str  # in words
     seed: int = 0  # of the split, and of the study
     n_splits: int = 1  # trainings side by side
+    root: str | None = None  # as `DataSpec.root`, `.labels`, and `.n_train`
+    labels: str | None = None
+    most_train: int | None = None
 
 
 @dataclass(frozen=True)
@@ -90,16 +94,19 @@ class Plan:
     def study_file(self) -> str:
         """The study as a file, to keep and to edit."""
         images = self.images
-        flip = [] if images.flips is not False else [f"flip = false  # {images.flips_because}"]
+        asked = {"root": images.root, "labels": images.labels}
+        data = [f"{key} = {_quoted(value)}" for key, value in asked.items() if value is not None]
+        data += [] if images.most_train is None else [f"n_train = {images.most_train}"]
+        data += [] if images.flips is not False else [f"flip = false  # {images.flips_because}"]
         lines = [
             f"# Made by `frontrunner plan` for {self.minutes:g} minutes; edit it as you like before the study begins.",
             *(f"# {choice.setting}: {choice.reason}" for choice in self.choices),
             f"description = {json.dumps(f'{self.minutes:g} minutes')}",
             "",
             "[data]",
-            f"name = {json.dumps(images.name, ensure_ascii=False)}",
+            f"name = {_quoted(images.name)}",
             f"size = {self.size}",
-            *flip,
+            *data,
             "",
             "[network]",
             f'family = "{self.family}"',
@@ -114,7 +121,7 @@ class Plan:
             *([f"seed = {images.seed}"] if images.seed else []),
             f"n_trials = {self.n_trials[1]}  # where it is run without --minutes",
             f"fastest = {self.first_seconds[0]:.3g}",
-            f"slowest = {max(60 * self.minutes, 2.1 * self.first_seconds[0]):.4g}",
+            f"slowest = {min(max(60 * self.minutes, 2.1 * self.first_seconds[0]), MOST_SECONDS):.4g}",
         ]
         return "\n".join(lines) + "\n"
 
@@ -181,11 +188,16 @@ def chosen(name: str, minutes: float, images: Images, costs: Costs, device: str)
         (first * (1 - ERR), first * (1 + ERR)),
         (typical * (1 - ERR), typical * (1 + ERR)),
         longest,
-        (max(3, round(n * (1 - ERR))), max(4, round(n * (1 + ERR)))),
+        (min(max(3, round(n * (1 - ERR))), MOST_TRIALS), min(max(4, round(n * (1 + ERR))), MOST_TRIALS)),
         (step_memory(network, size, batch[0]), step_memory(network, size, batch[1])),
         KEPT * 4 * sum(layer.kernel**2 * layer.n_in * layer.n_out for layer in network.layers(size)),
         _reasons(images, costs, family, size, (fewest, epochs), batch, (least, most), first, device),
     )
+
+
+def _quoted(text: str) -> str:
+    """A string of TOML: one of JSON, but for the one control character that JSON lets stand as it is."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _batches(n_train: int) -> tuple[int, int]:

@@ -49,7 +49,7 @@ def _claim_within(study: Study, minutes: Budget, question_id: str) -> OptunaTria
                 return study.ask(trial)
             case budget.Confirm(point):
                 study.enqueue_afresh(point, {records.CONFIRM_OF: records.first(point)})
-                return study.ask(confirmation.waiting(study.trials())[0])
+                return study.ask(confirmation.waiting(study.trials())[-1])  # others may wait that do not fit
             case budget.Search(most, n_startup):
                 return study.propose(question_id, lambda now, seed: study.experience.next(now, seed, most, n_startup))
             case budget.Fill(seconds):

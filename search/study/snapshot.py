@@ -143,7 +143,7 @@ class Snapshot:
     def n_splits(self) -> int:
         """Splits that a trial trains on side by side: several where every image validates once."""
         data = self.attributes[records.IDENTITY]["data"]
-        n_images = sum(n for _, n, _ in data["classes"])
+        n_images = sum(n for _, n, _ in data.get("classes", ()))  # which earlier versions did not tell
         return round(n_images / (n_images - data["n_train"])) if data["n_val"] == n_images else 1
 
     @cached_property

@@ -307,6 +307,9 @@ def asked_data(name: str, root: str | None, labels: str | None, n_train: int | N
             section = section.model_copy(update={"name": named, "labels": table})
     except ValidationError as error:
         raise UsageError(f"command line: {in_words(error, DataSection)}") from error
+    for place in (section.name, section.root, section.labels):
+        if place is not None and any("\ud800" <= letter <= "\udfff" for letter in place):
+            raise UsageError(printable(f"{place!r}: no study file can name what is no text: rename it"))
     return DataSpec(**section.model_dump(), seed=seed)
 
 

@@ -43,6 +43,7 @@ class Script:
 
     faults: Mapping[str, str] = field(default_factory=dict)  # number of a training: what befalls it after its epoch 1
     pause: float = 0.0  # real seconds per epoch
+    scale: float = 1.0  # times that trainings take, by their own clock
     hang: float = 1.0  # seconds of silence that count as a hang
     busy: float = 60.0  # seconds that a locked database is waited for, each time
     tell: float = 300.0  # seconds until a result is kept in a file
@@ -106,7 +107,7 @@ class ScriptedObjective:
             time.sleep(self.script.pause)
             if epoch == 2 and fault is not None:
                 seconds = befall(fault, seconds)
-            yield report(epoch, pipeline.epochs, seconds * slow, accuracy)
+            yield report(epoch, pipeline.epochs, seconds * slow * self.script.scale, accuracy)
 
     def export(self, folder: Path, about: Mapping[str, object]) -> None:
         if self.script.faults.get("export") == str(count("exports")):
@@ -204,7 +205,7 @@ def training(task: Task, device: str, threads: int) -> Preparation:
 def main() -> int:
     """The real command line, with shorter waits."""
     from search import run
-    from search.commands import confirm, parsers, record
+    from search.commands import confirm, parsers, plan, record
     from search.database import storage
     from search.host import devices
     from search.workers import cluster, watchdog
@@ -220,7 +221,7 @@ def main() -> int:
     from tests.search import program
 
     training = program.training  # of a module that a node of a cluster can import
-    for name, command in {"confirm": confirm, "record": record}.items():
+    for name, command in {"confirm": confirm, "plan": plan, "record": record}.items():
         if sys.argv[1:2] == [name]:
             options = parsers.COMMANDS[name].parser().parse_args(sys.argv[2:])
             options.words = sys.argv[2:]

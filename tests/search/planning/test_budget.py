@@ -1,0 +1,268 @@
+"""What is begun ends in time: first what is known, then the search, one long run, fresh seeds, all images."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import groupby, pairwise
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from optuna.trial import TrialState
+
+from objectives.pipeline import Pipeline, Report
+from objectives.task import Seeds
+from search import trial
+from search.planning import budget
+from search.planning.budget import Budget, Confirm, Fill, Queued, Search, Step
+from search.study import queue, records
+from search.study.snapshot import Snapshot
+from search.study.study import Study
+from search.views.display import Display
+from spaces.base import BASELINE
+from tests.search.conftest import Scripted, report
+from tests.search.planning.conftest import Run, after, nominal
+
+TOTAL = 300.0
+AT_LEISURE = 30_000.0  # beside which nothing counts that this machine takes
+SEARCHED = TOTAL * (1 - budget.SEARCH_SHARE) - 1  # what is left once the search has had its share
+RUNS = [Run(2.0, 0.7), Run(4.0, 0.9), Run(8.0, 0.8), Run(1.0, 0.6)]
+EVERYTHING = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
+
+
+def seconds_of(step: Step, now: Snapshot) -> float:
+    """Device seconds that what is begun is forecast to take."""
+    match step:
+        case Search(most) | Fill(most):
+            return most
+        case Confirm(point):
+            return float(point.values[0])
+        case Queued(waiting):
+            if records.is_confirmation(waiting):
+                return float(now.trials[waiting.user_attrs[records.CONFIRM_OF]].values[0])
+            return budget.rate(now) * nominal(now, budget._pipeline(now, waiting))
+
+
+@EVERYTHING
+@given(
+    runs=st.lists(
+        st.builds(Run, st.floats(0.1, 60), st.floats(0, 1), wall=st.floats(0.5, 4), fill=st.booleans()),
+        min_size=1,
+        max_size=6,
+    ),
+    left=st.floats(0, TOTAL),
+    waiting=st.booleans(),
+    fresh=st.booleans(),
+)
+def test_nothing_is_begun_that_is_not_forecast_to_end(
+    runs: list[Run], left: float, waiting: bool, fresh: bool, study: Study
+) -> None:
+    again = [Run(run.seconds, run.accuracy, confirm_of=n, wall=run.wall) for n, run in enumerate(runs) if fresh]
+    now = after(study.snapshot(), [*runs, *again], waiting=waiting)
+    step = budget.next_step(now, left, TOTAL)
+    pace, best = budget.wall_per_second(now), budget.choice(now)
+    if step is None:
+        return
+    assert pace * seconds_of(step, now) <= left
+    assert left > 0
+    if best is not None and not isinstance(step, Confirm):  # the best of before is still trained on all images
+        assert pace * seconds_of(step, now) + budget.finale(now, best, pace) <= left * (1 + 1e-9)
+    if isinstance(step, (Search, Fill)):  # ... and what may become the best: once more, and on a quarter more images
+        assert pace * seconds_of(step, now) * (1 + 1 + 5 / 4) <= left
+
+
+def test_nothing_is_begun_once_nothing_is_left(study: Study) -> None:
+    now = study.snapshot()
+    for found in (now, after(now, RUNS), after(now, RUNS, waiting=True), after(now, []), after(now, [Run(1.0, 0.0)])):
+        for left in (0.0, -1e-9, -100.0):
+            assert budget.next_step(found, left, TOTAL) is None
+
+
+def test_the_first_step_is_the_cheapest_known_pipeline(study: Study) -> None:
+    now = study.snapshot()
+    step = budget.next_step(now, TOTAL, TOTAL)
+    assert isinstance(step, Queued)
+    forecasts = [nominal(now, budget._pipeline(now, each)) for each in now.trials]
+    assert nominal(now, budget._pipeline(now, step.trial)) == min(forecasts)
+    assert forecasts == sorted(forecasts)
+
+
+@pytest.mark.parametrize("times", [0.01, 0.9, 1.1, 100.0])
+def test_the_baseline_is_trained_only_where_it_takes_a_twentieth(times: float, study: Study) -> None:
+    now = study.snapshot()
+    base = next(each for each in now.trials if each.user_attrs[records.ANCHOR] == BASELINE)
+    alone = replace(now, trials=(base,))
+    before = after(alone, [Run(1.0, 0.9)], waiting=True)
+    seconds = budget.rate(before) * nominal(now, budget._pipeline(now, base))
+    total = seconds / (times * budget.BASELINE_SHARE)
+    step = budget.next_step(before, total, total)
+    assert (isinstance(step, Queued) and step.trial.user_attrs[records.ANCHOR] == BASELINE) == (times < 1)
+
+
+def test_the_queue_comes_before_the_search_and_that_until_it_had_its_share(study: Study) -> None:
+    queued, searched = (after(study.snapshot(), [Run(0.01, 0.9)] * 3, waiting=waiting) for waiting in (True, False))
+    assert isinstance(budget.next_step(queued, TOTAL, TOTAL), Queued)
+    assert isinstance(budget.next_step(searched, TOTAL, TOTAL), Search)
+    assert isinstance(budget.next_step(searched, SEARCHED + 2, TOTAL), Search)
+    assert isinstance(budget.next_step(searched, SEARCHED, TOTAL), Fill)
+
+
+def test_what_waits_and_does_not_fit_is_passed_over(study: Study) -> None:
+    now = after(study.snapshot(), [Run(TOTAL / 6, 0.9)], waiting=True)
+    forecasts = [budget.rate(now) * nominal(now, budget._pipeline(now, each)) for each in now.trials[1:]]
+    assert min(forecasts) > budget.ANCHOR_SHARE * TOTAL
+    assert isinstance(budget.next_step(now, 0.8 * TOTAL, TOTAL), Search)
+
+
+def test_the_longest_run_leaves_room_for_a_fresh_seed_and_for_all_images(study: Study) -> None:
+    for left in (SEARCHED, SEARCHED / 2, SEARCHED / 3):
+        now = after(study.snapshot(), RUNS)
+        step = budget.next_step(now, left, TOTAL)
+        assert isinstance(step, Fill)
+        filled = after(study.snapshot(), [*RUNS, Run(step.seconds, 0.95, fill=True)])
+        best, pace = budget.choice(filled), budget.wall_per_second(filled)
+        assert best is not None
+        assert best.number == len(RUNS)
+        assert pace * step.seconds + budget.finale(filled, best, pace) <= left * (1 + 1e-9)
+
+
+def test_after_the_longest_runs_the_best_is_confirmed_and_then_the_end_or_others(study: Study) -> None:
+    fills = [Run(9.0, 0.95, fill=True)] + [Run(9.0, 0.8, fill=True)] * (budget.MOST_FILLS - 1)
+    runs = [*RUNS, *fills]
+    step = budget.next_step(after(study.snapshot(), runs), 100.0, TOTAL)
+    assert isinstance(step, Confirm)
+    assert step.point.number == len(RUNS)
+    fresh = [*runs, Run(9.0, 0.94, confirm_of=len(RUNS))]
+    assert budget.next_step(after(study.snapshot(), fresh), 100.0, TOTAL) is None  # all images are next
+    others = budget.next_step(after(study.snapshot(), fresh), 100.0, TOTAL, is_refitted=True)
+    assert isinstance(others, Confirm)
+    assert others.point.number == 3  # the cheapest of the front
+    assert budget.next_step(after(study.snapshot(), fresh), 0.1, TOTAL, is_refitted=True) is None
+
+
+@pytest.mark.parametrize("left", [100.0, 30.0])
+def test_a_fresh_seed_that_was_interrupted_is_gone_on_with(left: float, study: Study) -> None:
+    fills = [Run(9.0, 0.8, fill=True)] * budget.MOST_FILLS
+    waiting = Run(4.0, 0.0, confirm_of=1, state=TrialState.WAITING)
+    now = after(study.snapshot(), [*RUNS, *fills, waiting])
+    step = budget.next_step(now, left, TOTAL)
+    assert isinstance(step, Queued)
+    assert step.trial.number == len(now.trials) - 1
+
+
+def test_with_nothing_on_the_front_it_searches_or_ends(study: Study) -> None:
+    now = after(study.snapshot(), [Run(2.0, 0.0), Run(4.0, 0.1)])
+    assert budget.choice(now) is None
+    steps = [budget.next_step(now, left, TOTAL) for left in (TOTAL, SEARCHED, 30.0, 9.0, 1.0)]
+    assert [type(step) for step in steps] == [Search, Search, Search, Search, type(None)]
+    assert budget.next_step(after(study.snapshot(), []), TOTAL, TOTAL) is None
+
+
+@pytest.mark.parametrize(
+    ("fresh", "chosen"),
+    [
+        pytest.param([], 1, id="the most accurate"),
+        pytest.param([(1, 0.75)], 2, id="its fresh seed was worse"),
+        pytest.param([(1, 0.75), (1, 0.89)], 1, id="the mean of its fresh seeds was not"),
+        pytest.param([(0, 0.95)], 0, id="another one's was better"),
+    ],
+)
+def test_the_choice_goes_by_fresh_seeds_where_there_are_any(
+    fresh: list[tuple[int, float]], chosen: int, study: Study
+) -> None:
+    again = [Run(RUNS[of].seconds, accuracy, confirm_of=of) for of, accuracy in fresh]
+    best = budget.choice(after(study.snapshot(), [*RUNS, *again]))
+    assert best is not None
+    assert best.number == chosen
+
+
+def test_all_images_are_trained_on_only_where_there_is_time(study: Study) -> None:
+    now = after(study.snapshot(), RUNS)  # the best takes 4 s, on all images 5
+
+    found = budget.to_refit(now, TOTAL / 2)
+    assert found is not None
+    assert found[0].number == 1
+    assert found[1] == records.pipeline(found[0])
+    assert budget.to_refit(now, -1.0) is None
+    assert budget.to_refit(after(study.snapshot(), [Run(1.0, 0.0)]), TOTAL / 2) is None
+
+
+def test_where_time_is_short_all_images_are_seen_less_often_but_in_as_many_steps(study: Study) -> None:
+    now = after(study.snapshot(), RUNS)
+    found = budget.to_refit(now, 4.1)
+    assert found is not None
+    epochs = records.pipeline(found[0]).epochs
+    assert found[1].epochs == max(1, epochs * 4 // 5)
+    nearly = budget.to_refit(now, 3.9)  # a cheaper one takes its place, if all images make it better than the best is
+    assert nearly is None or nearly[0].number != 1
+
+
+@pytest.mark.parametrize("seconds", [0.01, 1.0, 12.0, 600.0, 1e7])
+def test_a_budget_ends_before_its_minutes_are_over(seconds: float) -> None:
+    found = Budget(100.0, seconds)
+    assert 100 + 0.7 * seconds <= found.deadline < 100 + seconds
+
+
+def test_seconds_on_the_wall_are_at_least_those_of_the_device(study: Study) -> None:
+    for wall, told in ((0.5, 1.0), (1.0, 1.0), (3.0, 3.0)):
+        now = after(study.snapshot(), [replace(run, wall=wall) for run in RUNS])
+        assert budget.wall_per_second(now) == pytest.approx(told)
+    assert budget.wall_per_second(after(study.snapshot(), [])) == budget.OVERHEAD
+
+
+# --- a study from its first to its last trial -------------------------------------------------------------------------
+
+
+@dataclass
+class Virtual(Scripted):
+    """Trainings that take what is forecast, times a number, by a clock that nobody waits for."""
+
+    now: Snapshot | None = None
+    times: float = 1.0
+    spent: list[float] = field(default_factory=list)
+
+    def reports(self, pipeline: Pipeline, seeds: Seeds, *, whole: bool = False) -> Generator[Report]:
+        assert self.now is not None
+        seconds = self.times * nominal(self.now, pipeline)
+        accuracy = min(0.99, 0.9 + 0.03 * math.log10(seconds / self.times) - 0.01 * len(pipeline.strategies))
+        self.trained.append(pipeline)
+        self.spent.append(seconds)
+        yield report(pipeline.epochs, pipeline.epochs, seconds, accuracy)
+
+
+def kind(attributes: Mapping[str, object]) -> str:
+    """What a trial is, of the parts of a run."""
+    known = {records.CONFIRM_OF: "confirm", records.FILL: "fill", records.ANCHOR: "known"}
+    return next((word for key, word in known.items() if key in attributes), "search")
+
+
+@pytest.mark.parametrize("cheapest", [1 / 20, 1 / 60, pytest.param(1 / 200, marks=pytest.mark.long)])
+def test_a_study_in_minutes_comes_to_its_end_in_time_with_all_its_parts(cheapest: float, study: Study) -> None:
+    """`cheapest`: what the cheapest known pipeline takes of the time."""
+    now = study.snapshot()
+    times = cheapest * AT_LEISURE / min(nominal(now, budget._pipeline(now, each)) for each in now.trials)
+    objective = Virtual([], now=now, times=times)
+    room = Budget(0.0, AT_LEISURE).deadline
+
+    def remaining() -> Budget:
+        return Budget(time.monotonic() - sum(objective.spent), AT_LEISURE)
+
+    while (asked := queue.claim_within(study, remaining())) is not None:
+        trial.run(study, asked, objective, Display(), math.inf)
+        assert sum(objective.spent) <= room
+    found = study.snapshot()
+    assert not [t for t in found.trials if t.state == TrialState.RUNNING]
+    best = budget.choice(found)
+    assert best is not None
+    left = room - sum(objective.spent)
+    assert best.values[0] * 5 / 4 <= left
+    assert budget.to_refit(found, left) is not None
+    begun = [t for t in found.trials if t.state.is_finished()]
+    order = [word for word, _ in groupby(kind(t.user_attrs) for t in sorted(begun, key=lambda t: t.datetime_complete))]
+    assert order[0] == "known"
+    assert order[-1] in ("confirm", "fill")
+    ranks = [["known", "search", "fill", "confirm"].index(word) for word in order]
+    assert all(less <= more or less == 3 for less, more in pairwise(ranks))

@@ -1,0 +1,69 @@
+"""What a training on all images promises comes from what was measured, and is as sure as that was."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from search.pareto.intervals import wilson
+from search.planning.promise import Promise, promised
+
+ACCURACIES = st.floats(0, 1)
+COUNTS = st.integers(1, 100_000)
+SEEDS = st.integers(0, 20)
+
+
+def width(promise: Promise) -> float:
+    low, high = promise.interval
+    return high - low
+
+
+@given(measured=ACCURACIES, n_seeds=SEEDS, n_val=COUNTS, n_train=COUNTS, more=st.integers(0, 100_000))
+def test_the_promise_lies_in_its_interval_and_that_among_accuracies(
+    measured: float, n_seeds: int, n_val: int, n_train: int, more: int
+) -> None:
+    promise = promised(measured, n_seeds, n_val, n_train, n_train + more)
+    low, high = promise.interval
+    assert 0 <= low <= promise.accuracy <= high <= 1
+    assert low < high
+    assert (promise.measured, promise.n_seeds) == (measured, n_seeds)
+
+
+@given(measured=ACCURACIES, n_seeds=SEEDS, n_val=COUNTS, n_train=COUNTS, more=st.lists(COUNTS, min_size=2, max_size=5))
+def test_more_images_never_promise_less(
+    measured: float, n_seeds: int, n_val: int, n_train: int, more: list[int]
+) -> None:
+    promises = [promised(measured, n_seeds, n_val, n_train, n_train + each) for each in sorted(more)]
+    for less, greater in pairwise(promise.accuracy for promise in promises):
+        assert less <= greater
+    assert promises[0].accuracy >= measured - 0.5 / n_val
+
+
+@pytest.mark.parametrize("measured", [0.0, 0.1, 0.5, 0.9, 0.99, 1.0])
+@pytest.mark.parametrize("n", [1_000, 1_250, 5_000])
+def test_the_interval_narrows_with_the_images_that_validated_and_with_the_seeds(measured: float, n: int) -> None:
+    by_images = [width(promised(measured, 1, n_val, 1_000, n)) for n_val in (50, 200, 1_000, 10_000, 100_000)]
+    assert all(less < more for more, less in pairwise(by_images))
+    by_seeds = [width(promised(measured, n_seeds, 1_000, 1_000, n)) for n_seeds in (1, 2, 4, 16)]
+    assert all(less <= more for more, less in pairwise(by_seeds))
+    assert width(promised(measured, 0, 1_000, 1_000, n)) == by_seeds[0]
+
+
+@given(measured=ACCURACIES, n_seeds=SEEDS, n_val=COUNTS, n_train=COUNTS)
+def test_nothing_more_to_train_on_promises_what_was_measured_and_is_no_surer(
+    measured: float, n_seeds: int, n_val: int, n_train: int
+) -> None:
+    promise = promised(measured, n_seeds, n_val, n_train, n_train)
+    assert promise.accuracy == pytest.approx(measured, abs=0.5 / n_val + 1e-12)
+    low, high = wilson(measured, n_val)
+    assert width(promise) >= min(promise.accuracy - low, high - promise.accuracy)
+
+
+@pytest.mark.parametrize("measured", [0.2, 0.8, 0.95, 0.999])
+def test_of_many_images_and_seeds_it_is_the_accuracy_that_was_measured(measured: float) -> None:
+    promise = promised(measured, 10_000, 10**9, 10**6, 10**6)
+    assert promise.accuracy == pytest.approx(measured)
+    assert width(promise) <= 0.15 * (1 - measured)  # another seed still gives another network

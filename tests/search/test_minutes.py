@@ -1,0 +1,237 @@
+"""A run of so many minutes: data and minutes are all it needs, and a network of all images is what it leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from optuna.trial import TrialState
+from PIL import Image
+
+from objectives.export import load_model
+from search import minutes
+from search.planning.budget import Budget
+from search.study import queue, records
+from search.study.spec import read
+from search.study.study import Study
+from search.views import summary
+from search.views.display import Display
+from search.workers.seam import TrialFault
+from tests.search.conftest import Scripted
+from tests.search.place import PATIENCE, Done, Place, wait_for
+from tests.search.study.test_confirmation import searched
+
+WORDS = ("--data", "digits", "--device", "cpu", "--as", "mine")
+SHORT, LONG = ("--minutes", "0.2"), ("--minutes", "10")
+SCALE = 0.01  # of the stand-in: its cheapest run takes a seventieth of SHORT
+NO_TIME = "no time is left to train on all images"
+
+
+def check_result(done: Done, name: str = "mine") -> dict[str, Any]:
+    """What a run in minutes has told: a network of all images, or that there was no time left for it."""
+    assert done.code == 0, done.err
+    result: dict[str, Any] = json.loads(done.out)
+    assert result["study"] == name
+    assert (result["trials"]["running"], result["trials"]["failed"]) == (0, 0)
+    if (refit := result["refit"]) is None:
+        assert NO_TIME in done.err
+        return result
+    low, high = refit["interval"]
+    assert 0 <= low <= refit["accuracy"] <= high <= 1
+    assert Path(refit["folder"]).is_dir()
+    about = json.loads((Path(refit["folder"]) / "model.json").read_text())
+    assert about["study"] == name
+    assert about["refit"]["n_images"] == refit["n_images"] > result["identity"]["data"]["n_train"]
+    assert about["trial"] == refit["trial"]
+    return result
+
+
+def test_data_and_minutes_are_planned_searched_and_trained_on_all_images_and_the_same_command_goes_on(
+    place: Place,
+) -> None:
+    place.script(scale=SCALE)
+    done = place.run(*WORDS, *SHORT, "--json")
+    result = check_result(done)
+    assert "a plan for 0.2 minutes:" in done.err
+    written = (place.folder / "studies" / "mine.toml").read_bytes()
+    name, spec = read(str(place.folder / "studies" / "mine.toml"))
+    assert (name, spec.data.name, spec.data.size) == ("mine", "digits", 8)
+    ended = [t.number for t in place.trials("mine") if t.state.is_finished()]
+
+    again = place.run(*WORDS, *SHORT, "--json")
+    more = check_result(again)
+    assert "a plan for" not in again.err
+    assert (place.folder / "studies" / "mine.toml").read_bytes() == written
+    trials = place.trials("mine")
+    assert all(trials[number].state.is_finished() for number in ended)
+    assert more["trials"]["complete"] >= result["trials"]["complete"]
+    assert not any(t.state == TrialState.RUNNING for t in trials)
+
+
+def test_interrupted_it_leaves_nothing_running_and_the_same_command_goes_on(place: Place) -> None:
+    place.script(scale=SCALE, pause=0.02)
+    for _ in range(2):
+        with place.started(*WORDS, *LONG, "-v") as process:
+            wait_for(process, "epoch 1 of")
+            os.killpg(process.pid, signal.SIGINT)
+            _, err = process.communicate(timeout=PATIENCE)
+        assert process.returncode == 130
+        assert "to go on: python -m search.run --data digits --device cpu --as mine --minutes 10 -v" in err
+        assert "Traceback" not in err
+        states = {trial.state for trial in place.trials("mine")}
+        assert not states & {TrialState.RUNNING, TrialState.FAIL}
+        assert TrialState.WAITING in states
+    anchors = [trial.user_attrs.get(records.ANCHOR) for trial in place.trials("mine")]
+    assert len(set(anchors)) == len(anchors)
+
+
+def test_a_plan_is_printed_and_written_but_never_over_another(place: Place) -> None:
+    place.script(scale=SCALE)
+    words = ("plan", "digits", "--minutes", "0.2", "--device", "cpu", "--as", "mine")
+    done = place.run(*words, "--json", "-q")
+    assert (done.code, done.err) == (0, "")
+    told = json.loads(done.out)
+    written = Path(told["study_file"])
+    assert written.samefile(place.folder / "studies" / "mine.toml")
+    _, spec = read(str(written))
+    assert [*spec.space.epochs] == told["epochs"]
+    assert (told["name"], told["minutes"], told["images"]["name"]) == ("mine", 0.2, "digits")
+    before = written.read_bytes()
+    again = place.run(*words, "--json")
+    assert (again.code, again.out) == (2, "")
+    assert "is there already" in again.err
+    assert len(again.err.splitlines()) == 1
+    assert written.read_bytes() == before
+    assert not place.database.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--data", "digits", "--minutes", "0.2", "--n-trials", "5"), "not allowed with argument"),
+        (("--data", "digits", "--minutes", "0.2", "--add", "5"), "not allowed with argument"),
+        (("--minutes", "0.2"), "--data folder:DIR --minutes M"),
+        (("--data", "digits"), "--data folder:DIR --minutes M"),
+        ((), "--study NAME"),
+        (("--data", "digits", "--minutes", "0"), "not a positive number"),
+        (("--data", "digits", "--minutes", "nan"), "not a positive number"),
+        (("--data", "digits", "--minutes", "0.2", "--as", "../x"), "study name"),
+        (("--data", "cifar01", "--minutes", "0.2"), "did you mean 'cifar10'"),
+        (("--data", "folder:a\udcffb", "--minutes", "0.2"), "rename it"),
+        (("plan", "digits"), "--minutes"),
+        (("plan", "digits", "--minutes", "x"), "not a positive number"),
+    ],
+    ids=ascii,
+)
+def test_what_cannot_be_meant_is_refused_with_the_way_out(words: tuple[str, ...], said: str, place: Place) -> None:
+    done = place.run(*words)
+    assert (done.code, done.out) == (2, "")
+    assert said in done.err
+    assert not list(place.folder.glob("studies/*.db"))
+    assert [path.name for path in place.folder.glob("studies/*.toml")] == ["tiny.toml"]
+
+
+def test_a_study_that_has_a_file_can_be_run_in_minutes_too(place: Place) -> None:
+    place.script(scale=0.002)
+    done = place.run("--study", "tiny", *SHORT, "--device", "cpu", "--json")
+    check_result(done, "tiny")
+    assert [path.name for path in place.folder.glob("studies/*.toml")] == ["tiny.toml"]
+
+
+# --- the training on all images
+
+
+@dataclass
+class Words(Display):
+    """What is said."""
+
+    lines: list[str] = field(default_factory=list)
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def within(left: float) -> Budget:
+    """A budget of which so many seconds are left to train in."""
+    seconds = 1e6
+    return Budget(time.monotonic() - (Budget(0.0, seconds).deadline - left), seconds)
+
+
+FOUND = [[(4.0, 0.8)], [(2.0, 0.9)]]
+
+
+def test_the_best_is_trained_on_all_images_with_seeds_of_its_own(new_study: Callable[..., Study]) -> None:
+    objective = Scripted([*FOUND, [(1.0, 0.5), (2.5, 0.99)]])
+    study = searched(new_study, objective, 2)
+    said = Words()
+    minutes.refit(study, objective, within(1e5), said)
+    assert "trial 1 is trained on all 250 images, those that validate included" in said.lines
+    assert objective.trained[-1] == objective.trained[1]
+    assert objective.seeds[-1] not in objective.seeds[:-1]
+    now = study.snapshot()
+    refit = summary.as_json(now)["refit"]
+    assert isinstance(refit, Mapping)
+    assert (refit["trial"], refit["n_images"], refit["train_seconds"]) == (1, 250, 2.5)
+    assert (refit["measured"], refit["n_seeds"]) == (0.9, 0)  # what it says of images that it has seen counts nothing
+    assert objective.exported[-1] == Path(refit["folder"])
+    assert refit["folder"] in "\n".join(summary.lines(now))
+    study.collect()
+    assert Path(refit["folder"]).is_dir()
+    assert len(now.points) == 2
+
+
+@pytest.mark.parametrize(
+    ("training", "left", "said"),
+    [
+        pytest.param([(1.0, 0.9)], 1.0, "no time is left", id="no time"),
+        pytest.param(TrialFault("out_of_memory", "of 80 GiB nothing is left"), 1e5, "it failed", id="a fault"),
+    ],
+)
+def test_what_does_not_come_to_its_end_leaves_no_network_and_says_why(
+    training: list[tuple[float, float]] | BaseException, left: float, said: str, new_study: Callable[..., Study]
+) -> None:
+    objective = Scripted([*FOUND, training])
+    study = searched(new_study, objective, 2)
+    words = Words()
+    minutes.refit(study, objective, within(left), words)
+    assert any(said in line for line in words.lines)
+    assert summary.as_json(study.snapshot())["refit"] is None
+    assert not study.networks.refit.exists()
+
+
+def test_without_anything_worth_training_nothing_is_trained(new_study: Callable[..., Study]) -> None:
+    objective = Scripted([])
+    study = new_study()
+    queue.enqueue_anchors(study)
+    words = Words()
+    minutes.refit(study, objective, within(1e5), words)
+    assert (objective.trained, len(words.lines)) == ([], 1)
+
+
+# --- real trainings
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("data", ["digits", "folder:images"])
+def test_real_images_come_to_a_network_in_half_a_minute(data: str, place: Place) -> None:
+    for number, name in enumerate(("Füchse", "=cmd()")):
+        (place.folder / "images" / name).mkdir(parents=True)
+        for shade in range(40):
+            picture = Image.new("RGB", (11, 17), (120 * number + shade, 5 * shade, 90))
+            picture.save(place.folder / "images" / name / f"{shade}, a.png")
+    words = ("--data", data, "--minutes", "0.5", "--device", "cpu", "--json")
+    done = place.run(*words, module="search.run")
+    assert done.code == 0, done.err
+    name = json.loads(done.out)["study"]
+    result = check_result(done, name)
+    assert (place.folder / "studies" / f"{name}.toml").is_file()
+    if result["refit"]:
+        load_model(Path(result["refit"]["folder"]))
+    check_result(place.run(*words, module="search.run"), name)
