@@ -14,9 +14,7 @@ from rich.progress import Progress as Bar
 from objectives.data.cache.progress import Progress
 
 MANY_FILES = 5000  # fewer are read before a bar has been looked at
-
-
-QUIET = 2.0  # seconds
+QUIET = 2.0  # seconds between two lines
 
 
 class Tenths:
