@@ -174,7 +174,9 @@ class Crew:
         while time.monotonic() < self._deadline and not self._ended.is_set():
             if self._minutes is not None:
                 if is_ready():
-                    return turns.claim_within(self._study, self._minutes)
+                    asked = turns.claim_within(self._study, self._minutes)
+                    if asked is not None or not self._running:  # else what runs elsewhere decides what follows
+                        return asked
                 self._ended.wait(PAUSE)
                 continue
             if self._study.snapshot().is_complete(self._n_trials, self._share):
