@@ -140,6 +140,9 @@ def refit(study: Study, objective: Objective, left: Budget, display: Display) ->
     """
     now = study.snapshot()
     found = budget.to_refit(now, left.left())
+    if not now.front:
+        display.say("nothing is on the front to be trained on all images: the same command goes on")
+        return
     if found is None:
         display.say("no time is left to train on all images: the networks of the front are what there is")
         return

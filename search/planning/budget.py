@@ -149,8 +149,11 @@ def _most(now: Snapshot, best: FrozenTrial | None, left: float, pace: float) -> 
 
 
 def choice(now: Snapshot) -> FrozenTrial | None:
-    """The pipeline to go with: the most accurate one, by fresh seeds where there are any; None where none passes."""
-    return max(_passing(now), key=lambda trial: accuracy(now, trial), default=None)
+    """The pipeline to go with: the most accurate one, by fresh seeds where there are any; None where none passes.
+
+    Of equally accurate ones the cheapest.
+    """
+    return max(_passing(now), key=lambda trial: (accuracy(now, trial), -trial.values[0]), default=None)
 
 
 def accuracy(now: Snapshot, trial: FrozenTrial) -> float:

@@ -179,6 +179,12 @@ def test_the_choice_goes_by_fresh_seeds_where_there_are_any(
     assert best.number == chosen
 
 
+def test_of_equally_accurate_ones_the_cheapest_is_chosen(study: Study) -> None:
+    best = budget.choice(after(study.snapshot(), [Run(4.0, 0.9), Run(2.0, 0.9), Run(3.0, 0.9)]))
+    assert best is not None
+    assert best.number == 1
+
+
 def test_all_images_are_trained_on_only_where_there_is_time(study: Study) -> None:
     now = after(study.snapshot(), RUNS)  # the best takes 4 s, on all images 5
 
