@@ -35,9 +35,7 @@ def candidates(
     Those of a parent were measured; `forecast` tells ratios. One at least where the cheapest run takes no more.
     `epochs`: the fewest and the most that a run may have.
     """
-    filled = [
-        _apart(trial.params) for trial in points if records.FILL in trial.user_attrs
-    ]  # longer ones tell little new
+    filled = [_apart(t.params) for t in points if records.FILL in t.user_attrs]  # one a little longer tells little new
     parents = [*sorted(points, key=lambda trial: -trial.values[1])[:PARENTS], min(points, key=lambda t: t.values[0])]
     found: dict[str, tuple[Candidate[Pipeline], float]] = {}
     for parent in parents:

@@ -19,6 +19,10 @@ FEWEST, MOST = 2, 100  # epochs
 LONG = 2  # times the fewest epochs: a run on all pixels of so many ...
 LONG_SHARE = 0.4  # ... may take this share of the minutes, or images get smaller
 WIDTHS = {"cpu": (0.25, 1.0), "cuda": (0.25, 2.0)}  # times the channels of the family, by kind of device
+FAMILY_REASONS = {
+    "small": "for images so small",
+    "fast": "the most accurate for its seconds where families were compared (benchmarks/ten_minutes.md)",
+}
 KEPT = 10  # networks on a disk, about
 OVERHEAD = 1.25  # seconds on the wall for a second of training: evaluation, workers, questions
 ERR = 0.3  # share by which forecasts from probed steps may err
@@ -223,7 +227,7 @@ def _reasons(
     full = "the images' own" if size == own else f"of {own} that they have: more would take too long"
     return (
         Choice("size", f"{size} pixels", f"{size} pixels, {full}"),
-        Choice("family", family, f"{family}, {stages} stages: the most accurate of the families for its seconds here"),
+        Choice("family", family, f"{family}, {stages} stages, {FAMILY_REASONS[family]}"),
         Choice(
             "stem",
             "stride 1, 2 to choose",
