@@ -174,7 +174,7 @@ def _best_exported(place: Path) -> float:
     best = -1.0
     for description in place.glob("studies/artifacts*/*/*/model.json"):
         with suppress(FileNotFoundError):  # it left the front
-            best = max(best, json.loads(description.read_text())["accuracy"])
+            best = max(best, json.loads(description.read_text())["accuracy"] or -1.0)
     return best
 
 

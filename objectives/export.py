@@ -55,10 +55,13 @@ class ExportedModel:
         return logits.softmax(1)
 
 
-def export(trained: Trained, dataset: Dataset, folder: Path, about: Mapping[str, object]) -> None:
+def export(
+    trained: Trained, dataset: Dataset, folder: Path, about: Mapping[str, object], *, is_measured: bool = True
+) -> None:
     """Writes the deployed network of a training to `folder`, whole or not at all; replaces an older export.
 
-    `about` is added to the description, e.g. the study and the trial; it cannot replace what is known here.
+    `about` is added to the description, e.g. the study and the trial; it cannot replace what is known here. Unless
+    `is_measured`, the images that validate were trained on, and no accuracy is told.
 
     Raises:
         ValueError: the network is no longer finite: it predicts nothing.
@@ -75,8 +78,8 @@ def export(trained: Trained, dataset: Dataset, folder: Path, about: Mapping[str,
         "test_time_flip": trained.mirrored,
         "pipeline": trained.pipeline.to_json(),
         "train_seconds": trained.report.train_seconds,
-        "accuracy": trained.report.accuracy,
-        "balanced_accuracy": trained.report.balanced_accuracy,
+        "accuracy": trained.report.accuracy if is_measured else None,
+        "balanced_accuracy": trained.report.balanced_accuracy if is_measured else None,
         "versions": {"frontrunner": __version__, "torch": torch.__version__},
     }
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in trained.model.state_dict().items()}

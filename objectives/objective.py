@@ -76,6 +76,7 @@ class TrainingObjective:
                 "leave it out, or set flip = true under [data]"
             )
         self._trained: Trained | None = None
+        self._is_whole = False  # whether the last training was on all images
         self._formats: dict[str, str | None] | None = None  # once they are known
         self._test: HeldOut | None = None
         self._is_test_open = False
@@ -138,7 +139,7 @@ class TrainingObjective:
 
         With `whole` on all of them at once: accuracies are then those of images that are trained on.
         """
-        self._trained = None
+        self._trained, self._is_whole = None, whole
         dataset = self._dataset.whole if whole else self._dataset
         self._trained = yield from train_on_splits(pipeline, self._task, dataset, seeds)
 
@@ -150,7 +151,7 @@ class TrainingObjective:
         """
         if self._trained is None:
             raise ValueError("there is nothing to export: the last training did not run to its end")
-        export(self._trained, self._dataset, folder, about)
+        export(self._trained, self._dataset, folder, about, is_measured=not self._is_whole)
 
     def test(self, folder: Path) -> dict[str, object] | None:
         """How good the network exported to `folder` is on the test split; see `search.workers.seam`.

@@ -107,6 +107,24 @@ def test_only_a_training_that_ran_to_its_end_is_exported(objective: TrainingObje
     refused()
 
 
+def test_a_training_on_all_images_sees_those_that_validate_and_tells_no_accuracy(
+    objective: TrainingObjective, tmp_path: Path
+) -> None:
+    data = load(TASK.data, torch.device("cpu"))
+    n_steps = [int(report.train_flops) for report in objective.reports(PIPELINE, SEEDS)]
+    whole = [int(report.train_flops) for report in objective.reports(PIPELINE, SEEDS, whole=True)]
+    n, n_all = len(data.train.y), len(data.train.y) + len(data.val.y)
+    assert [a * (n // 50) for a in whole] == [b * (n_all // 50) for b in n_steps]
+    assert len(data.whole.train.y) == n_all
+    assert torch.equal(data.whole.train.x[n:], data.val.x)
+    objective.export(tmp_path / "whole", {"refit": {"accuracy": 0.9}})
+    about = load_model(tmp_path / "whole").about
+    assert (about["accuracy"], about["balanced_accuracy"], about["refit"]) == (None, None, {"accuracy": 0.9})
+    list(objective.reports(PIPELINE, SEEDS))
+    objective.export(tmp_path / "part", {})
+    assert load_model(tmp_path / "part").about["accuracy"] is not None
+
+
 def test_a_closed_objective_has_let_go_of_the_last_training(objective: TrainingObjective, tmp_path: Path) -> None:
     list(objective.reports(PIPELINE, SEEDS))
     objective.close()
