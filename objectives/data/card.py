@@ -38,8 +38,8 @@ from objectives.task import DataSpec
 from objectives.words import counted, printable
 
 LARGEST = 224  # pixels: the largest size that is suggested
-STEP = 16  # pixels: suggested sizes are multiples of it, or smaller powers of two
-FINE = 48  # pixels, below which a step is a loss
+STEP = 16  # pixels: suggested sizes are multiples of it
+FINE = 48  # pixels, below which a step would be a loss: multiples of 4
 TINY = 8  # pixels: an image whose shorter side is less is suspicious
 SAMPLE = 96  # pixels; side of the pictures that are shown
 AT_ONCE = 1024  # images whose pixels are compared

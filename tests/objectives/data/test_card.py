@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from objectives.data.card import LARGEST, STEP, Card, examine, samples, suggested
+from objectives.data.card import FINE, LARGEST, STEP, Card, examine, samples, suggested
 from objectives.data.dataset import load
 from objectives.errors import DataError
 from objectives.task import DataSpec
@@ -75,7 +75,7 @@ def test_sizes_kinds_and_formats_are_those_of_the_files(tmp_path: Path, decode: 
     Image.new("CMYK", (30, 60), 9).save(folder / "a" / "x.tif")
     card = card_of(folder, decode=decode)
     assert card.sides == (4, 30, 50)
-    assert (card.suggested_size, card.channels, card.not_square) == (16, 3, 2 / 5)
+    assert (card.suggested_size, card.channels, card.not_square) == (28, 3, 2 / 5)
     assert card.modes == {"grey": 2, "colour": 1, "alpha": 1, "CMYK": 1}
     assert card.formats == {"PPM": 2, "JPEG": 1, "PNG": 1, "TIFF": 1}
     assert "2 images of 5 smaller than 16 pixels, enlarged" in card.remarks
@@ -89,8 +89,8 @@ def test_a_folder_of_grey_images_has_one_channel(tmp_path: Path, decode: bool) -
 @given(st.integers(4, 10_000))
 def test_the_suggested_size_enlarges_no_image_of_the_median_size(median: int) -> None:
     size = suggested(median)
-    assert median / 2 < size <= median or size == LARGEST < median
-    assert size % STEP == 0 or (size & (size - 1)) == 0
+    assert 0.66 * median < size <= median or size == LARGEST < median or median < 8
+    assert size % (STEP if median >= FINE else 4) == 0
 
 
 @BOTH
