@@ -78,7 +78,7 @@ def test_sizes_kinds_and_formats_are_those_of_the_files(tmp_path: Path, decode: 
     assert (card.suggested_size, card.channels, card.not_square) == (28, 3, 2 / 5)
     assert card.modes == {"grey": 2, "colour": 1, "alpha": 1, "CMYK": 1}
     assert card.formats == {"PPM": 2, "JPEG": 1, "PNG": 1, "TIFF": 1}
-    assert "2 images of 5 smaller than 16 pixels, enlarged" in card.remarks
+    assert "2 images of 5 smaller than 28 pixels, enlarged" in card.remarks
 
 
 @BOTH
