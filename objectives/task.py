@@ -7,6 +7,13 @@ from dataclasses import asdict, dataclass, fields
 
 import numpy as np
 
+DATA_SETS = ("digits", "fashion_mnist", "cifar10", "cifar100")  # that have a name of their own
+
+
+def as_data(word: str) -> str:
+    """The data that a word of the command line names: a plain path is that of a folder."""
+    return word if word in DATA_SETS or word.startswith("folder:") else f"folder:{word}"
+
 
 @dataclass(frozen=True)
 class DataSpec:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -24,12 +26,14 @@ from search.study.spec import StudySpec, read
 from search.study.study import Study
 from search.views.display import Display
 from search.workers.place import Kept, Place, ThisProcess
-from search.workers.seam import Objective, Training, TrialFault, WorkerLost
+from search.workers.seam import Halted, Objective, Training, TrialFault, WorkerLost
 
 PLAN_SHARE = 1 / 20  # of the minutes: what all probes may take
 MIRROR_SHARE = 1 / 25  # ... and of it the training that flips are judged by
 FEWEST_SECONDS = 1.0  # that such a training takes, for a verdict that is worth anything
-RATES = {"cpu": 1e11, "cuda": 2e13}  # FLOPs a second that are not surpassed: for a size before a step was taken
+# FLOPs a second, for a size before a step was taken. One core did 0.9e11 to 1.8e11 (AMD EPYC, bf16); of a GPU a guess.
+# A faster device trains on smaller images than it could.
+RATES = {"cpu": 1e11, "cuda": 2e13}
 AGAIN = 1  # the seeds of a training on all images: the next ones of the trial
 
 
@@ -132,8 +136,12 @@ def write(made: Plan, path: Path) -> None:
         raise StorageError(f"{path} cannot be written ({error.strerror}): choose another folder to work in") from error
 
 
-def refit(study: Study, objective: Objective, left: Budget, display: Display) -> None:
+def refit(
+    study: Study, objective: Objective, left: Budget, display: Display, halt: Callable[[], None] | None = None
+) -> None:
     """Trains the best pipeline that there is time for on all images, and keeps its network; says so where none is.
+
+    `halt`: ends it in the midst of an epoch, where the time is up; without one it is given up after that epoch.
 
     Raises:
         StorageError: the network cannot be written.
@@ -154,22 +162,31 @@ def refit(study: Study, objective: Objective, left: Budget, display: Display) ->
     display.say(f"trial {chosen.number} is trained on all {counted(n, 'image')}, those that validate included")
     seeds = Seeds.of(study.spec.search.seed, chosen.number, repeat=AGAIN)
     last: Report | None = None
+    alarm = threading.Timer(max(0.0, left.left()), halt or (lambda: None))
+    alarm.daemon = True
     try:
+        alarm.start()
         with closing(objective.reports(pipeline, seeds, whole=True)) as running:
             for last in running:
                 if last.diverged or (left.left() < 0 and last.epoch < last.epochs):
                     why = "it diverged" if last.diverged else "the time is up"
                     display.say(f"it was given up after epoch {last.epoch} of {last.epochs}: {why}")
                     return
+    except Halted:
+        display.say(f"it was given up in epoch {1 + (last.epoch if last is not None else 0)}: the time is up")
+        return
     except (TrialFault, DeviceLost, WorkerLost) as fault:
         display.say(f"it failed: {fault}")
         return
+    finally:
+        alarm.cancel()
     assert last is not None
     confirmed = now.confirmed_of(chosen)
     measured, n_seeds = budget.accuracy(now, chosen), confirmed.n if confirmed is not None else 0
     promise = promised(measured, n_seeds, data["n_val"], data["n_train"], n)
     told = {"trial": chosen.number, "train_seconds": last.train_seconds, "n_images": n, **asdict(promise)}
     about = {"study": study.name, "trial": chosen.number, "refit": told, "metric": study.spec.metric}
+    study.patiently(lambda: study.optuna.set_user_attr(records.REFIT, None))  # killed in between, no old one is told
     try:
         objective.export(study.networks.refit, about)
     except OSError as error:

@@ -33,6 +33,7 @@ from search.invocation import Asked, Confirming, Invocation, Planning
 from search.minutes import planned, refit, study_of, write
 from search.planning.budget import Budget
 from search.planning.plan import Plan
+from search.proposals.samplers import OURS
 from search.study import disturbance, opening, queue, records, recovery
 from search.study.confirmation import SHARE
 from search.study.snapshot import Snapshot
@@ -65,6 +66,8 @@ def _run(asked: Invocation, training: Training, held: ExitStack) -> None:
     place = _place(asked, asked.workers, mixed_devices=asked.mixed_devices)
     display = _display(asked)
     name, spec, place = _study_of(asked, place, training, display, held)
+    if budget is not None and spec.search.sampler != OURS:
+        display.say(f"warning: in minutes the sampler {OURS} proposes: {spec.search.sampler} is not asked")
     url = storage.url(asked.storage, spec.storage)
     if (warning := storage.on_network_file_system(url)) is not None:
         display.say(f"warning: {warning}")
@@ -249,7 +252,8 @@ class _Session:
             minutes = minutes and replace(minutes, n_before=len(now.trials))
             self._work(Crew(study, self.display, n_trials, until, share, minutes), objectives)
             if minutes is not None and minutes.left() > 0:
-                refit(study, objectives[0], minutes, self.display)
+                halt = None if isinstance(self.place, ThisProcess) else cast("Remote", objectives[0]).halt
+                refit(study, objectives[0], minutes, self.display, halt)
                 rest = replace(minutes, is_refitted=True)
                 self._work(Crew(study, self.display, n_trials, until, share, rest), objectives)
             now = study.snapshot()

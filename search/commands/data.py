@@ -12,7 +12,7 @@ from rich.console import Console
 from objectives.data.card import Card, examine, samples
 from objectives.errors import DataError
 from objectives.host.durable import write_file
-from objectives.task import DataSpec
+from objectives.task import DataSpec, as_data
 from objectives.words import expanded
 from search.commands.exits import exit_code
 from search.errors import UsageError
@@ -20,7 +20,6 @@ from search.views import card as view
 from search.views import reading
 from search.views.page import page
 
-NAMES = ("digits", "fashion_mnist", "cifar10", "cifar100")
 MOST_SAMPLES, PICTURES = 6, 300  # pictures of a class on a page, and of all together unless there are more classes
 
 
@@ -50,11 +49,8 @@ def _spec(options: argparse.Namespace) -> DataSpec:
     Raises:
         UsageError: they cannot be.
     """
-    name = str(options.data)
-    if name not in NAMES and not name.startswith("folder:"):
-        name = f"folder:{name}"
     try:
-        return DataSpec(name, root=options.data_root, size=options.size, labels=options.labels)
+        return DataSpec(as_data(options.data), root=options.data_root, size=options.size, labels=options.labels)
     except ValueError as error:
         raise UsageError(str(error)) from error
 

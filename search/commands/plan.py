@@ -11,9 +11,6 @@ if TYPE_CHECKING:
     from search.workers.seam import Training
 
 
-NAMES = ("digits", "fashion_mnist", "cifar10", "cifar100")
-
-
 def perform(options: argparse.Namespace, training: Training | None = None) -> int:
     """Plans for the data that were named; 0, 2 usage, 3 data, 4 storage, 5 device, 130 interrupted.
 
@@ -37,10 +34,9 @@ def perform(options: argparse.Namespace, training: Training | None = None) -> in
 
 def _asked(options: argparse.Namespace) -> Planning:
     """What is asked for; a plain path is that of a folder."""
+    from objectives.task import as_data
     from search.invocation import Planning
 
-    words = {**vars(options), "data": options.folder, "study": None}
-    if options.folder not in NAMES and not options.folder.startswith("folder:"):
-        words["data"] = f"folder:{options.folder}"
+    words = {**vars(options), "data": as_data(options.folder), "study": None}
     del words["folder"]
     return Planning(**words)

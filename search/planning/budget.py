@@ -1,4 +1,6 @@
-"""What is begun next while minutes run out: pure functions over a study. Nothing is begun that cannot end in time.
+"""What is begun next while minutes run out: pure functions over a study.
+
+But for the first trial of all, nothing is begun that is not forecast to end in time.
 
 First known pipelines, the cheapest first, then the search; when that has had its share, the longest run that the rest
 has room for; then the best one again with fresh seeds, and again on all images. What is left confirms others.
@@ -8,6 +10,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
@@ -99,7 +102,7 @@ def to_refit(now: Snapshot, left: float) -> tuple[FrozenTrial, Pipeline] | None:
     """
     best, pace, whole = choice(now), wall_per_second(now) / now.n_splits, 1 / (1 - validating(now))
     fitting = [t for t in _passing(now) if pace * t.values[0] <= left]
-    found = max(fitting, key=lambda t: accuracy(now, t), default=None)
+    found = _best(now, fitting)
     if best is None or found is None or expected(accuracy(now, found), whole) < accuracy(now, best):
         return None
     pipeline, longer = records.pipeline(found), min(whole, left / (MARGIN * pace * found.values[0]))
@@ -153,7 +156,11 @@ def choice(now: Snapshot) -> FrozenTrial | None:
 
     Of equally accurate ones the cheapest.
     """
-    return max(_passing(now), key=lambda trial: (accuracy(now, trial), -trial.values[0]), default=None)
+    return _best(now, _passing(now))
+
+
+def _best(now: Snapshot, trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
+    return max(trials, key=lambda trial: (accuracy(now, trial), -trial.values[0]), default=None)
 
 
 def accuracy(now: Snapshot, trial: FrozenTrial) -> float:

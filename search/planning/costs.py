@@ -39,7 +39,6 @@ class Costs:
     batch: int  # images in a step
     number_format: NumberFormatName  # the fastest
     step_seconds: Mapping[Network, float]
-    probed_seconds: float  # on the wall, that it took to find out
 
     def of_step(self, network: Network, batch: int) -> float:
         """Seconds of a step: by the probed networks of that family nearest in work, as work goes."""
@@ -61,7 +60,7 @@ class Costs:
 def nominal(network: Network, rate: float) -> Costs:
     """What steps take at so many FLOPs a second, before anything was asked."""
     work = step_work(Pipeline(width=network.width, batch_size=NOMINAL_BATCH), network.task, network.size)
-    return Costs(3, NOMINAL_BATCH, "fp32", {network: work / rate}, 0.0)
+    return Costs(3, NOMINAL_BATCH, "fp32", {network: work / rate})
 
 
 def probed(
@@ -91,4 +90,4 @@ def probed(
         if len(found) >= FEWEST and time.monotonic() - began > most:
             break
         found[network] = seconds(network, fastest)
-    return Costs(channels, batch, fastest, found, time.monotonic() - began)  # type: ignore[arg-type]
+    return Costs(channels, batch, fastest, found)  # type: ignore[arg-type]

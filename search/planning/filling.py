@@ -14,9 +14,9 @@ from search.proposals.draws import Candidate, Draw, candidate
 from search.study import records
 
 PARENTS = 3  # the most accurate runs
-# Epochs that a run should have before it gets wider: of runs of 45 s on 4,000 CIFAR images those of 12 to 30 epochs
-# came to 69.6 to 71.0 %, of 92 to 105 s one of 24 epochs on all pixels to 74.0, of 24 wider ones to 73.0, of 60 to 71.2
-# (benchmarks/ten_minutes.md).
+# Epochs that a run should have before it gets wider. By single runs, whose noise is 3 points: of those of 45 s on 4,000
+# CIFAR images 12 to 30 epochs came to 69.6 to 71.0 %, of 92 to 105 s 24 epochs on all pixels to 74.0, 24 of a wider
+# network to 73.0, 60 to 71.2 (benchmarks/ten_minutes.md).
 ENOUGH = 20
 AWAY = 0.02  # decades of error for each doubling of epochs away from there: about what those runs differ by
 FILLED = 0.97  # of the seconds

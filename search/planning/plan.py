@@ -21,11 +21,11 @@ LONG_SHARE = 0.4  # ... may take this share of the minutes, or images get smalle
 WIDTHS = {"cpu": (0.25, 1.0), "cuda": (0.25, 2.0)}  # times the channels of the family, by kind of device
 FAMILY_REASONS = {
     "small": "for images so small",
-    "fast": "the most accurate for its seconds where families were compared (benchmarks/ten_minutes.md)",
+    "fast": "which was ahead where families were compared, in single runs on a CPU (benchmarks/ten_minutes.md)",
 }
 KEPT = 10  # networks on a disk, about
-OVERHEAD = 1.25  # seconds on the wall for a second of training: evaluation, workers, questions
-ERR = 0.3  # share by which forecasts from probed steps may err
+OVERHEAD = 1.25  # seconds on the wall for a second of training (evaluation, workers, questions): about, in three runs
+ERR = 0.3  # share by which forecasts of seconds may err: `STEP_FLOPS` does by up to 0.29; not held against runs
 MOST_TRIALS, MOST_SECONDS = 10**6, 3e7  # in a study file
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from search.pareto.intervals import NORMAL, Interval, wilson
 
-# Errors fall as images to the power of -0.25: with a quarter more of them by 5 %. Between data sets that power differs.
+# Assumed, not measured here: errors fall as images to the power of -0.25, by 5 % with a quarter more of them.
 POWER, POWER_SPREAD = 0.25, 0.15
-SEEDS_SPREAD = 0.015  # decades of error between seeds of a pipeline: 0.4 points at 12 % (Fashion-MNIST)
+SEEDS_SPREAD = 0.015  # decades of error between seeds of a pipeline; assumed: 0.4 points at 12 %
 
 
 def expected(measured: float, more: float) -> float:

@@ -16,7 +16,7 @@ from typing import Annotated, Literal, Self, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from objectives.pipeline import NumberFormatName
-from objectives.task import DataSpec, Task
+from objectives.task import DATA_SETS, DataSpec, Task
 from objectives.words import expanded, printable
 from search.errors import UsageError
 from search.host.places import STUDIES, study_files
@@ -57,12 +57,11 @@ class DataSection(_Section):
     def _known(cls, name: str) -> str:
         if name == "folder:":
             raise ValueError("'folder:' names no folder: say folder:PATH")
-        kinds = ("digits", "fashion_mnist", "cifar10", "cifar100")
-        if name not in kinds and not name.startswith("folder:"):
+        if name not in DATA_SETS and not name.startswith("folder:"):
             path = expanded(name)
             if os.sep in name or path in (".", "..") or os.path.isdir(path):
                 raise ValueError(f"unknown data set {name!r}: did you mean 'folder:{printable(name)}'?")
-            raise ValueError(f"unknown data set {name!r}{suggestion(name, [*kinds, 'folder:PATH'])}")
+            raise ValueError(f"unknown data set {name!r}{suggestion(name, [*DATA_SETS, 'folder:PATH'])}")
         return name
 
     @model_validator(mode="after")

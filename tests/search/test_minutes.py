@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,14 +18,16 @@ from optuna.trial import TrialState
 from PIL import Image
 
 from objectives.export import load_model
-from search import minutes
+from objectives.pipeline import Pipeline, Report
+from objectives.task import Seeds
+from search import minutes, trial
 from search.planning.budget import Budget
 from search.study import queue, records
 from search.study.spec import read
 from search.study.study import Study
 from search.views import summary
 from search.views.display import Display
-from search.workers.seam import TrialFault
+from search.workers.seam import Halted, TrialFault
 from tests.search.conftest import Scripted
 from tests.search.place import PATIENCE, Done, Place, wait_for
 from tests.search.study.test_confirmation import searched
@@ -204,6 +208,47 @@ def test_what_does_not_come_to_its_end_leaves_no_network_and_says_why(
     assert any(said in line for line in words.lines)
     assert summary.as_json(study.snapshot())["refit"] is None
     assert not study.networks.refit.exists()
+
+
+@dataclass
+class Endless(Scripted):
+    """A training on all images whose first epoch ends only when it is halted."""
+
+    halted: threading.Event = field(default_factory=threading.Event)
+
+    def reports(self, pipeline: Pipeline, seeds: Seeds, *, whole: bool = False) -> Generator[Report]:
+        if not whole:
+            yield from super().reports(pipeline, seeds)
+            return
+        self.halted.wait()
+        raise Halted
+
+
+def test_a_training_on_all_images_ends_with_the_time_in_the_midst_of_an_epoch(new_study: Callable[..., Study]) -> None:
+    objective = Endless([*FOUND])
+    study = searched(new_study, objective, 2)
+    words = Words()
+    minutes.refit(study, objective, within(12.0), words, halt=objective.halted.set)
+    assert "it was given up in epoch 1: the time is up" in words.lines
+    assert summary.as_json(study.snapshot())["refit"] is None
+
+
+def test_killed_while_it_is_written_a_network_of_all_images_is_not_told_as_the_one_before(
+    new_study: Callable[..., Study],
+) -> None:
+    objective = Scripted([*FOUND, [(1.0, 0.5), (2.5, 0.99)], [(1.0, 0.95)], [(1.0, 0.5)]])
+    study = searched(new_study, objective, 2)
+    minutes.refit(study, objective, within(1e5), Words())
+    assert summary.as_json(study.snapshot())["refit"] is not None
+
+    def killed(folder: Path, about: Mapping[str, object]) -> None:
+        raise KeyboardInterrupt
+
+    trial.run(study, study.ask(), objective, Display(), math.inf)  # a better one
+    objective.export = killed  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        minutes.refit(study, objective, within(1e5), Words())
+    assert summary.as_json(study.snapshot())["refit"] is None
 
 
 def test_without_anything_worth_training_nothing_is_trained(new_study: Callable[..., Study]) -> None:
