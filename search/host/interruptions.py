@@ -14,6 +14,8 @@ from typing import NoReturn
 INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 INTERRUPTED = 130  # exit code
 _asked = threading.Event()  # for an end in order
+_ends = threading.Event()  # at once, when nothing puts it off any more
+_n_put_off, _lock = 0, threading.Lock()  # blocks at work that put interruptions off
 SHOW_CURSOR = b"\x1b[?25h\n"  # as terminals since the VT220 know it
 
 
@@ -35,8 +37,37 @@ def end_quietly() -> None:
     atexit.register(on_interruption, signal.SIG_IGN)
 
 
-def _leave(number: int, frame: FrameType | None) -> NoReturn:
+@contextmanager
+def put_off() -> Iterator[None]:
+    """An interruption in the midst of the block counts from its end on, in whatever thread it is.
+
+    Blocking the signals in one thread does not do: another one, of a library, takes them, and Python handles them in
+    the main thread all the same.
+    """
+    global _n_put_off
+    was_asked = _asked.is_set()
+    with _lock:
+        _n_put_off += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _n_put_off -= 1
+        if not _n_put_off and _ends.is_set():
+            _end()
+        if not was_asked and threading.current_thread() is threading.main_thread():
+            check()
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
     """Ends the process at once; the workers die with it."""
+    if _n_put_off:
+        _ends.set()
+        return
+    _end()
+
+
+def _end() -> NoReturn:
     if os.isatty(2):
         os.write(2, SHOW_CURSOR)  # the live display has hidden it
     os._exit(INTERRUPTED)
@@ -67,7 +98,8 @@ def check() -> None:
         raise KeyboardInterrupt
 
 
-def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+def _interrupt(number: int, frame: FrameType | None) -> None:
     _asked.set()
     on_interruption(_leave)
-    raise KeyboardInterrupt
+    if not _n_put_off:
+        raise KeyboardInterrupt

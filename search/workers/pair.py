@@ -12,7 +12,7 @@ from contextlib import suppress
 from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 
-from search.host.interruptions import INTERRUPTIONS
+from search.host.interruptions import INTERRUPTIONS, put_off
 from search.workers.seam import Preparation
 from search.workers.template import Message, serve
 
@@ -33,7 +33,8 @@ class Pair:
         resource_tracker.ensure_running()  # here, because it unblocks SIGINT and SIGTERM when it has started
         before = signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTIONS)  # inherited: until the template ignores them
         try:
-            self._template.start()
+            with put_off():  # else it may find half of what it is to do, and say so in twenty lines
+                self._template.start()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()

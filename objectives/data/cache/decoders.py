@@ -124,7 +124,10 @@ def _serve() -> None:
             write_part(Chunk(**json.loads(line)))
         except OSError as failed:
             error = [failed.errno, failed.strerror, failed.filename and str(failed.filename)]
-        print(json.dumps({"error": error}), flush=True)
+        try:
+            print(json.dumps({"error": error}), flush=True)
+        except BrokenPipeError:  # who asked is gone, and the kernel about to end this process, too
+            os._exit(1)
 
 
 if __name__ == "__main__":
