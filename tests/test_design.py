@@ -31,12 +31,13 @@ FLOORS = (
     ("search.pareto", "search.errors"),
     ("spaces",),
     ("objectives.objective", "objectives.mirroring", "objectives.repeated"),
+    ("objectives.reduction",),
     ("objectives.train", "objectives.export", "objectives.evaluation"),
-    ("objectives.feasibility", "objectives.work", "objectives.device", "objectives.reduction"),
+    ("objectives.feasibility", "objectives.work", "objectives.device"),
     ("objectives.strategies", "objectives.state", "objectives.pipeline", "objectives.device.formats"),
     ("objectives.data",),
     ("objectives.networks",),
-    ("objectives.task", "objectives.host", "objectives.errors", "objectives.words"),
+    ("objectives.task", "objectives.host", "objectives.errors", "objectives.words", "objectives.reduction.settings"),
 )
 MOST_FILES = 14  # of a room; more is a corridor
 
