@@ -25,6 +25,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from benchmarks.contenders.forecasts import forecast
 from benchmarks.contenders.results import ONCE, Cell, Result, read, tables
 from benchmarks.folders import SOURCES, Drawn, drawn
 
@@ -104,7 +105,10 @@ def _ours(cell: Cell, data: Drawn, place: Path, core: int, ours: str) -> Result:
         interval=interval,
         first_usable_seconds=ran.curve[0][0] if ran.curve else ran.cpu_seconds,
         curve=list(ran.curve),
-        about={"network": network.name, "trials": ran.output["trials"], "pipeline": _pipeline(network)},
+        about={
+            **{"network": network.name, "trials": ran.output["trials"], "pipeline": _pipeline(network)},
+            "forecast": forecast(place / "studies", cell.minutes, ran.wall_seconds),
+        },
         date=str(date.today()),
     )
 

@@ -103,13 +103,19 @@ def mirrored(task: Task, dataset: Dataset, probe: Probe, seconds: float = SECOND
     found = Mirrored(0.0, 0, 0, 0, 0)
     for split in dataset.splits:
         took, model = _trained(replace(plain, epochs=epochs), task, _part(split, most))
-        right, also = (_right(model, split, is_mirrored) for is_mirrored in (False, True))
-        lost, won = int((right & ~also).sum()), int((also & ~right).sum())
+        each = seen(model, split)
         found = Mirrored(
-            *(found.seconds + took, found.n + len(right), found.lost + lost, found.won + won),
-            found.right + int(right.sum()),
+            *(found.seconds + took, found.n + each.n, found.lost + each.lost, found.won + each.won),
+            found.right + each.right,
         )
     return found
+
+
+def seen(model: ResNet, dataset: Dataset) -> Mirrored:
+    """What a network that was trained on images of this split, and on no mirror image, makes of those that validate."""
+    right, also = (_right(model, dataset, is_mirrored) for is_mirrored in (False, True))
+    lost, won = int((right & ~also).sum()), int((also & ~right).sum())
+    return Mirrored(0.0, len(right), lost, won, int(right.sum()))
 
 
 def _part(dataset: Dataset, most: int) -> Dataset:

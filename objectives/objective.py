@@ -24,7 +24,7 @@ from objectives.errors import DataError, DeviceError
 from objectives.evaluation import evaluate
 from objectives.export import export, load_model
 from objectives.feasibility import full_architecture, layers, reachable
-from objectives.mirroring import mirrored
+from objectives.mirroring import mirrored, seen
 from objectives.pipeline import ExecutorName, Pipeline, Reading, Report
 from objectives.repeated import train_on_splits
 from objectives.task import Seeds, Task
@@ -122,8 +122,10 @@ class TrainingObjective:
         plain = self._small(Pipeline(), side, self._task)
         for looked_at, most in ((replace(plain, batch_size=2), HOPELESS * SLOWEST_FORMAT), (plain, SLOWEST_FORMAT)):
             usable = [name for name, reason in reasons.items() if reason is None]
+            n_steps = PROBE_STEPS if looked_at == plain else 1  # to see what is hopeless
             seconds = {
-                name: self._step_seconds(replace(looked_at, number_format=name), side, self._task) for name in usable
+                name: self._step_seconds(replace(looked_at, number_format=name), side, self._task, n_steps)
+                for name in usable
             }
             ratios = {name: found / seconds["fp32"] for name, found in seconds.items()}
             slow = {name: ratio for name, ratio in ratios.items() if ratio > most}
@@ -196,6 +198,9 @@ class TrainingObjective:
 
     def mirrored(self, seconds: float) -> dict[str, object]:
         """What mirror images are to a network that was trained on none; see `search.workers.seam`."""
+        last = self._trained if len(self._dataset.splits) == 1 and not self._is_whole else None
+        if last is not None and not (last.pipeline.flip or last.mirrored):
+            return seen(last.model, self._dataset).to_json()
         return mirrored(self._task, self._dataset, self.probe, seconds).to_json()
 
     def close(self) -> None:
@@ -208,7 +213,7 @@ class TrainingObjective:
         held = PROBE_BYTES // step_memory(network, side, 1)
         return replace(pipeline, batch_size=max(2, min(pipeline.batch_size, PROBE_BATCH, held)), epochs=1)
 
-    def _step_seconds(self, pipeline: Pipeline, side: int, task: Task) -> float:
+    def _step_seconds(self, pipeline: Pipeline, side: int, task: Task, n_steps: int = PROBE_STEPS) -> float:
         """Median device seconds of a training step on made-up images of so many pixels a side."""
         channels, batch, name = self._dataset.channels, pipeline.batch_size, pipeline.number_format
         state = starting_state(pipeline, task, self._dataset, Seeds(0, 0, 0))
@@ -218,7 +223,7 @@ class TrainingObjective:
         x = torch.randn(batch, channels, side, side, generator=torch.Generator().manual_seed(0)).to(self._device)
         x, y = x.contiguous(memory_format=torch.channels_last), torch.zeros(batch, dtype=torch.int64).to(self._device)
         seconds: list[float] = []
-        while len(seconds) <= PROBE_STEPS and sum(seconds) < PROBE_SECONDS:
+        while len(seconds) <= n_steps and sum(seconds) < PROBE_SECONDS:
             clock = Clock(self._device)
             with clock.span("steps"):
                 executor.step(x, y)

@@ -21,6 +21,7 @@ from search import trial
 from search.database import storage
 from search.errors import DeviceFault
 from search.host import interruptions
+from search.minutes import MIRROR_SHARE, judge_flips
 from search.planning.budget import Budget
 from search.study import queue as turns
 from search.study import records
@@ -164,6 +165,8 @@ class Crew:
                 continue
             finally:
                 del self._running[asked.number]
+            if self._minutes is not None and reason == "complete":
+                judge_flips(self._study, objective, MIRROR_SHARE * self._minutes.seconds, self._audience.say)
             self._after(number, reason)
 
     def _next(self, is_ready: Callable[[], bool]) -> optuna.Trial | None:

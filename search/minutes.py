@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack, closing
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,6 +27,7 @@ from search.study.study import Study
 from search.views.display import Display
 from search.workers.place import Kept, Place, ThisProcess
 from search.workers.seam import Halted, Objective, Training, TrialFault, WorkerLost
+from spaces.base import BASELINE
 
 PLAN_SHARE = 1 / 20  # of the minutes: what all probes may take
 MIRROR_SHARE = 1 / 25  # ... and of it the training that flips are judged by
@@ -37,90 +38,87 @@ RATES = {"cpu": 1e11, "cuda": 2e13}
 AGAIN = 1  # the seeds of a training on all images: the next ones of the trial
 
 
-def study_of(
-    data: DataSpec,
-    name: str,
-    minutes: float,
-    place: Place,
-    training: Training,
-    display: Display,
-    storage: str,
-    held: ExitStack,
-) -> tuple[str, StudySpec, Place]:
-    """(name, spec, where it trains) of the study of a data set: from its file, planned and written where there is none.
+@dataclass(frozen=True)
+class Planner:
+    """What a study is planned for, and with: all that a command says, and who is told."""
 
-    Raises:
-        UsageError: the file is no study.
-        DataError, DeviceError, StorageError: the images or the device cannot be used.
-    """
-    path = STUDIES / f"{name}.toml"
-    if not path.is_file():
-        made, place = planned(data, name, minutes, place, training, display, storage, held)
-        for line in made.lines():
-            display.say(line)
-        write(made, path)
-        display.say(f"study {name!r}: {path}, to keep and to edit")
-    return *read(str(path)), place
+    data: DataSpec
+    name: str
+    minutes: float
+    place: Place
+    training: Training
+    display: Display
+    storage: str  # `Database.place`
 
+    def study(self, held: ExitStack) -> tuple[str, StudySpec, Place]:
+        """(name, spec, where it trains) of the study: from its file, planned and written where there is none.
 
-def planned(
-    data: DataSpec,
-    name: str,
-    minutes: float,
-    place: Place,
-    training: Training,
-    display: Display,
-    storage: str,
-    held: ExitStack,
-) -> tuple[Plan, Place]:
-    """The plan for a data set, after a few steps of a few networks on the device; and that, open while `held` is.
+        Raises:
+            UsageError: the file is no study.
+            DataError, DeviceError, StorageError: the images or the device cannot be used.
+        """
+        path, place = STUDIES / f"{self.name}.toml", self.place
+        if not path.is_file():
+            made, place = self.plan(held, judges_flips=False)
+            for line in made.lines():
+                self.display.say(line)
+            write(made, path)
+            self.display.say(f"study {self.name!r}: {path}, to keep and to edit")
+        return *read(str(path)), place
 
-    Raises:
-        DataError, DeviceError, StorageError: the images or the device cannot be used.
-    """
-    from objectives.data.card import examine
+    def plan(self, held: ExitStack, *, judges_flips: bool = True) -> tuple[Plan, Place]:
+        """The plan, after a few steps of a few networks on the device; and that, open while `held` is.
 
-    card = examine(data, decode=False, progress=display.data_read)
-    own, seconds = data.size or card.suggested_size, 60 * minutes
-    nominal = costs.nominal(plan.to_probe(own)[0], RATES[place.kind])
-    size = plan.affordable(own, max(2, card.n_train), seconds, nominal)
-    task = Task(replace(data, size=size), plan.family_for(size))
-    inner = held.enter_context(ExitStack())
-    objectives = place.opened(name, task, storage, training, inner, display.data_read)
-    images, found = _examined(data, objectives[0], size, seconds)
-    made = plan.chosen(name, minutes, replace(images, own_size=own), found, place.kind)
-    if isinstance(place, ThisProcess):  # a training there is interrupted otherwise
-        inner.close()
-        return made, place
-    return made, Kept(place, task, objectives, inner)
+        `judges_flips`: whether a network is trained to see if flips fit, instead of being left to the first of a run.
 
+        Raises:
+            DataError, DeviceError, StorageError: the images or the device cannot be used.
+        """
+        from objectives.data.card import examine
 
-def _examined(data: DataSpec, objective: Objective, size: int, seconds: float) -> tuple[Images, Costs]:
-    """What a plan must know of the data and of the device."""
-    facts = objective.facts()
-    known, most = cast("dict[str, Any]", facts["data"]), PLAN_SHARE * seconds
-    networks, formats, channels = plan.to_probe(size), objective.number_formats(), int(known["channels"])
-    found = costs.probed(objective.probe, networks, formats, channels, plan.PROBE_BATCH, most)
-    mirrored = None
-    if known["flip"] and data.flip is None and MIRROR_SHARE * seconds >= FEWEST_SECONDS:
-        mirrored = objective.mirrored(MIRROR_SHARE * seconds)
-    images = Images(
-        data.name,
-        known["n_train"],
-        known["n_val"],
-        known["n_classes"],
-        known["channels"],
-        size,
-        size,
-        None if mirrored is None else not mirrored["refuted"],
-        "not looked into" if mirrored is None else str(mirrored["words"]),
-        data.seed,
-        cast("int", facts.get("n_splits", 1)),
-        data.root,
-        data.labels,
-        data.n_train,
-    )
-    return images, found
+        data, place, seconds = self.data, self.place, 60 * self.minutes
+        card = examine(data, decode=False, progress=self.display.data_read)
+        own = data.size or card.suggested_size
+        nominal = costs.nominal(plan.to_probe(own)[0], RATES[place.kind])
+        size = plan.affordable(own, max(2, card.n_train), seconds, nominal)
+        task = Task(replace(data, size=size), plan.family_for(size))
+        inner = held.enter_context(ExitStack())
+        objectives = place.opened(self.name, task, self.storage, self.training, inner, self.display.data_read)
+        images, found = self._examined(objectives[0], size, judges_flips)
+        made = plan.chosen(self.name, self.minutes, replace(images, own_size=own), found, place.kind)
+        if isinstance(place, ThisProcess):  # a training there is interrupted otherwise
+            inner.close()
+            return made, place
+        return made, Kept(place, task, objectives, inner)
+
+    def _examined(self, objective: Objective, size: int, judges_flips: bool) -> tuple[Images, Costs]:
+        """What a plan must know of the data and of the device."""
+        facts, data, seconds = objective.facts(), self.data, 60 * self.minutes
+        known, most = cast("dict[str, Any]", facts["data"]), PLAN_SHARE * seconds
+        networks, formats, channels = plan.to_probe(size), objective.number_formats(), int(known["channels"])
+        found = costs.probed(objective.probe, networks, formats, channels, plan.PROBE_BATCH, most)
+        mirrored, words = None, "not looked into"
+        if known["flip"] and data.flip is None:
+            words = "as the data say, until the first network of a run is shown mirror images"
+            if judges_flips and MIRROR_SHARE * seconds >= FEWEST_SECONDS:
+                mirrored = objective.mirrored(MIRROR_SHARE * seconds)
+        images = Images(
+            data.name,
+            known["n_train"],
+            known["n_val"],
+            known["n_classes"],
+            known["channels"],
+            size,
+            size,
+            None if mirrored is None else not mirrored["refuted"],
+            words if mirrored is None else str(mirrored["words"]),
+            data.seed,
+            cast("int", facts.get("n_splits", 1)),
+            data.root,
+            data.labels,
+            data.n_train,
+        )
+        return images, found
 
 
 def write(made: Plan, path: Path) -> None:
@@ -134,6 +132,41 @@ def write(made: Plan, path: Path) -> None:
         write_file(path, made.study_file().encode())
     except OSError as error:
         raise StorageError(f"{path} cannot be written ({error.strerror}): choose another folder to work in") from error
+
+
+def judge_flips(study: Study, objective: Objective, seconds: float, say: Callable[[str], None]) -> None:
+    """Whether flips fit the images, once, and where nobody has said: by the network that has just been trained.
+
+    What is proposed from then on follows. Where mirror images were trained on before, it stays what the data say: a
+    pipeline that is trained once more must be the same. `seconds`: what a training may take where there is no such
+    network; see `search.workers.seam`.
+    """
+
+    def is_open() -> bool:
+        now = study.snapshot()
+        said = now.spec.data.flip is not None or "augment.flip" in now.spec.space.fix or now.spec.test_time_flip
+        begun = [
+            t for t in now.trials if records.PIPELINE in t.user_attrs and t.user_attrs.get(records.ANCHOR) != BASELINE
+        ]
+        is_late = any(records.pipeline(trial).flip for trial in begun)
+        return now.given.flip and records.FLIPS not in now.attributes and not said and not is_late
+
+    if not is_open() or (study.snapshot().n_splits > 1 and seconds < FEWEST_SECONDS):
+        return
+    try:
+        found = objective.mirrored(seconds)
+    except (TrialFault, DeviceLost, WorkerLost) as fault:
+        say(f"whether flips fit was not seen: {fault}")
+        return
+
+    def settled() -> bool:
+        with study.exclusive():  # another worker may have begun to flip meanwhile
+            if is_still_open := is_open():
+                study.optuna.set_user_attr(records.FLIPS, found)
+            return is_still_open
+
+    if study.patiently(settled):
+        say(str(found["words"]))
 
 
 def refit(

@@ -30,8 +30,8 @@ from search.errors import DeviceFault, StorageError, UsageError
 from search.host import devices
 from search.host.places import STUDIES
 from search.invocation import Asked, Confirming, Invocation, Planning
-from search.minutes import planned, refit, study_of, write
-from search.planning.budget import Budget
+from search.minutes import Planner, refit, write
+from search.planning.budget import Budget, least_minutes
 from search.planning.plan import Plan
 from search.proposals.samplers import OURS
 from search.study import disturbance, opening, queue, records, recovery
@@ -83,12 +83,9 @@ def _run(asked: Invocation, training: Training, held: ExitStack) -> None:
                 is_complete = budget is None and now.is_complete(n_trials)
     if now is None or not is_complete or opening.is_elsewhere(now, spec):  # other images tell another study
         deadline = began + spec.search.timeout if spec.search.timeout else inf
-        try:
+        with _resumable(display, asked.again(n_trials)):
             session = _Session(name, spec, url, database, place, training, display)
             now = session.train(n_trials, deadline, minutes=budget)
-        except KeyboardInterrupt:
-            display.say(f"interrupted; to go on: {asked.again(n_trials)}")
-            raise
         if budget is None and not now.is_complete(n_trials):
             display.say(f"time is up; to go on: {asked.again(n_trials)}")
     if is_complete:
@@ -96,6 +93,12 @@ def _run(asked: Invocation, training: Training, held: ExitStack) -> None:
         display.say(f"study {name!r} is complete with {done}: nothing to train; for more add --add N")
     with opening.understood(name):
         _show(now, as_json=asked.json)
+    if budget is not None and not any(trial.state.is_finished() for trial in now.trials):
+        least = least_minutes(now, time.monotonic() - budget.began)
+        raise UsageError(
+            f"{asked.minutes:g} minutes are too few for a first network: --minutes {least:g} would do, "
+            "and goes on where this ended"
+        )
 
 
 def plan(asked: Planning, training: Training) -> tuple[Path, Plan]:
@@ -104,19 +107,19 @@ def plan(asked: Planning, training: Training) -> tuple[Path, Plan]:
     Raises:
         UsageError, DataError, StorageError, DeviceError, DeviceFault: one line each, with the way out.
     """
-    (data, name), display = asked.named, _display(asked)
-    place, path = _place(asked, asked.workers, mixed_devices=False), STUDIES / f"{name}.toml"
+    planner = _planner(asked, _place(asked, asked.workers, mixed_devices=False), training, _display(asked))
+    path = STUDIES / f"{planner.name}.toml"
     if path.exists():
         raise UsageError(f"{path} is there already: --as NAME for another one, or remove it")
     with _told_as_device_fault(), ExitStack() as held:
-        made, _ = planned(data, name, asked.minutes, place, training, display, _where(asked), held)
+        made, _ = planner.plan(held)
     write(made, path)
     return path, made
 
 
-def _where(asked: Asked) -> str:
-    """`Database.place` of what will be made; for a plan any word does."""
-    return os.path.realpath(str(storage.sqlite_path(storage.url(asked.storage, None)) or STUDIES))
+def _planner(asked: Planning, place: Place, training: Training, display: Display) -> Planner:
+    where = os.path.realpath(str(storage.sqlite_path(storage.url(asked.storage, None)) or STUDIES))
+    return Planner(*asked.named, asked.minutes, place, training, display, where)
 
 
 def confirm(asked: Confirming, training: Training) -> None:
@@ -144,14 +147,11 @@ def confirm(asked: Confirming, training: Training) -> None:
     now = replace(study, spec=spec).snapshot()
     if now.is_complete(0, inf) and not now.untested:
         display.say(f"study {study.name!r} is confirmed: nothing to train or to test; for more seeds --seeds N")
-    try:
+    with _resumable(display, asked.again):
         if not now.is_complete(0, inf):
             now = session.train(0, inf, inf)
         if now.untested:
             now = session.test()
-    except KeyboardInterrupt:
-        display.say(f"interrupted; to go on: {asked.again}")
-        raise
     _show(now, as_json=asked.json)
 
 
@@ -170,10 +170,8 @@ def _study_of(
         return name, spec, place
     if asked.data is None or asked.minutes is None:
         raise UsageError("no study is named: --study NAME, or --data folder:DIR --minutes M to have one planned")
-    with _told_as_device_fault():
-        name, spec, place = study_of(
-            *asked.planning.named, asked.minutes, place, training, display, _where(asked), held
-        )
+    with _told_as_device_fault(), _resumable(display, asked.again(0)):
+        name, spec, place = _planner(asked.planning, place, training, display).study(held)
     return name, asked.adapted(spec), place
 
 
@@ -341,6 +339,16 @@ class _Session:
         for warning in opening.unheeded(self.spec, study.given):
             self.display.say(f"warning: {warning}")
         return study
+
+
+@contextmanager
+def _resumable(display: Display, command: str) -> Iterator[None]:
+    """Says how to go on where the block is interrupted."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        display.say(f"interrupted; to go on: {command}")
+        raise
 
 
 @contextmanager

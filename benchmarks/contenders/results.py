@@ -10,6 +10,7 @@ from statistics import fmean, median
 
 from benchmarks.workload import half_interval
 
+WITHIN = 0.2  # share by which forecasts may err
 ONCE = ("hog-svm", "pixel-svm")  # end when they are done: one run serves every budget from there on
 
 
@@ -64,6 +65,7 @@ def tables(results: Sequence[Result]) -> Iterator[str]:
         yield from _passing(here)
     yield from _budgets(results)
     yield from _told(results)
+    yield from _forecasts(results)
 
 
 def _accuracies(folder: str, results: Sequence[Result]) -> Iterator[str]:
@@ -132,6 +134,21 @@ def _told(results: Sequence[Result]) -> Iterator[str]:
         above = _mean([r.told - r.accuracy for r in found if r.told is not None], sign="+")
         held = [r.interval[0] <= r.accuracy <= r.interval[1] for r in found if r.interval is not None]
         yield _line(contender, str(len(found)), above, f"{sum(held)} of {len(held)}" if held else "none told")
+
+
+def _forecasts(results: Sequence[Result]) -> Iterator[str]:
+    """What came, as shares of what the plan had forecast."""
+    told = [result.about["forecast"] for result in results if "forecast" in result.about]
+    if not told:
+        return
+    yield "\nWhat came, over what the plan had forecast: seconds of the first and the longest run, trials, the end"
+    yield from _head("of", "runs", "least", "median", "most", "within 20 %")
+    for name in ("first", "longest", "trials", "end"):
+        pairs = [each[name] for each in told if len(each[name]) == 2]  # type: ignore[index]
+        if ratios := [came / forecast for forecast, came in pairs]:
+            within = sum(abs(ratio - 1) <= WITHIN for ratio in ratios)
+            shown = (f"{ratio:.2f}" for ratio in (min(ratios), median(ratios), max(ratios)))
+            yield _line(name, str(len(ratios)), *shown, f"{within} of {len(ratios)}")
 
 
 def _contenders(results: Sequence[Result]) -> list[str]:

@@ -151,6 +151,12 @@ def _most(now: Snapshot, best: FrozenTrial | None, left: float, pace: float) -> 
     return min(left / (MARGIN + (1 + whole) * RESERVE), (left - kept) / MARGIN) / pace
 
 
+def least_minutes(now: Snapshot, took: float) -> float:
+    """Minutes that would do for a first network where none came to its end in so many seconds on the wall."""
+    first = now.box.fastest if now.box is not None else took  # device seconds
+    return math.ceil((took + RESERVE * wall_per_second(now) * first) / 6) / 10
+
+
 def choice(now: Snapshot) -> FrozenTrial | None:
     """The pipeline to go with: the most accurate one, by fresh seeds where there are any; None where none passes.
 
@@ -213,7 +219,7 @@ def _pipeline(now: Snapshot, trial: FrozenTrial) -> Pipeline:
     """The pipeline of a trial that waits."""
     if records.PIPELINE in trial.user_attrs:
         return records.pipeline(trial)
-    known = anchor_pipelines(SPACES[now.spec.space.name], now.given, now.spec.restrictions)
+    known = anchor_pipelines(SPACES[now.spec.space.name], now.given, now.restrictions)
     return known[trial.user_attrs[records.ANCHOR]]
 
 

@@ -140,7 +140,7 @@ def to_probe(size: int) -> list[Network]:
     family, narrow = family_for(size), WIDTHS["cpu"][0]
     smaller = [each for each in SIZES if SMALL < each < size]
     others = [Network(family, smaller[len(smaller) // 2], narrow, 1)] if smaller else []
-    return [Network(family, size, narrow, 1), Network(family, size, 1.0, 1), Network(family, size, narrow, 2), *others]
+    return [Network(family, size, narrow, 1), Network(family, size, narrow, 2), *others]
 
 
 def fewest_epochs(n_train: int) -> int:

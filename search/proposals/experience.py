@@ -113,7 +113,7 @@ def _expecting(now: Snapshot) -> Callable[[Pipeline], Pair]:
 def _choosing(now: Snapshot) -> Callable[[Any], Pipeline]:
     """What a trial makes of the study's space."""
     space = SPACES[now.spec.space.name]
-    return lambda trial: sample(space, cast("Trial", trial), now.given, now.spec.restrictions)
+    return lambda trial: sample(space, cast("Trial", trial), now.given, now.restrictions)
 
 
 def goal(box: Box) -> Goal:

@@ -37,6 +37,7 @@ REFERENCE_RATIO = "reference_ratio"  # seconds of the reference workload after t
 # User attributes of a study.
 IDENTITY, FORMATS, FLOOR = "identity", "number_formats", "floor"
 BOX = "box"  # what counts in the hypervolume: see pareto.front.Box
+FLIPS = "flips"  # what mirror images were to a network that saw none: see search.workers.seam
 REFIT = "refit"  # the network that was trained on all images: see search.planning.promise
 TEST = "test_"  # and the number of a confirmation: what its network is worth on the test split; {} without one
 CALIBRATION = "calibration"  # of what disturbs a training on this device: see study.disturbance

@@ -18,6 +18,14 @@ from search.study import confirmation, records, repeats
 from search.study.confirmation import SHARE, Confirmed
 from search.study.spec import StudySpec
 from spaces.base import BASELINE, Given
+from spaces.restricted import Restrictions
+
+
+def restrictions(spec: StudySpec, attributes: Mapping[str, Any]) -> Restrictions:
+    """What may not be chosen: by the study file, and flips once mirror images have refuted them."""
+    own = spec.restrictions
+    refuted = attributes.get(records.FLIPS, {}).get("refuted", False)
+    return replace(own, fix={**own.fix, "augment.flip": False}) if refuted else own
 
 
 @dataclass(frozen=True)
@@ -32,6 +40,11 @@ class Snapshot:
     attributes: Mapping[str, Any]  # user attributes of the study
     database: Database  # where it lies
     artifacts: Path  # the folder of exported networks
+
+    @cached_property
+    def restrictions(self) -> Restrictions:
+        """What may not be chosen now."""
+        return restrictions(self.spec, self.attributes)
 
     @cached_property
     def points(self) -> list[FrozenTrial]:

@@ -25,7 +25,7 @@ from search.proposals.samplers import OURS, question, sampler
 from search.study import records, results
 from search.study.networks import Networks
 from search.study.results import Result
-from search.study.snapshot import Snapshot
+from search.study.snapshot import Snapshot, restrictions
 from search.study.spec import StudySpec
 from spaces import SPACES
 from spaces.base import Given, Trial
@@ -177,7 +177,8 @@ class Study:
         def sampled() -> Pipeline:
             anchor = trial.user_attrs.get(records.ANCHOR)
             space = SPACES[self.spec.space.name]
-            return sample(space, cast("Trial", trial), self.given, self.spec.restrictions, anchor)
+            allowed = restrictions(self.spec, self.optuna.user_attrs)
+            return sample(space, cast("Trial", trial), self.given, allowed, anchor)
 
         return self.patiently(sampled)
 

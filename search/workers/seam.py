@@ -79,8 +79,9 @@ class Objective(Protocol):
         """
 
     def mirrored(self, seconds: float) -> dict[str, Any]:
-        """Whether flips fit the images, by a short training: `refuted`, and `words` that say why in a line.
+        """Whether flips fit the images: `refuted`, and `words` that say why in a line.
 
+        By the network of the last training, where that ran to its end and saw no mirror image; else by a short one.
         Also `seconds` of the device, `accuracy` and `mirrored_accuracy` of `n` validation images, and `p` of the test.
         """
 

@@ -18,7 +18,7 @@ from objectives.data.dataset import Dataset, Images
 from objectives.mirroring import Mirrored, mirrored
 from objectives.objective import TrainingObjective
 from objectives.pipeline import Pipeline
-from objectives.task import DataSpec, Task
+from objectives.task import DataSpec, Seeds, Task
 
 TASK = Task(DataSpec("digits"), "small", stem_stride=2)
 
@@ -123,3 +123,19 @@ def test_asking_says_the_same_again_and_leaves_nothing_to_export(tmp_path: Path)
     assert one == other
     with pytest.raises(ValueError, match="nothing to export"):
         objective.export(tmp_path / "model", {})
+
+
+@pytest.mark.parametrize(("flip", "whole"), [(False, False), (True, False), (False, True)])
+def test_the_network_of_the_last_training_is_asked_where_that_saw_no_mirror_image_and_not_what_it_is_shown(
+    flip: bool, whole: bool
+) -> None:
+    objective = TrainingObjective(TASK, "cpu")
+    last = list(objective.reports(Pipeline(epochs=2, batch_size=64, lr=0.8, flip=flip), Seeds(0, 1, 2), whole=whole))[
+        -1
+    ]
+    found = objective.mirrored(0.2)
+    assert (found["seconds"] == 0) == (not flip and not whole)
+    assert found["n"] == 328
+    if found["seconds"] == 0:
+        assert found["accuracy"] == last.accuracy
+        assert found["refuted"]

@@ -43,6 +43,7 @@ class Script:
 
     faults: Mapping[str, str] = field(default_factory=dict)  # number of a training: what befalls it after its epoch 1
     pause: float = 0.0  # real seconds per epoch
+    probing: float = 0.0  # real seconds for a step that is probed
     scale: float = 1.0  # times that trainings take, by their own clock
     hang: float = 1.0  # seconds of silence that count as a hang
     busy: float = 60.0  # seconds that a locked database is waited for, each time
@@ -125,6 +126,8 @@ class ScriptedObjective:
         return Reading(1e-4 * self.script.slow.get(self.training, 1.0))
 
     def probe(self, pipeline: Pipeline, task: Task | None = None) -> float:
+        count("probes")
+        time.sleep(self.script.probing)
         return 1e-4 * pipeline.batch_size
 
     def mirrored(self, seconds: float) -> dict[str, Any]:

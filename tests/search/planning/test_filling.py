@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from optuna.trial import FrozenTrial, create_trial
 
 from objectives.pipeline import Pipeline
+from objectives.task import DataSpec, Task
 from search.planning import filling
+from search.proposals import interest
 from search.proposals.draws import Candidate, Draw, candidate
 from search.study import records
 from search.study.snapshot import Snapshot
 from search.study.study import Study
+from spaces import SPACES
+from spaces.base import Given, Value
+from spaces.restricted import Restrictions, sample
 from tests.search.planning.conftest import Run, after, choosing, nominal
 
+GIVEN = Given("fast", ("bf16",), (2, 100), (32, 128), (1, 1), (0.25, 1.0), flip=True, data="folder:x", size=28)
 EVERYTHING = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 ACCURACIES = st.lists(st.floats(0, 1), min_size=1, max_size=6)
 
@@ -77,6 +85,58 @@ def test_runs_get_wider_before_they_get_much_longer(study: Study) -> None:
     widths = {width for width, _ in losses}
     assert len(widths) > 1
     assert max(widths) > narrow
+
+
+# --- pixels -----------------------------------------------------------------------------------------------------------
+
+
+def of_pixels(trial: Any) -> Pipeline:
+    return sample(SPACES["acceleration"], trial, GIVEN, Restrictions())
+
+
+def took(pipeline: Pipeline) -> float:
+    return interest.forecast(pipeline, Task(DataSpec("folder:x", size=28), "fast"), GIVEN, None)
+
+
+def rung(epochs: int, accuracy: float, *, strided: bool, **others: Value) -> FrozenTrial:
+    """A run of the ladder for data that nobody has seen."""
+    known = SPACES["acceleration"].anchors(GIVEN)["ladder, every second pixel"]
+    made = candidate(
+        of_pixels, Draw(np.random.default_rng(0), None, {**known, "stride": strided, "epochs": epochs, **others})
+    )
+    return create_trial(
+        params=dict(made.params),
+        distributions=dict(made.distributions),
+        values=[took(made.chosen), accuracy],
+        user_attrs={records.PIPELINE: made.chosen.to_json()},
+    )
+
+
+def pixels_cost(points: Sequence[FrozenTrial], times: float) -> float:
+    """Decades of error that all pixels cost at the width of the ladder, in a run of so many times the longest."""
+    seconds = times * max(trial.values[0] for trial in points)
+    found = filling.candidates(of_pixels, points, seconds, took, GIVEN.epochs)
+    losses = {bool(made.params["stride"]): loss for made, loss in found if made.chosen.width == 0.25}
+    return losses[False] - losses[True]
+
+
+def test_all_pixels_are_taken_where_more_epochs_gain_less() -> None:
+    slow = [rung(2, 0.860, strided=True), rung(5, 0.862, strided=True)]
+    steep = [rung(2, 0.5, strided=True), rung(5, 0.68, strided=True)]
+    assert pixels_cost(slow, 3) < 0 < pixels_cost(steep, 3)
+    assert pixels_cost(steep, 20) < 0  # enough epochs either way
+
+
+def test_what_the_runs_of_a_study_say_counts_more_than_what_is_believed() -> None:
+    before = filling.gains([])
+    assert filling.gains([rung(4, 0.8, strided=True)]) == before
+    ladder = [rung(4, 0.8, strided=True), rung(4, 0.9, strided=False, **{"augment.crop": True})]
+    assert filling.gains(ladder)[1] > before[1]
+    assert filling.gains([ladder[0], rung(4, 0.8, strided=False)])[1] < before[1]
+    unlike = [ladder[0], rung(4, 0.9, strided=False, width=0.5), rung(8, 0.9, strided=True, lr=0.4)]
+    assert filling.gains(unlike) == before
+    assert filling.gains([ladder[0], rung(8, 0.9, strided=True)])[0] > before[0]
+    assert filling.gains([ladder[0], rung(8, 0.8, strided=True)])[0] < before[0]
 
 
 @pytest.mark.parametrize("times", [1.001, 10.0, 100.0])
