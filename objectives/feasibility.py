@@ -9,7 +9,7 @@ from dataclasses import replace
 from itertools import chain
 
 from objectives.networks.architecture import Architecture, Layer
-from objectives.networks.families import build
+from objectives.networks.families import build, takes_series
 from objectives.networks.plain import AnyArchitecture
 from objectives.pipeline import Pipeline
 from objectives.strategies.kernel_rescaling import KernelRescaling
@@ -54,6 +54,9 @@ def sides(pipeline: Pipeline, size: int) -> list[int]:
 
 def obstacle(pipeline: Pipeline, task: Task, size: int, n_train: int) -> str | None:
     """Why a pipeline cannot train on `n_train` images of `size` pixels a side, in one line, or None where it can."""
+    if task.data.is_series != takes_series(task.family):
+        takes, holds = ("images", "series") if task.data.is_series else ("series", "images")
+        return f"the networks of family {task.family} take {takes}, and {task.data.name} holds {holds}"
     try:
         full = full_architecture(pipeline, task, 1, 2, size)
     except ValueError as error:

@@ -290,6 +290,11 @@ def described(words: str) -> tuple[Stage, ...]:
     return tuple(Stage(int(width), tuple(map(int, interiors.split()))) for width, interiors in found)
 
 
+def widths_in(words: str) -> tuple[int, ...]:
+    """The widths that `describe` of an architecture of either kind put into words: of stages, or of plain layers."""
+    return tuple(stage.width for stage in described(words)) or tuple(map(int, re.findall(r"\d+", words)))
+
+
 @dataclass(frozen=True)
 class Family:
     """Networks that differ in depth and in a multiplier of their widths only."""

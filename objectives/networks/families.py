@@ -6,9 +6,17 @@ from collections.abc import Mapping
 
 from objectives.networks import architecture
 from objectives.networks.architecture import FAMILIES, Architecture
-from objectives.networks.plain import PLAIN, PLAIN_FAMILIES, AnyArchitecture, PlainArchitecture, build_plain
+from objectives.networks.plain import (
+    PLAIN,
+    PLAIN_FAMILIES,
+    AnyArchitecture,
+    PlainArchitecture,
+    build_plain,
+    has_norms,
+)
 
 ALL = (*FAMILIES, *PLAIN_FAMILIES)
+WITHOUT_NORMS = 1 / 8  # of the learning rates of networks with batch norms
 
 
 def build(
@@ -39,6 +47,11 @@ def is_plain(family: str) -> bool:
 def takes_series(family: str) -> bool:
     """Whether a family's networks read series; all others read images."""
     return is_plain(family) and PLAIN_FAMILIES[family].dims == 1
+
+
+def rate(family: str) -> float:
+    """What learning rates that suit networks with batch norms are multiplied by for this family."""
+    return WITHOUT_NORMS if is_plain(family) and not has_norms(PLAIN_FAMILIES[family]) else 1.0
 
 
 def baseline_depth(family: str) -> int:

@@ -48,7 +48,7 @@ class PlainConvolution:
 
     def side_out(self, side: int) -> int:
         """Pixels a side that it makes of so many; below 1 where there are too few."""
-        if side + 2 * self.padding < self.kernel:
+        if side < 1 or side + 2 * self.padding < self.kernel:
             return 0
         return ((side + 2 * self.padding - self.kernel) // self.stride + 1) // self.pool
 
@@ -216,6 +216,11 @@ class PlainFamily:
     convolutions: tuple[PlainConvolution, ...]  # at multiplier 1
     dense: tuple[int, ...]  # likewise
     dims: Literal[1, 2] = 2
+
+
+def has_norms(family: PlainFamily) -> bool:
+    """Whether some layer of the family's networks has a batch norm."""
+    return any(each.has_norm for each in family.convolutions)
 
 
 def _vgg(channels: int, pool: int = 1) -> PlainConvolution:
