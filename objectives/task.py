@@ -8,11 +8,12 @@ from dataclasses import asdict, dataclass, fields
 import numpy as np
 
 DATA_SETS = ("digits", "fashion_mnist", "cifar10", "cifar100")  # that have a name of their own
+SERIES = "series"  # kind of data that are no images
 
 
 def as_data(word: str) -> str:
     """The data that a word of the command line names: a plain path is that of a folder."""
-    return word if word in DATA_SETS or word.startswith("folder:") else f"folder:{word}"
+    return word if word in DATA_SETS or word.startswith(("folder:", f"{SERIES}:")) else f"folder:{word}"
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class DataSpec:
         ValueError: a value is out of range.
     """
 
-    name: str  # "digits", "fashion_mnist", "cifar10", "cifar100" or "folder:PATH"
+    name: str  # "digits", "fashion_mnist", "cifar10", "cifar100", "folder:PATH" or "series:FILE.npz"
     root: str | None = None  # where to look for files first
     n_train: int | None = None  # training images to use; None: all that validation leaves
     size: int | None = None  # side of the square images, pixels; None: the data set's own (folder: 32)
@@ -45,16 +46,25 @@ class DataSpec:
             raise ValueError(f"seed is {self.seed}: it must not be negative")
         if self.labels is not None and self.kind != "folder":
             raise ValueError(f"labels = {self.labels!r} names the images of a folder: say folder:PATH, not {self.name}")
+        if self.is_series:
+            said = [name for name in ("size", "channels", "flip") if getattr(self, name) is not None]
+            if said:
+                raise ValueError(f"{said[0]} is a matter of images, and {self.name} holds series: leave it out")
 
     @property
     def kind(self) -> str:
-        """What the data are, apart from where they lie: 'folder', or a name."""
+        """What the data are, apart from where they lie: 'folder', 'series', or a name."""
         return self.name.partition(":")[0]
 
     @property
+    def is_series(self) -> bool:
+        """Whether the data are series instead of images."""
+        return self.kind == SERIES
+
+    @property
     def side(self) -> int:
-        """Side of the square images in pixels."""
-        return self.size or {"digits": 8, "fashion_mnist": 28}.get(self.name, 32)
+        """Side of the square images in pixels; of series, whose length only the file says, the usual length."""
+        return self.size or {"digits": 8, "fashion_mnist": 28, SERIES: 128}.get(self.kind, 32)
 
     def to_json(self) -> dict[str, object]:
         """This spec as plain JSON data; `from_json` is the inverse."""
@@ -77,7 +87,7 @@ class Task:
     """What every trial of a study has in common."""
 
     data: DataSpec
-    family: str  # a key of architecture.FAMILIES
+    family: str  # one of families.ALL
     stem_stride: int = 1
     test_time_flip: bool = False  # accuracies are those of an image and its mirror image taken together
 

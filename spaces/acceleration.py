@@ -68,7 +68,9 @@ def sample(trial: Trial, given: Given) -> Pipeline:
 def left(given: Given) -> dict[str, tuple[Value, ...]]:
     """What is left of what the space `everything` asks; see `LEFT`."""
     # `auto` measures for itself what a choice between it and another one would ask
-    return LEFT if given.executors else {**LEFT, "executor": ("auto",)}
+    least, most = LEFT["lr"]
+    rates = {"lr": (float(least) * given.rate, float(most) * given.rate)}
+    return {**LEFT, **rates} if given.executors else {**LEFT, **rates, "executor": ("auto",)}
 
 
 def pipeline(trial: Trial, given: Given, ingredients: Ingredients, most: int | None = None) -> Pipeline:
@@ -109,7 +111,7 @@ def pipeline(trial: Trial, given: Given, ingredients: Ingredients, most: int | N
         crop=given.crops and bool(trial.suggest_categorical("augment.crop", (True, False))),
         flip=flip,
         alternating_flip=alternates and bool(trial.suggest_categorical("augment.alternating_flip", (False, True))),
-        cutout=float(trial.suggest_categorical("augment.cutout", (0.0, 0.25, 0.5))),
+        cutout=float(trial.suggest_categorical("augment.cutout", (0.0, 0.25, 0.5))) if given.are_images else 0.0,
         executor=cast("ExecutorName", trial.suggest_categorical("executor", given.executors or ("auto", "eager"))),
         strategies=strategies,
     )
@@ -130,7 +132,7 @@ def known(given: Given, ingredients: Ingredients) -> dict[str, Parameters]:
     common |= {"augment.flip": given.flip, "augment.crop": False, "executor": (given.executors or ("auto",))[0]}
     # The three long ones take 15 of the demo's 55 device seconds. Without long runs among its anchors the best accuracy
     # of a study was 3.6 points lower (noisy digits, 30 s each).
-    long = _nearest(common | {"batch.log2_size": 6, "lr": 1.6, "epochs": given.epochs[1]}, given)
+    long = _nearest(common | {"batch.log2_size": 6, "lr": 1.6 * given.rate, "epochs": given.epochs[1]}, given)
     run = outlined(given, _plain(long))
     found = {"BASELINE in bf16": reference | bf16} if bf16 else {}
     if can_act("resolution", run):
@@ -141,8 +143,13 @@ def known(given: Given, ingredients: Ingredients) -> dict[str, Parameters]:
         found["PruneTrain"] = long | {"prune": True, "prune.share": min(0.2, run.prunable)}
     if can_act("grow", run):
         found["Net2Net"] = long | {"grow": True, "grow.start": 0.5, "grow.at": 0.3}
-    found |= {name: common | rung.within(given) for name, rung in ladder(given).items()}
+    found |= {name: common | _at_rate(rung.within(given), given) for name, rung in ladder(given).items()}
     return {BASELINE: reference} | {name: _nearest(parameters, given) for name, parameters in found.items()}
+
+
+def _at_rate(parameters: Parameters, given: Given) -> Parameters:
+    """The parameters with a learning rate for the family."""
+    return parameters | {"lr": float(parameters["lr"]) * given.rate} if "lr" in parameters else parameters
 
 
 def _plain(parameters: Parameters) -> Pipeline:

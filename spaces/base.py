@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from objectives import feasibility
-from objectives.networks.architecture import FAMILIES
+from objectives.networks import families
 from objectives.pipeline import Pipeline
 from objectives.task import DataSpec, Task
 
@@ -21,7 +21,7 @@ BASELINE = "BASELINE"  # name of the anchor that everything is compared with
 class Given:
     """What a study fixes before anything is sampled."""
 
-    family: str  # a key of architecture.FAMILIES
+    family: str  # one of families.ALL
     number_formats: tuple[str, ...]  # those worth using on the device
     epochs: tuple[int, int]  # fewest and most; of the schedule
     batch_size: tuple[int, int]  # smallest and largest, powers of two
@@ -37,8 +37,18 @@ class Given:
 
     @property
     def crops(self) -> bool:
-        """Whether images are large enough to be shifted by an eighth of their side."""
-        return self.size >= 8
+        """Whether images are large enough to be shifted by an eighth of their side; series are not shifted."""
+        return self.size >= 8 and self.are_images
+
+    @property
+    def are_images(self) -> bool:
+        """Whether the network reads images."""
+        return not families.takes_series(self.family)
+
+    @property
+    def rate(self) -> float:
+        """What learning rates are multiplied by: see `families.rate`."""
+        return families.rate(self.family)
 
 
 class Trial(Protocol):
@@ -110,11 +120,11 @@ def obstacle(pipeline: Pipeline, given: Given) -> str | None:
 
 def baseline(given: Given) -> Pipeline:
     """BASELINE: the ordinary way to train the family, in strict fp32. "Against the baseline" means this pipeline."""
-    depth = min(max(FAMILIES[given.family].baseline_depth, given.depth[0]), given.depth[1])
+    depth = min(max(families.baseline_depth(given.family), given.depth[0]), given.depth[1])
     return Pipeline(
         number_format="fp32",
         batch_size=128,
-        lr=0.1,
+        lr=0.1 * given.rate,
         lr_rule="none",
         momentum=0.9,
         weight_decay=5e-4,

@@ -12,7 +12,7 @@ from itertools import pairwise
 
 from optuna.trial import FrozenTrial, TrialState
 
-from objectives.networks.architecture import described
+from objectives.networks.architecture import described, widths_in
 from objectives.pipeline import Pipeline, Report
 from search.pareto.curves import Curve, Point
 from search.pareto.front import Outcome, front
@@ -152,8 +152,8 @@ class Moment:
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Channels of each stage."""
-        return tuple(stage.width for stage in described(self.architecture))
+        """Channels of each stage, or of each layer of a plain network."""
+        return widths_in(self.architecture)
 
     @property
     def blocks(self) -> tuple[int, ...]:

@@ -15,8 +15,9 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from objectives.networks import families
 from objectives.pipeline import NumberFormatName
-from objectives.task import DATA_SETS, DataSpec, Task
+from objectives.task import DATA_SETS, SERIES, DataSpec, Task
 from objectives.words import expanded, printable
 from search.errors import UsageError
 from search.host.places import STUDIES, study_files
@@ -28,6 +29,7 @@ from spaces.restricted import Restrictions, check, suggestion
 
 MAX_BYTES = 100_000  # of a study file
 MAX_BATCH = 65536  # samples
+KNOWN = (*DATA_SETS, "folder:PATH", "series:FILE.npz")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 Executor = Literal["auto", "eager", "cuda_graph", "compile"]
@@ -57,11 +59,13 @@ class DataSection(_Section):
     def _known(cls, name: str) -> str:
         if name == "folder:":
             raise ValueError("'folder:' names no folder: say folder:PATH")
-        if name not in DATA_SETS and not name.startswith("folder:"):
+        if name == f"{SERIES}:":
+            raise ValueError(f"'{SERIES}:' names no file: say {SERIES}:FILE.npz")
+        if name not in DATA_SETS and not name.startswith(("folder:", f"{SERIES}:")):
             path = expanded(name)
             if os.sep in name or path in (".", "..") or os.path.isdir(path):
                 raise ValueError(f"unknown data set {name!r}: did you mean 'folder:{printable(name)}'?")
-            raise ValueError(f"unknown data set {name!r}{suggestion(name, [*DATA_SETS, 'folder:PATH'])}")
+            raise ValueError(f"unknown data set {name!r}{suggestion(name, KNOWN)}")
         return name
 
     @model_validator(mode="after")
@@ -73,7 +77,7 @@ class DataSection(_Section):
 class NetworkSection(_Section):
     """`[network]`: which networks are trained."""
 
-    family: Literal["small", "thin", "wide", "fast"]
+    family: Literal["small", "thin", "wide", "fast", "lenet300", "lenet5", "vgg", "cnn1d"]
     stem_stride: Annotated[int, Field(ge=1, le=2)] = 1  # 2 quarters the work: for small studies on a CPU
 
 
@@ -150,6 +154,31 @@ class StudySpec(_Section):
     network: NetworkSection
     space: SpaceSection
     search: SearchSection
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_one_depth(cls, plain: object) -> object:
+        """A plain family has one depth: a file that says none means that."""
+        network, space = (plain.get(name) if isinstance(plain, dict) else None for name in ("network", "space"))
+        if isinstance(network, dict) and isinstance(space, dict) and families.is_plain(str(network.get("family"))):
+            return {**plain, "space": {"depth": (1, 1), **space}}  # type: ignore[dict-item]
+        return plain
+
+    @model_validator(mode="after")
+    def _go_together(self) -> Self:
+        family, data = self.network.family, DataSpec(**self.data.model_dump())
+        if data.is_series != families.takes_series(family):
+            takes, holds = ("images", "series") if data.is_series else ("series", "images")
+            raise ValueError(f"the networks of family {family} take {takes}, and {data.name} holds {holds}")
+        if not families.is_plain(family):
+            return self
+        if self.space.depth != (1, 1):
+            raise ValueError(f"space.depth = {list(self.space.depth)}: family {family} has one depth: leave it out")
+        if self.network.stem_stride != 1:
+            raise ValueError(f"network.stem_stride = 2: the networks of family {family} have no stem: leave it out")
+        if not data.is_series:
+            families.build(family, depth=1, width=1.0, in_channels=1, n_classes=2, size=data.side)
+        return self
 
     @property
     def task(self) -> Task:

@@ -18,7 +18,8 @@ from search.views.columns import columns
 COLUMNS = ("epoch", "seconds", "widths", "blocks", "MFLOP", "accuracy", "decision")
 MOST_POINTS = 5  # shown below the front, the most accurate ones, and ...
 MOST_MOMENTS = 5  # ... of each: before its largest changes, and the last
-NETWORK = r"\d+\[[\d ]*\](?:-\d+\[[\d ]*\])*"  # as `Architecture.describe` puts it
+# as `describe` of either kind of architecture puts it
+NETWORK = r"(?:\d+\[[\d ]*\](?:-\d+\[[\d ]*\])*|(?: ?(?:inputs|conv|dense) \d+(?:-\d+)*)+)"
 
 
 def cells(moment: Moment) -> list[str]:
