@@ -11,7 +11,7 @@ import torch
 from objectives.device.clock import Clock
 from objectives.evaluation import Evaluation
 from objectives.networks import surgery
-from objectives.networks.resnet import ResNet
+from objectives.networks.network import Network
 from objectives.networks.trainee import Trainee
 from objectives.reduction import criteria, merging
 from objectives.reduction.course import Candidate
@@ -28,14 +28,14 @@ READS_IMAGES: frozenset[CriterionName] = frozenset({"taylor", "taylor_sum", "act
 class Outcome:
     """What came of a candidate."""
 
-    model: ResNet
+    model: Network
     cut_accuracy: float  # before it learned again
     found: Evaluation  # after it
     seconds: float  # of the device: criterion, surgery, retraining
     wall_seconds: float  # that those took
 
 
-def attempt(parent: ResNet, candidate: Candidate, terms: Terms, seed: int) -> Outcome:
+def attempt(parent: Network, candidate: Candidate, terms: Terms, seed: int) -> Outcome:
     """What comes of cutting `parent`, which stays as it is: a function of network, candidate, terms and seed."""
     seeds = Seeds.of(seed, candidate.number)
     clock = Clock(terms.device)
@@ -47,7 +47,7 @@ def attempt(parent: ResNet, candidate: Candidate, terms: Terms, seed: int) -> Ou
     return Outcome(model, cut_accuracy, found, clock.charged, clock.wall_seconds)
 
 
-def cut(parent: ResNet, axis: str, n: int, terms: Terms, seed: int) -> ResNet:
+def cut(parent: Network, axis: str, n: int, terms: Terms, seed: int) -> Network:
     """A network with the `n` channels of an axis that matter most by the criterion."""
     criterion = terms.settings.criterion
     if criterion == "similarity":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from objectives.networks.resnet import ResNet
+from objectives.networks.network import Network
 from objectives.reduction.settings import Iteration, Reduction
 from objectives.reduction.units import most_worthwhile, units, whole, worth
 
@@ -28,7 +28,7 @@ def left(n: int, share: float) -> int:
     return n - max(1, min(n - 1, round(share * n)))
 
 
-def begun(model: ResNet, size: int, settings: Reduction) -> Shares:
+def begun(model: Network, size: int, settings: Reduction) -> Shares:
     """The operation sizes to start from."""
     parts = units(model, size, inputs=settings.inputs)
     return {axis: settings.operation for axis, part in parts.items() if part.neurons > 1}
@@ -43,7 +43,7 @@ def after(shares: Shares, done: Iteration, settings: Reduction) -> Shares:
     return _after(shares, done.axis, done.n_before, done.n_after, settings, accepted=done.accepted)
 
 
-def candidates(model: ResNet, size: int, shares: Shares, number: int, settings: Reduction) -> Iterator[Candidate]:
+def candidates(model: Network, size: int, shares: Shares, number: int, settings: Reduction) -> Iterator[Candidate]:
     """What is tried on a network, from attempt `number` on, for as long as all of it is refused."""
     parts = units(model, size, inputs=settings.inputs)
     scores = worth(parts, whole(model, size, inputs=settings.inputs), settings.beta, settings.gamma)

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from objectives.networks.resnet import ResNet
+from objectives.networks.network import Network
 from objectives.reduction import merging
 from objectives.reduction.settings import CriterionName
 
@@ -21,7 +21,7 @@ Batch = tuple[Tensor, Tensor]  # x: [batch, channels, height, width] normalised,
 
 
 def scores(
-    model: ResNet, axes: Sequence[str], batches: Iterable[Batch], criterion: CriterionName, seed: int = 0
+    model: Network, axes: Sequence[str], batches: Iterable[Batch], criterion: CriterionName, seed: int = 0
 ) -> dict[str, Tensor]:
     """What the channels of each axis are worth by a criterion, [channels] float64 on the device of the network.
 
@@ -60,7 +60,7 @@ def kept(worth: Tensor, n: int) -> Tensor:
     return worth.argsort(descending=True, stable=True)[:n].sort().values
 
 
-def _l1(model: ResNet, axis: str, criterion: str) -> Tensor:
+def _l1(model: Network, axis: str, criterion: str) -> Tensor:
     own, read = merging.producing(model, axis), merging.reading(model, axis)
     chosen = {"l1_own": [own or read], "l1_next": [read], "l1_both": [own, read]}[criterion]
     total = torch.zeros(model.architecture.axis_sizes()[axis], dtype=torch.float64, device=read[0].device)
@@ -70,7 +70,7 @@ def _l1(model: ResNet, axis: str, criterion: str) -> Tensor:
     return total
 
 
-def _activation(model: ResNet, axes: Sequence[str], batches: Iterable[Batch]) -> dict[str, Tensor]:
+def _activation(model: Network, axes: Sequence[str], batches: Iterable[Batch]) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     with torch.no_grad(), _watched(model, axes) as reads:
         for x, _ in batches:
@@ -81,7 +81,7 @@ def _activation(model: ResNet, axes: Sequence[str], batches: Iterable[Batch]) ->
     return found
 
 
-def _taylor(model: ResNet, axes: Sequence[str], batches: Iterable[Batch], *, absolute: bool) -> dict[str, Tensor]:
+def _taylor(model: Network, axes: Sequence[str], batches: Iterable[Batch], *, absolute: bool) -> dict[str, Tensor]:
     totals: dict[str, Tensor] = {}
     n_images = 0
     with _watched(model, axes) as reads:
@@ -104,13 +104,13 @@ def _taylor(model: ResNet, axes: Sequence[str], batches: Iterable[Batch], *, abs
     return {axis: mean / mean.norm().clamp(min=torch.finfo(mean.dtype).tiny) for axis, mean in means.items()}
 
 
-def _by_position(value: Tensor, model: ResNet, axis: str) -> Tensor:
+def _by_position(value: Tensor, model: Network, axis: str) -> Tensor:
     """What is read of an axis as [batch, channels, positions]: a dense layer reads channels with all their pixels."""
     return value.reshape(len(value), model.architecture.axis_sizes()[axis], -1)
 
 
 @contextmanager
-def _watched(model: ResNet, axes: Sequence[str]) -> Iterator[dict[str, list[Tensor]]]:
+def _watched(model: Network, axes: Sequence[str]) -> Iterator[dict[str, list[Tensor]]]:
     """What each reader of each axis reads, from pass to pass, each a node of the graph of its own."""
     reads: dict[str, list[Tensor]] = {axis: [] for axis in axes}
     was_training = model.training

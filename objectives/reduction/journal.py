@@ -11,8 +11,7 @@ from pathlib import Path
 import safetensors.torch
 
 from objectives.host.durable import write_file
-from objectives.networks.architecture import Architecture
-from objectives.networks.resnet import ResNet
+from objectives.networks.network import Network, architecture_of, build
 from objectives.reduction.settings import Iteration
 
 FORMAT = 1
@@ -24,7 +23,7 @@ class Progress:
     """What was tried so far, and what it came to."""
 
     iterations: tuple[Iteration, ...] = ()
-    accepted: ResNet | None = None  # on the CPU; None: nothing was accepted yet
+    accepted: Network | None = None  # on the CPU; None: nothing was accepted yet
     wall_seconds: float = 0.0  # that the attempts took
 
 
@@ -85,7 +84,7 @@ class Journal:
             if network is None or old.name != network["file"]:
                 old.unlink()
 
-    def _written(self, model: ResNet, name: str) -> dict[str, object]:
+    def _written(self, model: Network, name: str) -> dict[str, object]:
         weights = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
         content = safetensors.torch.save(weights)
         digest = hashlib.sha256(content).hexdigest()
@@ -93,14 +92,14 @@ class Journal:
             write_file(self._folder / name, content)
         return {"file": name, "sha256": digest, "architecture": model.architecture.to_json()}
 
-    def _network(self, about: Mapping[str, object] | None) -> ResNet | None:
+    def _network(self, about: Mapping[str, object] | None) -> Network | None:
         if about is None:
             return None
         path = self._folder / str(about["file"])
         content = path.read_bytes() if path.exists() else b""
         if hashlib.sha256(content).hexdigest() != about["sha256"]:
             raise ValueError(f"{path} is missing or damaged: start anew in another folder")
-        model = ResNet(Architecture.from_json(about["architecture"]))  # type: ignore[arg-type]
+        model = build(architecture_of(about["architecture"]))  # type: ignore[arg-type]
         model.load_state_dict(safetensors.torch.load(content))
         return model
 

@@ -7,28 +7,28 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
-from objectives.networks.resnet import ResNet
+from objectives.networks.network import Network
 
 
-def readers(model: ResNet, axis: str) -> list[str]:
+def readers(model: Network, axis: str) -> list[str]:
     """Names of the layers that read an axis, in the network's order."""
     found = [name for name, ends in model.axes().items() if len(ends) > 1 and ends[1] == axis]
     return list(dict.fromkeys(name.rpartition(".")[0] for name in found))
 
 
-def producing(model: ResNet, axis: str) -> list[Tensor]:
+def producing(model: Network, axis: str) -> list[Tensor]:
     """The weights of the layers that produce an axis, each [channels, ...]."""
     return [model.get_parameter(name) for name, ends in model.axes().items() if len(ends) > 1 and ends[0] == axis]
 
 
-def reading(model: ResNet, axis: str) -> list[Tensor]:
+def reading(model: Network, axis: str) -> list[Tensor]:
     """The weights of the layers that read an axis, each [channels, ...]."""
     labels = model.axes()
     found = [model.get_parameter(name) for name, ends in labels.items() if len(ends) > 1 and ends[1] == axis]
     return [weight.transpose(0, 1) for weight in found]
 
 
-def saliencies(model: ResNet, axis: str) -> Tensor:
+def saliencies(model: Network, axis: str) -> Tensor:
     """What removing each channel of an axis changes at least, its weights given to the channel most like it.
 
     min over i of s_ij = <a_j^2> |W_i - W_j|^2: [channels] float64. W: the weights and the bias that produce a channel,
@@ -38,7 +38,7 @@ def saliencies(model: ResNet, axis: str) -> Tensor:
 
 
 @torch.no_grad()
-def merge(model: ResNet, axis: str, n: int) -> tuple[ResNet, Tensor]:
+def merge(model: Network, axis: str, n: int) -> tuple[Network, Tensor]:
     """(a copy of the network in which channels of an axis were merged until `n` are left, those [n] in their order).
 
     One pair after the other: where s_ij is smallest, j goes and what reads it is added to what reads i. The function is
@@ -68,7 +68,7 @@ def _changes(away: Tensor, squared: Tensor) -> Tensor:
     return (away * squared[None, :]).fill_diagonal_(torch.inf)
 
 
-def _outgoing(model: ResNet, axis: str) -> Tensor:
+def _outgoing(model: Network, axis: str) -> Tensor:
     """The weights that read each channel, [channels, weights] float64."""
     return torch.cat([weight.detach().double().flatten(1) for weight in reading(model, axis)], 1)
 
@@ -78,13 +78,13 @@ def _read_squared(outgoing: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _distances(model: ResNet, axis: str) -> Tensor:
+def _distances(model: Network, axis: str) -> Tensor:
     """|W_i - W_j|^2 of every pair of channels, [channels, channels] float64."""
     rows = torch.cat(_folded(model, axis), 1)
     return torch.stack([(rows - row).square().sum(1) for row in rows])
 
 
-def _folded(model: ResNet, axis: str) -> list[Tensor]:
+def _folded(model: Network, axis: str) -> list[Tensor]:
     """What produces each channel, [channels, ...] float64 each: weights and biases, with the norm behind them folded.
 
     A norm belongs to the layer before it in the order of `axes`.

@@ -8,7 +8,7 @@ from objectives.data.augment import Batches
 from objectives.device.clock import Clock
 from objectives.device.executors import Executor, Segment, prepared
 from objectives.device.formats import LossScaler
-from objectives.networks.resnet import ResNet
+from objectives.networks.network import Network
 from objectives.networks.trainee import Trainee
 from objectives.pipeline import Pipeline
 from objectives.reduction.terms import Terms
@@ -17,7 +17,7 @@ from objectives.task import Seeds
 from objectives.train import augmentation, run_epoch, sgd
 
 
-def retrained(model: ResNet, terms: Terms, seeds: Seeds, epochs: int, clock: Clock) -> ResNet:
+def retrained(model: Network, terms: Terms, seeds: Seeds, epochs: int, clock: Clock) -> Network:
     """The network after `epochs` more on the training images; it is trained in place, and in evaluation mode again.
 
     Batch size, momentum, weight decay, augmentation, label smoothing and number format are those of the base's

@@ -19,7 +19,7 @@ from objectives.data.dataset import Dataset
 from objectives.evaluation import Evaluation
 from objectives.export import ExportedModel
 from objectives.networks import flops
-from objectives.networks.resnet import ResNet
+from objectives.networks.network import Network
 from objectives.pipeline import Report
 from objectives.reduction.attempts import Outcome, attempt
 from objectives.reduction.course import Candidate, after, begun, candidates
@@ -128,7 +128,7 @@ def _with(progress: Progress, iteration: Iteration, outcome: Outcome) -> Progres
     )
 
 
-def _trained(model: ResNet, base: ExportedModel, terms: Terms, progress: Progress) -> Trained:
+def _trained(model: Network, base: ExportedModel, terms: Terms, progress: Progress) -> Trained:
     """The reduced network as a training that ran to its end."""
     found = terms.evaluated(model)
     n = len(progress.iterations)
@@ -162,7 +162,7 @@ def n_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def _identity(model: ResNet, terms: Terms, seed: int) -> dict[str, object]:
+def _identity(model: Network, terms: Terms, seed: int) -> dict[str, object]:
     """What the course of a reduction follows from, but for how many attempts there may be."""
     weights = hashlib.sha256(json.dumps(model.architecture.to_json(), sort_keys=True).encode())
     for name, tensor in sorted(model.state_dict().items()):

@@ -16,7 +16,7 @@ from objectives.device.formats import FORMATS, NumberFormat
 from objectives.errors import DataError
 from objectives.evaluation import Evaluation, evaluate
 from objectives.export import ExportedModel
-from objectives.networks.resnet import ResNet
+from objectives.networks.network import Network, build
 from objectives.pipeline import Pipeline
 from objectives.reduction.settings import Reduction
 
@@ -37,8 +37,13 @@ class Terms:
 
         Raises:
             DataError: the base takes other images, or tells other classes.
-            ValueError: its pipeline is not known to this version.
+            ValueError: its pipeline is not known to this version, or the criterion cannot judge what is to be cut.
         """
+        if settings.inputs and settings.criterion == "similarity":
+            raise ValueError(
+                "criterion = similarity compares the weights that produce neurons, and nothing produces inputs: "
+                "leave inputs out, or choose another criterion"
+            )
         pipeline = Pipeline.from_json(cast("Mapping[str, object]", base.about["pipeline"]))
         fitting = as_taken(base, dataset)
         layers = base.network.architecture.layers(dataset.size)
@@ -55,13 +60,13 @@ class Terms:
         """Where the data lie."""
         return self.dataset.train.x.device
 
-    def trainable(self, network: ResNet) -> ResNet:
+    def trainable(self, network: Network) -> Network:
         """A copy of a network as its pipeline trains it, on the device, in evaluation mode."""
-        made = ResNet(network.architecture, self.pipeline.ghost_batch)
+        made = build(network.architecture, self.pipeline.ghost_batch)
         made.load_state_dict(network.state_dict())
         return made.to(self.device).eval()
 
-    def evaluated(self, model: ResNet) -> Evaluation:
+    def evaluated(self, model: Network) -> Evaluation:
         """How good a network is on the validation images."""
         return evaluate(
             model.eval(),

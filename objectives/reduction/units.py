@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from objectives.networks import flops
-from objectives.networks.resnet import ResNet
-
-INPUTS = "inputs"  # label of the pixels that a dense first layer reads
+from objectives.networks.network import Network
+from objectives.networks.plain import INPUTS
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class Unit:
     flops: float  # of an inference, per image
 
 
-def units(model: ResNet, size: int, *, inputs: bool = False) -> dict[str, Unit]:
+def units(model: Network, size: int, *, inputs: bool = False) -> dict[str, Unit]:
     """What can be made smaller in a network for images of `size` pixels a side, by label, in the network's order.
 
     With `inputs` also the pixels that a dense first layer reads. The classes are no axis.
@@ -41,7 +40,7 @@ def units(model: ResNet, size: int, *, inputs: bool = False) -> dict[str, Unit]:
     return found
 
 
-def whole(model: ResNet, size: int, *, inputs: bool = False) -> Unit:
+def whole(model: Network, size: int, *, inputs: bool = False) -> Unit:
     """All of a network: its neurons with the classes, its parameters, its FLOPs."""
     sizes = model.architecture.axis_sizes()
     neurons = sum(n for axis, n in sizes.items() if inputs or axis != INPUTS) + model.architecture.n_classes

@@ -10,17 +10,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from objectives.networks import surgery
-from objectives.networks.resnet import ResNet
+from objectives.networks.network import Network, build
 from objectives.networks.trainee import Trainee
 from objectives.reduction import merging
 from objectives.reduction.criteria import kept, scores
 from objectives.reduction.settings import CriterionName
-from tests.objectives.reduction.networks import RESIDUAL, images, network
+from tests.objectives.reduction.networks import NETWORKS, images, network
 
-NETWORKS = pytest.mark.parametrize("name", RESIDUAL)
+EACH = pytest.mark.parametrize("name", NETWORKS)
 
 
-def reads(model: ResNet, axis: str, x: Tensor) -> list[Tensor]:
+def reads(model: Network, axis: str, x: Tensor) -> list[Tensor]:
     """What each layer that reads an axis is given."""
     found: list[Tensor] = []
     handles = [
@@ -33,9 +33,9 @@ def reads(model: ResNet, axis: str, x: Tensor) -> list[Tensor]:
     return found
 
 
-def without(model: ResNet, axis: str, channels: list[int], share: float = 0.0) -> ResNet:
+def without(model: Network, axis: str, channels: list[int], share: float = 0.0) -> Network:
     """The network in which nobody reads these channels of an axis; with `share`, so much of them."""
-    masked = ResNet(model.architecture).double().eval()
+    masked = build(model.architecture).double().eval()
     masked.load_state_dict(model.state_dict())
     with torch.no_grad():
         for weight in merging.reading(masked, axis):
@@ -43,13 +43,13 @@ def without(model: ResNet, axis: str, channels: list[int], share: float = 0.0) -
     return masked
 
 
-@NETWORKS
+@EACH
 def test_taylor_is_the_change_of_the_loss_of_each_image_when_a_channel_begins_to_go(name: str) -> None:
-    model = network(RESIDUAL[name])
-    x, y = images(RESIDUAL[name])
+    model = network(NETWORKS[name])
+    x, y = images(NETWORKS[name])
     step = 1e-6
-    found = scores(model, list(RESIDUAL[name].axis_sizes()), [(x[:4], y[:4]), (x[4:], y[4:])], "taylor")
-    for axis, n in RESIDUAL[name].axis_sizes().items():
+    found = scores(model, list(NETWORKS[name].axis_sizes()), [(x[:4], y[:4]), (x[4:], y[4:])], "taylor")
+    for axis, n in NETWORKS[name].axis_sizes().items():
         expected = torch.zeros(n, dtype=torch.float64)
         for channel in range(n):
             losses = [
@@ -60,10 +60,10 @@ def test_taylor_is_the_change_of_the_loss_of_each_image_when_a_channel_begins_to
         torch.testing.assert_close(found[axis], expected / expected.norm(), rtol=1e-5, atol=1e-7)
 
 
-@NETWORKS
+@EACH
 def test_criteria_of_activations_agree_with_a_naive_loop(name: str) -> None:
-    model, axes = network(RESIDUAL[name]), RESIDUAL[name].axis_sizes()
-    x, y = images(RESIDUAL[name])
+    model, axes = network(NETWORKS[name]), NETWORKS[name].axis_sizes()
+    x, y = images(NETWORKS[name])
     batches = [(x[:4], y[:4]), (x[4:], y[4:])]
     for criterion in ("activation", "taylor_sum"):
         found = scores(model, list(axes), batches, criterion)
@@ -84,7 +84,7 @@ def test_criteria_of_activations_agree_with_a_naive_loop(name: str) -> None:
             torch.testing.assert_close(found[axis], expected)
 
 
-def gradients_of_reads(model: ResNet, axis: str, x: Tensor, y: Tensor) -> list[Tensor]:
+def gradients_of_reads(model: Network, axis: str, x: Tensor, y: Tensor) -> list[Tensor]:
     """The gradient of the loss to what each reader of an axis is given, by that reader alone: one pass for each."""
     found = []
     for name in merging.readers(model, axis):
@@ -102,9 +102,9 @@ def gradients_of_reads(model: ResNet, axis: str, x: Tensor, y: Tensor) -> list[T
     return found
 
 
-@NETWORKS
+@EACH
 def test_criteria_of_weights_are_sums_over_all_who_produce_or_read_a_channel(name: str) -> None:
-    model, axes = network(RESIDUAL[name]), RESIDUAL[name].axis_sizes()
+    model, axes = network(NETWORKS[name]), NETWORKS[name].axis_sizes()
     own, read = ({axis: torch.zeros(n, dtype=torch.float64) for axis, n in axes.items()} for _ in range(2))
     for tensor, ends in ((dict(model.state_dict())[key], ends) for key, ends in model.axes().items()):
         if tensor.dim() < 2:
@@ -113,7 +113,13 @@ def test_criteria_of_weights_are_sums_over_all_who_produce_or_read_a_channel(nam
             if ends[dim] is not None:
                 for channel in range(tensor.shape[dim]):
                     sums[ends[dim]][channel] += tensor.select(dim, channel).abs().sum()
-    expected = {"l1_own": own, "l1_next": read, "l1_both": {axis: own[axis] + read[axis] for axis in axes}}
+    if "inputs" in own:
+        own["inputs"] = read["inputs"]  # nobody produces them
+    expected = {
+        "l1_own": own,
+        "l1_next": read,
+        "l1_both": {axis: own[axis] * (axis != "inputs") + read[axis] for axis in axes},
+    }
     for criterion, each in expected.items():
         found = scores(model, list(axes), (), criterion)
         for axis in axes:
@@ -122,11 +128,11 @@ def test_criteria_of_weights_are_sums_over_all_who_produce_or_read_a_channel(nam
 
 @pytest.mark.parametrize("criterion", get_args(CriterionName))
 def test_judging_leaves_the_network_as_it_was(criterion: CriterionName) -> None:
-    model = network(RESIDUAL["stages"]).train()
+    model = network(NETWORKS["stages"]).train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    x, y = images(RESIDUAL["stages"])
-    for axis, found in scores(model, list(RESIDUAL["stages"].axis_sizes()), [(x, y)], criterion, seed=3).items():
-        assert found.shape == (RESIDUAL["stages"].axis_sizes()[axis],)
+    x, y = images(NETWORKS["stages"])
+    for axis, found in scores(model, list(NETWORKS["stages"].axis_sizes()), [(x, y)], criterion, seed=3).items():
+        assert found.shape == (NETWORKS["stages"].axis_sizes()[axis],)
         assert found.dtype == torch.float64
         assert not found.requires_grad
     assert model.training
@@ -136,7 +142,7 @@ def test_judging_leaves_the_network_as_it_was(criterion: CriterionName) -> None:
 
 
 def test_random_follows_its_seed_alone() -> None:
-    model, axes = network(RESIDUAL["stages"]), list(RESIDUAL["stages"].axis_sizes())
+    model, axes = network(NETWORKS["stages"]), list(NETWORKS["stages"].axis_sizes())
     one, two, other = (scores(model, axes, (), "random", seed)["stage0"] for seed in (1, 1, 2))
     assert torch.equal(one, two)
     assert not torch.equal(one, other)
@@ -147,10 +153,10 @@ def test_the_channels_worth_most_are_kept_in_their_order_and_of_equals_the_first
     assert kept(torch.tensor([1.0, 2.0, 1.0, 1.0]), 3).tolist() == [0, 1, 2]
 
 
-@NETWORKS
+@EACH
 def test_a_reduced_network_is_the_masked_one_whatever_axes_are_cut(name: str) -> None:
-    model, sizes = network(RESIDUAL[name]), RESIDUAL[name].axis_sizes()
-    x, _ = images(RESIDUAL[name])
+    model, sizes = network(NETWORKS[name]), NETWORKS[name].axis_sizes()
+    x, _ = images(NETWORKS[name])
     generator = torch.Generator().manual_seed(2)
     for _ in range(8):
         axes = [axis for axis in sizes if torch.rand((), generator=generator) < 0.6] or list(sizes)[:1]

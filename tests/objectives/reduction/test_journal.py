@@ -15,7 +15,7 @@ import pytest
 
 from objectives.data.dataset import Dataset
 from objectives.export import ExportedModel, load_model
-from objectives.networks.resnet import ResNet
+from objectives.networks.network import Network
 from objectives.reduction.settings import Iteration, Reduction
 from objectives.reduction.snare import reduced
 from objectives.train import Trained
@@ -31,7 +31,7 @@ from pathlib import Path
 from objectives.data.dataset import load
 from objectives.export import load_model
 from objectives.reduction import attempts, journal, snare
-from objectives.networks.resnet import ResNet
+from objectives.networks.network import Network
 from objectives.reduction.settings import Reduction
 from objectives.task import DataSpec
 torch.set_num_threads(1)
@@ -157,7 +157,7 @@ def test_a_damaged_journal_is_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
-def _touched(base: ExportedModel) -> ResNet:
+def _touched(base: ExportedModel) -> Network:
     """The network, one of its numbers another."""
     network = deepcopy(base.network)
     network.get_parameter("head.bias").data[0] += 1e-3

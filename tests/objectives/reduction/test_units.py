@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from objectives.networks.architecture import Architecture, Stage
-from objectives.networks.resnet import ResNet
+from objectives.networks.network import build
+from objectives.networks.plain import build_plain
 from objectives.reduction.course import after, candidates, left
 from objectives.reduction.settings import Iteration, Reduction
 from objectives.reduction.units import Unit, most_worthwhile, units, whole, worth
@@ -35,6 +36,20 @@ def test_the_scores_of_lenet_5_are_those_of_the_thesis() -> None:
     assert most_worthwhile(scores, {}) is None
 
 
+def test_the_network_of_lenet_5_has_these_numbers_and_scores() -> None:
+    model = build(build_plain("lenet5", width=1, in_channels=1, n_classes=10, size=28))
+    assert units(model, 28) == LENET5
+    assert whole(model, 28) == LENET5_WHOLE
+
+
+def test_inputs_are_cut_by_choice_only_and_count_those_who_read_them() -> None:
+    model = build(build_plain("lenet300", width=1, in_channels=1, n_classes=10, size=28))
+    assert list(units(model, 28)) == ["dense1", "dense2"]
+    assert units(model, 28, inputs=True)["inputs"] == Unit(784, 784 * 300, 2 * 784 * 300)
+    assert whole(model, 28).neurons == 410
+    assert whole(model, 28, inputs=True).neurons == 410 + 784
+
+
 def test_of_equal_products_the_first_is_tried_first() -> None:
     scores = {"a": 0.5, "b": 1.0, "c": 1.0}
     assert most_worthwhile(scores, {"a": 0.64, "b": 0.32, "c": 0.32}) == "a"
@@ -42,7 +57,7 @@ def test_of_equal_products_the_first_is_tried_first() -> None:
 
 
 def test_every_parameter_and_flop_of_a_residual_network_is_an_axis_s_or_the_classifier_s() -> None:
-    model = ResNet(RESIDUAL)
+    model = build(RESIDUAL)
     parts, total = units(model, 8), whole(model, 8)
     assert {axis: part.neurons for axis, part in parts.items()} == RESIDUAL.axis_sizes()
     classifier = 7 * 10 + 10
@@ -83,7 +98,7 @@ def test_a_size_that_takes_away_as_many_channels_as_the_refused_one_is_passed_ov
 
 
 def test_what_is_tried_while_all_is_refused_follows_from_the_network_alone() -> None:
-    model, settings = ResNet(RESIDUAL), Reduction()
+    model, settings = build(RESIDUAL), Reduction()
     shares = dict.fromkeys(RESIDUAL.axis_sizes(), 0.64)
     foreseen = list(candidates(model, 8, shares, 1, settings))
     assert [each.number for each in foreseen] == list(range(1, len(foreseen) + 1))
