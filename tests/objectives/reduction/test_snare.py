@@ -23,6 +23,7 @@ CASES = [
     replace(QUICK, criterion="taylor_sum", epochs=0, epsilon=0.1),
     replace(QUICK, criterion="similarity", beta=0.0),
     replace(QUICK, criterion="random", gamma=0.0, iterations=7),
+    replace(QUICK, retraining="blocks", iterations=7),
 ]
 
 
