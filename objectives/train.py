@@ -122,6 +122,20 @@ def starting_state(pipeline: Pipeline, task: Task, dataset: Dataset, seeds: Seed
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeds.init)  # drawn on the CPU: the same weights on every device
         model = build(start, pipeline.ghost_batch).to(device)
+    return TrainState(
+        trainee=Trainee(model, sgd(model, pipeline), shadows={}, born={}),
+        pipeline=pipeline,
+        schedule=Schedule(pipeline.schedule, pipeline.epochs),
+        data=dataset.train,
+        normalise=Normalisation(dataset, device),
+        full=full,
+        ends=pipeline.epochs,
+    )
+
+
+def sgd(model: Network, pipeline: Pipeline) -> torch.optim.SGD:
+    """The pipeline's optimizer before its first step, its momentum at 0."""
+    device = next(model.parameters()).device
     optimizer = torch.optim.SGD(
         model.parameters(),
         # on a GPU a tensor, so that a captured step sees it change
@@ -134,15 +148,7 @@ def starting_state(pipeline: Pipeline, task: Task, dataset: Dataset, seeds: Seed
     if pipeline.momentum > 0:  # a fused SGD whose first step loss scaling skips would leave its buffers uninitialised
         for parameter in model.parameters():
             optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-    return TrainState(
-        trainee=Trainee(model, optimizer, shadows={}, born={}),
-        pipeline=pipeline,
-        schedule=Schedule(pipeline.schedule, pipeline.epochs),
-        data=dataset.train,
-        normalise=Normalisation(dataset, device),
-        full=full,
-        ends=pipeline.epochs,
-    )
+    return optimizer
 
 
 def augmentation(pipeline: Pipeline, dataset: Dataset) -> Augmentation:
