@@ -26,7 +26,7 @@ def figure(now: Snapshot, most: int = MAX_OTHERS) -> go.Figure:
     made = theme.new(TITLE)
     shown_others = [points.shown(trial, now) for trial in others[-most:]]
     _add(made, "dominated", shown_others, OTHER, now, {"size": 6, "opacity": 0.6}, has_bars=False)
-    _add_stairs(made, "plain front: without any strategy", plain, PLAIN, now, "dot")
+    _add_stairs(made, "front without any strategy", plain, PLAIN, now, "dot")
     _add_stairs(made, "", drawn, FRONT, now, "solid")
     _add(made, "front", drawn, FRONT, now, {"size": 9})
     if baseline is not None:  # over the mark of the front where it is on it

@@ -88,10 +88,10 @@ def error(accuracy: float, n_images: int) -> float:
 
 
 def in_units(seconds: float) -> str:
-    """Seconds in words: '0.5 s', '30 s', '5 min', '2 h'."""
+    """Seconds in words, to three digits: '0.5 s', '30 s', '5 min', '2 h'."""
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size and seconds % size == 0:
-            return f"{seconds / size:g} {unit}"
+        if seconds >= 2 * size or (seconds >= size and seconds % size == 0):
+            return f"{seconds / size:.3g} {unit}"
     return f"{seconds:.3g} s"
 
 

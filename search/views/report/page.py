@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from objectives.words import counted, inert
 from search.proposals.effects import Effect, effects
@@ -41,7 +41,7 @@ CONTENTS = {
 NEED_FRONT = ("budgets", "why")
 LEGENDS = {  # (class of the mark in report.css, what it is): plotly's own run into the axes of a narrow figure
     "front": (
-        ("front", "front, with 95% intervals"),
+        ("front", "front"),
         ("plain", "front without any strategy"),
         ("baseline", "BASELINE"),
         ("", "dominated"),
@@ -83,7 +83,7 @@ def page(
         **_study(now),
         **seen,
         "figures": figures,
-        "legends": LEGENDS,
+        "legends": _legends(figures),
         **trusted,
     }
     return environment.get_template("report.html").render(now=now, **shown)
@@ -105,6 +105,15 @@ def drawn(now: Snapshot, found: Sequence[Effect]) -> dict[str, go.Figure]:
     for figure in figures.values():
         figure.update_layout(title=None, margin={"t": 14, "b": 10}, showlegend=False)
     return figures
+
+
+def _legends(figures: Mapping[str, go.Figure]) -> dict[str, list[tuple[str, str]]]:
+    """What stands below each figure: of the front only what is drawn in it."""
+    told = {name: list(LEGENDS.get(name, ())) for name in figures}
+    if "front" in figures:
+        traces = {trace.name for trace in figures["front"].data}
+        told["front"] = [(look, words) for look, words in told["front"] if words in traces]
+    return told
 
 
 def _front(now: Snapshot) -> dict[str, object]:
@@ -199,15 +208,9 @@ def _shown(value: object) -> object:
 
 
 def _filters() -> dict[str, Any]:
-    def pipeline(trial: FrozenTrial) -> str:
-        return records.in_words(trial)
-
-    def units_of(seconds: float) -> str:
-        return theme.in_units(float(f"{seconds:.3g}"))
-
     return {
-        **{"pipeline": pipeline, "counted": counted, "picture": picture},
-        **{"units": theme.in_units, "units_of": units_of, "plain": lambda plain: json.dumps(plain, ensure_ascii=False)},
+        **{"pipeline": records.in_words, "counted": counted, "picture": picture},
+        **{"units": theme.in_units, "plain": lambda plain: json.dumps(plain, ensure_ascii=False)},
     }
 
 

@@ -35,7 +35,7 @@ def sentence(each: Shown, now: Snapshot) -> str:
     """Why a point takes the seconds that it takes, against BASELINE where that was trained."""
     baseline = points.baseline(now)
     if baseline is None:
-        return f"{_alone(each)} BASELINE has not been trained: there is nothing to compare with."
+        return _alone(each)
     if baseline.number == each.number:
         return "This is BASELINE, with which the others are compared."
     if each.is_disturbed or baseline.is_disturbed:
