@@ -242,8 +242,8 @@ def created(
     study.set_user_attr(records.FLOOR, floor)
     study.set_user_attr(records.BOX, asdict(box))
     study.set_user_attr(records.CALIBRATION, dict(calibration or {}))
-    study.set_user_attr(records.ABOUT, _about(facts))
     study.set_user_attr("spec", spec.model_dump(mode="json"))
+    study.set_user_attr(records.ABOUT, _about(facts))
     study.set_user_attr(
         records.IDENTITY, identity(spec, given, {**facts, "workers": workers})
     )  # last: a study without it was never finished

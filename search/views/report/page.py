@@ -53,9 +53,18 @@ LEGENDS = {  # (class of the mark in report.css, what it is): plotly's own run i
 
 
 def page(
-    now: Snapshot, examined: Sequence[Examined] = (), unseen: Sequence[str] = (), *, has_images: bool = False
+    now: Snapshot,
+    examined: Sequence[Examined] = (),
+    unseen: Sequence[str] = (),
+    *,
+    has_images: bool = False,
+    behind: str = "",
 ) -> str:
-    """The page. `examined`: what was seen of networks, `unseen`: why others were not; see `search.commands.report`."""
+    """The page.
+
+    `examined`: what was seen of networks, `unseen`: why others were not; see `search.commands.report`. `behind`: where
+    the trials can be seen one by one, if anywhere.
+    """
     import jinja2
     from plotly.offline import get_plotlyjs
 
@@ -73,7 +82,13 @@ def page(
         "policy": _policy(scripts),
     }
     seen = {
-        **{"examined": examined, "unseen": unseen, "has_images": has_images, "most_in_matrix": MOST_IN_MATRIX},
+        **{
+            "examined": examined,
+            "unseen": unseen,
+            "has_images": has_images,
+            "behind": behind,
+            "most_in_matrix": MOST_IN_MATRIX,
+        },
         "shades": {each.trial: classes.shades(each) for each in examined},
         "worst": {each.trial: classes.worst(each) for each in examined},
     }

@@ -109,4 +109,5 @@ def served(place: Place, study: Study) -> Iterator[str]:
     words = ("dashboard", "--study", study.name, "--storage", study.database.url, "--port", "0")
     with place.started(*words, module="search") as process:
         assert process.stdout is not None
+        process.stdout.readline()  # our own page
         yield process.stdout.readline().split()[0]
