@@ -104,6 +104,7 @@ class TrainingObjective:
             "executors": {name: missing(name, self._device) for name in get_args(ExecutorName)},
             "n_splits": len(data.splits),
             "about": data.about,
+            "validated": validated.bincount(minlength=data.n_classes).tolist(),
             "images": dict(data.named),
             "skipped": list(data.skipped),
             "warnings": list(data.warnings),

@@ -6,6 +6,9 @@ import os
 import unicodedata
 from collections.abc import Sequence
 
+# Characters that are not seen and decide which way others run (Unicode 16, annex 9).
+DIRECTIONS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
 
 def expanded(path: str) -> str:
     """`path` with `~` and `~user` as the folders that they mean, unchanged where there is no such user or home."""
@@ -18,6 +21,11 @@ def printable(text: str) -> str:
     return "".join(
         c.encode("unicode_escape").decode() if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in clean
     )
+
+
+def inert(text: str) -> str:
+    """`printable` text that also cannot turn what stands around it: marks of direction are written as escapes."""
+    return "".join(c.encode("unicode_escape").decode() if c in DIRECTIONS else c for c in printable(text))
 
 
 def counted(n: int, thing: str) -> str:

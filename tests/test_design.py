@@ -30,7 +30,7 @@ FLOORS = (
     ("search.host",),
     ("search.pareto", "search.errors"),
     ("spaces",),
-    ("objectives.objective", "objectives.mirroring", "objectives.repeated"),
+    ("objectives.objective", "objectives.mirroring", "objectives.repeated", "objectives.confusion"),
     ("objectives.reduction",),
     ("objectives.train", "objectives.export", "objectives.evaluation"),
     ("objectives.feasibility", "objectives.work", "objectives.device"),
@@ -161,6 +161,7 @@ HEAVY = {"torch", "torchvision", "sklearn", "plotly", "optuna_dashboard", "jinja
         "from search.__main__ import main; main(['confirm', '--study', 'none'])",
         "from search.__main__ import main; main(['data', 'no_such_folder']); main(['cache', 'show'])",
         "from search.commands import dashboard, doctor; from search.__main__ import main; main(['studies', 'list'])",
+        "from search.__main__ import main; main(['report', '--study', 'none'])",
         "import search.session, search.crew, search.views.summary, search.views.figures, spaces, objectives.pipeline",
     ],
 )

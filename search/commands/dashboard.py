@@ -1,6 +1,7 @@
 """Shows studies in a browser: frontrunner dashboard --study NAME. A copy is served, on this machine only.
 
-optuna-dashboard itself has no login and can delete studies: it never gets the database.
+First our own page of the study, as `frontrunner report` writes it; behind it optuna-dashboard, which has no login and
+can delete studies: it never gets the database.
 """
 
 from __future__ import annotations
@@ -54,6 +55,29 @@ def read_only(application: WSGIApplication) -> WSGIApplication:
     return guarded
 
 
+def with_page(application: WSGIApplication, page: Callable[[], str]) -> WSGIApplication:
+    """The application, with a page of ours where a browser begins."""
+
+    def led(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if environ.get("PATH_INFO") not in ("", "/"):
+            return application(environ, start_response)
+        try:
+            text = page()
+        except (StorageError, *opening.UNREADABLE, *storage.FAILURES) as error:
+            return _refused("503 Service Unavailable", f"the page cannot be made now: {error}", start_response)
+        start_response("200 OK", [("Content-Type", "text/html; charset=utf-8"), ("Cache-Control", "no-store")])
+        return [text.encode("utf-8", "replace")]
+
+    return led
+
+
+def _page(study: optuna.Study, database: Database, behind: str) -> str:
+    """The page of the study as it is now. Making it takes a second, of a thousand trials three."""
+    from search.views.report.page import page
+
+    return page(opening.stored(study.study_name, database).snapshot(), behind=behind)
+
+
 def _named(host: str) -> str | None:
     """The name in a Host header, which has no port where that is the protocol's own."""
     try:
@@ -105,14 +129,17 @@ def _serve(name: str, url: str, port: int) -> int:
         renew = partial(copy_from_server, name, database, snapshot) if path is None else partial(copy, path, snapshot)
         renew()
         study_id = study._study_id if path is not None else 1  # the only one of its copy
-        application = read_only(wsgi(file.opened(snapshot, 60, create=False)))
+        behind = f"/dashboard/studies/{study_id}"
+        shown = with_page(wsgi(file.opened(snapshot, 60, create=False)), partial(_page, study, database, behind))
+        application = read_only(shown)
         try:
             server = make_server(LOOPBACK, port, application, _Server, _Silent)
         except (OSError, OverflowError) as error:
             raise UsageError(f"port {port} cannot be used ({error}): choose another with --port") from error
         with server:
-            at = f"http://{LOOPBACK}:{server.server_port}/dashboard/studies/{study_id}"
-            print(f"{at}  (a read-only copy, renewed every {REFRESH:.0f} s; Ctrl-C ends it)", flush=True)
+            at = f"http://{LOOPBACK}:{server.server_port}"
+            print(f"{at}/  (its front and what led there; Ctrl-C ends it)")
+            print(f"{at}{behind}  (every trial: a read-only copy, renewed every {REFRESH:.0f} s)", flush=True)
             ended = threading.Event()
             threading.Thread(target=_renew, args=(renew, ended), daemon=True).start()
             try:
@@ -142,4 +169,4 @@ def _renew(again: Callable[[], None], ended: threading.Event) -> None:
 
 def _refused(status: str, why: str, start_response: StartResponse) -> Iterable[bytes]:
     start_response(status, [("Content-Type", "text/plain")])
-    return [why.encode()]
+    return [why.encode("utf-8", "replace")]

@@ -134,6 +134,18 @@ def _dashboard() -> argparse.ArgumentParser:
     return p
 
 
+def _report() -> argparse.ArgumentParser:
+    p = _of("report")
+    p.epilog = f"example: {command('report')} --study digits_pareto -o digits.html"
+    p.add_argument("--study", required=True, metavar="NAME", help="its name in the database")
+    _storage(p)
+    p.add_argument("-o", "--output", metavar="FILE.html", help="the page (default: NAME.html)")
+    words = "show what networks of the front get wrong as well: reads the data, needs torch"
+    p.add_argument("--images", action="store_true", help=words)
+    p.add_argument("--json", action="store_true", help="print where it is, and what it says, as one JSON object")
+    return p
+
+
 def _completion() -> argparse.ArgumentParser:
     p = _of("completion")
     p.add_argument("shell", choices=("bash",), help="whose script is printed")
@@ -166,6 +178,7 @@ COMMANDS = {
     "studies": Command(
         "search.commands.studies", "list, show, rename, delete studies; study files; disk space", _studies
     ),
+    "report": Command("search.commands.report", "write a study as one page: its front, what it cost, and why", _report),
     "doctor": Command("search.commands.doctor", "look for what is wrong around a study, and mend it", _doctor),
     "dashboard": Command("search.commands.dashboard", "show a read-only copy of studies in a browser", _dashboard),
     "completion": Command(

@@ -28,6 +28,7 @@ from spaces.restricted import check, sample, suggestion, walk
 UNREADABLE = (LookupError, TypeError, ValueError, AttributeError)  # what another version has written looks like this
 IDENTIFYING = ("device", "data", "timing_version")  # facts that enter the identity of a study
 N_DRAWS = 100  # by which it is told how much of a space follows what a study file fixes
+MOST_WARNINGS = 20  # of data, that a study keeps
 FLOOR_SHARE = 1 / 8  # of the way from chance to an accuracy of 1: the floor where a study names none
 
 
@@ -242,10 +243,22 @@ def created(
     study.set_user_attr(records.BOX, asdict(box))
     study.set_user_attr(records.CALIBRATION, dict(calibration or {}))
     study.set_user_attr("spec", spec.model_dump(mode="json"))
+    study.set_user_attr(records.ABOUT, _about(facts))
     study.set_user_attr(
         records.IDENTITY, identity(spec, given, {**facts, "workers": workers})
     )  # last: a study without it was never finished
     return Study(name, spec, study, database, given, floor)
+
+
+def _about(facts: Mapping[str, Any]) -> dict[str, object]:
+    """What there is to say of the images, for those who read of the study when they are elsewhere."""
+    validated = list(facts.get("validated", ()))
+    return {
+        "lines": str(facts.get("about", "")).splitlines(),
+        "warnings": list(facts.get("warnings", ()))[:MOST_WARNINGS],
+        "n_skipped": len(facts.get("skipped", ())),
+        "validated": validated if len(validated) <= records.MANY_CLASSES else [],
+    }
 
 
 def unheeded(spec: StudySpec, given: Given) -> list[str]:

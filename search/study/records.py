@@ -33,17 +33,24 @@ NOISY = "noisy"  # what disturbed a finished training, in words
 UNDISTURBED = "undisturbed_seconds"  # estimate: what it would have taken otherwise
 WALL_SECONDS = "wall_seconds"  # of what was charged, by the clock on the wall
 REFERENCE_RATIO = "reference_ratio"  # seconds of the reference workload after the training, over the study's own
+RIGHT = "right"  # validation images of each class that the network told rightly; not where there are too many classes
+BOUNDARY_SECONDS = "boundary_seconds"  # within the seconds: what strategies did between epochs
 
 # User attributes of a study.
 IDENTITY, FORMATS, FLOOR = "identity", "number_formats", "floor"
 BOX = "box"  # what counts in the hypervolume: see pareto.front.Box
 FLIPS = "flips"  # what mirror images were to a network that saw none: see search.workers.seam
+ABOUT = (
+    "about_data"  # what a run says of its images, {"lines", "warnings", "n_skipped", "validated"}, the last by class
+)
 REFIT = "refit"  # the network that was trained on all images: see search.planning.promise
 TEST = "test_"  # and the number of a confirmation: what its network is worth on the test split; {} without one
 CALIBRATION = "calibration"  # of what disturbs a training on this device: see study.disturbance
 MUCH = 0.1  # share by which wall seconds differ from the device's before they are shown
 MIXED = "mixed"  # what an identity says in place of a device model, where several are mixed on purpose
 CLUSTER = "of a cluster"  # ... and in place of workers per host: the cluster decides how many share one
+
+MANY_CLASSES = 1000  # of more, no trial tells each one's
 
 EARLY = ("dominated", "below_floor", "unpromising")  # what rules of early stopping decide
 OWN_FAULTS = ("out_of_memory", "hang", "crash")  # FAIL, counted
@@ -87,7 +94,10 @@ def explanation(reports: Sequence[Report], accuracies: Sequence[float]) -> dict[
         "eval_peak_memory_bytes": last.eval_peak_memory,
         WALL_SECONDS: round(last.wall_seconds, 4),
         "eval_seconds": round(last.eval_seconds, 4),
+        BOUNDARY_SECONDS: round(last.boundary_seconds, 4),
     }
+    if 0 < len(last.right) <= MANY_CLASSES:
+        attributes[RIGHT] = list(last.right)
     if rows := timeline_json(reports, accuracies):
         attributes[TIMELINE] = rows
     elif happened := events(reports):

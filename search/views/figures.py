@@ -7,7 +7,6 @@ import string
 from collections.abc import Sequence
 from functools import cache, partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Literal
 
 import optuna
 from optuna.trial import FrozenTrial
@@ -16,11 +15,9 @@ from search.database import storage
 from search.study import records
 from search.study.snapshot import Snapshot
 from search.views import timeline
+from search.views.drawing import curves, front, hypervolume
 
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
-
-MAX_CURVES = 60  # every poll of the dashboard sends a figure again: it must stay small
+MAX_OTHERS = 100  # dominated points; every poll of the dashboard sends a figure again: it must stay small
 
 
 @cache
@@ -102,97 +99,10 @@ def save(board: optuna.Study, now: Snapshot) -> None:
         return
     from optuna_dashboard import save_plotly_graph_object
 
-    drawn = {"learning-curves": learning_curves(now), "hypervolume": hypervolume_history(now)}
-    if _drawn(now, records.TIMELINE):
-        drawn["network-sizes"] = network_sizes(now)
+    drawn = {"learning-curves": curves.learning(now), "hypervolume": hypervolume.figure(now)}
+    if curves.has_sizes(now):
+        drawn["network-sizes"] = curves.network_sizes(now)
+    if now.front or now.baseline is not None:
+        drawn["front"] = front.figure(now, MAX_OTHERS)
     for name, figure in drawn.items():
         storage.patiently(partial(save_plotly_graph_object, board, figure, graph_object_id=name))
-
-
-def learning_curves(now: Snapshot) -> go.Figure:
-    """Accuracy against charged seconds, a line a trial; the front is marked, stopped trials are dotted."""
-    import plotly.graph_objects as go
-
-    figure = go.Figure()
-    for trial in _drawn(now, records.CURVE):
-        curve = trial.user_attrs[records.CURVE]
-        _add_line(figure, trial, now, [point[1] for point in curve], [point[2] for point in curve])
-    figure.add_scatter(
-        x=[point.train_seconds for point in now.front],
-        y=[point.accuracy for point in now.front],
-        mode="markers",
-        name="front",
-        marker={"color": "#d62728", "size": 8},
-    )
-    figure.update_layout(title="Learning curves (red: the front, dotted: stopped early)", template="plotly_white")
-    figure.update_xaxes(title="train_seconds", type="log")
-    figure.update_yaxes(title="val_accuracy", tickformat=".0%")
-    return figure
-
-
-def network_sizes(now: Snapshot) -> go.Figure:
-    """Work of an inference against charged seconds, a line for each trial whose network changed its size."""
-    import plotly.graph_objects as go
-
-    figure = go.Figure()
-    for trial in _drawn(now, records.TIMELINE):
-        moments = records.timeline(trial)
-        seconds = [moment.train_seconds for moment in moments]
-        work = [moment.inference_flops / 1e6 for moment in moments]
-        _add_line(figure, trial, now, seconds, work, shape="vh")  # what a moment trained, it trained until then
-    title = "Networks that changed their size (red: the front, dotted: stopped early)"
-    figure.update_layout(title=title, template="plotly_white")
-    figure.update_xaxes(title="train_seconds", type="log")
-    figure.update_yaxes(title="MFLOP of an inference", type="log")
-    return figure
-
-
-def _drawn(now: Snapshot, attribute: str) -> list[FrozenTrial]:
-    """The latest trials with an attribute, and all of the front that have it; no confirmations."""
-    on_front = {point.trial for point in now.front}
-    having = [trial for trial in now.trials if trial.user_attrs.get(attribute)]
-    found = [trial for trial in having if not records.is_confirmation(trial)]
-    latest = {trial.number for trial in found[-MAX_CURVES:]}
-    return [trial for trial in found if trial.number in latest | on_front]
-
-
-def _add_line(
-    figure: go.Figure,
-    trial: FrozenTrial,
-    now: Snapshot,
-    x: Sequence[float],
-    y: Sequence[float],
-    shape: Literal["linear", "vh"] = "linear",
-) -> None:
-    """A trial in a figure."""
-    best = trial.number in {point.trial for point in now.front}
-    figure.add_scatter(
-        x=x,
-        y=y,
-        mode="lines" if len(x) > 1 else "markers",
-        name=f"trial {trial.number}",
-        line={
-            "color": "#d62728" if best else "#7f7f7f",
-            "width": 2 if best else 1,
-            "dash": "solid" if records.is_finished_run(trial) else "dot",
-            "shape": shape,
-        },
-        opacity=1.0 if best else 0.5,
-        showlegend=False,
-    )
-
-
-def hypervolume_history(now: Snapshot) -> go.Figure:
-    """Hypervolume of the front after each trial, as a share of its box."""
-    import plotly.graph_objects as go
-
-    volumes = [(o.trial, now.hypervolume(now.outcomes[: i + 1])) for i, o in enumerate(now.outcomes)]
-    known = [(number, volume) for number, volume in volumes if volume is not None]
-    figure = go.Figure()
-    figure.add_scatter(x=[n for n, _ in known], y=[v for _, v in known], mode="lines+markers", line={"shape": "hv"})
-    figure.update_layout(
-        title="Hypervolume of the front (decades of seconds, decades of error)", template="plotly_white"
-    )
-    figure.update_xaxes(title="trial")
-    figure.update_yaxes(title="share of the box")
-    return figure

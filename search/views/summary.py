@@ -72,7 +72,7 @@ def lines(now: Snapshot, width: int | None = None) -> list[str]:
     said = [
         *_legend(now),
         *_uncertain(now),
-        *_nothing_passed(now),
+        *nothing_passed(now),
         *_disturbed(now),
         *_on_the_wall(now),
         *_test_time(now),
@@ -139,7 +139,7 @@ def _uncertain(now: Snapshot) -> list[str]:
     return said + ([confirmed.LIKENESS] if now.alike and not is_explained else [])
 
 
-def _nothing_passed(now: Snapshot) -> list[str]:
+def nothing_passed(now: Snapshot) -> list[str]:
     """Where no run reached the floor: the floor, the best below it, and how to set another."""
     ended = [t for t in now.trials if t.user_attrs.get(records.CURVE) and records.reason(t) != "diverged"]
     if now.front or not ended:

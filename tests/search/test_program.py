@@ -80,7 +80,7 @@ def test_usage_names_the_program_as_it_was_called(
         (
             ["xyz"],
             "there is no command 'xyz'; known are cache, completion, confirm, dashboard, data, doctor, plan, record, "
-            "run, simulate, studies",
+            "report, run, simulate, studies",
         ),
         (["digits_pareto"], "to run the study, python -m search run --study digits_pareto"),
         (["--study", "x"], "there is no command '--study': a command comes first: python -m search run --study ..."),

@@ -147,7 +147,7 @@ def test_a_study_runs_to_its_front_and_the_same_command_trains_nothing_more(plac
     notes = {key for key in attributes if key.endswith(":note_ver")}
     assert len(notes) == 8
     figures = {key.split(":")[2] for key in attributes if key.startswith("dashboard:plot_data")}
-    assert figures == {"learning-curves", "hypervolume", "network-sizes"}  # Net2Net grows
+    assert figures == {"front", "learning-curves", "hypervolume", "network-sizes"}  # Net2Net grows
 
 
 @pytest.mark.long

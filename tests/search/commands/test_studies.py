@@ -151,7 +151,7 @@ def test_the_doctor_sees_damage_in_networks_database_and_clock(whole: Place) -> 
 def test_the_dashboard_shows_a_copy_that_nobody_can_change(whole: Place) -> None:
     with whole.started("dashboard", *STUDY, "--port", "0", module="search") as process:
         assert process.stdout is not None
-        url = process.stdout.readline().split()[0]
+        ours, url = (process.stdout.readline().split()[0] for _ in range(2))
         port = int(url.split(":")[2].split("/")[0])
         study_id = url.rsplit("/", 1)[1]
 
@@ -164,6 +164,12 @@ def test_the_dashboard_shows_a_copy_that_nobody_can_change(whole: Place) -> None
         assert ask("DELETE", f"/api/studies/{study_id}")[0] == 405
         assert ask("POST", "/api/studies")[0] == 405
         assert ask("GET", "/api/studies", host="evil.example:80")[0] == 403
+        status, body = ask("GET", f"/{ours.split('/', 3)[3]}")
+        page = body.decode()
+        assert status == 200
+        assert page.index('data-figure="front"') < page.index('id="budgets"')
+        assert f'href="/dashboard/studies/{study_id}"' in page
+        assert ask("GET", "/", host="evil.example")[0] == 403
         status, body = ask("GET", "/api/studies")
         assert status == 200
         assert [study["study_name"] for study in json.loads(body)["study_summaries"]] == ["tiny"]

@@ -152,6 +152,7 @@ def test_doctor_studies_and_dashboard_work_with_a_server(shared: Place) -> None:
     assert "tiny" in listed.out
     with shared.started("dashboard", *STUDY, "--port", "0", module="search") as process:
         assert process.stdout is not None
+        process.stdout.readline()  # our own page
         address = process.stdout.readline().split()[0].removeprefix("http://")
         connection = http.client.HTTPConnection(address.partition("/")[0], timeout=PATIENCE)
         connection.request("GET", f"/api/studies/{address.rsplit('/', 1)[1]}?after=0")

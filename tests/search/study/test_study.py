@@ -25,8 +25,9 @@ from search.errors import StorageError, UsageError
 from search.proposals import interest
 from search.study import differences, opening, queue, records, recovery, spec
 from search.study.study import Study
-from search.views import figures, summary
+from search.views import summary
 from search.views.display import Display
+from search.views.drawing import hypervolume
 from spaces import SPACES
 from spaces.base import BASELINE, baseline
 from spaces.restricted import anchor_pipelines
@@ -169,7 +170,7 @@ def test_a_study_of_any_floor_is_shown_also_where_nothing_reaches_it(
     shown = "\n".join(summary.lines(made.snapshot()))
     assert summary.table(made.snapshot())
     assert json.dumps(summary.as_json(made.snapshot()))
-    assert figures.hypervolume_history(made.snapshot()).data
+    assert hypervolume.figure(made.snapshot()).data
     assert ("Nothing reached the floor of" in shown) == (floor > 0.55)
     if floor > 0.55:
         assert f"{floor:.2%} accuracy" in shown

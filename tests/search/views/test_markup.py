@@ -24,6 +24,7 @@ from search.study import opening, records, spec
 from search.study.study import Study
 from search.views import figures
 from search.views.display import Display
+from search.views.drawing import curves, front, hypervolume
 from search.workers.seam import TrialFault
 from tests.search.conftest import FACTS, FORMATS, TOML, Scripted, report
 from tests.search.place import Place
@@ -85,7 +86,7 @@ def test_no_note_and_no_figure_holds_markup_of_others(evil_study: Study) -> None
     notes = [rendered(ended) for ended in evil_study.trials()[:4]]
     assert all(html.escape(EVIL) in note and "<img" not in note for note in notes)
     now = evil_study.snapshot()
-    for figure in (figures.learning_curves(now), figures.hypervolume_history(now), figures.network_sizes(now)):
+    for figure in (front.figure(now), curves.learning(now), hypervolume.figure(now), curves.network_sizes(now)):
         assert "<img" not in figure.to_json()
 
 
@@ -108,4 +109,5 @@ def served(place: Place, study: Study) -> Iterator[str]:
     words = ("dashboard", "--study", study.name, "--storage", study.database.url, "--port", "0")
     with place.started(*words, module="search") as process:
         assert process.stdout is not None
+        process.stdout.readline()  # our own page
         yield process.stdout.readline().split()[0]

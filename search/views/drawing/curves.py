@@ -1,0 +1,108 @@
+"""Learning curves and sizes of networks over seconds of training, a line a trial."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+from optuna.trial import FrozenTrial
+
+from search.study import records
+from search.study.snapshot import Snapshot
+from search.views.drawing import theme
+from search.views.drawing.theme import FRONT, OTHER
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+MAX_CURVES = 60  # every poll of the dashboard sends a figure again: it must stay small
+SECONDS = "seconds of training (device)"
+
+
+def learning(now: Snapshot) -> go.Figure:
+    """Accuracy against charged seconds; the front is marked, stopped trials are dotted and say why."""
+    figure = theme.new("Learning curves (red: the front, dotted: stopped early)")
+    drawn, every = _drawn(now, records.CURVE), list[tuple[float, float]]()
+    for trial in drawn:
+        told = [(seconds, accuracy) for _, seconds, accuracy, _ in trial.user_attrs[records.CURVE]]
+        every += told
+        errors = [theme.error(accuracy, now.n_val) for _, accuracy in told]
+        said = [f"epoch {epoch}: {a:.2%} after {s:.3g} s" for epoch, s, a, _ in trial.user_attrs[records.CURVE]]
+        _add_line(figure, trial, now, [seconds for seconds, _ in told], errors, said)
+    figure.add_scatter(
+        x=[point.train_seconds for point in now.front],
+        y=[theme.error(point.accuracy, now.n_val) for point in now.front],
+        mode="markers",
+        name="front",
+        marker={"color": FRONT, "size": 8},
+        hoverinfo="skip",
+        showlegend=False,
+    )
+    theme.seconds_axis(figure, [seconds for seconds, _ in every], SECONDS)
+    theme.errors_axis(figure, [accuracy for _, accuracy in every], now.n_val)
+    return figure
+
+
+def network_sizes(now: Snapshot) -> go.Figure:
+    """Work of an inference against charged seconds, a line for each trial whose network changed its size."""
+    figure = theme.new("Networks that changed their size (red: the front, dotted: stopped early)")
+    every, every_work = list[float](), list[float]()
+    for trial in _drawn(now, records.TIMELINE):
+        moments = records.timeline(trial)
+        seconds = [moment.train_seconds for moment in moments]
+        work = [moment.inference_flops / 1e6 for moment in moments]
+        every += seconds
+        every_work += work
+        said = [f"epoch {each.epoch}: {each.architecture} {each.words}" for each in moments]
+        _add_line(figure, trial, now, seconds, work, said, shape="vh")  # what a moment trained, it trained until then
+    theme.seconds_axis(figure, every, SECONDS)
+    figure.update_yaxes(title={"text": "MFLOP of an inference", "standoff": 8}, **theme.logarithmic(every_work))
+    return figure
+
+
+def has_sizes(now: Snapshot) -> bool:
+    """Whether there is a network that changed its size."""
+    return bool(_drawn(now, records.TIMELINE))
+
+
+def _drawn(now: Snapshot, attribute: str) -> list[FrozenTrial]:
+    """The latest trials with an attribute, and all of the front that have it; no confirmations."""
+    on_front = {point.trial for point in now.front}
+    having = [trial for trial in now.trials if trial.user_attrs.get(attribute)]
+    found = [trial for trial in having if not records.is_confirmation(trial)]
+    latest = {trial.number for trial in found[-MAX_CURVES:]}
+    return [trial for trial in found if trial.number in latest | on_front]
+
+
+def _add_line(
+    figure: go.Figure,
+    trial: FrozenTrial,
+    now: Snapshot,
+    x: Sequence[float],
+    y: Sequence[float],
+    said: Sequence[str],
+    shape: Literal["linear", "vh"] = "linear",
+) -> None:
+    """A trial in a figure."""
+    best = trial.number in {point.trial for point in now.front}
+    ended = "" if records.is_finished_run(trial) else f", ended: {records.reason(trial).replace('_', ' ')}"
+    if not trial.state.is_finished():
+        ended = ", still running"
+    title = f"trial {trial.number}{ended}"
+    figure.add_scatter(
+        x=x,
+        y=y,
+        mode="lines" if len(x) > 1 else "markers",
+        name=f"trial {trial.number}",
+        line={
+            "color": FRONT if best else OTHER,
+            "width": 2 if best else 1,
+            "dash": "solid" if records.is_finished_run(trial) else "dot",
+            "shape": shape,
+        },
+        marker={"color": FRONT if best else OTHER, "size": 5},
+        opacity=1.0 if best else 0.65,
+        text=[theme.words(title, each) for each in said],
+        hovertemplate="%{text}<extra></extra>",
+        showlegend=False,
+    )

@@ -1,0 +1,99 @@
+"""`Shown`: a point of a study as figures and pages show it, with the intervals of what is known of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from optuna.trial import FrozenTrial
+
+from objectives.words import counted
+from search.pareto.front import Outcome, front
+from search.pareto.intervals import Estimate, wilson
+from search.study import records
+from search.study.snapshot import Snapshot
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A finished run: means of fresh seeds where it has some, else what the search measured."""
+
+    trial: FrozenTrial
+    seconds: Estimate
+    accuracy: Estimate  # with the interval of seeds, or that of the number of images
+    n_seeds: int  # fresh ones; 0: one run, chosen for its luck
+    is_alike: bool  # as accurate as a cheaper point of the front, for all that is known
+
+    @property
+    def number(self) -> int:
+        """Of the trial."""
+        return self.trial.number
+
+    @property
+    def is_disturbed(self) -> bool:
+        """Whether other work disturbed it whenever it was timed: no claim is made of its seconds."""
+        return bool(self.trial.user_attrs.get(records.NOISY)) and self.n_seeds == 0
+
+    @property
+    def in_words(self) -> str:
+        """Seconds and accuracy with their intervals."""
+        return f"{percent(self.accuracy)} after {seconds(self.seconds)}"
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """All that is said of it beside the pointer."""
+        searched, accuracy = self.trial.values
+        source = (
+            f"means of {counted(self.n_seeds, 'fresh seed')}; the search measured {accuracy:.2%} after {searched:.3g} s"
+            if self.n_seeds
+            else "one run; the interval is that of the number of images"
+        )
+        alike = ("not known to be more accurate than a cheaper point",) if self.is_alike else ()
+        disturbed = ("other work disturbed the device when it was timed",) if self.is_disturbed else ()
+        return (f"trial {self.number}: {self.in_words}", source, *alike, *disturbed, records.in_words(self.trial))
+
+
+def shown(trial: FrozenTrial, now: Snapshot) -> Shown:
+    """A finished run, as it is shown."""
+    found = now.confirmed_of(trial)
+    if found is not None:
+        return Shown(trial, found.seconds, found.accuracy, found.n, found.is_alike)
+    seconds, accuracy = trial.values
+    images = Estimate(accuracy, wilson(accuracy, now.n_val))
+    return Shown(trial, Estimate(seconds, None), images, 0, trial.number in now.alike)
+
+
+def on_front(now: Snapshot) -> list[Shown]:
+    """The points of the front, by rising seconds of the search."""
+    return [shown(trial, now) for trial in now.front_trials]
+
+
+def baseline(now: Snapshot) -> Shown | None:
+    """BASELINE, on the front or not."""
+    return None if now.baseline is None else shown(now.baseline, now)
+
+
+def plain_front(now: Snapshot) -> list[Shown]:
+    """The front of the runs without any strategy, by rising seconds."""
+    outcomes = [Outcome(trial.number, *trial.values) for trial in now.plain]
+    return [shown(now.trials[each.trial], now) for each in front(outcomes)]
+
+
+def stairs(points: Sequence[Shown]) -> list[tuple[float, float]]:
+    """(seconds, accuracy) where the best that can be had so far rises."""
+    means = [Outcome(each.number, each.seconds.mean, each.accuracy.mean) for each in points]
+    return [(each.train_seconds, each.accuracy) for each in front(means)]
+
+
+def percent(estimate: Estimate) -> str:
+    """An accuracy in words."""
+    if estimate.interval is None:
+        return f"{estimate.mean:.2%}"
+    low, high = estimate.interval
+    return f"{estimate.mean:.2%} ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def seconds(estimate: Estimate) -> str:
+    """Seconds in words."""
+    half = "" if estimate.half is None else f" ±{estimate.half:.2g}"
+    return f"{estimate.mean:.3g}{half} s"

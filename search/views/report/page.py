@@ -1,0 +1,250 @@
+"""The report of a study as one HTML page that needs nothing else: no network, and for what matters no JavaScript.
+
+Names of studies, classes, data and messages are strangers': everything is escaped, marks of direction are written as
+escapes, and the policy of the page runs its own two scripts and nothing else.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from optuna.trial import TrialState
+
+from objectives.words import counted, inert
+from search.proposals.effects import Effect, effects
+from search.study import records
+from search.study.snapshot import Snapshot
+from search.views import effects as effect_words
+from search.views import summary, timeline
+from search.views.drawing import curves, front, hypervolume, points, theme
+from search.views.drawing import effects as effects_drawn
+from search.views.page import STYLE, picture
+from search.views.report import budgets, classes, facts, spent, why
+from search.views.report.classes import Examined
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+    from markupsafe import Markup
+
+HERE = Path(__file__).parent
+MOST_IN_MATRIX = 30  # classes of a confusion matrix: of more no cell can be read
+CONTENTS = {
+    **{"front": "Front", "budgets": "In how much time", "why": "Why it is fast", "effects": "Strategies"},
+    **{"hypervolume": "Hypervolume", "curves": "Curves", "seconds": "Seconds", "surgery": "Sizes"},
+    **{"classes": "Classes", "failures": "Failures", "data": "Data", "again": "To do it again"},
+}
+NEED_FRONT = ("budgets", "why")
+LEGENDS = {  # (class of the mark in report.css, what it is): plotly's own run into the axes of a narrow figure
+    "front": (
+        ("front", "front"),
+        ("plain", "front without any strategy"),
+        ("baseline", "BASELINE"),
+        ("", "dominated"),
+    ),
+    "effects": (("gained", "faster, or more accurate"), ("lost", "slower, or less accurate"), ("", "undecided")),
+    "curves": (("front", "front"), ("", "other trials"), ("dotted", "stopped early")),
+    "sizes": (("front", "front"), ("", "other trials"), ("dotted", "stopped early")),
+}
+
+
+def page(
+    now: Snapshot,
+    examined: Sequence[Examined] = (),
+    unseen: Sequence[str] = (),
+    *,
+    has_images: bool = False,
+    behind: str = "",
+) -> str:
+    """The page.
+
+    `examined`: what was seen of networks, `unseen`: why others were not; see `search.commands.report`. `behind`: where
+    the trials can be seen one by one, if anywhere.
+    """
+    import jinja2
+    from plotly.offline import get_plotlyjs
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined, finalize=_shown
+    )
+    environment.filters |= _filters()
+    found = effects(now)
+    figures = drawn(now, found)
+    scripts = [get_plotlyjs(), (HERE / "report.js").read_text()]
+    trusted = {
+        "style": _markup(STYLE.read_text() + (HERE / "report.css").read_text()),
+        "figures_json": _markup(_inlined(figures)),
+        "scripts": list(map(_markup, scripts)),
+        "policy": _policy(scripts),
+    }
+    seen = {
+        **{
+            "examined": examined,
+            "unseen": unseen,
+            "has_images": has_images,
+            "behind": behind,
+            "most_in_matrix": MOST_IN_MATRIX,
+        },
+        "shades": {each.trial: classes.shades(each) for each in examined},
+        "worst": {each.trial: classes.worst(each) for each in examined},
+    }
+    shown = {
+        **_front(now),
+        **_search(now, found),
+        **_study(now),
+        **seen,
+        "figures": figures,
+        "legends": _legends(figures),
+        **trusted,
+    }
+    return environment.get_template("report.html").render(now=now, **shown)
+
+
+def drawn(now: Snapshot, found: Sequence[Effect]) -> dict[str, go.Figure]:
+    """The figures of which there is something to draw; their titles stand above them in the page."""
+    figures = {}
+    if now.front or now.baseline is not None:
+        figures["front"] = front.figure(now)
+    if effects_drawn.known(found):
+        figures["effects"] = effects_drawn.figure(found)
+    if hypervolume.steps(now)[0]:
+        figures["hypervolume"] = hypervolume.figure(now)
+    if any(trial.user_attrs.get(records.CURVE) for trial in now.trials):
+        figures["curves"] = curves.learning(now)
+    if curves.has_sizes(now):
+        figures["sizes"] = curves.network_sizes(now)
+    for figure in figures.values():
+        figure.update_layout(title=None, margin={"t": 14, "b": 10}, showlegend=False)
+    return figures
+
+
+def _legends(figures: Mapping[str, go.Figure]) -> dict[str, list[tuple[str, str]]]:
+    """What stands below each figure: of the front only what is drawn in it."""
+    told = {name: list(LEGENDS.get(name, ())) for name in figures}
+    if "front" in figures:
+        traces = {trace.name for trace in figures["front"].data}
+        told["front"] = [(look, words) for look, words in told["front"] if words in traces]
+    return told
+
+
+def _front(now: Snapshot) -> dict[str, object]:
+    """What the page says of the points of the front."""
+    shown, baseline = points.on_front(now), points.baseline(now)
+    listed = [*shown, *([baseline] if baseline else [])]
+    tests = {
+        each.number: f"{100 * found.test.mean:.2f}%"
+        for each in listed
+        if (found := now.confirmed_of(each.trial)) is not None and found.test is not None
+    }
+    return {
+        "front": shown,
+        "baseline": baseline,
+        "baseline_is_on_front": baseline is not None and baseline.number in {each.number for each in shown},
+        "tests": tests,
+        "has_test": bool(tests),
+        "has_seeds": any(each.n_seeds for each in listed),
+        "marks": _marks(listed),
+        "budgets": budgets.answers(now) if shown else [],
+        "sentences": {each.number: why.sentence(each, now) for each in shown},
+        "networks": {each.number: str(now.artifacts / f"trial-{each.number:05d}") for each in shown},
+        "parts": spent.parts(shown),
+        "recalls": classes.recalls(now),
+        "surgery": [
+            (each.number, [timeline.cells(moment) for moment in moments])
+            for each in shown
+            if (moments := records.timeline(each.trial))
+        ],
+        "surgery_columns": timeline.COLUMNS,
+    }
+
+
+def _marks(listed: Sequence[points.Shown]) -> list[str]:
+    """What is to be known of the rows of the table."""
+    said = []
+    if any(each.n_seeds for each in listed):
+        said += ["They are means of fresh seeds where the search measured something else."]
+    if any(not each.n_seeds for each in listed):
+        said += ["Without fresh seeds, intervals come from the number of images."]
+    if any(each.is_alike for each in listed):
+        said += ["~ As accurate as a cheaper one, for all that is known."]
+    if any(each.is_disturbed for each in listed):
+        said += ["* Other work disturbed the device when it was timed."]
+    return said
+
+
+def _search(now: Snapshot, found: Sequence[Effect]) -> dict[str, object]:
+    """What the page says of the search."""
+    steps, total = hypervolume.steps(now)
+    volume = steps[-1].volume if steps else 0.0
+    return {
+        "effects": [effect_words.row(each) for each in found],
+        "total_seconds": total,
+        "volume": volume,
+        "half_after": next((step.seconds for step in steps if step.volume >= volume / 2), 0.0),
+        "shares": spent.shares(now),
+        "endings": spent.endings(now),
+    }
+
+
+def _study(now: Snapshot) -> dict[str, object]:
+    """What the page says of the study as a whole."""
+    counts = now.counts
+    last = max((trial.datetime_complete for trial in now.trials if trial.datetime_complete), default=None)
+    ended = f"{counted(counts.complete, 'trial')} complete, {counts.pruned} stopped early, {counts.failed} failed"
+    when = f"; the last one ended {last:%Y-%m-%d %H:%M}" if last else ""
+    return {
+        "ended": f"{ended}{when}.",
+        "n_running": sum(trial.state == TrialState.RUNNING for trial in now.trials),
+        "nothing": _nothing(now),
+        "contents": [(key, name) for key, name in CONTENTS.items() if now.front or key not in NEED_FRONT],
+        "data": facts.data(now),
+        "again": facts.again(now),
+        "commands": facts.commands(now),
+        "study_file": facts.study_file(now),
+    }
+
+
+def _nothing(now: Snapshot) -> list[str]:
+    """Why there is no front, where there is none."""
+    if now.front:
+        return []
+    if not any(trial.state.is_finished() for trial in now.trials):
+        return ["No trial has finished yet."]
+    return summary.nothing_passed(now) or ["No trial has trained to its end."]
+
+
+def _shown(value: object) -> object:
+    """A value as it is written: what is no markup of ours cannot turn what stands around it."""
+    return inert(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
+
+
+def _filters() -> dict[str, Any]:
+    return {
+        **{"pipeline": records.in_words, "counted": counted, "picture": picture},
+        **{"units": theme.in_units, "plain": lambda plain: json.dumps(plain, ensure_ascii=False)},
+    }
+
+
+def _markup(text: str) -> Markup:
+    """Text of ours, that stands in the page as it is."""
+    from markupsafe import Markup
+
+    return Markup(text)
+
+
+def _inlined(figures: Mapping[str, go.Figure]) -> str:
+    """Figures as JSON that cannot end the element which it stands in."""
+    plain = ",".join(f"{json.dumps(name)}:{figure.to_json()}" for name, figure in figures.items())
+    escapes = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
+    return f"{{{plain}}}".translate(escapes)
+
+
+def _policy(scripts: Sequence[str]) -> str:
+    """What a browser may do for the page: run these scripts, show what lies in it."""
+    sums = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
+    runs = " ".join(f"'sha256-{each}'" for each in sums)
+    return f"default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src {runs}"
