@@ -111,7 +111,7 @@ def mirrored(task: Task, dataset: Dataset, probe: Probe, seconds: float = SECOND
     return found
 
 
-def seen(model: ResNet, dataset: Dataset) -> Mirrored:
+def seen(model: Network, dataset: Dataset) -> Mirrored:
     """What a network that was trained on images of this split, and on no mirror image, makes of those that validate."""
     right, also = (_right(model, dataset, is_mirrored) for is_mirrored in (False, True))
     lost, won = int((right & ~also).sum()), int((also & ~right).sum())
