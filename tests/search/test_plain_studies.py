@@ -31,6 +31,7 @@ DIGITS = {"data": "digits", "more": "size = 12\nn_train = 200", "family": "lenet
 SERIES = {**DIGITS, "data": "series:waves.npz", "more": "", "family": "cnn1d"}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("parts", [DIGITS, SERIES], ids=["lenet5", "cnn1d"])
 def test_a_study_of_a_plain_family_runs_to_its_end(
     parts: dict[str, str], command: Callable[[str], Done], tmp_path: Path
