@@ -28,21 +28,26 @@ class ExportedModel:
     """A network read from an export, with what is needed to use it."""
 
     network: Network  # in evaluation mode; takes normalised images
-    size: int  # pixels: side of the square images
+    size: int  # pixels: side of the square images, or length of the series
     channels: int
-    mean: tuple[float, ...]  # per channel, of pixel values in [0, 1]
+    mean: tuple[float, ...]  # per channel, of pixel values in [0, 1]; of series raw
     std: tuple[float, ...]
     classes: tuple[str, ...]
     mirrored: bool  # logits are the sum over an image and its mirror image
     about: Mapping[str, object]  # model.json as written: pipeline, study, trial, seconds, accuracy, versions
+    is_series: bool = False  # it takes series instead of images
 
     @torch.no_grad()
     def probabilities(self, x: Tensor) -> Tensor:
         """Class probabilities [n, n_classes] of images x: [n, channels, size, size] uint8.
 
+        Of series x: [n, channels, length], floating point.
+
         Raises:
-            ValueError: images of another shape or type.
+            ValueError: images or series of another shape or type.
         """
+        if self.is_series:
+            return self._of_series(x)
         if x.dtype != torch.uint8 or x.dim() != 4 or x.shape[1:] != (self.channels, self.size, self.size):
             raise ValueError(
                 f"images are {list(x.shape)} {x.dtype}: "
@@ -51,6 +56,14 @@ class ExportedModel:
         mean, std = (torch.tensor(values, device=x.device).view(1, -1, 1, 1) for values in (self.mean, self.std))
         x = (x.float() / 255 - mean) / std
         logits: Tensor = self.network(x) + self.network(x.flip(3)) if self.mirrored else self.network(x)
+        return logits.softmax(1)
+
+    def _of_series(self, x: Tensor) -> Tensor:
+        if not x.is_floating_point() or x.dim() != 3 or x.shape[1:] != (self.channels, self.size):
+            wanted = f"[n, {self.channels}, {self.size}] floating point"
+            raise ValueError(f"series are {list(x.shape)} {x.dtype}: this model takes {wanted}")
+        mean, std = (torch.tensor(values, device=x.device).view(1, -1, 1, 1) for values in (self.mean, self.std))
+        logits: Tensor = self.network((x.float()[:, :, None] - mean) / std)
         return logits.softmax(1)
 
 
@@ -71,7 +84,7 @@ def export(
         **about,
         "format": FORMAT,
         "architecture": trained.model.architecture.to_json(),
-        "input": {"size": dataset.size, "channels": dataset.channels, "mean": dataset.mean, "std": dataset.std},
+        "input": _input(dataset),
         "classes": dataset.classes,
         "data": {"content": dataset.content_hash, "split": dataset.split_hash},
         "test_time_flip": trained.mirrored,
@@ -87,6 +100,12 @@ def export(
         DESCRIPTION: json.dumps(description, indent=1, ensure_ascii=False).encode(),
     }
     write_folder(folder, files)
+
+
+def _input(dataset: Dataset) -> dict[str, object]:
+    """What the network takes."""
+    said = {"size": dataset.size, "channels": dataset.channels, "mean": dataset.mean, "std": dataset.std}
+    return {**said, "kind": "series", "length": dataset.size} if dataset.is_series else said
 
 
 def load_model(folder: str | Path) -> ExportedModel:
@@ -118,6 +137,7 @@ def load_model(folder: str | Path) -> ExportedModel:
         tuple(about["classes"]),
         about.get("test_time_flip", False),
         about,
+        images.get("kind") == "series",
     )
 
 

@@ -25,6 +25,7 @@ from objectives.evaluation import evaluate
 from objectives.export import export, load_model
 from objectives.feasibility import full_architecture, layers, reachable
 from objectives.mirroring import mirrored, seen
+from objectives.networks.families import is_plain
 from objectives.pipeline import ExecutorName, Pipeline, Reading, Report
 from objectives.repeated import train_on_splits
 from objectives.task import Seeds, Task
@@ -68,8 +69,14 @@ class TrainingObjective:
         if self._device.type == "cuda":
             n = len(loaded.train.y) + len(loaded.val.y)
             free, _ = torch.cuda.mem_get_info(self._device)
-            check_fits(n, loaded.size, loaded.channels, free, "GPU memory")
+            if not loaded.is_series:
+                check_fits(n, loaded.size, loaded.channels, free, "GPU memory")
         self._dataset = loaded.on(self._device)
+        shape = loaded.channels, loaded.n_classes, loaded.size
+        try:
+            full_architecture(Pipeline(), task, *shape)
+        except ValueError as error:
+            raise DataError(str(error)) from error
         if task.test_time_flip and not self._dataset.flip:
             raise DataError(
                 f"test_time_flip = true, but a mirror image of {self._dataset.name} may have another label: "
@@ -119,7 +126,8 @@ class TrainingObjective:
         if self._formats is not None:
             return self._formats
         reasons = {name: unavailable(name, self._device) for name in FORMATS}
-        side = min(self._dataset.size, PROBE_SIDE)
+        size = self._dataset.size
+        side = size if is_plain(self._task.family) else min(size, PROBE_SIDE)
         plain = self._small(Pipeline(), side, self._task)
         for looked_at, most in ((replace(plain, batch_size=2), HOPELESS * SLOWEST_FORMAT), (plain, SLOWEST_FORMAT)):
             usable = [name for name, reason in reasons.items() if reason is None]
@@ -216,12 +224,13 @@ class TrainingObjective:
 
     def _step_seconds(self, pipeline: Pipeline, side: int, task: Task, n_steps: int = PROBE_STEPS) -> float:
         """Median device seconds of a training step on made-up images of so many pixels a side."""
-        channels, batch, name = self._dataset.channels, pipeline.batch_size, pipeline.number_format
+        batch, name = pipeline.batch_size, pipeline.number_format
         state = starting_state(pipeline, task, self._dataset, Seeds(0, 0, 0))
         scaler = LossScaler(self._device.type) if FORMATS[name].scaled else None
         FORMATS[name].set_float32_products()
         executor = Eager(Segment(state.trainee, (), FORMATS[name], scaler, 0.0))
-        x = torch.randn(batch, channels, side, side, generator=torch.Generator().manual_seed(0)).to(self._device)
+        shape = state.trainee.model.architecture.shape(side)
+        x = torch.randn(batch, *shape, generator=torch.Generator().manual_seed(0)).to(self._device)
         x, y = x.contiguous(memory_format=torch.channels_last), torch.zeros(batch, dtype=torch.int64).to(self._device)
         seconds: list[float] = []
         while len(seconds) <= n_steps and sum(seconds) < PROBE_SECONDS:

@@ -152,7 +152,9 @@ def sgd(model: Network, pipeline: Pipeline) -> torch.optim.SGD:
 
 
 def augmentation(pipeline: Pipeline, dataset: Dataset) -> Augmentation:
-    """The pipeline's augmentation in pixels of this data set; a flip only where it keeps the label."""
+    """The pipeline's augmentation in pixels of this data set; a flip only where it keeps the label, of series none."""
+    if dataset.is_series:
+        return Augmentation()
     return Augmentation(
         padding=dataset.size // 8 if pipeline.crop else 0,
         flip=pipeline.flip and dataset.flip,

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 OK = 0
 
 
+DATA_HELP = "digits, fashion_mnist, cifar10, cifar100, folder:PATH or series:FILE.npz"
 SAMPLERS, STOPPING = ("pareto", "tpe", "nsga2", "gp", "random"), ("front", "value", "halving", "none")
 
 
@@ -61,7 +62,7 @@ def add_study(p: argparse.ArgumentParser, *, required: bool = True) -> argparse.
 def add_places(p: argparse.ArgumentParser, *, data: bool = True) -> None:
     """The flags that say where data and study lie and where a command trains."""
     if data:
-        p.add_argument("--data", metavar="DATA", help="digits, fashion_mnist, cifar10, cifar100 or folder:PATH")
+        p.add_argument("--data", metavar="DATA", help=DATA_HELP)
     p.add_argument(
         "--labels", metavar="FILE.csv", help="names the classes of a folder: columns file, label, perhaps split"
     )

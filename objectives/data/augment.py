@@ -25,15 +25,18 @@ class Augmentation:
 
 
 class Normalisation:
-    """Maps uint8 pixels to numbers of mean 0 and deviation 1 per channel over the training images."""
+    """Maps uint8 pixels, or series, to numbers of mean 0 and deviation 1 per channel over the training images."""
 
     def __init__(self, dataset: Dataset, device: torch.device) -> None:
         mean = torch.tensor(dataset.mean, device=device).view(1, -1, 1, 1)
         std = torch.tensor(dataset.std, device=device).view(1, -1, 1, 1)
         self._scale, self._shift = 1 / (255 * std), mean / std
+        self._mean, self._std = mean, std
 
     def __call__(self, x: Tensor) -> Tensor:
-        """x: [batch, channels, height, width] uint8, returned as float32 in the same memory format."""
+        """x: [batch, channels, height, width] uint8 or of series, returned as float32 in the same memory format."""
+        if x.is_floating_point():  # the mean first: it may be large beside what varies
+            return (x - self._mean) / self._std
         return x.to(torch.float32).mul_(self._scale).sub_(self._shift)
 
 
@@ -53,8 +56,7 @@ class Batches:
         normalise: Normalisation,
         seeds: tuple[int, int],
     ) -> None:
-        n, channels, self._size, _ = images.x.shape
-        self._n_channels = channels
+        n, self._n_channels, self._height, self._size = images.x.shape
         self._images, self._augmentation, self._normalise, self._seeds = images, augmentation, normalise, seeds
         self.batch_size = min(batch_size, n)
         self.n_steps = n // self.batch_size
@@ -65,7 +67,7 @@ class Batches:
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """Of a batch: [batch, channels, height, width]."""
-        return self.batch_size, self._n_channels, self._size, self._size
+        return self.batch_size, self._n_channels, self._height, self._size
 
     def over(self, images: Images, batch_size: int) -> Batches:
         """The same order and augmentation over other images or another batch size; itself when neither changed."""
@@ -75,7 +77,9 @@ class Batches:
 
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """`n_steps` batches (x: [batch, channels, size, size] float32 in channels_last, y: [batch])."""
-        if self._all is None and len(self._images.y) * self._n_channels * self._side**2 <= TABLE:
+        # series have no windows: their table is they themselves
+        n_bytes = len(self._images.y) * self._n_channels * self._side**2 if self._height > 1 else 0
+        if self._all is None and n_bytes <= TABLE:
             self._all = self._table(self._images.x)
         order, generator, sides = self._drawn(epoch)
         for step in range(self.n_steps):

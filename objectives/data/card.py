@@ -110,6 +110,8 @@ def examine(spec: DataSpec, *, decode: bool = True, progress: Progress = silent)
     Raises:
         DataError: the data are not to be found, or have two readings.
     """
+    if spec.is_series:
+        raise DataError(f"{printable(spec.name)} holds series: a card, and a plan, are made of images only")
     with readable(spec):
         return _of_folder(spec, decode, progress) if is_folder(spec) else _of_name(spec, decode)
 
@@ -155,9 +157,12 @@ def essentials(found: Labelled, sides: tuple[int, int, int], n_train: int, n_val
         first += f": {largest}, {found.classes[small]} the smallest with {counts[small]}"
     else:
         first += f" of {counts[large]} each ({counts[large] / n:.1%})"
-    (least, median, most), (_, size, _, channels) = sides, found.pixels.shape
+    (least, median, most), (_, size, length, channels) = sides, found.pixels.shape
     was = f"{least}" if least == most else f"{least} to {most} (median {median})"
     second = f"shorter sides of {was} pixels, used as {size}x{size} in {'colour' if channels == 3 else 'grey'}"
+    if found.pixels.dtype != np.uint8:
+        first = first.replace("images", "series", 1)
+        second = f"{counted(channels, 'channel')} of length {length}"
     unused = n - n_train - n_val
     origin = f"split off, {n_splits} times: each image validates once" if n_splits > 1 else "split off"
     train = f"{n_train} of {n_train + unused} to train" if unused else f"{n_train} to train"

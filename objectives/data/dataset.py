@@ -38,7 +38,8 @@ Splits = Sequence[tuple[Positions, Positions]]  # images to train on and to vali
 class Images:
     """Labelled images on the device."""
 
-    x: torch.Tensor  # [n, channels, size, size] uint8, memory format channels_last
+    # [n, channels, size, size] uint8; series [n, channels, 1, length] float32. Memory format channels_last
+    x: torch.Tensor
     y: torch.Tensor  # [n] int64
 
     def on(self, device: torch.device) -> Images:
@@ -48,13 +49,13 @@ class Images:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Training and validation images of one study."""
+    """Training and validation images of one study, or series in their place."""
 
     name: str
     classes: tuple[str, ...]
     train: Images
     val: Images
-    mean: tuple[float, ...]  # per channel of the training images in use, of pixel values scaled to [0, 1]
+    mean: tuple[float, ...]  # per channel of the training images in use, of pixels scaled to [0, 1]; of series raw
     std: tuple[float, ...]  # likewise; at least one grey level, so that it can divide
     flip: bool  # whether a horizontal flip keeps the label
     content_hash: str  # SHA-256 over all training images before the split, their labels, the class names
@@ -84,13 +85,18 @@ class Dataset:
         return replace(self, train=Images(x, torch.cat((self.train.y, self.val.y))), val=seen, again=())
 
     @property
+    def is_series(self) -> bool:
+        """Whether these are series instead of images."""
+        return self.train.x.is_floating_point()
+
+    @property
     def size(self) -> int:
-        """Side of the square images, pixels."""
+        """Side of the square images, pixels, or length of the series."""
         return self.train.x.shape[-1]
 
     @property
     def channels(self) -> int:
-        """1 (grey) or 3 (colour)."""
+        """1 (grey) or 3 (colour); of series any number."""
         return self.train.x.shape[1]
 
     @property
@@ -114,7 +120,9 @@ def load(spec: DataSpec, device: torch.device) -> Dataset:
     assert source is not None
     found = without_small_classes(source, spec)
     sides = sides_of(found)
-    pixels = resized(with_channels(found.pixels, spec.channels or found.pixels.shape[-1]), spec.size)
+    pixels = found.pixels
+    if not spec.is_series:
+        pixels = resized(with_channels(pixels, spec.channels or pixels.shape[-1]), spec.size)
     found = replace(found, pixels=pixels)
     splits = splits_of(found, spec)
     known = content.digests(pixels)
@@ -286,7 +294,11 @@ def as_images(pixels: Bytes, labels: npt.NDArray[np.int64], chosen: Positions) -
 
 
 def _statistics(x: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel of `x` scaled to [0, 1]: exact, from a histogram of the 256 values."""
+    """Mean and standard deviation per channel of `x`, bytes scaled to [0, 1]: exact, from a histogram of 256 values."""
+    if x.is_floating_point():
+        spread, centre = torch.std_mean(x.double(), (0, 2, 3), correction=0)
+        varies = spread > 1e-7 * centre.abs()  # what float32 can tell; a constant channel is left at its scale
+        return tuple(centre.tolist()), tuple(torch.where(varies, spread, 1.0).tolist())
     values = torch.arange(256, dtype=torch.float64) / 255
     means, deviations = [], []
     for channel in x.unbind(1):

@@ -13,6 +13,7 @@ from objectives.data.dataset import Dataset, Images, as_images, resized, with_ch
 from objectives.data.duplicates import n_shared
 from objectives.data.reading import read
 from objectives.data.sources import Bytes
+from objectives.errors import DataError
 from objectives.task import DataSpec
 from objectives.words import counted, some
 
@@ -47,7 +48,11 @@ def load_test(spec: DataSpec, dataset: Dataset) -> HeldOut | None:
         warnings.append(f"{counted(len(found.skipped), 'test image')} cannot be used ({some(found.skipped)})")
     if not len(known):
         return None
-    pixels = resized(with_channels(found.pixels, dataset.channels), dataset.size)
+    pixels = found.pixels
+    if not dataset.is_series:
+        pixels = resized(with_channels(pixels, dataset.channels), dataset.size)
+    elif (shape := pixels.shape[2:]) != (dataset.size, dataset.channels):
+        raise DataError(f"x_test has {shape[1]} channels of length {shape[0]}, x has others: make them alike")
     seen = np.concatenate([digests(_pixels(images)) for images in (dataset.train, dataset.val)])
     if n := n_shared(digests(pixels[known]), seen):
         warnings.append(

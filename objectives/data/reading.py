@@ -12,7 +12,7 @@ import numpy as np
 from objectives.data import cautions
 from objectives.data.cache.progress import Progress
 from objectives.data.folders import keep_folder, read_folder, read_test
-from objectives.data.sources import Labelled, cifar, digits, fashion_mnist
+from objectives.data.sources import Labelled, cifar, digits, fashion_mnist, series
 from objectives.errors import DataError
 from objectives.task import DataSpec
 from objectives.words import counted, expanded, printable, some
@@ -28,13 +28,17 @@ def read(spec: DataSpec, *, test: bool = False) -> Labelled | None:
     with readable(spec):
         if is_folder(spec):
             return read_test(spec) if test else read_folder(spec)
+        if spec.is_series:
+            path = Path(expanded(spec.name.removeprefix("series:")))
+            under = root / path if root is not None and (root / path).is_file() else path
+            return series(under, test=test)
         if spec.name == "digits":
             return digits(test=test)
         if spec.name == "fashion_mnist":
             return fashion_mnist(root, test=test)
         if spec.name in ("cifar10", "cifar100"):
             return cifar(spec.name, root, test=test)
-    known = "digits, fashion_mnist, cifar10, cifar100 or folder:PATH"
+    known = "digits, fashion_mnist, cifar10, cifar100, folder:PATH or series:FILE.npz"
     raise DataError(printable(f"unknown data set {spec.name!r}: choose {known}"))
 
 
@@ -74,7 +78,7 @@ def without_small_classes(found: Labelled, spec: DataSpec) -> Labelled:
     if len(large) == len(found.classes) >= 2:
         return found
     small = [name for name, count in zip(found.classes, counts, strict=True) if count < least]
-    where = printable(spec.labels or spec.name.removeprefix("folder:"))
+    where = printable(spec.labels or spec.name.removeprefix("folder:").removeprefix("series:"))
     if small and not spec.drop_small_classes:
         alike = cautions.look_alikes(found.classes)
         hint = f"; some look alike: {some(alike)}" if alike else ""

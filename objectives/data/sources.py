@@ -15,11 +15,13 @@ import sys
 import tarfile
 import tempfile
 import warnings
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -56,7 +58,7 @@ Bytes = npt.NDArray[np.uint8]
 class Labelled:
     """A training set as its source holds it: decoded, not yet split."""
 
-    pixels: Bytes  # [n, height, width, channels]
+    pixels: Bytes  # [n, height, width, channels]; of series float32 all the same, [n, 1, length, channels]
     labels: npt.NDArray[np.int64]  # [n], positions in `classes`
     classes: tuple[str, ...]
     flip: bool  # whether a horizontal flip keeps the label
@@ -132,6 +134,71 @@ def cifar(name: str, root: Path | None, *, test: bool = False) -> Labelled:
     if found is None:
         raise DataError(_not_found(name, [place / reader.base_folder for place in places], failure, "a network"))
     return found
+
+
+def series(path: Path, *, test: bool = False) -> Labelled | None:
+    """Series from a NumPy archive; with `test` those of its test split, None where it has none.
+
+    It holds x [n, channels, length], real numbers, and y [n], whole numbers or text; perhaps `classes`, the names in
+    the order of those numbers, and the test split as x_test and y_test. Objects are never loaded: they could run code.
+
+    Raises:
+        DataError: the file is damaged, or holds something else.
+    """
+    wanted = ("x_test", "y_test", "classes") if test else ("x", "y", "classes")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise ValueError("it is a single array")
+            found = {name: archive[name] for name in wanted if name in archive.files}
+            others = archive.files
+    except FileNotFoundError as error:
+        raise DataError(printable(f"there is no file {path}: series lie in an archive of NumPy, FILE.npz")) from error
+    except (ValueError, EOFError, KeyError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+        cause = " ".join(str(error).split())[:120]
+        raise DataError(printable(f"{path} is no archive of NumPy ({cause}): write it again")) from error
+    if test and not {"x_test", "y_test"} & set(others):
+        return None
+    if missing := [name for name in wanted[:2] if name not in found]:
+        raise DataError(printable(f"{path} has no array {missing[0]!r}, only {', '.join(others) or 'none'}: add it"))
+    x, y = (found[name] for name in wanted[:2])
+    labels, classes = _series_labels(path, y, found.get("classes"))
+    return Labelled(cast("Bytes", _series_values(path, x, y, wanted[0])), labels, classes, flip=False)
+
+
+def _series_values(path: Path, x: npt.NDArray[Any], y: npt.NDArray[Any], name: str) -> npt.NDArray[np.float32]:
+    """The series as [n, 1, length, channels], checked."""
+    if x.dtype.kind not in "fiu" or x.ndim != 3 or not x.size:
+        rule = "it must be [n, channels, length], real numbers"
+        raise DataError(printable(f"{path}: {name} is {list(x.shape)} {x.dtype}: {rule}"))
+    if len(y) != len(x):
+        raise DataError(printable(f"{path}: {name} has {len(x)} series, there are {len(y)} labels: make them equal"))
+    with np.errstate(over="ignore"):  # what float32 cannot hold is told below
+        values = x.astype(np.float32)
+    if not np.isfinite(values).all():
+        n = int(np.count_nonzero(~np.isfinite(values).all((1, 2))))
+        raise DataError(printable(f"{path}: {n} series of {name} hold what is no finite number: repair or remove them"))
+    return np.ascontiguousarray(values.transpose(0, 2, 1)[:, None])
+
+
+def _series_labels(
+    path: Path, y: npt.NDArray[Any], named: npt.NDArray[Any] | None
+) -> tuple[npt.NDArray[np.int64], tuple[str, ...]]:
+    """(positions in the classes, the names of the classes) of labels that are whole numbers or text."""
+    if y.ndim != 1 or y.dtype.kind not in "iuU":
+        rule = "it must be [n], whole numbers or text"
+        raise DataError(printable(f"{path}: y is {list(y.shape)} {y.dtype}: {rule}"))
+    if named is None:
+        values, labels = np.unique(y, return_inverse=True)
+        return labels.astype(np.int64), tuple(map(str, values.tolist()))
+    classes = tuple(map(str, named.tolist())) if named.ndim == 1 else ()
+    if len(set(classes)) != len(classes) or not classes:
+        raise DataError(printable(f"{path}: classes is {list(named.shape)} {named.dtype}: it must be names, each once"))
+    place = {name: at for at, name in enumerate(classes)} if y.dtype.kind == "U" else None
+    labels = y if place is None else np.array([place.get(label, -1) for label in y.tolist()], np.int64)
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(classes):
+        raise DataError(printable(f"{path}: y has labels that are none of its {len(classes)} classes: correct them"))
+    return labels.astype(np.int64), classes
 
 
 def _read_cifar(reader: Callable[..., object], place: Path, test: bool) -> Labelled | None:

@@ -14,7 +14,7 @@ from search.host.places import BUILT_IN, STUDIES
 VALUES = {
     "NAME": ["@studies"],  # of a study
     "STUDY": ["@studies", "@files"],
-    "DATA": ["digits", "fashion_mnist", "cifar10", "cifar100", "folder:"],
+    "DATA": ["digits", "fashion_mnist", "cifar10", "cifar100", "folder:", "series:"],
     "DIR": ["@folders"],
     "FOLDER": ["@folders", "digits", "fashion_mnist", "cifar10", "cifar100"],
     "DEVICE": ["auto", "cpu", "cuda"],

@@ -279,8 +279,8 @@ def override(
     label = ""
     if data is not None:
         changes["data"] = {"name": data, "labels": None}  # the table of a study file is that of its own folder
-        if data.startswith("folder:"):
-            changes["data"]["n_train"] = None  # a folder has the images that it has
+        if data.startswith(("folder:", f"{SERIES}:")):
+            changes["data"]["n_train"] = None  # they have the images that they have
         label = data.partition(":")[0]
     if labels is not None:
         changes["data"]["labels"] = _resolved(labels, os.path.isfile)
@@ -298,6 +298,8 @@ def override(
         merged = plain | {section: plain[section] | values for section, values in changes.items()}
         if data is not None and data.startswith("folder:") and data != "folder:":
             merged["data"]["name"] = f"folder:{_folder(data.removeprefix('folder:'), merged['data']['root'])}"
+        if data is not None and data.startswith(f"{SERIES}:") and data != f"{SERIES}:":
+            merged["data"]["name"] = f"{SERIES}:{_resolved(data.removeprefix(f'{SERIES}:'), os.path.isfile)}"
         changed = StudySpec.model_validate(merged)
     except ValidationError as error:
         raise UsageError(f"command line: {in_words(error, StudySpec)}") from error
@@ -360,6 +362,8 @@ def _without_places(data: DataSection) -> dict[str, object]:
     the study then tells and refuses.
     """
     kind, _, path = data.name.partition(":")
+    if kind == SERIES:
+        return {"root": None, "name": f"{SERIES}:{os.path.basename(path)}"}
     if kind != "folder":
         return {"root": None}
     try:

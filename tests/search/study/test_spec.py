@@ -48,7 +48,11 @@ def test_every_study_that_is_shipped_is_valid(path: Path) -> None:
         ("n_trials = 7", "n_trials = " + "7" * 5000, "a number of thousands of digits: no number of a study"),
         ("[search]", "[space]\n[search]", "section [space] stands there twice (at line"),
         ("[search]", "[space.fix]\n[space.fix]\n[search]", "section [space.fix] stands there twice (at line"),
-        ("family = 'small'", "family = 'tiny'", "= \"tiny\": it must be 'small', 'thin', 'wide' or 'fast'"),
+        (
+            "family = 'small'",
+            "family = 'tiny'",
+            "= \"tiny\": it must be 'small', 'thin', 'wide', 'fast', 'lenet300', ",
+        ),
         ("n_train = 200", "n_train = 1", "n_train is 1"),
         ("n_train = 200", "n_train = 200\nsize = 3000", "size is 3000"),
         ("n_train = 200", "n_train = 200\nchannels = 4", "channels is 4"),
