@@ -87,6 +87,7 @@ def test_interrupted_after_every_attempt_it_comes_to_the_same_end(
     assert len(list((tmp_path / "journal").iterdir())) == 2, "the log and one network"
 
 
+@pytest.mark.long  # a process that imports, and four that are killed: 16 s of CPU time
 def test_killed_at_any_moment_it_goes_on_as_if_nothing_had_happened(
     base_folder: Path,
     base: ExportedModel,
