@@ -69,7 +69,7 @@ def shares() -> None:
                 PLAIN, lr=lr, epochs=epochs, flip=task is FASHION, label_smoothing=0.1, strategies=(asked,)
             )
             reports, result = trained(pipeline, task, dataset, 0)
-            full = full_architecture(pipeline, task, dataset.channels, dataset.n_classes)
+            full = full_architecture(pipeline, task, dataset.channels, dataset.n_classes, dataset.size)
             kept = sum(result.model.architecture.axis_sizes().values()) / sum(full.axis_sizes().values())
             flops = reports[-1].inference_flops / reports[-1].full_flops
             cells = f"{dying_share(kappa):.0%} | {1 - kept:.0%} | {1 - flops:.0%} | {reports[-1].accuracy:.2%}"

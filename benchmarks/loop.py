@@ -15,7 +15,8 @@ from torch import Tensor
 from benchmarks import bare
 from benchmarks.workload import FEWEST_PAIRS, Workload, lower_bound, pipeline_for
 from objectives.data.dataset import Dataset
-from objectives.networks.resnet import Convolution, ResNet
+from objectives.networks.network import Network
+from objectives.networks.resnet import Convolution
 from objectives.networks.trainee import Trainee
 from objectives.pipeline import Pipeline, Report
 from objectives.state import Step, TrainState
@@ -53,7 +54,7 @@ class Empty(Strategy):
     def after_step(self, trainee: Trainee, step: Step) -> None:
         return None
 
-    def deployed(self, model: ResNet, state: TrainState) -> ResNet:
+    def deployed(self, model: Network, state: TrainState) -> Network:
         return model
 
 

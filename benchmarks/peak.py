@@ -16,6 +16,7 @@ from objectives.device.formats import FORMATS
 from objectives.feasibility import full_architecture
 from objectives.networks.architecture import Architecture
 from objectives.networks.flops import count
+from objectives.networks.plain import residual
 from objectives.task import Task
 
 MATMUL_SIDE = 2048
@@ -81,7 +82,8 @@ def convolution(workload: Workload, *, backward: bool) -> Kernel:
 def architecture_of(workload: Workload) -> Architecture:
     """The network that a workload trains."""
     dataset = workload.dataset
-    return full_architecture(workload.pipeline, workload.task, dataset.channels, dataset.n_classes)
+    shape = dataset.channels, dataset.n_classes, dataset.size
+    return residual(full_architecture(workload.pipeline, workload.task, *shape))
 
 
 PEAK_HEAD = "| operation | format | GFLOP/s, median | best |\n|---|---|---|---|"

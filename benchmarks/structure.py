@@ -26,6 +26,7 @@ from benchmarks.workload import half_interval
 from objectives.data.dataset import load
 from objectives.device.allocator import keep_freed_memory
 from objectives.networks.architecture import FAMILIES, Architecture
+from objectives.networks.plain import residual
 from objectives.pipeline import Pipeline, Report
 from objectives.strategies.adaptive import Adaptive
 from objectives.strategies.fixed_architecture import FixedArchitecture
@@ -108,7 +109,7 @@ def main() -> None:
         events = [event for each in reports for event in each.events]
         acts = Counter(act for event in events for act, pattern in ACTS.items() if re.match(pattern, event))
         rows.setdefault(name, []).append(Run(reports[-1], acts))
-        found = result.model.architecture
+        found = residual(result.model.architecture)
         print(f"<!-- seed {seed}, {name}: {reports[-1].accuracy:.4f}, {found.describe()} -->", flush=True)
         return found
 

@@ -63,7 +63,7 @@ def copies(model: ResNet, n_old: Mapping[str, int]) -> list[bool]:
 def run(pipeline: Pipeline, task: Task, dataset: Dataset, seed: int) -> Run:
     """One training."""
     reports, result = trained(pipeline, task, dataset, seed)
-    start = full_architecture(pipeline, task, dataset.channels, dataset.n_classes)
+    start = full_architecture(pipeline, task, dataset.channels, dataset.n_classes, dataset.size)
     for strategy in pipeline.strategies:
         start = strategy.architecture(start)
     found = copies(result.model, start.axis_sizes())

@@ -11,8 +11,8 @@ from torch import Tensor
 from objectives.data.augment import Normalisation
 from objectives.data.dataset import Images
 from objectives.device.formats import NumberFormat
-from objectives.networks.architecture import Architecture
-from objectives.networks.resnet import ResNet
+from objectives.networks.network import Network
+from objectives.networks.plain import AnyArchitecture
 from objectives.work import step_memory
 
 PASS_VALUES = 5  # fp32 values of a pass without gradients, per output of the largest convolution: 2.0 to 5.0
@@ -24,14 +24,14 @@ ENOUGH = 256 << 20  # bytes: larger batches are no faster
 class Evaluation:
     """A network and how good it is on images."""
 
-    model: ResNet
+    model: Network
     accuracy: float  # in [0, 1]; an image whose logits are not all finite counts as wrong
     balanced_accuracy: float  # mean of the recalls of the classes that there are, in [0, 1]
     right: tuple[int, ...]  # images of each class that it tells rightly
     is_finite: bool  # all logits are, and all parameters and buffers
 
 
-def images_at_once(architecture: Architecture, size: int, batch_size: int) -> int:
+def images_at_once(architecture: AnyArchitecture, size: int, batch_size: int) -> int:
     """Images of `size` pixels a side that are evaluated at once, in no more memory than a training step on a batch."""
     largest = 4 * PASS_VALUES * max(layer.outputs for layer in architecture.layers(size))
     step = step_memory(architecture, size, batch_size)
@@ -41,7 +41,7 @@ def images_at_once(architecture: Architecture, size: int, batch_size: int) -> in
 
 @torch.no_grad()
 def evaluate(
-    model: ResNet,
+    model: Network,
     images: Images,
     normalise: Normalisation,
     number_format: NumberFormat,
@@ -67,7 +67,7 @@ def evaluate(
 
 @torch.no_grad()
 def told_rightly(
-    model: ResNet,
+    model: Network,
     images: Images,
     normalise: Normalisation,
     number_format: NumberFormat,

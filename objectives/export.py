@@ -16,11 +16,10 @@ from objectives import __version__
 from objectives.data.dataset import Dataset
 from objectives.evaluation import finiteness
 from objectives.host.durable import SUMS, write_folder
-from objectives.networks.architecture import Architecture
-from objectives.networks.resnet import ResNet
+from objectives.networks.network import Network, architecture_of, build
 from objectives.train import Trained
 
-FORMAT = 3  # of the folder; raised when a reader of the old one could not read the new one
+FORMAT = 4  # of the folder; raised when a reader of the old one could not read the new one
 WEIGHTS, DESCRIPTION = "weights.safetensors", "model.json"
 
 
@@ -28,7 +27,7 @@ WEIGHTS, DESCRIPTION = "weights.safetensors", "model.json"
 class ExportedModel:
     """A network read from an export, with what is needed to use it."""
 
-    network: ResNet  # in evaluation mode; takes normalised images
+    network: Network  # in evaluation mode; takes normalised images
     size: int  # pixels: side of the square images
     channels: int
     mean: tuple[float, ...]  # per channel, of pixel values in [0, 1]
@@ -103,7 +102,7 @@ def load_model(folder: str | Path) -> ExportedModel:
         raise ValueError(
             f"{folder}: export format {about.get('format')!r}, this version reads {FORMAT}: update frontrunner"
         )
-    network = ResNet(Architecture.from_json(about["architecture"]))
+    network = build(architecture_of(about["architecture"]))
     try:
         network.load_state_dict(safetensors.torch.load(content[WEIGHTS]))
     except (safetensors.SafetensorError, RuntimeError) as error:

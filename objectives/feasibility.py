@@ -8,7 +8,9 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import chain
 
-from objectives.networks.architecture import Architecture, Layer, build
+from objectives.networks.architecture import Architecture, Layer
+from objectives.networks.families import build
+from objectives.networks.plain import AnyArchitecture
 from objectives.pipeline import Pipeline
 from objectives.strategies.kernel_rescaling import KernelRescaling
 from objectives.strategies.low_rank import LowRank
@@ -18,19 +20,24 @@ from objectives.task import Task
 SMALLEST_SHARE = 0.4  # of the side of images, below which no space begins
 
 
-def full_architecture(pipeline: Pipeline, task: Task, in_channels: int, n_classes: int) -> Architecture:
-    """The architecture that a pipeline's settings ask for."""
+def full_architecture(pipeline: Pipeline, task: Task, in_channels: int, n_classes: int, size: int) -> AnyArchitecture:
+    """The architecture that a pipeline's settings ask for, for images of `size` pixels a side.
+
+    Raises:
+        ValueError: the family has none for such settings or such a size.
+    """
     return build(
         task.family,
         depth=pipeline.depth,
         width=pipeline.width,
         in_channels=in_channels,
         n_classes=n_classes,
+        size=size,
         stem_stride=task.stem_stride,
     )
 
 
-def first_architecture(pipeline: Pipeline, full: Architecture) -> Architecture:
+def first_architecture(pipeline: Pipeline, full: AnyArchitecture) -> AnyArchitecture:
     """The architecture that a training starts with."""
     for strategy in pipeline.strategies:
         full = strategy.architecture(full)
@@ -47,12 +54,21 @@ def sides(pipeline: Pipeline, size: int) -> list[int]:
 
 def obstacle(pipeline: Pipeline, task: Task, size: int, n_train: int) -> str | None:
     """Why a pipeline cannot train on `n_train` images of `size` pixels a side, in one line, or None where it can."""
-    network = first_architecture(pipeline, full_architecture(pipeline, task, in_channels=1, n_classes=2))
+    try:
+        full = full_architecture(pipeline, task, 1, 2, size)
+    except ValueError as error:
+        return str(error)
+    if not isinstance(full, Architecture):
+        refused = [type(strategy).__name__ for strategy in pipeline.strategies if strategy.needs_blocks]
+        if refused:
+            return f"{refused[0]} needs a residual network, {task.family} is a plain one: leave it out"
+    network = first_architecture(pipeline, full)
     smallest = sides(pipeline, size)[0]
     images = min(pipeline.batch_size, n_train)
     if 0 < pipeline.ghost_batch < images:
         images //= -(-images // pipeline.ghost_batch)  # in the smallest of the ghost batches
-    if images * network.sides(smallest)[-1] ** 2 < 2:
+    values = network.fewest_values(smallest)
+    if values is not None and images * values < 2:
         return (
             f"batches of one image of {smallest} pixels hold a single value per channel in the last stage, "
             "which batch normalisation cannot use: take larger batches or larger images"
@@ -62,12 +78,13 @@ def obstacle(pipeline: Pipeline, task: Task, size: int, n_train: int) -> str | N
 
 def layers(pipeline: Pipeline, task: Task, size: int, in_channels: int) -> list[Layer]:
     """The convolutions of a training before anything is pruned, of all kinds and for images of all sides it reaches."""
-    full = full_architecture(pipeline, task, in_channels, n_classes=2)
+    full = full_architecture(pipeline, task, in_channels, 2, size)
     first = first_architecture(pipeline, full)
     grown = full.behind_stem_of(first)
     reached = [strategy.reached(network) for strategy in pipeline.strategies for network in (first, grown)]
     networks = dict.fromkeys((first, grown, *reached))
-    return [layer for side in sides(pipeline, size) for network in networks for layer in network.layers(side)]
+    found = [layer for side in sides(pipeline, size) for network in networks for layer in network.layers(side)]
+    return [layer for layer in found if not layer.is_dense]
 
 
 def reachable(task: Task, size: int, in_channels: int) -> list[Layer]:
@@ -75,7 +92,9 @@ def reachable(task: Task, size: int, in_channels: int) -> list[Layer]:
 
     Those with wavelets or a stride in the stem, factorised ones and the stem's larger kernels are among them.
     """
-    plain = full_architecture(Pipeline(), task, in_channels, n_classes=2)
+    plain = full_architecture(Pipeline(), task, in_channels, 2, size)
+    if not isinstance(plain, Architecture):
+        return [layer for layer in plain.layers(size) if not layer.is_dense]
     wavelets = replace(plain, stem="haar", stem_stride=max(1, plain.stem_stride // 2))
     strided = replace(plain, stem_stride=2 * plain.stem_stride)
     smaller = range(SIZE_STEP, size, SIZE_STEP)

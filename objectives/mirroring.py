@@ -17,7 +17,7 @@ from objectives.data.augment import Normalisation
 from objectives.data.dataset import Dataset, Images
 from objectives.device.formats import FORMATS
 from objectives.evaluation import told_rightly
-from objectives.networks.resnet import ResNet
+from objectives.networks.network import Network
 from objectives.pipeline import Pipeline
 from objectives.strategies.strided_stem import StridedStem
 from objectives.strategies.whitening import Whitening
@@ -122,7 +122,7 @@ def _part(dataset: Dataset, most: int) -> Dataset:
     return replace(dataset, train=Images(x, dataset.train.y[chosen]))
 
 
-def _trained(pipeline: Pipeline, task: Task, dataset: Dataset) -> tuple[float, ResNet]:
+def _trained(pipeline: Pipeline, task: Task, dataset: Dataset) -> tuple[float, Network]:
     """(device seconds, network) of a training."""
     training, seconds = train(pipeline, replace(task, test_time_flip=False), dataset, Seeds(0, 1, 2)), 0.0
     while True:
@@ -132,7 +132,7 @@ def _trained(pipeline: Pipeline, task: Task, dataset: Dataset) -> tuple[float, R
             return seconds, end.value.model
 
 
-def _right(model: ResNet, dataset: Dataset, is_mirrored: bool) -> torch.Tensor:
+def _right(model: Network, dataset: Dataset, is_mirrored: bool) -> torch.Tensor:
     """[n] whether each validation image, or its mirror image, is told rightly."""
     x = dataset.val.x.flip(3) if is_mirrored else dataset.val.x
     images, normalise = Images(x, dataset.val.y), Normalisation(dataset, x.device)

@@ -204,7 +204,7 @@ class TrainingObjective:
 
     def _small(self, pipeline: Pipeline, side: int, task: Task) -> Pipeline:
         """The pipeline in batches that memory surely holds."""
-        network = full_architecture(pipeline, task, self._dataset.channels, self._dataset.n_classes)
+        network = full_architecture(pipeline, task, self._dataset.channels, self._dataset.n_classes, side)
         held = PROBE_BYTES // step_memory(network, side, 1)
         return replace(pipeline, batch_size=max(2, min(pipeline.batch_size, PROBE_BATCH, held)), epochs=1)
 

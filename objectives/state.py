@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from objectives.data.augment import Normalisation
     from objectives.data.dataset import Images
-    from objectives.networks.architecture import Architecture
+    from objectives.networks.plain import AnyArchitecture
     from objectives.networks.trainee import Trainee
     from objectives.strategies.base import Strategy
 
@@ -69,7 +69,7 @@ class TrainState:
     schedule: Schedule  # replaced to re-warm or rewind
     data: Images  # the training images in use
     normalise: Normalisation  # maps their pixels to what the network takes
-    full: Architecture  # what the settings ask for; a strategy may start with less
+    full: AnyArchitecture  # what the settings ask for; a strategy may start with less
     ends: int  # epoch at which the run ends; pipeline.epochs keeps fractions meaningful
     epoch: int = 0  # epochs finished
     loss: float = math.nan  # mean training loss of the last of them; `history` has it from the next boundary on

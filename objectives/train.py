@@ -24,8 +24,8 @@ from objectives.device.formats import FORMATS, LossScaler, NumberFormat
 from objectives.evaluation import Evaluation, evaluate, finiteness
 from objectives.feasibility import first_architecture, full_architecture, layers, obstacle
 from objectives.networks import flops
-from objectives.networks.architecture import Architecture
-from objectives.networks.resnet import ResNet
+from objectives.networks.network import Network, build
+from objectives.networks.plain import AnyArchitecture
 from objectives.networks.trainee import Trainee
 from objectives.pipeline import Pipeline, Report
 from objectives.state import Schedule, TrainState
@@ -39,7 +39,7 @@ WARM_UP_STEPS = 3
 class Trained:
     """The result of a finished training, ready to export."""
 
-    model: ResNet  # as deployed, in evaluation mode
+    model: Network  # as deployed, in evaluation mode
     pipeline: Pipeline
     report: Report
     mirrored: bool  # its accuracy is that of an image and its mirror image taken together
@@ -117,11 +117,11 @@ def _ready(
 def starting_state(pipeline: Pipeline, task: Task, dataset: Dataset, seeds: Seeds) -> TrainState:
     """The state before the first step: initial weights by `seeds.init` alone, on the device of the data."""
     device = dataset.train.x.device
-    full = full_architecture(pipeline, task, dataset.channels, dataset.n_classes)
+    full = full_architecture(pipeline, task, dataset.channels, dataset.n_classes, dataset.size)
     start = first_architecture(pipeline, full)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeds.init)  # drawn on the CPU: the same weights on every device
-        model = ResNet(start, pipeline.ghost_batch).to(device)
+        model = build(start, pipeline.ghost_batch).to(device)
     optimizer = torch.optim.SGD(
         model.parameters(),
         # on a GPU a tensor, so that a captured step sees it change
@@ -160,11 +160,9 @@ def warm_up(state: TrainState, batches: Batches, number_format: NumberFormat) ->
 
     Model, optimizer and random state are left as they were.
     """
-    device, (_, channels, size, _) = state.data.x.device, state.data.x.shape
+    device = state.data.x.device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        x = torch.randn(batches.batch_size, channels, size, size, device=device).contiguous(
-            memory_format=torch.channels_last
-        )
+        x = torch.randn(batches.shape, device=device).contiguous(memory_format=torch.channels_last)
         y = torch.zeros(batches.batch_size, dtype=torch.int64, device=device)
         state = bound(begun(replace(state, trainee=deepcopy(state.trainee)), x, y))
         executor = Eager(_segment(state, number_format, LossScaler(device.type) if number_format.scaled else None))
@@ -199,7 +197,7 @@ def after_boundary(state: TrainState) -> TrainState:
     return state
 
 
-def deployed(state: TrainState) -> ResNet:
+def deployed(state: TrainState) -> Network:
     """The network to evaluate and export."""
     model = state.trainee.model
     for strategy in state.pipeline.strategies:
@@ -276,14 +274,14 @@ def set_lr(optimizer: Optimizer, lr: float) -> None:
             group["lr"] = value
 
 
-def _work(state: TrainState, size: int) -> tuple[Architecture, int, frozenset[str]]:
+def _work(state: TrainState, size: int) -> tuple[AnyArchitecture, int, frozenset[str]]:
     """What `flops.count` asks for: the network in training, the side of its images, the parameters that are frozen."""
     model = state.trainee.model
     frozen = frozenset(name for name, parameter in model.named_parameters() if not parameter.requires_grad)
     return model.architecture, size, frozen
 
 
-def _full(state: TrainState) -> Architecture:
+def _full(state: TrainState) -> AnyArchitecture:
     """The network that the settings ask for, behind the stem that strategies gave it."""
     now = state.trainee.model.architecture
     return state.full.behind_stem_of(now)

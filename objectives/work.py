@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from objectives.feasibility import first_architecture, full_architecture
-from objectives.networks.architecture import Architecture
+from objectives.networks.plain import AnyArchitecture
 from objectives.pipeline import Pipeline
 from objectives.task import Task
 
@@ -17,8 +17,8 @@ PASSES = 3  # forward, and two of backward
 STEP_VALUES = 2
 
 
-def image_flops(architecture: Architecture, size: int) -> int:
-    """FLOPs of the convolutions of a forward pass over one image; 1 multiply-add = 2 FLOPs."""
+def image_flops(architecture: AnyArchitecture, size: int) -> int:
+    """FLOPs of a forward pass over one image, a residual network's head left out; 1 multiply-add = 2 FLOPs."""
     return sum(layer.flops for layer in architecture.layers(size))
 
 
@@ -28,13 +28,13 @@ def step_work(pipeline: Pipeline, task: Task, size: int, in_channels: int = 3) -
     Of the network that the settings ask for: what strategies save or cost is left to be seen, but for a stem that
     makes images smaller.
     """
-    full = full_architecture(pipeline, task, in_channels, n_classes=2)
+    full = full_architecture(pipeline, task, in_channels, 2, size)
     first = first_architecture(pipeline, full)
     network = full.behind_stem_of(first)
     return STEP_FLOPS + PASSES * pipeline.batch_size * image_flops(network, size)
 
 
-def step_memory(architecture: Architecture, size: int, batch_size: int) -> int:
+def step_memory(architecture: AnyArchitecture, size: int, batch_size: int) -> int:
     """Bytes that a training step on so many images of `size` pixels a side takes beside the network, about."""
     return 4 * STEP_VALUES * architecture.activations(size) * batch_size
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import chain
 from math import floor, log, sqrt
 from statistics import median
 
-from objectives.networks.architecture import WIDTH_STEP, build
+from objectives.networks.architecture import HEAD, WIDTH_STEP, Architecture
+from objectives.networks.families import build
+from objectives.networks.plain import INPUTS
 from objectives.pipeline import Pipeline
 from objectives.strategies.adaptive import Adaptive
 from objectives.strategies.balanced_sampling import BalancedSampling
@@ -64,10 +65,15 @@ def outlined(given: Given, plain: Pipeline) -> Run:
     """
     # neither channels nor classes play a part in what can act
     shape = {"depth": plain.depth, "stem_stride": given.stem_stride, "in_channels": 3, "n_classes": 2}
-    full = build(given.family, width=plain.width, **shape)
-    layers = full.layers(given.size)
-    rows = list(chain.from_iterable([sqrt(2 * layer.n_in / layer.n_out)] * layer.n_out for layer in layers))  # norms
-    total = sum(rows) + sum(sqrt(2) * layer.n_in for layer in layers[1:])
+    full = build(given.family, width=plain.width, size=given.size, **shape)
+    layers = [layer for layer in full.layers(given.size) if layer.writes != HEAD]
+    # norms of filters: He-normal over the fan-out, or over the fan-in in plain networks
+    by_fan_out = isinstance(full, Architecture)
+    rows = [
+        sqrt(2 * layer.n_in / layer.n_out) if by_fan_out else sqrt(2) for layer in layers for _ in range(layer.n_out)
+    ]
+    columns = (layer.n_in * (sqrt(2) if by_fan_out else sqrt(2 * layer.n_out / layer.n_in)) for layer in layers[1:])
+    total = sum(rows) + sum(columns)
     strength = MOST_LPR / (1 - MOST_LPR) * log(10) / total
     n_steps = (plain.epochs - 1) * max(1, given.n_train // plain.batch_size)
     kappa = strength * plain.peak_lr * n_steps / (1 - plain.momentum) / median(rows)
@@ -77,6 +83,9 @@ def outlined(given: Given, plain: Pipeline) -> Run:
 
 def can_act(switch: str, run: Run) -> bool:
     """Whether an ingredient has an effect in such a run. What acts between epochs needs two of them."""
+    full = run.full
+    if not isinstance(full, Architecture) and EVERYTHING[switch][0].needs_blocks:
+        return False
     match switch:
         case "adaptive":  # a round, a growth and a tail
             return run.epochs > 3
@@ -89,7 +98,13 @@ def can_act(switch: str, run: Run) -> bool:
         case "lowrank":  # a smaller rank makes no layer dearer
             return LowRank(rank=RANKS[1]).idle(run) is None
         case "stride":  # smaller images leave little to skip
-            return run.full.stem_stride == 1 and run.size >= LEAST_STRIDED
+            return isinstance(full, Architecture) and full.stem_stride == 1 and run.size >= LEAST_STRIDED
+        case "bias":
+            return BiasLearningRate().idle(run) is None
+        case "identity":
+            return IdentityInit().idle(run) is None
+        case "muon":
+            return Muon().idle(run) is None
         case "balance":
             return run.is_uneven
         case "resolution":
@@ -281,12 +296,16 @@ EVERYTHING: Ingredients = {
 
 
 def _widest(run: Run) -> int:
-    """Channels of the widest layer."""
-    return max(stage.width for stage in run.full.stages)
+    """Channels of the widest stage, or layer of a plain network."""
+    if isinstance(run.full, Architecture):
+        return max(stage.width for stage in run.full.stages)
+    return max((n for axis, n in run.full.axis_sizes().items() if axis != INPUTS), default=1)
 
 
 def _deepest(run: Run) -> int:
-    """Blocks of the longest stage."""
+    """Blocks of the longest stage; a plain network has none that could be added."""
+    if not isinstance(run.full, Architecture):
+        return 1
     return max(len(stage.interiors) for stage in run.full.stages)
 
 

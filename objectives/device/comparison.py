@@ -25,7 +25,9 @@ SMALL = 2  # pixels a side, up to which some taps may see padding only: looked a
 TRIES = 4  # there; what is wrong may be right by chance, in one of four tries
 PRIMER = 1e4  # size of what is left in memory before a try
 
-Convolve = Callable[[Tensor, Tensor, int], Tensor]  # of x: [batch, in, side, side] with [out, in, k, k] at a stride
+# Of x: [batch, in, side, side] with [out, in, k, k] at a stride, and with a padding where that is not half of k.
+Convolve = Callable[..., Tensor]
+Places = tuple[int] | tuple[int, tuple[int, int]]  # where taps meet pixels: stride, padding
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def compared(
         capped = min(most, layer.n_in), min(most, layer.n_out)
         channels.setdefault(layer.kind, set()).add(capped)
     for kind, pairs in channels.items():
-        channels[kind] = {min(pairs), max(pairs)} | ({SPARE} if kind[-1] <= SMALL else set())
+        channels[kind] = {min(pairs), max(pairs)} | ({SPARE} if kind[2] <= SMALL else set())
     found = {kind: _differs(number_format, kind, frozenset(pairs), device, compute) for kind, pairs in channels.items()}
     number_format.set_float32_products()
     return Comparison(
@@ -79,7 +81,7 @@ def _differs(
     number_format: NumberFormat, kind: Kind, pairs: frozenset[tuple[int, int]], device: torch.device, compute: Convolve
 ) -> tuple[bool, bool]:
     """Whether (outputs, gradients) of a kind of convolution differ from those of fp32, for any of the channels."""
-    _, _, side = kind
+    kernel, stride, side, *rest = kind
     is_small = side <= SMALL
     forward = gradients = False
     generator = torch.Generator().manual_seed(0)
@@ -90,9 +92,9 @@ def _differs(
             expected = _both_ways(FORMATS["fp32"], *operands, compute)
             number_format.set_float32_products()
             if is_small:
-                beside = (kind[0], kind[1], side + 2)
-                x, weight, stride, gradient = _operands(beside, n_in, n_out, device, generator)
-                _both_ways(number_format, x, weight, stride, gradient * PRIMER, compute)
+                beside = (kernel, stride, side + 2, *rest)
+                x, weight, places, gradient = _operands(beside, n_in, n_out, device, generator)
+                _both_ways(number_format, x, weight, places, gradient * PRIMER, compute)
             output, *others = map(_differ, _both_ways(number_format, *operands, compute), expected)
             forward, gradients = forward or output, gradients or any(others)
     return forward, gradients
@@ -100,26 +102,31 @@ def _differs(
 
 def _operands(
     kind: Kind, n_in: int, n_out: int, device: torch.device, generator: torch.Generator
-) -> tuple[Tensor, Tensor, int, Tensor]:
-    """x, weight, stride and the gradient of the output, random. Small images come in batches: short sums err more."""
-    kernel, stride, side = kind
-    out = -(-side // stride)
+) -> tuple[Tensor, Tensor, Places, Tensor]:
+    """x, weight, stride and padding, the gradient of the output, random. Small images come in batches: their short sums
+    err more.
+    """
+    kernel, stride, side, *rest = kind
+    padding, dims = rest or (kernel // 2, 2)
+    places: Places = (stride, (padding if dims == 2 else 0, padding)) if rest else (stride,)
+    out = (side + 2 * padding - kernel) // stride + 1
+    height, taps, out_height = (side, kernel, out) if dims == 2 else (1, 1, 1)
     batch = max(1, 64 // out**2)
-    shapes = (batch, n_in, side, side), (n_out, n_in, kernel, kernel), (batch, n_out, out, out)
+    shapes = (batch, n_in, height, side), (n_out, n_in, taps, kernel), (batch, n_out, out_height, out)
     x, weight, gradient = (
         torch.randn(shape, generator=generator).to(device).contiguous(memory_format=torch.channels_last)
         for shape in shapes
     )
-    return x, weight, stride, gradient
+    return x, weight, places, gradient
 
 
 def _both_ways(
-    number_format: NumberFormat, x: Tensor, weight: Tensor, stride: int, gradient: Tensor, compute: Convolve
+    number_format: NumberFormat, x: Tensor, weight: Tensor, places: Places, gradient: Tensor, compute: Convolve
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Output, gradient to the input, gradient to the weight."""
     x, weight = x.detach().requires_grad_(), weight.detach().requires_grad_()
     with torch.enable_grad(), number_format.context(x.device):
-        output = compute(x, weight, stride)
+        output = compute(x, weight, *places)
     to_input, to_weight = torch.autograd.grad(output, (x, weight), gradient.to(output.dtype))
     return output.detach(), to_input, to_weight
 
@@ -130,6 +137,6 @@ def _differ(found: Tensor, expected: Tensor) -> bool:
 
 
 def _named(kinds: frozenset[Kind]) -> str:
-    kernel, stride, side = min(kinds)
+    kernel, stride, side, *_ = min(kinds)
     others = f" and {len(kinds) - 1} other kinds" if len(kinds) > 1 else ""
     return f"a {kernel}x{kernel} convolution of stride {stride} over {side}x{side} pixels{others}"

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from objectives.networks.architecture import Kind
-from objectives.networks.resnet import Convolution, convolve
+from objectives.networks.resnet import Convolution
 from objectives.pipeline import NumberFormatName
 
 
@@ -34,13 +34,12 @@ class NumberFormat:
         """How a layer computes while training, within the context."""
 
         def compute(x: Tensor) -> Tensor:
-            if (layer.kernel_size[0], stride, x.shape[-1]) not in self.strict:
-                return convolve(x, layer.weight, stride)
+            if layer.kind(x.shape[-1]) not in self.strict:
+                return layer.plainly(x)
             with torch.autocast(x.device.type, enabled=False):
-                exact = convolve(x.float(), layer.weight, stride)
+                exact = layer.plainly(x.float())
             return exact.to(self.autocast)
 
-        stride = layer.stride[0]
         return compute
 
     def set_float32_products(self) -> None:

@@ -6,14 +6,20 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+
+if TYPE_CHECKING:
+    from objectives.networks.plain import AnyArchitecture
 
 StemKind = Literal["conv", "haar"]
 TransitionKind = Literal["projection", "pool"]
 _CONVOLUTIONS: tuple[Literal[1, 2], ...] = (1, 2)  # of a block
 STEM = "stem.0.weight"  # name of the weight of the stem's convolution
 HEAD = "head"  # label of the classifier
-Kind = tuple[int, int, int]  # of convolution: kernel, stride, pixels a side of what it reads
+RESIDUAL = "residual"  # kind of architecture, in JSON
+# Of convolution: kernel, stride, pixels a side of what it reads; padding and dimensions where it is not one of images
+# that is padded by half its kernel.
+Kind = tuple[int, ...]
 
 
 def stage_axis(stage: int) -> str:
@@ -46,30 +52,51 @@ class Stage:
 
 @dataclass(frozen=True)
 class Layer:
-    """A convolution where it stands in a network: all that its work and its memory depend on."""
+    """A layer where it stands in a network: all that its work and its memory depend on.
+
+    A dense layer is a convolution without padding whose kernel is as large as what it reads.
+    """
 
     kernel: int  # pixels: side
     stride: int
     n_in: int  # channels
     n_out: int  # channels
-    side: int  # pixels: of the square images that it reads
+    side: int  # pixels: of the square images that it reads, or the length of series
     reads: str | None  # label of the axis of its inputs; None: the image
     writes: str  # label of the axis of its outputs
+    padding: int | None = None  # pixels at each border; None: half the kernel
+    dims: Literal[1, 2] = 2  # of what it reads: series or images
+    is_dense: bool = False
 
     @property
     def kind(self) -> Kind:
         """What decides which pixels meet which taps."""
-        return self.kernel, self.stride, self.side
+        plain = self.kernel, self.stride, self.side
+        return plain if self.padding is None and self.dims == 2 else (*plain, self._border, self.dims)
+
+    @property
+    def _border(self) -> int:
+        return self.kernel // 2 if self.padding is None else self.padding
+
+    @property
+    def taps(self) -> int:
+        """Weights of a kernel."""
+        return int(self.kernel**self.dims)
+
+    @property
+    def side_out(self) -> int:
+        """Pixels a side of what it puts out."""
+        return (self.side + 2 * self._border - self.kernel) // self.stride + 1
 
     @property
     def outputs(self) -> int:
         """Values that it puts out for an image."""
-        return self.n_out * (-(-self.side // self.stride)) ** 2
+        return self.n_out * int(self.side_out**self.dims)
 
     @property
     def flops(self) -> int:
         """FLOPs of a forward pass over an image; 1 multiply-add = 2 FLOPs."""
-        return 2 * self.kernel**2 * self.n_in * self.outputs
+        return 2 * self.taps * self.n_in * self.outputs
 
 
 @dataclass(frozen=True)
@@ -131,8 +158,10 @@ class Architecture:
                 width = stage.width
         return {**found, HEAD: (width,)}
 
-    def behind_stem_of(self, other: Architecture) -> Architecture:
+    def behind_stem_of(self, other: AnyArchitecture) -> Architecture:
         """This architecture behind the stem of another one."""
+        if not isinstance(other, Architecture):
+            raise ValueError(f"{other.describe()} has no stem that residual blocks could stand behind")
         return replace(self, stem=other.stem, stem_stride=other.stem_stride, stem_kernel=other.stem_kernel)
 
     def axis_sizes(self) -> dict[str, int]:
@@ -144,6 +173,30 @@ class Architecture:
         for label, channels in self.factors:
             sizes |= dict(zip(factor_axes(label), channels, strict=True))
         return sizes
+
+    def resized(self, sizes: Mapping[str, int]) -> Architecture:
+        """This architecture with so many channels on these axes, by label; all others stay as they are."""
+        stages = tuple(
+            Stage(
+                sizes.get(stage_axis(s), stage.width),
+                tuple(sizes.get(interior_axis(s, b), width) for b, width in enumerate(stage.interiors)),
+            )
+            for s, stage in enumerate(self.stages)
+        )
+        factors = tuple(
+            (label, tuple(sizes.get(axis, n) for axis, n in zip(factor_axes(label), channels, strict=True)))
+            for label, channels in self.factors
+        )
+        return replace(self, stages=stages, factors=factors)
+
+    def fewest_values(self, size: int) -> int | None:
+        """Values of a channel and an image of `size` pixels a side that the last batch norm averages over."""
+        side = self.sides(size)[-1]
+        return side * side
+
+    def shape(self, size: int) -> tuple[int, int, int]:
+        """[channels, height, width] of an image of `size` pixels a side."""
+        return self.in_channels, size, size
 
     def sides(self, size: int) -> list[int]:
         """Pixels a side of what each stage puts out for images of `size` pixels a side."""
@@ -196,6 +249,7 @@ class Architecture:
     def to_json(self) -> dict[str, object]:
         """This architecture as plain JSON data; `from_json` is the inverse."""
         return {
+            "kind": RESIDUAL,
             "in_channels": self.in_channels,
             "n_classes": self.n_classes,
             "stem_stride": self.stem_stride,

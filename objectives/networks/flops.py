@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from objectives.networks.architecture import Architecture
-from objectives.networks.resnet import ResNet
+from objectives.networks.network import build
+from objectives.networks.plain import AnyArchitecture
 
 
 @lru_cache(maxsize=1024)
-def count(architecture: Architecture, size: int, frozen: frozenset[str] = frozenset()) -> tuple[int, int]:
+def count(architecture: AnyArchitecture, size: int, frozen: frozenset[str] = frozenset()) -> tuple[int, int]:
     """FLOPs per image of (inference, a training step) for square images of `size` pixels a side.
 
     Convolutions and matrix products as PyTorch's counter sees them, on the meta device: nothing is computed. A training
@@ -21,10 +21,10 @@ def count(architecture: Architecture, size: int, frozen: frozenset[str] = frozen
     the parameters named in `frozen` none to themselves nor to what lies only before them.
     """
     with torch.device("meta"):
-        model = ResNet(architecture)
+        model = build(architecture)
         for name in frozen:
             model.get_parameter(name).requires_grad_(False)
-        x = torch.empty(2, architecture.in_channels, size, size)  # 2: a batch norm refuses a single 1x1 value
+        x = torch.empty(2, *architecture.shape(size))  # 2: a batch norm refuses a single 1x1 value
         y = torch.zeros(2, dtype=torch.int64)
     with FlopCounterMode(display=False) as counter:
         loss = F.cross_entropy(model(x), y)

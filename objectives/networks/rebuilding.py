@@ -18,15 +18,15 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from objectives.networks.architecture import Architecture
-from objectives.networks.resnet import Labels, ResNet
+from objectives.networks.network import Labels, Network, build
+from objectives.networks.plain import AnyArchitecture
 from objectives.networks.trainee import Shadow, Trainee
 
 NEW = -1  # in an index: a channel that copies none
 Index = Mapping[str, Tensor]  # axis label -> [new channels] int64, the old channel that each new one copies, or NEW
 Travel = Literal["weight", "gradient", "square", "mask"]  # how a tensor follows the channels that it belongs to
 Source = Callable[[str], str | None]  # new tensor name -> old tensor name; None: it is new
-Fill = Callable[[ResNet], None]
+Fill = Callable[[Network], None]
 
 # how the optimizer state of a parameter travels; scalars such as Adam's `step` are copied
 STATE_TRAVEL: dict[str, Travel] = {
@@ -39,7 +39,7 @@ STATE_TRAVEL: dict[str, Travel] = {
 
 def rebuilt(
     trainee: Trainee,
-    architecture: Architecture,
+    architecture: AnyArchitecture,
     source: Source,
     index: Index,
     fill: Fill | None = None,
@@ -52,7 +52,7 @@ def rebuilt(
     old = trainee.model
     device = next(old.parameters()).device
     with torch.device("meta"):  # nothing is drawn, nothing is computed
-        model = ResNet(architecture, old.ghost)
+        model = build(architecture, old.ghost)
     model = model.to(next(old.parameters()).dtype).to_empty(device=device).train(old.training)
     if fill is not None:
         fill(model)
@@ -62,7 +62,7 @@ def rebuilt(
             if (before := source(name)) in tensors and before is not None:
                 tensor.copy_(carried(tensors[before], labels[before], index, "weight"))
                 if (new := _new_entries(labels[before], index)) is not None:
-                    tensor.copy_(torch.where(new, _as_new(name, tensor, labels[before], index), tensor))
+                    tensor.copy_(torch.where(new, _as_new(name, tensor, labels[before], index, model.fan_in), tensor))
                 tensor.requires_grad_(tensors[before].requires_grad)
     shadows = {key: _shadow(shadow, model, labels, source, index) for key, shadow in trainee.shadows.items()}
     optimizer = _optimizer(trainee, model, labels, source, index)
@@ -99,22 +99,23 @@ def _new_entries(labels: Labels, index: Index) -> Tensor | None:
     return found
 
 
-def _as_new(name: str, tensor: Tensor, labels: Labels, index: Index) -> Tensor:
+def _as_new(name: str, tensor: Tensor, labels: Labels, index: Index, fan_in: bool) -> Tensor:
     """What a tensor of the model has in the entries of channels that are `NEW`; 0 in all others.
 
-    A weight is He-normal over the fan-out where its output is new, whatever it reads, and 0 where only its input is.
+    A weight is He-normal, as in a new network, where its output is new, whatever it reads, and 0 where only its input
+    is.
     """
     begun = torch.zeros_like(tensor, requires_grad=False)
     if tensor.dim() == 1:
         return begun.fill_(float(name.endswith((".weight", ".running_var"))))
     if labels[0] in index:
         rows = index[labels[0]] == NEW  # type: ignore[index]
-        fan_out = tensor[:, 0].numel()
-        begun[rows] = torch.randn_like(begun[rows]) * (2 / fan_out) ** 0.5
+        fan = tensor[0].numel() if fan_in else tensor[:, 0].numel()
+        begun[rows] = torch.randn_like(begun[rows]) * (2 / fan) ** 0.5
     return begun
 
 
-def _shadow(shadow: Shadow, model: ResNet, labels: Mapping[str, Labels], source: Source, index: Index) -> Shadow:
+def _shadow(shadow: Shadow, model: Network, labels: Mapping[str, Labels], source: Source, index: Index) -> Shadow:
     tensors: dict[str, Tensor] = {}
     for name, tensor in model.state_dict().items():
         before = source(name)
@@ -131,7 +132,7 @@ def _shadow(shadow: Shadow, model: ResNet, labels: Mapping[str, Labels], source:
 
 
 def _optimizer(
-    trainee: Trainee, model: ResNet, labels: Mapping[str, Labels], source: Source, index: Index
+    trainee: Trainee, model: Network, labels: Mapping[str, Labels], source: Source, index: Index
 ) -> Optimizer:
     """An optimizer of the same kind over the new parameters, each in the group and with the state of its source."""
     old = trainee.optimizer

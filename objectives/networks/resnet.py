@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from objectives.networks.architecture import HEAD, Architecture, factor_axes, interior_axis, layer_label, stage_axis
-
-Labels = tuple[str | None, ...]  # one per dimension of a tensor; None: not a channel axis
+from objectives.networks.architecture import (
+    HEAD,
+    Architecture,
+    Kind,
+    factor_axes,
+    interior_axis,
+    layer_label,
+    stage_axis,
+)
+from objectives.networks.base import Labels, Network
 
 
 def module_name(label: str) -> str:
@@ -19,28 +26,51 @@ def module_name(label: str) -> str:
     return label.replace("stage", "stages.").replace(".block", ".")
 
 
-def convolve(x: Tensor, weight: Tensor, stride: int) -> Tensor:
-    """x: [batch, in, height, width] with weight: [out, in, kernel, kernel], padded by half the kernel."""
+def convolve(x: Tensor, weight: Tensor, stride: int, padding: tuple[int, ...] | None = None) -> Tensor:
+    """x: [batch, in, height, width] with weight: [out, in, kernel, kernel], padded by half the kernel or as it says."""
     kernel = weight.shape[-1]
     if kernel == 1 and stride > 1 and x.shape[1] < 16 and x.device.type == "cpu":
         # Of fewer than 16 channels in fp32 oneDNN writes beyond its memory: from about 48 pixels a side a process dies
         # of it (torch 2.13, AMD EPYC, 2026-11-26). The pixels that a stride leaves out are left out before instead;
         # with more channels that takes up to twice the time.
         x, stride = x[:, :, ::stride, ::stride], 1
-    return F.conv2d(x, weight, None, stride, kernel // 2)
+    return F.conv2d(x, weight, None, stride, kernel // 2 if padding is None else padding)
 
 
 class Convolution(nn.Conv2d):
-    """A convolution without bias whose training computation can be wrapped by strategies."""
+    """A convolution without bias whose training computation can be wrapped by strategies.
 
-    def __init__(self, n_in: int, n_out: int, kernel: int, stride: int = 1) -> None:
-        super().__init__(n_in, n_out, kernel, stride, padding=kernel // 2, bias=False)
+    Padded by half the kernel where `padding` says nothing else; that of a series is one of images with a height of 1.
+    """
+
+    def __init__(
+        self, n_in: int, n_out: int, kernel: int, stride: int = 1, *, padding: int | None = None, dims: int = 2
+    ) -> None:
+        border = kernel // 2 if padding is None else padding
+        sides, borders = ((1, kernel), (0, border)) if dims == 1 else ((kernel, kernel), (border, border))
+        super().__init__(n_in, n_out, sides, stride, padding=borders, bias=False)
+        self.dims = dims
         self.compute: Callable[[Tensor], Tensor] | None = None  # in place of the plain convolution, in training only
 
     def forward(self, x: Tensor) -> Tensor:
         if self.compute is not None and self.training:
             return self.compute(x)
-        return convolve(x, self.weight, self.stride[0])
+        return self.plainly(x)
+
+    def plainly(self, x: Tensor) -> Tensor:
+        """What it computes without what wraps it."""
+        return convolve(x, self.weight, self.stride[0], self.borders)
+
+    @property
+    def borders(self) -> tuple[int, ...]:
+        """Pixels of padding above and below, and on either side."""
+        return cast("tuple[int, ...]", self.padding)
+
+    def kind(self, side: int) -> Kind:
+        """What decides which pixels meet which taps; see `architecture.Layer.kind`."""
+        kernel, border = self.kernel_size[-1], self.borders[-1]
+        plain = kernel, self.stride[0], side
+        return plain if self.dims == 2 and border == kernel // 2 else (*plain, border, self.dims)
 
 
 class FactorisedConvolution(nn.Module):
@@ -172,16 +202,19 @@ def haar(x: Tensor) -> Tensor:
     return torch.cat(parts, 1).mul_(0.5).contiguous(memory_format=torch.channels_last)
 
 
-class ResNet(nn.Module):
+class ResNet(Network):
     """The network of `architecture`, in channels_last. Maps [batch, in_channels, height, width] to [batch, n_classes].
 
     Convolutions start He-normal over the fan-out, biases at 0, batch norms at (1, 0).
     """
 
+    counter: ClassVar[str] = "stem.1.num_batches_tracked"
+    fan_in: ClassVar[bool] = False
+
     def __init__(self, architecture: Architecture, ghost: int = 0) -> None:
         super().__init__()
-        self.architecture = architecture
-        self.ghost = ghost  # samples per ghost batch while training; 0: the whole batch
+        self.architecture: Architecture = architecture
+        self.ghost = ghost
         width = architecture.stages[0].width
         n_in = architecture.in_channels * (4 if architecture.stem == "haar" else 1)
         stem = Convolution(n_in, width, architecture.stem_kernel, architecture.stem_stride)

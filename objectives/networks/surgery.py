@@ -15,9 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from objectives.networks import factors as factorisation
-from objectives.networks.architecture import HEAD, STEM, Architecture, Stage, factor_axes, interior_axis, stage_axis
+from objectives.networks.architecture import HEAD, STEM, Architecture, interior_axis, stage_axis
+from objectives.networks.network import Network, build
+from objectives.networks.plain import AnyArchitecture, residual
 from objectives.networks.rebuilding import NEW, Index, Source, rebuilt
-from objectives.networks.resnet import Block, Convolution, ResNet, module_name
+from objectives.networks.resnet import Block, Convolution, module_name
 from objectives.networks.trainee import Trainee
 
 __all__ = [
@@ -51,14 +53,9 @@ def reindex(trainee: Trainee, index: Index, epoch: int = 0) -> Trainee:
             raise ValueError(f"there is no axis {label!r}: the network has {', '.join(sizes)}")
         if not len(channels) or int(channels.min()) < NEW or not 0 <= int(channels.max()) < sizes[label]:
             raise ValueError(f"axis {label} has channels 0 to {sizes[label] - 1}: {channels.tolist()} cannot be kept")
-    stages = tuple(
-        Stage(
-            len(index.get(stage_axis(s), range(stage.width))),
-            tuple(len(index.get(interior_axis(s, b), range(width))) for b, width in enumerate(stage.interiors)),
-        )
-        for s, stage in enumerate(architecture.stages)
+    after = rebuilt(
+        trainee, architecture.resized({axis: len(new) for axis, new in index.items()}), lambda name: name, index
     )
-    after = rebuilt(trainee, _resized(architecture, stages, index), lambda name: name, index)
     born = dict(after.born)
     for label, channels in index.items():
         before = born.get(label, torch.zeros(sizes[label], device=channels.device))
@@ -77,7 +74,7 @@ def insert_block(trainee: Trainee, stage: int, position: int, interior: int, epo
     Raises:
         ValueError: no such stage or position, or no channels.
     """
-    architecture = trainee.model.architecture
+    architecture = residual(trainee.model.architecture)
     first = 0 if stage == 0 else 1  # a later stage begins with its transition block
     if not 0 <= stage < len(architecture.stages) or interior < 1:
         raise ValueError(f"a block of {interior} channels cannot be inserted into stage {stage}")
@@ -90,8 +87,8 @@ def insert_block(trainee: Trainee, stage: int, position: int, interior: int, epo
     def earlier(block: int) -> int | None:
         return None if block == position else block - (block > position)
 
-    def fill(model: ResNet) -> None:
-        _initialise(model.stages[stage][position])  # type: ignore[index]
+    def fill(model: Network) -> None:
+        _initialise(model.get_submodule(f"stages.{stage}.{position}"))
 
     after = rebuilt(trainee, grown, _renamed(stage, earlier), {}, fill)
     born = _relabelled(after.born, stage, moved)
@@ -112,11 +109,11 @@ def drop_block(trainee: Trainee, stage: int, position: int) -> Trainee:
     Raises:
         ValueError: there is no such branch.
     """
-    architecture = trainee.model.architecture
+    architecture = residual(trainee.model.architecture)
     old = architecture.stages[stage].interiors if 0 <= stage < len(architecture.stages) else ()
     if not 0 <= position < len(old) or not old[position]:
         raise ValueError(f"block {position} of stage {stage} has no branch")
-    block = trainee.model.stages[stage][position]  # type: ignore[index]
+    block = trainee.model.get_submodule(f"stages.{stage}.{position}")
     assert isinstance(block, Block)
     at, constant = f"stages.{stage}.{position}", f"stages.{stage}.{position}.bn2.bias"
     averages = [s.tensors[constant] for s in trainee.shadows.values() if s.travel == "weight" and constant in s.tensors]
@@ -142,7 +139,7 @@ def factorise(trainee: Trainee, ranks: Mapping[str, tuple[int, ...]]) -> Trainee
     Raises:
         ValueError: there is no such layer, it is factorised already, or the ranks do not fit it.
     """
-    architecture, model = trainee.model.architecture, trainee.model
+    architecture, model = residual(trainee.model.architecture), trainee.model
     made = dict(architecture.factors)
     for label in ranks:
         if label in made:
@@ -160,7 +157,7 @@ def factorise(trainee: Trainee, ranks: Mapping[str, tuple[int, ...]]) -> Trainee
             return bias
         return None if any(name.startswith(f"{of}.") for of in names.values()) else name
 
-    def fill(new: ResNet) -> None:
+    def fill(new: Network) -> None:
         with torch.no_grad():
             for label, name in names.items():
                 for part, value in parts[label].items():
@@ -198,11 +195,11 @@ def resize_stem(trainee: Trainee, kernel: int) -> Trainee:
         each = shares.to(weight.device)  # in double: TF32, which a number format may switch on, would round the weights
         return torch.einsum("oikl,kp,lq->oipq", weight.detach().double(), each, each).to(weight.dtype)
 
-    def fill(model: ResNet) -> None:
+    def fill(model: Network) -> None:
         with torch.no_grad():
             model.get_parameter(STEM).copy_(resampled(old)).requires_grad_(old.requires_grad)
 
-    architecture = replace(trainee.model.architecture, stem_kernel=kernel)
+    architecture = replace(residual(trainee.model.architecture), stem_kernel=kernel)
     result = rebuilt(trainee, architecture, lambda name: None if name == STEM else name, {}, fill)
     for key, shadow in result.shadows.items():
         if shadow.travel == "weight" and STEM in shadow.tensors:
@@ -210,25 +207,26 @@ def resize_stem(trainee: Trainee, kernel: int) -> Trainee:
     return result
 
 
-def begun_anew(trainee: Trainee, architecture: Architecture) -> Trainee:
+def begun_anew(trainee: Trainee, architecture: AnyArchitecture) -> Trainee:
     """A trainee of another architecture before its first step: new weights, drawn on the CPU, and nothing remembered.
 
     The optimizer keeps its options, by the part that a tensor plays in its block.
     """
 
-    def fill(model: ResNet) -> None:
-        model.load_state_dict(ResNet(architecture, model.ghost).state_dict())
+    def fill(model: Network) -> None:
+        model.load_state_dict(build(architecture, model.ghost).state_dict())
 
     return replace(rebuilt(trainee, architecture, lambda name: None, {}, fill), born={})
 
 
-def axis_sizes(model: ResNet) -> dict[str, int]:
+def axis_sizes(model: Network) -> dict[str, int]:
     """Channels of every axis of a network, by label."""
     return model.architecture.axis_sizes()
 
 
-def _initialise(block: Block) -> None:
+def _initialise(block: nn.Module) -> None:
     """He-normal convolutions, batch norms as new, the last gamma 0."""
+    assert isinstance(block, Block)
     for convolution, norm in ((block.conv1, block.bn1), (block.conv2, block.bn2)):
         assert isinstance(convolution, Convolution)
         nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
@@ -243,15 +241,6 @@ def _add(after: Trainee, name: str, trainee: Trainee, other: str) -> None:
         for key, shadow in after.shadows.items():
             if shadow.travel == "weight" and name in shadow.tensors:
                 shadow.tensors[name].add_(trainee.shadows[key].tensors[other])
-
-
-def _resized(architecture: Architecture, stages: tuple[Stage, ...], index: Index) -> Architecture:
-    """The architecture with these stages, and with the axes inside factorised layers as the index has them."""
-    factors = tuple(
-        (label, tuple(len(index.get(axis, range(n))) for axis, n in zip(factor_axes(label), channels, strict=True)))
-        for label, channels in architecture.factors
-    )
-    return replace(architecture, stages=stages, factors=factors)
 
 
 def _with_interiors(

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.optim import Optimizer
 
-    from objectives.networks.resnet import ResNet
+    from objectives.networks.network import Network
 
 Travel = Literal["weight", "mask"]  # a weight is shared between the copies of a channel, a mask is copied
 
@@ -27,7 +27,7 @@ class Shadow:
 class Trainee:
     """All that surgery transforms and that a step may read."""
 
-    model: ResNet
+    model: Network
     optimizer: Optimizer
     shadows: Mapping[str, Shadow]
     born: Mapping[str, Tensor]  # axis label -> [channels], epoch of birth

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from math import inf, isfinite
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from objectives.networks.plain import residual
 from objectives.strategies.base import Outline, Strategy, learned
 from objectives.strategies.net2net import Net2Net
 from objectives.strategies.plateau import Plateau
@@ -16,7 +17,7 @@ from objectives.strategies.swa import Swa
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from objectives.networks.architecture import Architecture
+    from objectives.networks.plain import AnyArchitecture
     from objectives.networks.trainee import Trainee
     from objectives.state import TrainState
     from objectives.strategies.methods.rounds import Decision, Round, Rules, Seen
@@ -67,6 +68,7 @@ class Adaptive(PruneTrain):
     kept: Trainee | None = learned(None)  # the network before the last growth
     before: Adaptive | None = learned(None)  # what this strategy was then
 
+    needs_blocks: ClassVar[bool] = True
     excludes: ClassVar[tuple[type[Strategy], ...]] = (PruneTrain, Net2Net, Plateau, Swa)
 
     def __post_init__(self) -> None:
@@ -96,7 +98,7 @@ class Adaptive(PruneTrain):
             return super().idle(outline)
         return None if outline.epochs > 1 else "a run of one epoch has no boundary at which it could change"
 
-    def architecture(self, architecture: Architecture) -> Architecture:
+    def architecture(self, architecture: AnyArchitecture) -> AnyArchitecture:
         if self.rounds == 0:
             return architecture
         return Net2Net(start_width=self.start, operators="wider").architecture(architecture)
@@ -107,7 +109,7 @@ class Adaptive(PruneTrain):
         from objectives.strategies.methods.rounds import Round
 
         schedule = replace(state.schedule, held=True, restart=state.ends - self._n_tail(state.ends), restart_share=1.0)
-        first = self.having_learned(past=(Round(0, state.trainee.model.architecture),))
+        first = self.having_learned(past=(Round(0, residual(state.trainee.model.architecture)),))
         return PruneTrain.begin(first, replace(state, schedule=schedule).with_strategy(self, first), x, y)
 
     def between_epochs(self, state: TrainState) -> TrainState:
@@ -165,7 +167,7 @@ class Adaptive(PruneTrain):
         """The state to continue from after looking at the round."""
         from objectives.strategies.methods.rounds import decide
 
-        before = self.kept.model.architecture if self.kept is not None else None
+        before = residual(self.kept.model.architecture) if self.kept is not None else None
         seen = self._seen(state, latest)
         fits = self._fits(state)
         n_needed = self.least + self._n_tail(state.ends)
@@ -200,7 +202,7 @@ class Adaptive(PruneTrain):
             measures = tuple(loss - least for loss in (*(report.loss for report in state.history), state.loss))
         else:
             measures = (*(1 - report.accuracy for report in state.history), 1 - state.accuracy)
-        now = state.trainee.model.architecture
+        now = residual(state.trainee.model.architecture)
         inference = flops.count(now, int(state.data.x.shape[-1]))[0]
         return Seen(
             rounds=self.past,
@@ -211,13 +213,13 @@ class Adaptive(PruneTrain):
             failed=self.failed,
         )
 
-    def _fits(self, state: TrainState) -> Callable[[Architecture], int]:
+    def _fits(self, state: TrainState) -> Callable[[AnyArchitecture], int]:
         """How many epochs of a network the budget still holds."""
         rate, left = _seconds_per_flop(state), self.budget * _forecast(state) - state.train_seconds
         return lambda network: int(left / (rate * _work(state, network))) if rate > 0 else state.pipeline.epochs
 
     def _grown(
-        self, state: TrainState, decision: Decision, reached: float, fits: Callable[[Architecture], int]
+        self, state: TrainState, decision: Decision, reached: float, fits: Callable[[AnyArchitecture], int]
     ) -> TrainState:
         """The state with the network that was decided on."""
         from objectives.networks import surgery
@@ -240,7 +242,7 @@ class Adaptive(PruneTrain):
                 if wanted[axis] > n and widening.can_learn("fresh", old, axis)
             }
             trainee = surgery.reindex(old, index, state.epoch) if index else old
-        now = Round(state.epoch, trainee.model.architecture, decision.act, decision.stages, reached)
+        now = Round(state.epoch, residual(trainee.model.architecture), decision.act, decision.stages, reached)
         me = self.having_learned(past=(*self.past, now), kept=old, before=self.having_learned(kept=None, before=None))
         ends = min(state.pipeline.epochs, state.epoch + fits(now.architecture))
         schedule = replace(state.schedule, warmed=float(state.epoch), warmed_share=self.rewarm)
@@ -261,7 +263,7 @@ class Adaptive(PruneTrain):
         )
 
 
-def _work(state: TrainState, network: Architecture) -> float:
+def _work(state: TrainState, network: AnyArchitecture) -> float:
     """FLOPs of an epoch of training a network on the images in use."""
     from objectives.networks import flops
 

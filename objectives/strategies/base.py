@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, ClassVar, Self, TypeVar
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from objectives.networks.architecture import Architecture
-    from objectives.networks.resnet import Convolution, ResNet
+    from objectives.networks.network import Network
+    from objectives.networks.plain import AnyArchitecture
+    from objectives.networks.resnet import Convolution
     from objectives.networks.trainee import Trainee
     from objectives.state import Step, TrainState
 
@@ -32,7 +33,7 @@ def learned(default: T) -> T:
 class Outline:
     """What is known of a run before its first step."""
 
-    full: Architecture  # what the settings ask for
+    full: AnyArchitecture  # what the settings ask for
     size: int  # pixels: side of the images
     epochs: int  # length of the schedule
 
@@ -43,6 +44,7 @@ class Strategy:
 
     capturable: ClassVar[bool] = True  # its part of a step decides nothing on the host, so a graph may replay it
     excludes: ClassVar[tuple[type[Strategy], ...]] = ()  # strategies that it cannot run with
+    needs_blocks: ClassVar[bool] = False  # it acts on the stem, the blocks or the image size of a residual network
     # What pipelines mean that were stored before a parameter existed, where that is not its default.
     of_before: ClassVar[Mapping[str, object]] = {}
 
@@ -59,11 +61,11 @@ class Strategy:
         """Why it can have no effect in such a run, in words; None where it can. A run says so before it trains."""
         return None
 
-    def architecture(self, architecture: Architecture) -> Architecture:
+    def architecture(self, architecture: AnyArchitecture) -> AnyArchitecture:
         """The architecture to start from, given the one that the pipeline's settings ask for."""
         return architecture
 
-    def reached(self, architecture: Architecture) -> Architecture:
+    def reached(self, architecture: AnyArchitecture) -> AnyArchitecture:
         """An architecture with the kinds of layers that it may be given during a run."""
         return architecture
 
@@ -102,7 +104,7 @@ class Strategy:
     def after_step(self, trainee: Trainee, step: Step) -> None:
         """Acts after an optimizer step, in place; every effect is multiplied by `step.taken`."""
 
-    def deployed(self, model: ResNet, state: TrainState) -> ResNet:
+    def deployed(self, model: Network, state: TrainState) -> Network:
         """The network to evaluate and export, given the one that the strategies before this one deploy."""
         return model
 

@@ -35,7 +35,10 @@ class BiasLearningRate(Strategy):
         return f"biases x{self.factor:.3g}"
 
     def idle(self, outline: Outline) -> str | None:
-        return "its factor is 1" if self.factor == 1 else None
+        if self.factor == 1:
+            return "its factor is 1"
+        has_norms = outline.full.fewest_values(outline.size) is not None
+        return None if has_norms else "the network has no batch norm"
 
     def begin(self, state: TrainState, x: Tensor, y: Tensor) -> TrainState:
         if self.factor == 1:

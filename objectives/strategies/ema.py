@@ -10,7 +10,7 @@ from objectives.strategies.base import Outline, Strategy, learned
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from objectives.networks.resnet import ResNet
+    from objectives.networks.network import Network
     from objectives.networks.trainee import Trainee
     from objectives.state import Step, TrainState
 
@@ -77,7 +77,7 @@ class Ema(Strategy):
             torch._foreach_mul_(difference, step.taken * self.rate)
             torch._foreach_add_(averages, difference)
 
-    def deployed(self, model: ResNet, state: TrainState) -> ResNet:
+    def deployed(self, model: Network, state: TrainState) -> Network:
         if self.horizon == 0:
             return model
         from copy import deepcopy
@@ -87,6 +87,6 @@ class Ema(Strategy):
         return averaged
 
 
-def _averaged(model: ResNet) -> dict[str, Tensor]:
+def _averaged(model: Network) -> dict[str, Tensor]:
     """Every parameter and every floating-point buffer, by name, detached."""
     return {name: tensor for name, tensor in model.state_dict().items() if tensor.is_floating_point()}

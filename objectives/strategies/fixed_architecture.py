@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from objectives.networks.architecture import Architecture, Stage
+from objectives.networks.plain import AnyArchitecture, residual
 from objectives.strategies.adaptive import Adaptive
 from objectives.strategies.base import Outline, Strategy
 from objectives.strategies.net2net import Net2Net
@@ -26,6 +27,7 @@ class FixedArchitecture(Strategy):
         ValueError: stages that are no pairs of whole numbers, or that `Architecture` refuses.
     """
 
+    needs_blocks: ClassVar[bool] = True
     # they start with a share of what the settings ask for, and grow to more of it
     excludes: ClassVar[tuple[type[Strategy], ...]] = (Net2Net, Adaptive)
 
@@ -55,8 +57,8 @@ class FixedArchitecture(Strategy):
     def idle(self, outline: Outline) -> str | None:
         return "the settings ask for the same network" if self.architecture(outline.full) == outline.full else None
 
-    def architecture(self, architecture: Architecture) -> Architecture:
-        return self._fixed(architecture) if self.stages else architecture
+    def architecture(self, architecture: AnyArchitecture) -> AnyArchitecture:
+        return self._fixed(residual(architecture)) if self.stages else architecture
 
     def _fixed(self, architecture: Architecture) -> Architecture:
         return replace(architecture, stages=tuple(Stage(width, interiors) for width, interiors in self.stages))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
+from objectives.networks.plain import residual
 from objectives.strategies.base import Outline, Strategy
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ class Freeze(Strategy):
         ValueError: a parameter outside its range.
     """
 
+    needs_blocks: ClassVar[bool] = True
+
     start: float = 0.5  # share of the run after which the stem is frozen, in (0, 1]; 1 freezes nothing
     until: float = 1.0  # share of the run after which the last stage is, in [start, 1]; 1: it trains to the end
 
@@ -39,14 +42,14 @@ class Freeze(Strategy):
 
     def idle(self, outline: Outline) -> str | None:
         last = (outline.epochs - 1) / outline.epochs
-        n_due = self._n_due(last, len(outline.full.stages)) if outline.epochs > 1 else 0
+        n_due = self._n_due(last, len(residual(outline.full).stages)) if outline.epochs > 1 else 0
         return None if n_due else f"the last epoch begins before {self.start:.0%} of the run"
 
     def between_epochs(self, state: TrainState) -> TrainState:
         from objectives.networks import surgery
 
         model = state.trainee.model
-        n_stages = len(model.architecture.stages)
+        n_stages = len(residual(model.architecture).stages)
         before, now = (self._n_due(epoch / state.pipeline.epochs, n_stages) for epoch in (state.epoch - 1, state.epoch))
         parts = {"stem": "stem."} | {f"stage {s}": f"stages.{s}." for s in range(n_stages)}
         due = {

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
+from objectives.networks.plain import residual
 from objectives.strategies.base import Outline, Strategy
 
 if TYPE_CHECKING:
-    from objectives.networks.architecture import Architecture
+    from objectives.networks.plain import AnyArchitecture
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class HaarStem(Strategy):
         ValueError: levels other than 0 and 1.
     """
 
+    needs_blocks: ClassVar[bool] = True
+
     levels: int = 1  # times that the images are halved; 0 changes nothing
 
     def __post_init__(self) -> None:
@@ -36,7 +39,7 @@ class HaarStem(Strategy):
     def idle(self, outline: Outline) -> str | None:
         return None if self.levels else "it has no levels"
 
-    def architecture(self, architecture: Architecture) -> Architecture:
+    def architecture(self, architecture: AnyArchitecture) -> AnyArchitecture:
         if self.levels == 0:
             return architecture
-        return replace(architecture, stem="haar", stem_stride=max(1, architecture.stem_stride // 2))
+        return replace(residual(architecture), stem="haar", stem_stride=max(1, residual(architecture).stem_stride // 2))

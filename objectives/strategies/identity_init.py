@@ -39,7 +39,11 @@ class IdentityInit(Strategy):
         return "identity init" if self.share == 1 else f"identity init {self.share:.0%}"
 
     def idle(self, outline: Outline) -> str | None:
-        return "its share is 0" if self.share == 0 else None
+        if self.share == 0:
+            return "its share is 0"
+        behind = outline.full.layers(outline.size)[1:]
+        has_any = any(layer.kernel == 3 and layer.dims == 2 and not layer.is_dense for layer in behind)
+        return None if has_any else "the network has no 3x3 convolution behind the first"
 
     def begin(self, state: TrainState, x: Tensor, y: Tensor) -> TrainState:
         if self.share == 0:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
+from objectives.networks.plain import residual
 from objectives.strategies.adaptive import Adaptive
 from objectives.strategies.base import Outline, Strategy, learned
 from objectives.strategies.lottery_ticket import LotteryTicket
 from objectives.strategies.whitening import Whitening
 
 if TYPE_CHECKING:
-    from objectives.networks.architecture import Architecture
+    from objectives.networks.plain import AnyArchitecture
     from objectives.state import TrainState
 
 
@@ -30,6 +31,7 @@ class KernelRescaling(Strategy):
         ValueError: a parameter outside its range.
     """
 
+    needs_blocks: ClassVar[bool] = True
     # Whitening filters are patches of 3 pixels, and where the stem grows new ones are; a mask of taps cannot be
     # resampled, and the weights that a lottery ticket goes back to are those of the start; an adaptive network goes
     # back, too, and its budget knows one stem.
@@ -49,17 +51,17 @@ class KernelRescaling(Strategy):
         return f"stem kernels of {self.kernel} pixels{grows}"
 
     def idle(self, outline: Outline) -> str | None:
-        if self.start != outline.full.stem_kernel:
+        if self.start != residual(outline.full).stem_kernel:
             return None
         if self.start == self.kernel:
             return f"the stem has kernels of {self.kernel} pixels anyway"
         return None if outline.epochs > 1 else "a run of one epoch has no boundary at which kernels could grow"
 
-    def architecture(self, architecture: Architecture) -> Architecture:
-        return replace(architecture, stem_kernel=self.start)
+    def architecture(self, architecture: AnyArchitecture) -> AnyArchitecture:
+        return replace(residual(architecture), stem_kernel=self.start)
 
-    def reached(self, architecture: Architecture) -> Architecture:
-        return replace(architecture, stem_kernel=self.kernel)
+    def reached(self, architecture: AnyArchitecture) -> AnyArchitecture:
+        return replace(residual(architecture), stem_kernel=self.kernel)
 
     def between_epochs(self, state: TrainState) -> TrainState:
         if self.start == self.kernel or self.since is not None or not state.is_due(self.at):

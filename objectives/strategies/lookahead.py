@@ -10,7 +10,7 @@ from objectives.strategies.base import Outline, Strategy
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from objectives.networks.resnet import ResNet
+    from objectives.networks.network import Network
     from objectives.networks.trainee import Trainee
     from objectives.state import Step, TrainState
 
@@ -61,7 +61,7 @@ class Lookahead(Strategy):
 
         from objectives.strategies.methods import averaging
 
-        count = trainee.shadows[SHADOW].tensors[averaging.COUNTER]
+        count = averaging.counter(trainee, SHADOW)
         count.add_(step.taken.to(count.dtype))
         due = step.taken * (count % self.interval == 0)
         fast, slow = averaging.pairs(trainee, SHADOW)
@@ -72,7 +72,7 @@ class Lookahead(Strategy):
         torch._foreach_mul_(difference, due)
         torch._foreach_add_(fast, difference)
 
-    def deployed(self, model: ResNet, state: TrainState) -> ResNet:
+    def deployed(self, model: Network, state: TrainState) -> Network:
         if self.pull == 1 or model is not state.trainee.model:
             return model
         from copy import deepcopy

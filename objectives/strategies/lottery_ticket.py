@@ -17,7 +17,7 @@ from objectives.strategies.swa import Swa
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from objectives.networks.resnet import ResNet
+    from objectives.networks.network import Network
     from objectives.networks.trainee import Trainee
     from objectives.state import Step, TrainState
 
@@ -106,7 +106,7 @@ class LotteryTicket(Strategy):
         parameters, masks = dict(trainee.model.named_parameters()), trainee.shadows[MASKS].tensors
         torch._foreach_mul_([parameters[name].detach() for name in masks], list(masks.values()))
 
-    def deployed(self, model: ResNet, state: TrainState) -> ResNet:
+    def deployed(self, model: Network, state: TrainState) -> Network:
         if MASKS not in state.trainee.shadows or model is state.trainee.model:
             return model
         from copy import deepcopy

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
+from objectives.networks.plain import residual
 from objectives.strategies.base import Outline, Strategy, learned
 from objectives.strategies.lottery_ticket import LotteryTicket
 from objectives.strategies.net2net import Net2Net
@@ -13,7 +14,8 @@ from objectives.strategies.prune_train import PruneTrain
 
 if TYPE_CHECKING:
     from objectives.networks.architecture import Architecture
-    from objectives.networks.resnet import ResNet
+    from objectives.networks.network import Network
+    from objectives.networks.plain import AnyArchitecture
     from objectives.state import TrainState
 
 Ranks = dict[str, tuple[int, ...]]  # by the label of a layer: channels in between
@@ -36,6 +38,7 @@ class LowRank(Strategy):
         ValueError: a parameter outside its range.
     """
 
+    needs_blocks: ClassVar[bool] = True
     # Penalties, copies and masks know the channels of whole layers, and not those in between; back to the weights of an
     # early epoch leads no way from factors.
     excludes: ClassVar[tuple[type[Strategy], ...]] = (PruneTrain, Net2Net, LotteryTicket)
@@ -52,12 +55,13 @@ class LowRank(Strategy):
         return f"rank {self.rank:.0%} from {self.at:.0%} of the run"
 
     def idle(self, outline: Outline) -> str | None:
-        if not self._cheaper(outline.full, outline.size):
+        if not self._cheaper(residual(outline.full), outline.size):
             return f"no layer becomes cheaper by a rank of {self.rank:.0%}"
         return None if outline.epochs > 1 else "a run of one epoch has no boundary at which it could factorise"
 
-    def reached(self, architecture: Architecture) -> Architecture:
-        return architecture if self.rank == 1 else _made_of(architecture, self._ranks(architecture))
+    def reached(self, architecture: AnyArchitecture) -> AnyArchitecture:
+        whole = residual(architecture)
+        return whole if self.rank == 1 else _made_of(whole, self._ranks(whole))
 
     def between_epochs(self, state: TrainState) -> TrainState:
         if self.since is not None or not state.is_due(self.at) or self._is_idle(state):
@@ -66,7 +70,8 @@ class LowRank(Strategy):
 
         state = state.with_strategy(self, self.having_learned(since=state.epoch))
         old, size = state.trainee.model, int(state.data.x.shape[-1])
-        n_layers, ranks = len(old.architecture.factorisable()), self._cheaper(old.architecture, size)
+        before = residual(old.architecture)
+        n_layers, ranks = len(before.factorisable()), self._cheaper(before, size)
         ranks = {label: channels for label, channels in ranks.items() if _is_trained(old, label)}
         if not ranks:
             return state.with_event(f"factorised none of {n_layers} layers: none that is trained becomes cheaper")
@@ -122,19 +127,19 @@ def _work(architecture: Architecture, size: int) -> int:
     return head + sum(layer.flops for layer in architecture.layers(size))
 
 
-def _is_trained(model: ResNet, label: str) -> bool:
+def _is_trained(model: Network, label: str) -> bool:
     from objectives.networks.resnet import module_name
 
     return bool(model.get_parameter(f"{module_name(label)}.weight").requires_grad)
 
 
-def _is_finite(model: ResNet, label: str) -> bool:
+def _is_finite(model: Network, label: str) -> bool:
     from objectives.networks.resnet import module_name
 
     return bool(model.get_parameter(f"{module_name(label)}.weight").isfinite().all())
 
 
-def _energy_kept(old: ResNet, new: ResNet, ranks: Ranks) -> float:
+def _energy_kept(old: Network, new: Network, ranks: Ranks) -> float:
     """The share of the sum of squares of layers that is left in the products of their factors."""
     import torch
 

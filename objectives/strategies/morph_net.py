@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from objectives.networks.plain import residual
 from objectives.strategies.base import Outline, Strategy, learned
 from objectives.strategies.freeze import Freeze
 from objectives.strategies.identity_init import IdentityInit
@@ -19,7 +20,7 @@ from objectives.strategies.whitening import Whitening
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from objectives.networks.architecture import Architecture
+    from objectives.networks.plain import AnyArchitecture
     from objectives.networks.trainee import Trainee
     from objectives.state import TrainState
     from objectives.strategies.methods.morphing import Cost, Of
@@ -44,6 +45,7 @@ class MorphNet(Strategy):
     """
 
     # Those that prune, grow or end a run themselves, and those whose beginning a network from scratch would not have.
+    needs_blocks: ClassVar[bool] = True
     excludes: ClassVar[tuple[type[Strategy], ...]] = (
         *(PruneTrain, Net2Net, LowRank, LotteryTicket, Plateau, Swa),
         *(Freeze, Whitening, IdentityInit),
@@ -58,7 +60,7 @@ class MorphNet(Strategy):
     then: Literal["retrain", "continue"] = "retrain"
     learns: bool = learned(False)  # widths, in this segment
     table: Cost | None = learned(None)  # of the network in this segment
-    priced: Architecture | None = learned(None)  # what the table is of
+    priced: AnyArchitecture | None = learned(None)  # what the table is of
     names: tuple[tuple[str, ...], ...] = learned(())  # of the scales on each axis
     scale: float = learned(0.0)  # lambda
     allowed: float = learned(0.0)  # cost: the budget
@@ -87,7 +89,7 @@ class MorphNet(Strategy):
             return state
         from objectives.strategies.methods import morphing
 
-        architecture = state.trainee.model.architecture
+        architecture = residual(state.trainee.model.architecture)
         whole = morphing.cost_of(architecture, int(state.data.x.shape[-1]), self.cost).at(architecture.axis_sizes())
         me = self.having_learned(learns=True, scale=self.strength / whole, allowed=self.budget * whole)
         schedule = replace(state.schedule, epochs=self._ends(state)[0], held=True)
@@ -100,7 +102,7 @@ class MorphNet(Strategy):
         from objectives.strategies.methods import morphing
 
         size, device = int(state.data.x.shape[-1]), state.data.x.device
-        table = morphing.cost_of(model.architecture, size, self.cost, device)
+        table = morphing.cost_of(residual(model.architecture), size, self.cost, device)
         return self.having_learned(table=table, priced=model.architecture, names=morphing.gammas(model, table.axes))
 
     def penalty(self, trainee: Trainee) -> Tensor | None:
@@ -138,7 +140,7 @@ class MorphNet(Strategy):
         assert isinstance(me, MorphNet)
         assert me.table is not None
         old = state.trainee
-        before = old.model.architecture
+        before = residual(old.model.architecture)
         found = dict(zip(me.table.axes, morphing.strengths(old.model, me.names), strict=True))
         alive = {axis: int((strength > self.threshold).sum()) for axis, strength in found.items()}
         alive |= {axis: max(1, n) for axis, n in alive.items() if "." not in axis}  # a stage has one at least
@@ -174,7 +176,7 @@ def _kept(
         order = found[axis].detach().argsort(descending=True, stable=True)[:n_kept].sort().values
         index[axis] = torch.cat([order, order.new_full((max(0, n - len(order)),), NEW)])
     kept = surgery.reindex(trainee, index, epoch)
-    for s, stage in enumerate(kept.model.architecture.stages):
+    for s, stage in enumerate(residual(kept.model.architecture).stages):
         for b in reversed(range(len(stage.interiors))):
             if sizes.get(interior_axis(s, b)) == 0:
                 with torch.no_grad():

@@ -47,7 +47,10 @@ class Muon(Strategy):
         return f"Muon lr {self.lr:.2g} momentum {self.momentum:.2g}"
 
     def idle(self, outline: Outline) -> str | None:
-        return "its learning rate is 0" if self.lr == 0 else None
+        if self.lr == 0:
+            return "its learning rate is 0"
+        n = sum(not layer.is_dense for layer in outline.full.layers(outline.size))
+        return None if n > 1 else "the network has no convolution behind the first"
 
     def begin(self, state: TrainState, x: Tensor, y: Tensor) -> TrainState:
         if self.lr == 0:

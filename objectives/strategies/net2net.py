@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from objectives.strategies.base import Outline, Strategy
 
 if TYPE_CHECKING:
-    from objectives.networks.architecture import Architecture
+    from objectives.networks.plain import AnyArchitecture
     from objectives.networks.trainee import Trainee
     from objectives.state import TrainState
     from objectives.strategies.methods.widening import Kind
@@ -72,7 +72,7 @@ class Net2Net(Strategy):
             return "the network has its full size from the start"
         return None if outline.epochs > 1 else "a run of one epoch has no boundary at which it could grow"
 
-    def architecture(self, architecture: Architecture) -> Architecture:
+    def architecture(self, architecture: AnyArchitecture) -> AnyArchitecture:
         return self._after(0, architecture)
 
     def between_epochs(self, state: TrainState) -> TrainState:
@@ -92,14 +92,18 @@ class Net2Net(Strategy):
         gap = (self.until - self.at) / max(1, self.steps - 1)
         return sum(fraction >= self.at + gap * growth - 1e-9 for growth in range(self.steps))
 
-    def _after(self, growth: int, full: Architecture) -> Architecture:
+    def _after(self, growth: int, full: AnyArchitecture) -> AnyArchitecture:
         """The architecture after so many growths, of which the last one reaches the full one."""
-        from objectives.networks.architecture import Stage, narrowed
+        from objectives.networks.architecture import Architecture, Stage, narrowed
+        from objectives.networks.plain import INPUTS
 
         done = growth / self.steps
         width = 1.0 if self.operators == "deeper" else self.start_width + (1 - self.start_width) * done
         depth = 1.0 if self.operators == "wider" else self.start_depth + (1 - self.start_depth) * done
 
+        if not isinstance(full, Architecture):
+            sizes = full.axis_sizes().items()
+            return full.resized({axis: narrowed(n, width) for axis, n in sizes if axis != INPUTS})
         stages = []
         for stage in full.stages:
             n_blocks = max(1, round(len(stage.interiors) * depth))
@@ -121,7 +125,7 @@ class Net2Net(Strategy):
             state = replace(state, schedule=replace(state.schedule, restart=state.epoch, restart_share=self.lr_after))
         return state.with_event(f"grown {old.describe()} to {new.describe()}")
 
-    def _wider(self, state: TrainState, before: Architecture, after: Architecture) -> TrainState:
+    def _wider(self, state: TrainState, before: AnyArchitecture, after: AnyArchitecture) -> TrainState:
         """The state with every axis widened that still has the width it was given, where that can bring anything."""
         from objectives.networks import surgery
         from objectives.strategies.methods import widening
@@ -151,12 +155,16 @@ class Net2Net(Strategy):
 _WORDS = {"antisymmetric": "antisymmetric copies", "copies": "copies"}
 
 
-def _deeper(trainee: Trainee, before: Architecture, after: Architecture, epoch: int) -> Trainee:
+def _deeper(trainee: Trainee, before: AnyArchitecture, after: AnyArchitecture, epoch: int) -> Trainee:
     """The trainee with new blocks at the end of every stage that still has the blocks it was given."""
     from objectives.networks import surgery
+    from objectives.networks.architecture import Architecture
+    from objectives.networks.plain import residual
 
+    if not isinstance(before, Architecture) or not isinstance(after, Architecture):
+        return trainee  # the depth of a plain network is part of its family
     for s, (planned, wanted) in enumerate(zip(before.stages, after.stages, strict=True)):
-        have = trainee.model.architecture.stages[s].interiors
+        have = residual(trainee.model.architecture).stages[s].interiors
         if [channels > 0 for channels in have] != [channels > 0 for channels in planned.interiors]:
             continue  # PruneTrain has dropped some
         for position in range(len(have), len(wanted.interiors)):

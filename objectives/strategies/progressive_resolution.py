@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from objectives.strategies.base import Outline, Strategy, learned
 
@@ -26,6 +26,8 @@ class ProgressiveResolution(Strategy):
     Raises:
         ValueError: a parameter outside its range.
     """
+
+    needs_blocks: ClassVar[bool] = True
 
     start: float = 0.5  # of the full side, in (0, 1]; 1 changes nothing
     until: float = 0.6  # share of the run after which images have their full size, in [0, 1)

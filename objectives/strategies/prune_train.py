@@ -11,8 +11,8 @@ from objectives.strategies.base import Outline, Strategy, learned
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from objectives.networks.architecture import Architecture
-    from objectives.networks.resnet import ResNet
+    from objectives.networks.network import Network
+    from objectives.networks.plain import AnyArchitecture
     from objectives.networks.trainee import Trainee
     from objectives.state import Step, TrainState
     from objectives.strategies.methods.flat_lasso import FlatGroups
@@ -73,7 +73,7 @@ class PruneTrain(Strategy):
     exempt: Exempt | None = learned(None)  # channels in their grace epochs; brought up to date in place
     flat: FlatGroups | None = learned(None)  # on a GPU: the groups of this segment's network as one vector
     calibrated_at: float = learned(0.0)  # epoch of the last growth that lambda knows of
-    calibrated_for: Architecture | None = learned(None)  # what lambda is meant for
+    calibrated_for: AnyArchitecture | None = learned(None)  # what lambda is meant for
     has_pruned: bool = learned(False)
     sampled_batch: int = learned(0)  # samples
 
@@ -220,10 +220,11 @@ class PruneTrain(Strategy):
     def _reconfigured(self, state: TrainState) -> TrainState:
         """The state without what is dead."""
         from objectives.networks import surgery
+        from objectives.networks.architecture import Architecture
         from objectives.strategies.methods import lasso
 
         before, trainee = state.trainee.model.architecture, state.trainee
-        for s, stage in enumerate(before.stages):
+        for s, stage in enumerate(before.stages if isinstance(before, Architecture) else ()):
             for b in reversed(range(len(stage.interiors))):
                 if stage.interiors[b] and self._branch_is_dead(trainee, s, b):
                     trainee = surgery.drop_block(trainee, s, b)
@@ -239,7 +240,7 @@ class PruneTrain(Strategy):
 
     def _branch_is_dead(self, trainee: Trainee, stage: int, block: int) -> bool:
         """Whether what a branch adds is the same for every image."""
-        named = dict(trainee.model.stages[stage][block].named_parameters())  # type: ignore[index]
+        named = dict(trainee.model.get_submodule(f"stages.{stage}.{block}").named_parameters())
         weights = (weight for name, weight in named.items() if name.startswith("conv"))
         return any(float(weight.detach().abs().max()) < self.threshold for weight in weights)
 
@@ -281,7 +282,7 @@ class PruneTrain(Strategy):
         return strength * pipeline.peak_lr * n_steps * shares / (1 - pipeline.momentum)
 
 
-def _loss(model: ResNet, x: Tensor, y: Tensor) -> float:
+def _loss(model: Network, x: Tensor, y: Tensor) -> float:
     """The cross-entropy of a network in training on one batch; the network stays as it is."""
     from copy import deepcopy
 
@@ -292,17 +293,17 @@ def _loss(model: ResNet, x: Tensor, y: Tensor) -> float:
         return float(cross_entropy(deepcopy(model).train()(x).float(), y))
 
 
-def _loss_per_norm(architecture: Architecture, state: TrainState) -> float:
+def _loss_per_norm(architecture: AnyArchitecture, state: TrainState) -> float:
     """Loss over the sum of the norms of all groups, of a network with initial weights. Nothing is drawn."""
     import torch
 
-    from objectives.networks.resnet import ResNet
+    from objectives.networks.network import build
     from objectives.strategies.methods import lasso
 
     now, n = state.trainee.model, min(state.pipeline.batch_size, len(state.data.y))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = ResNet(architecture, now.ghost)
+        model = build(architecture, now.ghost)
     like = next(now.parameters())
     model = model.to(like)
     x = state.normalise(state.data.x[:n]).to(like.dtype)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
+from objectives.networks.plain import residual
 from objectives.strategies.base import Outline, Strategy
 from objectives.strategies.haar_stem import HaarStem
 
 if TYPE_CHECKING:
-    from objectives.networks.architecture import Architecture
+    from objectives.networks.plain import AnyArchitecture
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class StridedStem(Strategy):
         ValueError: a stride other than 1 and 2.
     """
 
+    needs_blocks: ClassVar[bool] = True
     excludes: ClassVar[tuple[type[Strategy], ...]] = (HaarStem,)  # halves the images itself
 
     stride: int = 2  # pixels, times that of the study; 1 changes nothing
@@ -34,5 +36,5 @@ class StridedStem(Strategy):
     def idle(self, outline: Outline) -> str | None:
         return "its stride is 1" if self.stride == 1 else None
 
-    def architecture(self, architecture: Architecture) -> Architecture:
-        return replace(architecture, stem_stride=self.stride * architecture.stem_stride)
+    def architecture(self, architecture: AnyArchitecture) -> AnyArchitecture:
+        return replace(residual(architecture), stem_stride=self.stride * residual(architecture).stem_stride)

@@ -13,7 +13,7 @@ from objectives.strategies.plateau import Plateau
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from objectives.networks.resnet import ResNet
+    from objectives.networks.network import Network
     from objectives.state import TrainState
 
 SHADOW = "swa"  # name of the shadow that holds the averages and the number of epochs in them
@@ -77,10 +77,10 @@ class Swa(Strategy):
         weights, averages = averaging.pairs(state.trainee, SHADOW)
         torch._foreach_lerp_(averages, weights, 1 / n)
         # in place, as a step would: the step itself does not know of the averages and need not be captured again
-        state.trainee.shadows[SHADOW].tensors[averaging.COUNTER].fill_(n)
+        averaging.counter(state.trainee, SHADOW).fill_(n)
         return state.with_event(f"averaging since epoch {state.epoch}") if n == 1 else state
 
-    def deployed(self, model: ResNet, state: TrainState) -> ResNet:
+    def deployed(self, model: Network, state: TrainState) -> Network:
         n = self._n_due(state, state.epoch)
         if n < 2:
             return model
@@ -93,7 +93,7 @@ class Swa(Strategy):
         averaged = deepcopy(model)
         weights, averages = averaging.pairs(state.trainee, SHADOW)
         # 0 where a boundary ended the run: its weights are in the average already
-        newest = 1 / n if int(state.trainee.shadows[SHADOW].tensors[averaging.COUNTER]) < n else 0.0
+        newest = 1 / n if int(averaging.counter(state.trainee, SHADOW)) < n else 0.0
         with torch.no_grad():
             for parameter, weight, average in zip(averaged.parameters(), weights, averages, strict=True):
                 parameter.copy_(average.lerp(weight, newest))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from objectives.networks.architecture import STEM
+from objectives.networks.plain import residual
 from objectives.strategies.base import Outline, Strategy, learned
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ class Whitening(Strategy):
     Raises:
         ValueError: a parameter outside its range.
     """
+
+    needs_blocks: ClassVar[bool] = True
 
     share: float = 1.0  # of the stem's outputs that may whiten, in [0, 1]; 0 changes nothing
     frozen: float = 1.0  # share of the run in which the stem is not trained, in [0, 1]; 0: trained from the start
@@ -149,7 +152,7 @@ def _patch_covariance(state: TrainState) -> Tensor:
 
     model = state.trainee.model
     stem, n = model.convolutions()[0], len(state.data.y)
-    is_haar, size = model.architecture.stem == "haar", state.data.x.shape[-1]
+    is_haar, size = residual(model.architecture).stem == "haar", state.data.x.shape[-1]
     side = -(-size // 2) if is_haar else size
     padding = 1 if side < KERNEL else 0  # of wavelets of 4x4 images no patch lies inside
     stride = _sparse(side + 2 * padding, stem.stride[0])

@@ -435,7 +435,7 @@ def test_a_batch_larger_than_the_training_set_is_all_of_it(digits: Dataset) -> N
 
 
 def test_the_task_and_the_settings_decide_the_architecture() -> None:
-    found = full_architecture(replace(QUICK, depth=3, width=2.0), Task(DataSpec("x"), "thin", 2), 3, 7)
+    found = full_architecture(replace(QUICK, depth=3, width=2.0), Task(DataSpec("x"), "thin", 2), 3, 7, 32)
     assert found == build("thin", depth=3, width=2.0, in_channels=3, n_classes=7, stem_stride=2)
 
 

@@ -9,20 +9,26 @@ import torch
 from torch import Tensor
 
 from objectives.device.formats import FORMATS
-from objectives.networks.resnet import GhostBatchNorm, ResNet
+from objectives.networks.network import Network
+from objectives.networks.resnet import GhostBatchNorm
 from objectives.networks.trainee import Shadow, Trainee
 from objectives.state import Schedule, TrainState
 
-# A scalar that every network has. A shadow's tensor of that name is its counter: copied with the trainee and its
-# surgery, taken back with it, restored after a capture. A counter in a strategy would be none of that.
-COUNTER = "stem.1.num_batches_tracked"
-
 
 def shadow_of(trainee: Trainee) -> Shadow:
-    """A copy of the parameters that travels as they do, and a counter at 0."""
+    """A copy of the parameters that travels as they do, and a counter at 0.
+
+    Under the name of a scalar that the network has, the counter is copied with the trainee and its surgery, taken back
+    with it, restored after a capture. One in a strategy would be none of that.
+    """
     copies = {name: parameter.detach().clone() for name, parameter in trainee.model.named_parameters()}
     device = next(trainee.model.parameters()).device
-    return Shadow({**copies, COUNTER: torch.zeros((), dtype=torch.int64, device=device)}, "weight")
+    return Shadow({**copies, trainee.model.counter: torch.zeros((), dtype=torch.int64, device=device)}, "weight")
+
+
+def counter(trainee: Trainee, shadow: str) -> Tensor:
+    """The counter of a shadow that `shadow_of` made, a scalar int64."""
+    return trainee.shadows[shadow].tensors[trainee.model.counter]
 
 
 def pairs(trainee: Trainee, shadow: str) -> tuple[list[Tensor], list[Tensor]]:
@@ -44,7 +50,7 @@ class HeldFrom(Schedule):
 
 
 @torch.no_grad()
-def refresh_statistics(model: ResNet, state: TrainState, n_images: int) -> None:
+def refresh_statistics(model: Network, state: TrainState, n_images: int) -> None:
     """Gives the batch norms of a network statistics of their own, measured on training images, and draws nothing.
 
     They are the plain means over batches of the batches' means and variances, as a cumulative momentum would leave them

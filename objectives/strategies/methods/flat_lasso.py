@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from objectives.networks.resnet import ResNet
+from objectives.networks.network import Network
 from objectives.strategies.methods import lasso
 from objectives.strategies.methods.lasso import Exempt, Grouped
 
@@ -23,7 +23,7 @@ class FlatGroups:
     Group 0 collects what is in no group of that kind; like exempt groups it is never shrunk.
     """
 
-    def __init__(self, model: ResNet, exempt: Exempt) -> None:
+    def __init__(self, model: Network, exempt: Exempt) -> None:
         self.model = model
         grouped = [group for group in lasso.grouped(model) if group.weight.requires_grad]
         self._weights = [group.weight for group in grouped]

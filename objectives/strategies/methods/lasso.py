@@ -1,20 +1,22 @@
 """Group lasso over channels (Wen et al. 2016), with scope and strength as in PruneTrain (Lym et al. 2019).
 
 Groups are the output channels of every convolution, the input channels of every convolution but the first, and the
-input channels of the head: for every weight exactly its dimensions that lie on a channel axis. Each weight of a
-convolution is in two groups. Batch norms and biases are in none.
+input channels of the head: for every weight exactly its dimensions that lie on a channel axis. In plain networks dense
+layers are treated as convolutions are, and pixels are no groups. Each weight of a convolution is in two groups. Batch
+norms and biases are in none.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from objectives.networks.resnet import ResNet
+from objectives.networks.network import Network
+from objectives.networks.plain import INPUTS
 
 SMOOTHING = 1e-8  # under the root of a norm: without it plain gradient descent oscillates around zero
 
@@ -31,11 +33,13 @@ class Grouped:
     in_axis: str | None  # label of dim 1, None: its columns are no groups (image channels)
 
 
-def grouped(model: ResNet) -> list[Grouped]:
+def grouped(model: Network) -> list[Grouped]:
     """Every weight that has groups, from stem to head."""
     axes = model.axes()
     weights = [(name, weight, axes[name]) for name, weight in model.named_parameters() if weight.dim() >= 2]
-    return [Grouped(name, weight, labels[0], labels[1]) for name, weight, labels in weights]
+    found = [Grouped(name, weight, labels[0], labels[1]) for name, weight, labels in weights]
+    found = [replace(group, in_axis=None) if group.in_axis == INPUTS else group for group in found]
+    return [group for group in found if group.out_axis is not None or group.in_axis is not None]
 
 
 def squares(weight: Tensor) -> Tensor:
@@ -43,7 +47,7 @@ def squares(weight: Tensor) -> Tensor:
     return weight.detach().square().flatten(2).sum(2) if weight.dim() > 2 else weight.detach().square()
 
 
-def value(model: ResNet) -> Tensor:
+def value(model: Network) -> Tensor:
     """Sum of the norms of all groups but frozen ones, a scalar; the gradient is not recorded."""
     return torch.stack([_norms(squares(g.weight), g, {})[0] for g in _trained(model)]).sum()
 
@@ -74,7 +78,7 @@ class _Penalty(torch.autograd.Function):
         return None, None, None, *(w * _spread(f * gradient, w) for w, f in pairs)
 
 
-def penalty(model: ResNet, scale: float, exempt: Exempt) -> Tensor:
+def penalty(model: Network, scale: float, exempt: Exempt) -> Tensor:
     """`scale` times the sum of the norms of all groups but those exempt and frozen ones, differentiable."""
     groups = _trained(model)
     result: Tensor = _Penalty.apply(groups, scale, exempt, *(g.weight for g in groups))  # type: ignore[no-untyped-call]
@@ -82,7 +86,7 @@ def penalty(model: ResNet, scale: float, exempt: Exempt) -> Tensor:
 
 
 @torch.no_grad()
-def shrink_(model: ResNet, amount: Tensor, exempt: Exempt) -> None:
+def shrink_(model: Network, amount: Tensor, exempt: Exempt) -> None:
     """The proximal step: every group's norm falls by `amount` (scalar tensor), to zero at most; rows, then columns.
 
     In place, one pass over each weight: the norms of the columns after the rows have shrunk follow from the same
@@ -102,7 +106,7 @@ def shrink_(model: ResNet, amount: Tensor, exempt: Exempt) -> None:
 
 
 @torch.no_grad()
-def dense_channels(model: ResNet, threshold: float) -> dict[str, Tensor]:
+def dense_channels(model: Network, threshold: float) -> dict[str, Tensor]:
     """The channels of every axis in which some group has a weight of at least `threshold`: [channels] bool by label.
 
     The union over all producers and consumers of the axis: what is left out is dead at both ends, for the whole stage.
@@ -119,7 +123,7 @@ def dense_channels(model: ResNet, threshold: float) -> dict[str, Tensor]:
     return dense
 
 
-def _trained(model: ResNet) -> list[Grouped]:
+def _trained(model: Network) -> list[Grouped]:
     """Every weight that has groups and is not frozen."""
     return [group for group in grouped(model) if group.weight.requires_grad]
 

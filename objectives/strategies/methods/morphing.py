@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from objectives.networks.architecture import Architecture, Stage, interior_axis, stage_axis
-from objectives.networks.resnet import ResNet
+from objectives.networks.network import Network
 
 Of = Literal["flops", "size"]
 
@@ -53,7 +53,7 @@ def cost_of(architecture: Architecture, size: int, of: Of, device: torch.device 
     return Cost(axes, pairs.to(device), single.to(device))
 
 
-def gammas(model: ResNet, axes: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+def gammas(model: Network, axes: Sequence[str]) -> tuple[tuple[str, ...], ...]:
     """The names of the scales of batch norms on each axis: the stem, all blocks and the shortcut share a stage's."""
     found: dict[str | None, list[str]] = {}
     for name, labels in model.axes().items():
@@ -62,7 +62,7 @@ def gammas(model: ResNet, axes: Sequence[str]) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(found[axis]) for axis in axes)
 
 
-def strengths(model: ResNet, names: Sequence[Sequence[str]]) -> list[Tensor]:
+def strengths(model: Network, names: Sequence[Sequence[str]]) -> list[Tensor]:
     """[channels] of each axis: the largest magnitude among the scales that share a channel."""
     return [torch.stack([model.get_parameter(name).abs() for name in tied]).amax(0) for tied in names]
 

@@ -14,7 +14,7 @@ from objectives.networks.resnet import ResNet
 from objectives.state import Step, TrainState
 from objectives.strategies.ema import Ema
 from objectives.strategies.lookahead import SHADOW, Lookahead
-from objectives.strategies.methods.averaging import COUNTER
+from objectives.strategies.methods.averaging import counter
 from objectives.train import deployed
 from tests.objectives.strategies.cases import (
     PLAIN,
@@ -60,7 +60,7 @@ def test_weights_are_those_computed_by_hand_over_two_intervals_and_a_skipped_ste
             fast = slow
         torch.testing.assert_close(weights(model), fast, rtol=1e-12, atol=1e-12)
         kept = dict(state.trainee.shadows[SHADOW].tensors)
-        assert int(kept.pop(COUNTER)) == n_taken
+        assert int(kept.pop(model.counter)) == n_taken
         torch.testing.assert_close(kept, slow, rtol=1e-12, atol=1e-12)
     assert n_taken == 2 * INTERVAL + 1
 
@@ -98,7 +98,7 @@ def test_a_copied_trainee_counts_for_itself(digits: Dataset) -> None:
     state = stepped(begin_in_double(using(Lookahead(INTERVAL, PULL)), digits), digits, 2)
     kept = replace(state, trainee=deepcopy(state.trainee))
     stepped(state, digits)
-    assert [int(s.trainee.shadows[SHADOW].tensors[COUNTER]) for s in (kept, state)] == [2, 3]
+    assert [int(counter(s.trainee, SHADOW)) for s in (kept, state)] == [2, 3]
 
 
 def test_no_step_waits_for_the_device(digits: Dataset) -> None:

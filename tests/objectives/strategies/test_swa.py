@@ -15,7 +15,7 @@ from objectives.networks.resnet import GhostBatchNorm, ResNet
 from objectives.state import TrainState
 from objectives.strategies.ema import Ema
 from objectives.strategies.lookahead import Lookahead
-from objectives.strategies.methods.averaging import COUNTER
+from objectives.strategies.methods.averaging import counter
 from objectives.strategies.plateau import Plateau
 from objectives.strategies.swa import SHADOW, Swa
 from objectives.train import after_boundary, bound, deployed
@@ -118,7 +118,7 @@ def test_an_average_is_carried_on_without_another_trainee(digits: Dataset) -> No
     state, _ = epochs_of(begin(using(Swa(0.0)), digits), digits, 2)
     after = after_boundary(state)
     assert after.trainee is state.trainee
-    assert int(after.trainee.shadows[SHADOW].tensors[COUNTER]) == 2
+    assert int(counter(after.trainee, SHADOW)) == 2
 
 
 def test_a_run_too_short_for_an_average_says_so(digits: Dataset) -> None:

@@ -1,0 +1,37 @@
+"""`Network`: what all networks have in common. `objectives.networks.network` makes them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from torch import nn
+
+from objectives.networks.plain import AnyArchitecture
+
+if TYPE_CHECKING:
+    from objectives.networks.resnet import Convolution
+
+Labels = tuple[str | None, ...]  # one per dimension of a tensor; None: not a channel axis
+
+
+class Network(nn.Module):
+    """A network with labelled channel axes. Maps [batch, in_channels, height, width] to logits [batch, n_classes].
+
+    Series have a height of 1.
+    """
+
+    # name of a buffer, a scalar int64 that no step changes: averages keep their counter under it, so that it travels
+    counter: ClassVar[str]
+    fan_in: ClassVar[bool]  # filters begin He-normal over the fan-in; else over the fan-out
+
+    architecture: AnyArchitecture
+    ghost: int  # samples per ghost batch while training; 0: the whole batch
+    head: nn.Module  # the classifier
+
+    def axes(self) -> dict[str, Labels]:
+        """The channel axis of every dimension of every parameter and buffer, by name."""
+        raise NotImplementedError
+
+    def convolutions(self) -> list[Convolution]:
+        """Every convolution, from the first to the last."""
+        raise NotImplementedError
