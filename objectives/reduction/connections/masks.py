@@ -22,7 +22,7 @@ from objectives.data.augment import Batches, Normalisation
 from objectives.data.dataset import Dataset
 from objectives.device.formats import FORMATS
 from objectives.evaluation import evaluate
-from objectives.networks.resnet import ResNet
+from objectives.networks.network import Network
 from objectives.pipeline import Pipeline
 from objectives.reduction.connections.saliency import SaliencyName, Tensors, connections, saliencies
 from objectives.task import Seeds
@@ -87,7 +87,7 @@ class Judge:
     epsilon: float
 
     @classmethod
-    def of(cls, model: ResNet, dataset: Dataset, epsilon: float) -> Judge:
+    def of(cls, model: Network, dataset: Dataset, epsilon: float) -> Judge:
         """The judge of networks made from `model`."""
         return cls(dataset, accuracy(model, dataset), epsilon)
 
@@ -96,7 +96,7 @@ class Judge:
         return reached >= self.base - self.epsilon - SLACK
 
 
-def accuracy(model: ResNet, dataset: Dataset) -> float:
+def accuracy(model: Network, dataset: Dataset) -> float:
     """On the validation images, in [0, 1]; the network is left in the mode that it was in."""
     was, normalise = model.training, Normalisation(dataset, dataset.val.x.device)
     found = evaluate(model.eval(), dataset.val, normalise, FORMATS["fp32"], batch_size=EVALUATED_AT_ONCE)
@@ -111,7 +111,7 @@ def examples(dataset: Dataset, n: int, seed: int) -> tuple[Tensor, Tensor]:
     return Normalisation(dataset, chosen.device)(dataset.train.x[chosen]), dataset.train.y[chosen]
 
 
-def largest_share(model: ResNet, worth: Tensors, judge: Judge, *, step: float = 0.01, scope: Scope = "layer") -> float:
+def largest_share(model: Network, worth: Tensors, judge: Judge, *, step: float = 0.01, scope: Scope = "layer") -> float:
     """The share of the connections in `worth` that can go at once, without retraining, as a multiple of `step`.
 
     By bisection: it is accepted, and one step more is refused. Accuracy need not fall with every step, so that a
@@ -160,7 +160,7 @@ class MaskedTraining:
     lr: float = 0.1  # as a share of the pipeline's peak
     seeds: Seeds = field(default_factory=lambda: Seeds(0, 0, 0))
 
-    def train_(self, model: ResNet, hold: Hold, begins: int = 0) -> None:
+    def train_(self, model: Network, hold: Hold, begins: int = 0) -> None:
         """Trains the network in place, held, for `epochs` epochs of which the first has number `begins`.
 
         In fp32; momentum begins anew.
@@ -194,7 +194,7 @@ class MaskedTraining:
 class Masked:
     """A network without some of its connections."""
 
-    model: ResNet  # in evaluation mode; what is masked is 0
+    model: Network  # in evaluation mode; what is masked is 0
     masks: Tensors
     accuracy: float  # on the validation images, in [0, 1]
 
@@ -206,7 +206,7 @@ class Masked:
 
 
 def pruned_in_steps(
-    model: ResNet,
+    model: Network,
     name: SaliencyName,
     layers: Sequence[str],
     shares: Iterable[float],

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from objectives.networks.resnet import ResNet
+from objectives.networks.network import Network
 from objectives.reduction.connections.masks import Masked, MaskedTraining, accuracy, hold_
 from objectives.reduction.connections.saliency import connections
 
@@ -82,7 +82,7 @@ class Spliced:
             mask.masked_fill_(size <= self._surgery.prune_at * threshold, 0.0).masked_fill_(back, 1.0)
 
 
-def operated(model: ResNet, surgery: Surgery, training: MaskedTraining, layers: Sequence[str] | None = None) -> Masked:
+def operated(model: Network, surgery: Surgery, training: MaskedTraining, layers: Sequence[str] | None = None) -> Masked:
     """The network after dynamic network surgery on some layers, or all, for `training.epochs` epochs."""
     made = deepcopy(model)
     spliced = Spliced(made, surgery, training.seeds.init, layers)

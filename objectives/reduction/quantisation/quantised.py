@@ -17,7 +17,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from objectives.networks.resnet import ResNet
+from objectives.networks.network import Network
 from objectives.reduction.quantisation import forms
 from objectives.reduction.quantisation.forms import Affine, Form, Plain, Shared
 
@@ -31,7 +31,7 @@ Ranges = Mapping[str, tuple[float, float]]  # smallest and largest value that a 
 class Quantised:
     """A network of few bits."""
 
-    model: ResNet  # on the CPU, in evaluation mode; its weights are what the bits stand for
+    model: Network  # on the CPU, in evaluation mode; its weights are what the bits stand for
     forms: Mapping[str, Form]  # of every parameter and buffer, by name
 
     @property
@@ -54,13 +54,13 @@ class Sizes:
     shared: int  # k-means and Huffman's code
 
 
-def sizes(model: ResNet) -> Sizes:
+def sizes(model: Network) -> Sizes:
     """Bytes of a network's parameters and buffers as they are, in 8 bits, and as shared values."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     return Sizes(len(safetensors.torch.save(state)), eight_bit(model).n_bytes, shared(model).n_bytes)
 
 
-def eight_bit(model: ResNet) -> Quantised:
+def eight_bit(model: Network) -> Quantised:
     """The network with weights of 8 bits: affine, a scale per output channel (Jacob et al., CVPR 2018, section 2.1).
 
     A weight of 0 stays 0, and none moves by more than half a step of its channel.
@@ -68,7 +68,7 @@ def eight_bit(model: ResNet) -> Quantised:
     return _quantised(model, {name: affine(weight) for name, weight in _weights(model).items()})
 
 
-def shared(model: ResNet, convolution_bits: int = CONVOLUTION_BITS, dense_bits: int = DENSE_BITS) -> Quantised:
+def shared(model: Network, convolution_bits: int = CONVOLUTION_BITS, dense_bits: int = DENSE_BITS) -> Quantised:
     """The network with at most 2^bits different values in each weight tensor, and 0 (Han et al., ICLR 2016).
 
     Weights of 0 are those of connections that were pruned: they stay 0. A tensor that would not become smaller stays as
@@ -138,7 +138,7 @@ def nearest(values: npt.NDArray[np.float32], codebook: npt.NDArray[np.float32]) 
 
 
 @torch.no_grad()
-def ranges(model: ResNet, x: Tensor) -> Ranges:
+def ranges(model: Network, x: Tensor) -> Ranges:
     """What the layers with weights read, smallest and largest value by name, over images x: training images."""
     found: dict[str, tuple[float, float]] = {}
 
@@ -160,7 +160,7 @@ def ranges(model: ResNet, x: Tensor) -> Ranges:
 
 
 @contextmanager
-def eight_bit_inputs(model: ResNet, known: Ranges) -> Iterator[None]:
+def eight_bit_inputs(model: Network, known: Ranges) -> Iterator[None]:
     """The network with what its layers read rounded to 8 bits, one scale a layer, for as long as the block lasts.
 
     Sums stay fp32, as integer sums of 32 bits would be exact. What lies outside of the known range is cut off.
@@ -191,7 +191,7 @@ def _layers(model: nn.Module) -> dict[str, nn.Module]:
     return {name: model.get_submodule(name) for name in (each.rpartition(".")[0] for each in _weights(model))}
 
 
-def _quantised(model: ResNet, weights: Mapping[str, Form]) -> Quantised:
+def _quantised(model: Network, weights: Mapping[str, Form]) -> Quantised:
     state = {name: Plain(tensor.detach().cpu().clone()) for name, tensor in model.state_dict().items()}
     made = {**state, **weights}
     copy = deepcopy(model).cpu().eval()

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from objectives.networks.resnet import ResNet
+from objectives.networks.network import Network, build
 from objectives.reduction.connections.masks import accuracy, examples, hold_, masks_of
 from objectives.reduction.connections.saliency import connections
 from objectives.reduction.quantisation import forms
@@ -33,7 +33,7 @@ FLOATS = st.floats(-1e6, 1e6, width=32) | st.sampled_from([0.0, 1.0, -1.0])
 
 
 @pytest.fixture(scope="module")
-def masked() -> ResNet:
+def masked() -> Network:
     """The trained network without nine tenths of its connections."""
     model = deepcopy(trained()[0])
     hold_(model, masks_of({name: weight.detach().abs() for name, weight in connections(model).items()}, 0.9))
@@ -78,15 +78,15 @@ def test_clusters_are_those_of_scikit_learn_from_the_same_start() -> None:
 
 @pytest.mark.parametrize("which", [eight_bit, shared], ids=["8 bits", "shared values"])
 def test_what_is_stored_is_the_network_that_was_measured_bit_for_bit(
-    which: type[Quantised], masked: ResNet, tmp_path: Path
+    which: type[Quantised], masked: Network, tmp_path: Path
 ) -> None:
     dataset = trained()[1]
-    for model in (trained()[0], masked):
+    for model in (trained()[0], masked, trained("lenet300")[0]):
         before = deepcopy(model.state_dict())
         found = which(model)  # type: ignore[call-arg, arg-type]
         forms.save(found.forms, tmp_path / "weights.frq")
         assert found.n_bytes == (tmp_path / "weights.frq").stat().st_size
-        again = ResNet(model.architecture).eval()
+        again = build(model.architecture).eval()
         again.load_state_dict(forms.load(tmp_path / "weights.frq"))
         assert all(tensor.equal(found.model.state_dict()[name]) for name, tensor in again.state_dict().items())
         assert accuracy(again, dataset) == accuracy(found.model, dataset)
@@ -99,7 +99,7 @@ def test_what_is_stored_is_the_network_that_was_measured_bit_for_bit(
         assert not found.model.training
 
 
-def test_shared_values_are_no_more_than_the_bits_allow_and_no_tensor_becomes_larger(masked: ResNet) -> None:
+def test_shared_values_are_no_more_than_the_bits_allow_and_no_tensor_becomes_larger(masked: Network) -> None:
     for bits in (0, 1, 3):
         found = shared(masked, convolution_bits=bits, dense_bits=bits)
         for name, weight in connections(found.model).items():
@@ -111,7 +111,7 @@ def test_shared_values_are_no_more_than_the_bits_allow_and_no_tensor_becomes_lar
         shared(masked, convolution_bits=-1)
 
 
-def test_fewer_bits_take_less_room(masked: ResNet) -> None:
+def test_fewer_bits_take_less_room(masked: Network) -> None:
     whole, few = sizes(trained()[0]), sizes(masked)
     assert whole.float32 == few.float32 > 3 * whole.eight_bit
     assert whole.shared > 2 * few.shared
