@@ -64,11 +64,14 @@ def note(trial: FrozenTrial) -> str:
     if curve:
         epoch, seconds, accuracy, _ = curve[-1]
         took = records.in_seconds(seconds, attributes.get(records.WALL_SECONDS))
-        lines.append(f"* epoch {epoch} of {attributes[records.PIPELINE]['epochs']}: {accuracy:.2%} after {took}")
+        is_reduced = "reduction" in attributes[records.PIPELINE]
+        reached = f"attempt {epoch - 1}" if is_reduced else f"epoch {epoch} of {attributes[records.PIPELINE]['epochs']}"
+        lines.append(f"* {reached}: {accuracy:.2%} after {took}")
         lines.append(
             f"* {attributes['n_parameters']:,} parameters, {attributes['inference_flops'] / 1e6:.2f} MFLOP an inference"
         )
-        lines.append(f"* {attributes['train_flops'] / 1e9:.1f} GFLOP spent on training")
+        if attributes["train_flops"]:
+            lines.append(f"* {attributes['train_flops'] / 1e9:.1f} GFLOP spent on training")
     if "peak_memory_bytes" in attributes:
         evaluation = attributes.get("eval_peak_memory_bytes")
         beside = "" if evaluation is None else f", in evaluation {evaluation / 2**20:.0f} MiB"
@@ -110,22 +113,32 @@ def save(board: optuna.Study, now: Snapshot) -> None:
 
 
 def learning_curves(now: Snapshot) -> go.Figure:
-    """Accuracy against charged seconds, a line a trial; the front is marked, stopped trials are dotted."""
+    """Accuracy against charged seconds, a line a trial; the front is marked, stopped trials are dotted.
+
+    Of a network that is made smaller, against the FLOPs that are left.
+    """
     import plotly.graph_objects as go
 
     figure = go.Figure()
-    for trial in _drawn(now, records.CURVE):
-        curve = trial.user_attrs[records.CURVE]
-        _add_line(figure, trial, now, [point[1] for point in curve], [point[2] for point in curve])
+    if now.kind.is_timed:
+        for trial in _drawn(now, records.CURVE):
+            curve = trial.user_attrs[records.CURVE]
+            _add_line(figure, trial, now, [point[1] for point in curve], [point[2] for point in curve])
+    else:
+        for trial in _drawn(now, records.TIMELINE):
+            moments = records.timeline(trial)
+            work = [moment.inference_flops for moment in moments]
+            _add_line(figure, trial, now, work, [moment.val_accuracy for moment in moments])
     figure.add_scatter(
-        x=[point.train_seconds for point in now.front],
+        x=[point.cost for point in now.front],
         y=[point.accuracy for point in now.front],
         mode="markers",
         name="front",
         marker={"color": "#d62728", "size": 8},
     )
-    figure.update_layout(title="Learning curves (red: the front, dotted: stopped early)", template="plotly_white")
-    figure.update_xaxes(title="train_seconds", type="log")
+    what = "Learning curves" if now.kind.is_timed else "Networks made smaller, step by step"
+    figure.update_layout(title=f"{what} (red: the front, dotted: stopped early)", template="plotly_white")
+    figure.update_xaxes(title=now.kind.metric, type="log")
     figure.update_yaxes(title="val_accuracy", tickformat=".0%")
     return figure
 
@@ -191,7 +204,7 @@ def hypervolume_history(now: Snapshot) -> go.Figure:
     figure = go.Figure()
     figure.add_scatter(x=[n for n, _ in known], y=[v for _, v in known], mode="lines+markers", line={"shape": "hv"})
     figure.update_layout(
-        title="Hypervolume of the front (decades of seconds, decades of error)", template="plotly_white"
+        title=f"Hypervolume of the front ({now.kind.decades}, decades of error)", template="plotly_white"
     )
     figure.update_xaxes(title="trial")
     figure.update_yaxes(title="share of the box")
