@@ -75,7 +75,7 @@ def test_a_study_makes_a_network_smaller_and_says_flops_wherever_another_one_say
         assert said in done.out
     assert "seconds of training" not in done.out
     trials = [trial for trial in study.get_trials() if records.is_finished_run(trial)]
-    assert len(trials) > 3
+    assert len(trials) >= 3
     for trial in trials:  # never below what it may lose, and never larger than it was
         reduction = records.pipeline(trial).reduction
         assert reduction is not None
