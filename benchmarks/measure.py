@@ -33,8 +33,8 @@ def in_accuracy(points: Front, box: Box) -> float:
     """The share of the box that is dominated where quality is accuracy."""
     area, below = 0.0, box.useful
     for point in points:
-        if point.train_seconds < box.slowest and point.accuracy > box.useful:
-            area += box.speed(point.train_seconds) * (point.accuracy - below)
+        if point.cost < box.slowest and point.accuracy > box.useful:
+            area += box.speed(point.cost) * (point.accuracy - below)
             below = point.accuracy
     return area / (1 - box.useful)
 
@@ -56,7 +56,7 @@ def main() -> None:
     print(f"{len(results)} fronts, {n_pairs} pairs, of which the scales order {n_pairs - len(found)} alike; {box}\n")
     for one, other in found:
         for name, points in (("decades of error", one), ("accuracy", other)):
-            words = ", ".join(f"{p.accuracy:.1%} after {p.train_seconds:.2f} s" for p in points)
+            words = ", ".join(f"{p.accuracy:.1%} after {p.cost:.2f} s" for p in points)
             print(f"* {name} ({hypervolume(points, box):.3f}, {in_accuracy(points, box):.3f}): {words}")
         print()
 

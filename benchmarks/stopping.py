@@ -72,7 +72,7 @@ class Replay:
         self.curves.append(curve)
         if end.accuracy >= self.floor:
             self.front = front([*self.front, end])
-        self.spent.append((end.train_seconds, self.front))
+        self.spent.append((end.cost, self.front))
 
     def found(self, seconds: float) -> float:
         """The share of the box that was dominated once so many seconds were spent."""

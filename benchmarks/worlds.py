@@ -77,7 +77,7 @@ class Scaled:
 
 def alike(world: World, other: World, setting: Setting) -> Scaled:
     """A world in which the anchors together take the seconds that they take in the other one."""
-    seconds = [sum(point.train_seconds for point in simulate.known(setting, each, [])[0]) for each in (world, other)]
+    seconds = [sum(point.cost for point in simulate.known(setting, each, [])[0]) for each in (world, other)]
     return Scaled(world, log10(seconds[1] / seconds[0]))
 
 
@@ -87,7 +87,7 @@ def play(setting: Setting, world: World, words: str, seconds: float, seed: int) 
         steps = simulate.simulated(setting, world, SPREAD, seconds, **search, seed=seed)
     found = simulate.progress(steps, world, setting.box, [share * seconds for share in SHARES])
     true = simulate.true_outcomes(world, [step.pipeline for step in steps if step.outcome is not None])
-    best = [(point.train_seconds, point.accuracy) for point in front(true)]
+    best = [(point.cost, point.accuracy) for point in front(true)]
     return {"seed": seed, "seconds": seconds, "n": len(steps), "found": found, "best": best}
 
 

@@ -24,9 +24,13 @@ from objectives.errors import DataError, DeviceError
 from objectives.evaluation import evaluate
 from objectives.export import export, load_model
 from objectives.feasibility import full_architecture, layers, reachable
+from objectives.host.durable import damaged
 from objectives.mirroring import mirrored, seen
 from objectives.networks.families import is_plain
 from objectives.pipeline import ExecutorName, Pipeline, Reading, Report
+from objectives.reduction.reports import about
+from objectives.reduction.reports import reports as reductions
+from objectives.reduction.terms import as_taken
 from objectives.repeated import train_on_splits
 from objectives.task import Seeds, Task
 from objectives.train import Trained, starting_state
@@ -66,6 +70,8 @@ class TrainingObjective:
         self._task = task
         self._device = _open(device)
         loaded = dataset or on_host(task, threads)
+        if task.base is not None:  # a network was trained on one split: on others some that validate taught it
+            loaded = replace(loaded, again=())
         if self._device.type == "cuda":
             n = len(loaded.train.y) + len(loaded.val.y)
             free, _ = torch.cuda.mem_get_info(self._device)
@@ -84,6 +90,7 @@ class TrainingObjective:
             )
         self._trained: Trained | None = None
         self._is_whole = False  # whether the last training was on all images
+        self._exported_with = self._dataset  # what its network is normalised by
         self._formats: dict[str, str | None] | None = None  # once they are known
         self._test: HeldOut | None = None
         self._is_test_open = False
@@ -115,7 +122,14 @@ class TrainingObjective:
             "images": dict(data.named),
             "skipped": list(data.skipped),
             "warnings": list(data.warnings),
+            **self._about_base(),
         }
+
+    def _about_base(self) -> dict[str, object]:
+        """What is known of the network that is made smaller, where there is one and it is whole."""
+        if self._task.base is None or damaged(folder := Path(self._task.base)):
+            return {}
+        return {"base": about(folder, self._dataset)}
 
     def number_formats(self) -> dict[str, str | None]:
         """Every number format, with the reason why it is of no use on this device, or None where it is.
@@ -148,9 +162,16 @@ class TrainingObjective:
     def reports(self, pipeline: Pipeline, seeds: Seeds, *, whole: bool = False) -> Generator[Report]:
         """Trains with `pipeline` on every split of the images; see `objectives.train.train`.
 
-        With `whole` on all of them at once: accuracies are then those of images that are trained on.
+        With `whole` on all of them at once: accuracies are then those of images that are trained on. A pipeline with a
+        reduction makes the task's base smaller instead, and yields a report per attempt.
         """
         self._trained, self._is_whole = None, whole
+        self._exported_with = self._dataset
+        if pipeline.reduction is not None:
+            base = load_model(self._task.base or "")
+            self._trained = yield from reductions(base, pipeline, self._dataset, seeds)
+            self._exported_with = as_taken(base, self._dataset)
+            return
         dataset = self._dataset.whole if whole else self._dataset
         self._trained = yield from train_on_splits(pipeline, self._task, dataset, seeds)
 
@@ -162,7 +183,7 @@ class TrainingObjective:
         """
         if self._trained is None:
             raise ValueError("there is nothing to export: the last training did not run to its end")
-        export(self._trained, self._dataset, folder, about, is_measured=not self._is_whole)
+        export(self._trained, self._exported_with, folder, about, is_measured=not self._is_whole)
 
     def test(self, folder: Path) -> dict[str, object] | None:
         """How good the network exported to `folder` is on the test split; see `search.workers.seam`.
@@ -179,11 +200,15 @@ class TrainingObjective:
             pipeline = Pipeline.from_json(cast("Mapping[str, object]", model.about["pipeline"]))
         except ValueError as error:
             raise DataError(str(error)) from error
-        reached = layers(pipeline, self._task, self._dataset.size, self._dataset.channels)
+        size = self._dataset.size
+        if pipeline.reduction is None:
+            reached = layers(pipeline, self._task, size, self._dataset.channels)
+        else:  # of whatever family
+            reached = model.network.architecture.layers(size)
         found = evaluate(
             model.network.to(self._device),
             self._test.images,
-            Normalisation(self._dataset, self._device),
+            Normalisation(as_taken(model, self._dataset), self._device),
             admitted(FORMATS[pipeline.number_format], reached, self._device),
             batch_size=pipeline.batch_size,
             mirrored=model.mirrored,

@@ -10,8 +10,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from itertools import permutations
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
+from objectives.reduction.settings import Reduction
 from objectives.strategies import STRATEGIES
 from objectives.strategies.base import Strategy
 
@@ -51,6 +52,8 @@ class Pipeline:
     width: float = 1.0  # multiplier of the family's stage widths
     executor: ExecutorName = "eager"  # how steps are run; see objectives.device.executors
     strategies: tuple[Strategy, ...] = ()
+    # How a network that was trained so is made smaller: then that is what runs, with these settings for retraining.
+    reduction: Reduction | None = None
 
     def __post_init__(self) -> None:
         _check_choice("number_format", self.number_format, get_args(NumberFormatName))
@@ -70,7 +73,9 @@ class Pipeline:
         return self.lr * {"none": 1.0, "sqrt": math.sqrt(factor), "linear": factor}[self.lr_rule]
 
     def describe(self) -> str:
-        """This pipeline in words, for tables and notes: what is neutral is left out."""
+        """This pipeline in words, for tables and notes: what is neutral is left out; of a reduction all but itself."""
+        if self.reduction is not None:
+            return self.reduction.describe()
         rule = "" if self.lr_rule == "none" else f" {self.lr_rule}"
         parts = [
             self.number_format,
@@ -91,9 +96,10 @@ class Pipeline:
 
     def to_json(self) -> dict[str, object]:
         """This pipeline as plain JSON data; `from_json` is the inverse."""
-        plain: dict[str, object] = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "strategies"}
+        apart = ("strategies", "reduction")
+        plain: dict[str, object] = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in apart}
         plain["strategies"] = [strategy.to_json() for strategy in self.strategies]
-        return plain
+        return plain if self.reduction is None else {**plain, "reduction": self.reduction.to_json()}
 
     @classmethod
     def from_json(cls, plain: Mapping[str, object]) -> Pipeline:
@@ -103,12 +109,14 @@ class Pipeline:
             ValueError: an unknown setting or strategy, or a value out of range.
         """
         settings = dict(plain)
-        listed = settings.pop("strategies", ())
+        listed, reduction = settings.pop("strategies", ()), settings.pop("reduction", None)
         if unknown := sorted(set(settings) - {f.name for f in fields(cls)}):
             raise ValueError(f"unknown pipeline setting {unknown[0]!r}: it was written by another version")
         if not isinstance(listed, (list, tuple)):
             raise ValueError(f"strategies must be a list, not {listed!r}")
-        return cls(**settings, strategies=tuple(_strategy(item) for item in listed))  # type: ignore[arg-type]
+        strategies = tuple(_strategy(item) for item in listed)
+        reduced = None if reduction is None else Reduction.from_json(cast("Mapping[str, object]", reduction))
+        return cls(**settings, strategies=strategies, reduction=reduced)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)

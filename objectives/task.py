@@ -90,6 +90,7 @@ class Task:
     family: str  # one of families.ALL
     stem_stride: int = 1
     test_time_flip: bool = False  # accuracies are those of an image and its mirror image taken together
+    base: str | None = None  # folder of the exported network that is made smaller, where that is what is done
 
     def to_json(self) -> dict[str, object]:
         """This task as plain JSON data; `from_json` is the inverse."""

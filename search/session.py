@@ -21,9 +21,11 @@ import optuna
 from rich.console import Console
 
 from objectives.errors import DeviceLost
+from objectives.task import Task
 from objectives.words import counted
+from search import base
 from search.crew import Crew
-from search.database import storage
+from search.database import file, storage
 from search.database.file import READ_ONLY
 from search.database.storage import Database
 from search.errors import DeviceFault, StorageError, UsageError
@@ -36,16 +38,15 @@ from search.planning.plan import Plan
 from search.proposals.samplers import OURS
 from search.study import disturbance, opening, queue, records, recovery
 from search.study.confirmation import SHARE
+from search.study.networks import Networks
 from search.study.snapshot import Snapshot
 from search.study.spec import StudySpec, override
 from search.study.study import Study
 from search.views import figures, summary
-from search.views.display import Display, LiveDisplay, PlainDisplay
+from search.views.display import Display, LiveDisplay, PlainDisplay, say_skipped
 from search.workers import cluster
 from search.workers.place import Cluster, Place, ThisHost, ThisProcess
 from search.workers.seam import Objective, Remote, Training, TrialFault, WorkerLost
-
-MAX_LISTED = 20  # images that cannot be used
 
 
 def run(asked: Invocation, training: Training) -> None:
@@ -66,6 +67,7 @@ def _run(asked: Invocation, training: Training, held: ExitStack) -> None:
     place = _place(asked, asked.workers, mixed_devices=asked.mixed_devices)
     display = _display(asked)
     name, spec, place = _study_of(asked, place, training, display, held)
+    base.check(spec, asked)
     if budget is not None and spec.search.sampler != OURS:
         display.say(f"warning: in minutes the sampler {OURS} proposes: {spec.search.sampler} is not asked")
     url = storage.url(asked.storage, spec.storage)
@@ -81,6 +83,8 @@ def _run(asked: Invocation, training: Training, held: ExitStack) -> None:
                 now = opening.opened(name, spec, found, database).snapshot()
                 n_trials = asked.total(now.n_counted, spec)
                 is_complete = budget is None and now.is_complete(n_trials)
+    if now is None:
+        base.check_model(spec)
     if now is None or not is_complete or opening.is_elsewhere(now, spec):  # other images tell another study
         deadline = began + spec.search.timeout if spec.search.timeout else inf
         with _resumable(display, asked.again(n_trials)):
@@ -181,8 +185,8 @@ def _created(url: str, display: Display) -> Database:
     Raises:
         StorageError: it cannot be made.
     """
-    file = storage.sqlite_path(url)
-    is_new = file is not None and not file.parent.exists()
+    path = storage.sqlite_path(url)
+    is_new = path is not None and not path.parent.exists()
     database = storage.open_storage(url)
     if is_new:
         display.say(f"{database.folder.absolute()} is new: database, networks and figures of studies lie there")
@@ -233,6 +237,17 @@ class _Session:
         """`Database.place`, also of a file that is still to be made."""
         return self.known.place if self.known else os.path.realpath(str(storage.sqlite_path(self.url)))
 
+    @property
+    def base(self) -> Path:
+        """The folder of the network that is made smaller, also where nothing lies there yet."""
+        networks = self.known.networks if self.known else file.networks(Path(self.where))
+        return Networks(networks.absolute() / self.name).base
+
+    @property
+    def task(self) -> Task:
+        """What every trial of the study has in common."""
+        return self.spec.task if self.spec.reduce is None else replace(self.spec.task, base=str(self.base))
+
     def train(self, n_trials: int, deadline: float, share: float = SHARE, minutes: Budget | None = None) -> Snapshot:
         """The study, after its trials, and confirmations within the share, were run on devices held meanwhile.
 
@@ -241,7 +256,7 @@ class _Session:
         with ExitStack() as held:
             held.enter_context(self.display)
             objectives = self.place.opened(
-                self.name, self.spec.task, self.where, self.training, held, self.display.data_read
+                self.name, self.task, self.where, self.training, held, self.display.data_read
             )
             study = self._open(objectives, in_minutes=minutes is not None)
             now = study.snapshot()
@@ -269,7 +284,7 @@ class _Session:
         """The study, after the networks of its confirmations met the test split: in a process that trains nothing."""
         with ExitStack() as held:
             objective, *_ = self.place.opened(
-                self.name, self.spec.task, self.where, self.training, held, self.display.data_read
+                self.name, self.task, self.where, self.training, held, self.display.data_read
             )
             with _told_as_device_fault():
                 facts = opening.blurred(objective.facts(), self.place.mixed_devices)
@@ -310,6 +325,9 @@ class _Session:
             opening.check_alike(self.name, facts, others)
             with self.database.exclusive(self.name):  # of two runs that start at once, one creates it
                 found = opening.find(self.name, self.database)
+                facts = base.provided(
+                    self.name, self.spec, self.base, objectives[0], self.display, facts, found is None
+                )
                 if found is not None:
                     study = opening.resumed(self.name, self.spec, found, self.database, facts, self.place.workers)
                 else:
@@ -317,7 +335,7 @@ class _Session:
                 queue.enqueue_anchors(study, in_minutes=in_minutes)
         if about := facts.get("about"):
             self.display.say(str(about))
-        _say_skipped(cast("list[str]", facts["skipped"]), self.display)
+        say_skipped(cast("list[str]", facts["skipped"]), self.display)
         for warning in cast("list[str]", facts["warnings"]):
             self.display.say(f"warning: {warning}")
         for number in recovery.recover(study):
@@ -327,8 +345,10 @@ class _Session:
         return study
 
     def _created(self, facts: Mapping[str, Any], objectives: Sequence[Objective]) -> Study:
-        number_formats = objectives[0].number_formats()
-        calibration = disturbance.calibrated([each.reference for each in objectives])
+        number_formats, calibration = base.number_format(facts), dict[str, object]()
+        if number_formats is None:  # seconds count
+            number_formats = objectives[0].number_formats()
+            calibration = disturbance.calibrated([each.reference for each in objectives])
         for number_format, why in number_formats.items():
             if why is not None:
                 self.display.say(f"number format {number_format} is left out: {why}")
@@ -366,15 +386,6 @@ def _told_as_device_fault() -> Iterator[None]:
         raise DeviceFault(f"the device was lost: {lost}: run the command again") from lost
     except WorkerLost as lost:
         raise DeviceFault(f"a worker was lost while no trial ran: {lost}: run the command again") from lost
-
-
-def _say_skipped(skipped: list[str], display: Display) -> None:
-    if skipped:
-        display.say(f"{counted(len(skipped), 'image')} cannot be used, left out:")
-    for image in skipped[:MAX_LISTED]:
-        display.say(f"  {image}")
-    if len(skipped) > MAX_LISTED:
-        display.say(f"  ... and {len(skipped) - MAX_LISTED} more")
 
 
 def _show(now: Snapshot, *, as_json: bool) -> None:

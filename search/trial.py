@@ -69,8 +69,7 @@ def run(study: Study, trial: optuna.Trial, objective: Objective, watcher: Watche
         watcher.trial_started(trial.number, attributes.get(records.ANCHOR), pipeline)
         try:
             reports, reason = _train(study, before, trial, pipeline, objective, watcher, deadline)
-            seconds = records.in_seconds(reports[-1].train_seconds, reports[-1].wall_seconds)
-            message = f"{accuracy_of(study, reports[-1]):.2%} after {seconds}"
+            message = _outcome(study, reports[-1])
             if reason is not None:
                 study.tell(_stopped(study, trial, reports, reason))
             else:
@@ -97,6 +96,13 @@ def run(study: Study, trial: optuna.Trial, objective: Objective, watcher: Watche
     return trial.number, reason or "complete"
 
 
+def _outcome(study: Study, last: Report) -> str:
+    """What a training came to, in words."""
+    reached, seconds = accuracy_of(study, last), records.in_seconds(last.train_seconds, last.wall_seconds)
+    cost = "" if study.spec.what.is_timed else f" with {study.spec.what.said(study.spec.what.cost(last))}"
+    return f"{reached:.2%}{cost} after {seconds}"
+
+
 def accuracy_of(study: Study, report: Report) -> float:
     """The accuracy that the study maximises."""
     return report.accuracy if study.spec.metric == "plain" else report.balanced_accuracy
@@ -117,14 +123,15 @@ def _train(
     """
     is_searched = records.is_searched(before.trials[trial.number])  # of others the end is what they are run for
     stopping = STOPPING[study.spec.search.stopping if is_searched else "none"]
-    shadow = STOPPING["front"] if study.spec.search.stopping == "none" and is_searched else None
+    watched = study.spec.search.stopping == "none" and is_searched and study.spec.what.is_timed
+    shadow = STOPPING["front"] if watched else None
     reports: list[Report] = []
     points: list[Point] = []
     with closing(objective.reports(pipeline, study.seeds(trial))) as running:
         for report in running:
             reports.append(report)
             watcher.epoch_finished(trial.number, report, accuracy_of(study, report))
-            if report.diverged or not _is_plausible(report):
+            if report.diverged or not _is_plausible(study, report):
                 return reports, "diverged"
             points.append(
                 Point(report.epoch, report.epochs, report.train_seconds, accuracy_of(study, report), report.settled)
@@ -157,7 +164,7 @@ def _finish(study: Study, trial: optuna.Trial, reports: list[Report], objective:
     result = Result(
         trial.number,
         "COMPLETE",
-        (last.train_seconds, accuracy),
+        (study.spec.what.cost(last), accuracy),
         records.explanation(reports, [accuracy_of(study, report) for report in reports]) | observed,
         violation=study.floor - accuracy,
     )
@@ -202,10 +209,10 @@ def _stopped(study: Study, trial: optuna.Trial, reports: list[Report], reason: s
     """The result of a training that was stopped early."""
     last, accuracies = reports[-1], [accuracy_of(study, report) for report in reports]
     attributes = records.explanation(reports, accuracies) | {records.REASON: reason}
-    if learns_from_pruned(study.spec.search.sampler) or not _is_plausible(last):
+    if learns_from_pruned(study.spec.search.sampler) or not _is_plausible(study, last):
         return Result(trial.number, "PRUNED", attributes=attributes)
     violation = max(study.floor - accuracies[-1], VIOLATED)
-    return Result(trial.number, "COMPLETE", (last.train_seconds, accuracies[-1]), attributes, violation)
+    return Result(trial.number, "COMPLETE", (study.spec.what.cost(last), accuracies[-1]), attributes, violation)
 
 
 def _fail(study: Study, trial: optuna.Trial, fault: TrialFault) -> None:
@@ -234,7 +241,8 @@ def _out_of_patience(trial: optuna.Trial) -> bool:
     return bool(n_faults > MAX_RETRIES)
 
 
-def _is_plausible(report: Report) -> bool:
+def _is_plausible(study: Study, report: Report) -> bool:
     accuracies = (report.accuracy, report.balanced_accuracy)  # either may be the one that counts
-    is_timed = math.isfinite(report.train_seconds) and report.train_seconds > 0
-    return is_timed and all(0 <= accuracy <= 1 for accuracy in accuracies)
+    cost, seconds = study.spec.what.cost(report), report.train_seconds
+    is_measured = 0 < cost < math.inf and 0 <= seconds < math.inf  # a network that is to be reduced took none yet
+    return is_measured and all(0 <= accuracy <= 1 for accuracy in accuracies)

@@ -18,6 +18,16 @@ BASELINE = "BASELINE"  # name of the anchor that everything is compared with
 
 
 @dataclass(frozen=True)
+class Reducing:
+    """What a study fixes that makes a trained network smaller; ranges are (least, most)."""
+
+    base: Pipeline = Pipeline()  # how that network was trained
+    epsilon: tuple[float, float] = (0.001, 0.01)  # validation accuracy that may be lost
+    epochs: tuple[int, int] = (1, 5)  # of retraining
+    iterations: tuple[int, int] = (5, 20)  # attempts
+
+
+@dataclass(frozen=True)
 class Given:
     """What a study fixes before anything is sampled."""
 
@@ -34,6 +44,7 @@ class Given:
     size: int = 32  # pixels: side of the images
     n_train: int = 10_000  # training images; where nobody knows yet, many
     unevenness: float = 1.0  # images of the largest class for each of the smallest
+    reducing: Reducing | None = None  # where a trained network is made smaller, and none is trained
 
     @property
     def crops(self) -> bool:

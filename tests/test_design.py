@@ -23,7 +23,15 @@ FORBIDDEN = {
 # From the top floor down; a room, or a file of it that stands on a floor of its own.
 FLOORS = (
     ("search.run", "search.__main__", "search.commands"),
-    ("search.session", "search.minutes", "search.invocation", "search.crew", "search.trial", "search.simulation"),
+    (
+        "search.session",
+        "search.minutes",
+        "search.base",
+        "search.invocation",
+        "search.crew",
+        "search.trial",
+        "search.simulation",
+    ),
     ("search.views", "search.workers"),
     ("search.study", "search.proposals", "search.planning"),
     ("search.database",),

@@ -64,14 +64,23 @@ def new_folder(folder: Path) -> Iterator[Path]:
 def damaged(folder: Path) -> list[str]:
     """Names of files that are missing, or are not what `write_folder` wrote; all well: none."""
     try:
-        lines = [line.split("  ", 1) for line in (folder / SUMS).read_text().splitlines()]
-        sums = {name: digest for digest, name in lines}
+        known = sums(folder)
     except (OSError, ValueError):
         return [SUMS]
-    unknown = {path.name for path in folder.iterdir()} - {*sums, SUMS}
-    if not sums or unknown:  # cut off
+    unknown = {path.name for path in folder.iterdir()} - {*known, SUMS}
+    if not known or unknown:  # cut off
         return [SUMS]
-    return [name for name, digest in sums.items() if _digest(folder / name) != digest]
+    return [name for name, digest in known.items() if _digest(folder / name) != digest]
+
+
+def sums(folder: Path) -> dict[str, str]:
+    """SHA-256 of each file of a folder, by name, as `write_folder` wrote them beside it.
+
+    Raises:
+        OSError, ValueError: it wrote no such folder.
+    """
+    lines = [line.split("  ", 1) for line in (folder / SUMS).read_text().splitlines()]
+    return {name: digest for digest, name in lines}
 
 
 def sync_folder(folder: Path) -> None:

@@ -45,6 +45,19 @@ class Reduction:
         if self.iterations is not None and self.iterations < 1:
             raise ValueError(f"iterations is {self.iterations}: at least one is needed")
 
+    def describe(self) -> str:
+        """These settings in words, for tables and notes: what is neutral is left out."""
+        retrained = f"{self.epochs} epochs of {'blocks' if self.retraining == 'blocks' else 'all'} lr x{self.lr:.2g}"
+        parts = [
+            f"SNARE {self.criterion.replace('_', ' ')}",
+            f"epsilon {100 * self.epsilon:.2g} points",
+            f"beta {self.beta:g} gamma {self.gamma:g}",
+            f"{self.operation:.0%} first",
+            retrained if self.epochs else "not retrained",
+            f"{self.iterations} attempts" if self.iterations is not None else "to the end",
+        ]
+        return ", ".join(parts + ["inputs as well"] * self.inputs)
+
     def to_json(self) -> dict[str, object]:
         """These settings as plain JSON data; `from_json` is the inverse."""
         return asdict(self)

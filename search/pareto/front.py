@@ -1,4 +1,7 @@
-"""Dominance, the Pareto front and its hypervolume, for two objectives: fewer training seconds, higher accuracy."""
+"""Dominance, the Pareto front and its hypervolume, for two objectives: a lower cost, a higher accuracy.
+
+The cost is seconds of training or FLOPs of an inference, as the kind of the study says: see `pareto.kinds`.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +19,12 @@ class Outcome:
     """
 
     trial: int  # number of the trial within its study
-    train_seconds: float  # charged to the whole run, above 0
+    cost: float  # device seconds charged to the whole run, or FLOPs of an inference: see pareto.kinds; above 0
     accuracy: float  # on the validation images when the run ended, in [0, 1]
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.train_seconds < math.inf:  # also refuses NaN
-            raise ValueError(f"trial {self.trial} took {self.train_seconds} s: seconds must be positive and finite")
+        if not 0.0 < self.cost < math.inf:  # also refuses NaN
+            raise ValueError(f"trial {self.trial} cost {self.cost}: a cost must be positive and finite")
         if not 0.0 <= self.accuracy <= 1.0:
             raise ValueError(f"trial {self.trial} has accuracy {self.accuracy}: it must lie between 0 and 1")
 
@@ -39,16 +42,16 @@ def error_rate(accuracy: float, n_images: int) -> float:
 class Box:
     """The region of interest: what counts in the hypervolume. Fixed when a study is created.
 
-    Both axes are decades: of seconds, and of the share of images that the network gets wrong. In accuracy the step from
-    95 to 99 % would weigh as much as a twentieth of the way from 0 to 100 %; here it weighs as much as to be five times
-    as fast, and to halve the errors as much as to halve the seconds (benchmarks/search.md).
+    Both axes are decades: of the cost, and of the share of images that the network gets wrong. In accuracy the step
+    from 95 to 99 % would weigh as much as a twentieth of the way from 0 to 100 %; here it weighs as much as to be five
+    times as fast, and to halve the errors as much as to halve the seconds (benchmarks/search.md).
 
     Raises:
         ValueError: the box is empty, or a value is not finite or out of range.
     """
 
-    fastest: float  # seconds; what is faster counts as if it took so long
-    slowest: float  # seconds; what takes longer counts for nothing
+    fastest: float  # cost; what is below counts as if it cost so much
+    slowest: float  # cost; what is above counts for nothing
     useful: float  # accuracy; what is less accurate counts for nothing, in [0, 1)
     n_images: int  # of the validation split: how fine accuracies are
 
@@ -70,14 +73,14 @@ class Box:
 
 def dominates(a: Outcome, b: Outcome) -> bool:
     """Whether `a` is at least as good as `b` in both objectives and better in one."""
-    no_worse = a.train_seconds <= b.train_seconds and a.accuracy >= b.accuracy
-    return no_worse and (a.train_seconds < b.train_seconds or a.accuracy > b.accuracy)
+    no_worse = a.cost <= b.cost and a.accuracy >= b.accuracy
+    return no_worse and (a.cost < b.cost or a.accuracy > b.accuracy)
 
 
 def front(outcomes: Iterable[Outcome]) -> tuple[Outcome, ...]:
     """The outcomes that no other dominates, by rising seconds (so by rising accuracy); of equal points the earliest."""
     chosen: list[Outcome] = []
-    for outcome in sorted(outcomes, key=lambda o: (o.train_seconds, -o.accuracy, o.trial)):
+    for outcome in sorted(outcomes, key=lambda o: (o.cost, -o.accuracy, o.trial)):
         if not chosen or outcome.accuracy > chosen[-1].accuracy:
             chosen.append(outcome)
     return tuple(chosen)
@@ -85,15 +88,15 @@ def front(outcomes: Iterable[Outcome]) -> tuple[Outcome, ...]:
 
 def best_within(outcomes: Iterable[Outcome], seconds: float) -> float | None:
     """F(seconds): the best accuracy among outcomes that took no longer; None where all took longer."""
-    return max((o.accuracy for o in outcomes if o.train_seconds <= seconds), default=None)
+    return max((o.accuracy for o in outcomes if o.cost <= seconds), default=None)
 
 
 def hypervolume(outcomes: Iterable[Outcome], box: Box) -> float:
     """The share of the box that the outcomes dominate, in [0, 1]. Those outside contribute nothing."""
-    inside = [o for o in outcomes if o.train_seconds < box.slowest and o.accuracy > box.useful]
+    inside = [o for o in outcomes if o.cost < box.slowest and o.accuracy > box.useful]
     area, below = 0.0, 0.0
     for outcome in front(inside):  # each adds the strip between its quality and that of the next faster one
         quality = box.quality(outcome.accuracy)
-        area += box.speed(outcome.train_seconds) * (quality - below)
+        area += box.speed(outcome.cost) * (quality - below)
         below = quality
     return min(1.0, area)  # a rounding above 1 is none

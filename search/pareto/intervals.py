@@ -59,8 +59,8 @@ def _within(t: float, degrees: int) -> float:
     return 2 / math.pi * (angle + math.sin(angle) * total) if odd else math.sin(angle) * total
 
 
-def of_seconds(groups: Sequence[Sequence[float]]) -> list[Estimate]:
-    """Means of seconds, a group for each pipeline. What seeds and neighbours change is a share of them."""
+def of_costs(groups: Sequence[Sequence[float]]) -> list[Estimate]:
+    """Means of seconds or FLOPs, a group for each pipeline. What seeds and neighbours change is a share of them."""
     return _of(groups, math.log, math.exp)
 
 

@@ -75,4 +75,4 @@ def worth_of_going_on(curve: Curve, past: Past, box: Box) -> float:
 
 def _shares(front: Sequence[Outcome], box: Box) -> list[tuple[float, float]]:
     """Where the points of a front lie in the box; [(0, 0)], which dominates nothing, without any."""
-    return [(box.speed(each.train_seconds), box.quality(each.accuracy)) for each in front] or [(0.0, 0.0)]
+    return [(box.speed(each.cost), box.quality(each.accuracy)) for each in front] or [(0.0, 0.0)]

@@ -80,7 +80,7 @@ def effects(now: Snapshot) -> list[Effect]:
     def choose(trial: Any) -> Pipeline:
         return sample(space, cast("Trial", trial), given, now.spec.restrictions)
 
-    if now.box is None or len(now.points) < FEW:
+    if now.box is None or len(now.points) < FEW or not now.kind.is_timed:
         return []
     tried = [each for each in Experience().tried(now, expect, plain=False) if each.values is not None]
     models = learned(tried, Settings(), Memory())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any, cast
 
@@ -47,9 +47,10 @@ class Experience:
     ) -> Candidate[Pipeline]:
         """The pipeline to train next, with its parameters; one that is predicted to take `most` seconds at most."""
         assert now.box is not None
-        settings = Settings() if n_startup is None else Settings(n_startup=n_startup)
+        settings = Settings(per_cost=float(now.kind.is_timed))  # FLOPs of what comes out are not what a trial takes
+        settings = settings if n_startup is None else replace(settings, n_startup=n_startup)
         n_proposed = sum(records.is_proposed(trial) for trial in now.trials)
-        plain = n_proposed % PLAIN_EVERY == PLAIN_EVERY - 1
+        plain = now.kind.is_timed and n_proposed % PLAIN_EVERY == PLAIN_EVERY - 1
         settled = dict.fromkeys(EVERYTHING, False) if plain else {}
         rng, expect, choose = np.random.default_rng(seed), _expecting(now), _choosing(now)
         tried = self.tried(now, expect, plain=plain)
@@ -117,7 +118,7 @@ def _choosing(now: Snapshot) -> Callable[[Any], Pipeline]:
 
 
 def goal(box: Box) -> Goal:
-    """A box in decades of seconds and of error, both minimised."""
+    """A box in decades of its cost and of error, both minimised."""
     errors = [math.log10(error_rate(accuracy, box.n_images)) for accuracy in (1.0, box.useful)]
     return Goal((math.log10(box.fastest), errors[0]), (math.log10(box.slowest), errors[1]))
 
@@ -144,9 +145,9 @@ def _told(trial: FrozenTrial, now: Snapshot) -> tuple[Pair, Pair] | None:
     assert now.box is not None
     n_images = now.box.n_images
     if records.is_finished_run(trial):
-        seconds, accuracy = trial.values
-        return (math.log10(seconds), math.log10(error_rate(accuracy, n_images))), (0.0, 0.0)
-    if trial.state == TrialState.RUNNING or not _has_curve(trial):
+        cost, accuracy = trial.values
+        return (math.log10(cost), math.log10(error_rate(accuracy, n_images))), (0.0, 0.0)
+    if trial.state == TrialState.RUNNING or not _has_curve(trial) or not now.kind.is_timed:
         return None
     curve = records.curve(trial)
     ahead = forecast(curve, now.curves, n_images)

@@ -18,17 +18,30 @@ from spaces.restricted import anchor_pipelines
 SLOWER_THAN_BASELINE = 10  # times its seconds: what takes longer is of no interest
 LEAST_EXTENT = 2.0  # slowest over fastest
 NOMINAL_FLOPS = 2e10  # a second, of a device that was not asked
+LEAST_SHARE = 0.01  # of the FLOPs of a network that is made smaller: what is left below counts as that
+SPARE = 2  # times the largest loss that is allowed: what has lost more counts for nothing
 
 Probe = Callable[[Pipeline], float]  # device seconds of a training step of a pipeline, its strategies apart
 
 
-def box(spec: StudySpec, given: Given, floor: float, data: Mapping[str, Any], probe: Probe | None = None) -> Box:
+def box(
+    spec: StudySpec,
+    given: Given,
+    floor: float,
+    data: Mapping[str, Any],
+    probe: Probe | None = None,
+    base: Mapping[str, Any] | None = None,
+) -> Box:
     """The region of interest: from ten times the forecast seconds of BASELINE to those of the cheapest anchor, from the
     floor upwards, as far as the study file does not say otherwise.
 
-    `data`: the facts of the data. Without a `probe` a typical device is assumed.
+    `data`: the facts of the data. Without a `probe` a typical device is assumed. `base`: of the network that is made
+    smaller, the facts: then from its FLOPs to a hundredth of them, and from a little below what it may lose.
     """
     search, task = spec.search, spec.task
+    if given.reducing is not None and base is not None:
+        work, least = base["inference_flops"], max(floor, base["accuracy"] - SPARE * given.reducing.epsilon[1])
+        return Box(LEAST_SHARE * work, work, least if search.useful is None else search.useful, int(data["n_val"]))
     pipelines = anchor_pipelines(SPACES[spec.space.name], given, spec.restrictions)
     if search.slowest and search.fastest:  # nothing is left to probe
         slowest, fastest = search.slowest, search.fastest
@@ -42,7 +55,12 @@ def box(spec: StudySpec, given: Given, floor: float, data: Mapping[str, Any], pr
 
 
 def forecast(pipeline: Pipeline, task: Task, given: Given, probe: Probe | None) -> float:
-    """Seconds that a pipeline is expected to train: probed seconds of a step, times steps."""
+    """Seconds that a pipeline is expected to train: probed seconds of a step, times steps.
+
+    Of reductions nothing is known beforehand that would tell them apart: of all the same.
+    """
+    if pipeline.reduction is not None:
+        return 1.0
     steps = n_steps(pipeline, given.n_train)
     work = step_work(pipeline, task, given.size)
     if probe is None:

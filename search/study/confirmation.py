@@ -15,7 +15,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from search.pareto.intervals import Estimate, Interval, of_accuracies, of_seconds, wilson
+from search.pareto.intervals import Estimate, Interval, of_accuracies, of_costs, wilson
 from search.study import records
 from spaces.base import BASELINE
 
@@ -26,7 +26,7 @@ ACCURACIES = {"plain": "accuracy", "balanced": "balanced_accuracy"}  # by metric
 
 
 def shown(trials: Sequence[FrozenTrial], floor: float) -> list[FrozenTrial]:
-    """What is confirmed, in that order: BASELINE, with which all are compared, then the front by rising seconds."""
+    """What is confirmed, in that order: BASELINE, with which all are compared, then the front by rising cost."""
     front = [trials[point.trial] for point in records.pareto_front(trials, floor)]
     baseline = records.baseline(trials, BASELINE)
     return [*([baseline] if baseline else []), *(point for point in front if point is not baseline)]
@@ -38,7 +38,7 @@ def due(trials: Sequence[FrozenTrial], floor: float, n_seeds: int, share: float)
     All confirmations together take at most this share of the seconds of the search.
     """
     left = _seconds_left(trials, share)
-    return next((point for point in lacking(trials, floor, n_seeds) if point.values[0] <= left), None)
+    return next((point for point in lacking(trials, floor, n_seeds) if records.seconds(point) <= left), None)
 
 
 def lacking(trials: Sequence[FrozenTrial], floor: float, n_seeds: int) -> list[FrozenTrial]:
@@ -51,7 +51,7 @@ def seconds_lacking(trials: Sequence[FrozenTrial], floor: float, n_seeds: int) -
     """The seconds that would give each point `n_seeds` confirmations, as far as they can be foreseen."""
     begun = n_begun(trials)
     missing = ((n_seeds - begun[records.first(point)], point) for point in lacking(trials, floor, n_seeds))
-    return math.fsum(n * point.values[0] for n, point in missing)
+    return math.fsum(n * records.seconds(point) for n, point in missing)
 
 
 def waiting(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
@@ -98,7 +98,7 @@ class Confirmed:
     searched: float  # its accuracy, as the search measured it
     n: int  # fresh seeds that trained to their end
     n_failed: int  # ... and that did not
-    seconds: Estimate
+    cost: Estimate
     accuracy: Estimate
     has_spread: bool  # whether its interval comes from seeds; else from the number of images
     test: Estimate | None = None  # accuracy on the test split; its interval is that of the images
@@ -119,10 +119,10 @@ def confirmed(
             runs.setdefault(trial.user_attrs[records.CONFIRM_OF], []).append(trial)
     points = [point for point in shown(trials, floor) if records.first(point) in runs]
     groups = [runs[records.first(point)] for point in points]
-    seconds = of_seconds([[t.values[0] for t in _quiet(group)] for group in groups])
+    costs = of_costs([[t.values[0] for t in _quiet(group)] for group in groups])
     accuracies = of_accuracies([[t.values[1] for t in group] for group in groups])
     begun, found = n_begun(trials, ended=True), {}
-    for point, group, took, reached in zip(points, groups, seconds, accuracies, strict=True):
+    for point, group, took, reached in zip(points, groups, costs, accuracies, strict=True):
         first, interval = records.first(point), reached.interval or wilson(reached.mean, n_val)
         found[first] = Confirmed(
             point.number,
@@ -159,7 +159,7 @@ def correction(confirmed: Collection[Confirmed]) -> Correction | None:
 
 
 def alike(accuracies: Iterable[Interval | None]) -> list[bool]:
-    """Which of these intervals, by rising seconds, reach down to that of a cheaper point: a group has a first."""
+    """Which of these intervals, by rising cost, reach down to that of a cheaper point: a group has a first."""
     marks: list[bool] = []
     leader = None
     for interval in accuracies:
@@ -171,8 +171,8 @@ def alike(accuracies: Iterable[Interval | None]) -> list[bool]:
 
 def _with_likeness(found: Mapping[int, Confirmed]) -> dict[int, Confirmed]:
     """The same, where each point that cannot be told from a cheaper one says so."""
-    by_seconds = sorted(found, key=lambda first: found[first].seconds.mean)
-    marks = dict(zip(by_seconds, alike(found[first].accuracy.interval for first in by_seconds), strict=True))
+    by_cost = sorted(found, key=lambda first: found[first].cost.mean)
+    marks = dict(zip(by_cost, alike(found[first].accuracy.interval for first in by_cost), strict=True))
     return {first: replace(each, is_alike=marks[first]) for first, each in found.items()}
 
 

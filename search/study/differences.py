@@ -26,6 +26,8 @@ def in_words(stored: Mapping[str, Any], now: Mapping[str, Any], images: content.
     """
     if (timing := _timing(stored.get("timing_version", 0), now.get("timing_version", 0))) is not None:
         return [timing]  # all else would hide it
+    if (was := stored.get("kind")) != (is_now := now.get("kind")):
+        return [f"kind was {_short(was)}, is {_short(is_now)}"]  # of which all else follows
     told: list[str] = []
     restricted = {name for key in SECTIONS for name in _changed(stored.get(key) or {}, now.get(key) or {})}
     for key in _changed(stored, now):

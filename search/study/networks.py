@@ -19,6 +19,11 @@ class Networks:
         return self.folder / f"trial-{trial_number:05d}"
 
     @property
+    def base(self) -> Path:
+        """The folder of the network that the study makes smaller."""
+        return self.folder / "base"
+
+    @property
     def refit(self) -> Path:
         """The folder of the network that was trained on all images."""
         return self.folder / "refit"

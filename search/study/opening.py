@@ -11,6 +11,7 @@ import numpy as np
 import optuna
 from pydantic import ValidationError
 
+from objectives.host.durable import damaged, sums
 from objectives.pipeline import NumberFormatName, Pipeline
 from search.database.storage import Database
 from search.errors import Foreign, StorageError, UsageError
@@ -18,6 +19,7 @@ from search.proposals import interest
 from search.proposals.draws import Draw
 from search.proposals.samplers import experimental
 from search.study import differences, records
+from search.study.files.sections import WEIGHTS
 from search.study.snapshot import Snapshot
 from search.study.spec import StudySpec
 from search.study.study import Study
@@ -124,7 +126,7 @@ def _readable(name: str, spec: StudySpec | None, found: optuna.Study, database: 
         own = StudySpec.model_validate(known["spec"])
         spec = own if spec is None else spec
         usable = tuple(n for n, reason in known[records.FORMATS].items() if reason is None)
-        given = given_by_facts(spec, usable, known[records.IDENTITY]["data"])
+        given = given_by_facts(spec, usable, known[records.IDENTITY]["data"], known.get(records.BASE))
         study = Study(name, spec, found, database, given, float(known[records.FLOOR]))
         study.trials()
     return study
@@ -138,10 +140,18 @@ def _changes(study: Study, spec: StudySpec) -> list[str]:
         if (value := getattr(spec.data, name)) is not None:
             asked[name] = value
     facts = {name: stored.get(name) for name in ("device", "workers", "timing_version")}
+    if (base := _base_now(spec) or stored.get("base")) is not None:
+        facts[records.BASE] = base
     unknown = set(study.given.number_formats) - set(get_args(NumberFormatName))
     said = [f"number format {name!r} is unknown to this version" for name in sorted(unknown)]
     now = identity(spec, study.given, facts | {"data": stored["data"] | asked})
     return said + differences.in_words(stored, now)
+
+
+def _base_now(spec: StudySpec) -> dict[str, str] | None:
+    """The exported network that a spec names, if it is still there: a study keeps its own copy."""
+    folder = spec.reduce.folder if spec.reduce is not None else None
+    return None if folder is None or damaged(folder) else {"weights": sums(folder).get(WEIGHTS, "absent")}
 
 
 def is_elsewhere(now: Snapshot, spec: StudySpec) -> bool:
@@ -220,28 +230,33 @@ def created(
         UsageError: its restrictions cannot be followed on this device or with these data.
     """
     usable = tuple(format_name for format_name, reason in number_formats.items() if reason is None)
-    given = given_by_facts(spec, usable, facts["data"])
+    given = given_by_facts(spec, usable, facts["data"], facts.get(records.BASE))
     try:
         for executor in spec.space.executors or ():
             if reason := facts.get("executors", {}).get(executor):
                 raise ValueError(f"[space] executors: {executor} would run as eager: {reason}: leave it out")
         check(SPACES[spec.space.name], given, spec.restrictions)
-        if (reason := obstacle(Pipeline(batch_size=given.batch_size[0]), given)) is not None:
+        if spec.what.is_timed and (reason := obstacle(Pipeline(batch_size=given.batch_size[0]), given)) is not None:
             raise ValueError(f"[space] batch_size = {list(spec.space.batch_size)}: {reason}")
     except ValueError as error:
         raise UsageError(f"study {name!r} on this device and data: {error}") from error
     floor = spec.search.floor if spec.search.floor is not None else default_floor(spec.metric, facts["data"])
-    box = interest.box(spec, given, floor, facts["data"], probe)
+    if (base := facts.get(records.BASE)) is not None and base["accuracy"] < floor:
+        reached = f"the network to make smaller reaches {base['accuracy']:.2%}, below the floor of {floor:.2%}"
+        raise UsageError(f"study {name!r}: {reached}: take a better one, or set floor under [search]")
+    box = interest.box(spec, given, floor, facts["data"], probe, base)
     try:
         study = optuna.create_study(study_name=name, storage=database.optuna, directions=["minimize", "maximize"])
     except optuna.exceptions.DuplicatedStudyError as error:
         raise StorageError(f"study {name!r} has just been created by another process: run the command again") from error
     with experimental():
-        study.set_metric_names(list(records.METRICS))
+        study.set_metric_names(list(spec.what.metrics))
     study.set_user_attr(records.FORMATS, dict(number_formats))
     study.set_user_attr(records.FLOOR, floor)
     study.set_user_attr(records.BOX, asdict(box))
     study.set_user_attr(records.CALIBRATION, dict(calibration or {}))
+    if base is not None:
+        study.set_user_attr(records.BASE, base)
     study.set_user_attr("spec", spec.model_dump(mode="json"))
     study.set_user_attr(records.ABOUT, _about(facts))
     study.set_user_attr(
@@ -291,8 +306,11 @@ def default_floor(metric: str, data: Mapping[str, Any]) -> float:
 
 def identity(spec: StudySpec, given: Given, facts: Mapping[str, Any]) -> dict[str, Any]:
     """What must not change within a study: seconds of two devices, accuracies of two data sets, share no front."""
+    base = facts.get(records.BASE, {})
+    reduced = {"base": {"weights": base.get("weights"), **spec.reduce.settings}} if spec.reduce is not None else {}
     return {
         "kind": spec.kind,
+        **reduced,
         "space": walk(SPACES[spec.space.name], given, spec.restrictions) | {"name": [spec.space.name]},
         "fixed": dict(spec.space.fix),
         "excluded": {name: sorted(map(str, values)) for name, values in spec.restrictions.exclude.items()},
@@ -308,11 +326,15 @@ def identity(spec: StudySpec, given: Given, facts: Mapping[str, Any]) -> dict[st
     }
 
 
-def given_by_facts(spec: StudySpec, usable: tuple[str, ...], data: Mapping[str, Any]) -> Given:
-    """What a space is given, by the facts about the data."""
+def given_by_facts(
+    spec: StudySpec, usable: tuple[str, ...], data: Mapping[str, Any], base: Mapping[str, Any] | None = None
+) -> Given:
+    """What a space is given, by the facts about the data and about the network to make smaller."""
     sizes = [n for _, n, _ in data.get("classes", ())]  # which earlier versions did not tell
     unevenness = max(sizes) / min(sizes) if sizes else 1.0
-    return spec.given(usable, data["flip"], size=data["size"], n_train=data["n_train"], unevenness=unevenness)
+    trained = Pipeline.from_json(base["pipeline"]) if base is not None else None
+    known = {"size": data["size"], "n_train": data["n_train"], "unevenness": unevenness, "base": trained}
+    return spec.given(usable, data["flip"], **known)
 
 
 def _unlike(name: str, told: Sequence[str]) -> UsageError:

@@ -17,8 +17,6 @@ from objectives.pipeline import Pipeline, Report
 from search.pareto.curves import Curve, Point
 from search.pareto.front import Outcome, front
 
-METRICS = ("train_seconds", "val_accuracy")  # minimised, maximised: in this order for ever
-
 # User attributes of a trial. Short, flat, JSON; units in the name where there are any.
 PIPELINE, WORDS, CURVE, REASON = "pipeline", "pipeline_words", "curve", "stop_reason"
 ANCHOR, RETRY_OF, SEED_TRIAL, OWNER, MESSAGE = "anchor", "retry_of", "seed_trial", "owner", "message"
@@ -43,6 +41,7 @@ FLIPS = "flips"  # what mirror images were to a network that saw none: see searc
 ABOUT = (
     "about_data"  # what a run says of its images, {"lines", "warnings", "n_skipped", "validated"}, the last by class
 )
+BASE = "base"  # the network that is made smaller: what is known of it
 REFIT = "refit"  # the network that was trained on all images: see search.planning.promise
 TEST = "test_"  # and the number of a confirmation: what its network is worth on the test split; {} without one
 CALIBRATION = "calibration"  # of what disturbs a training on this device: see study.disturbance

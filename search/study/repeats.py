@@ -75,7 +75,7 @@ def _worlds(trials: Sequence[FrozenTrial], floor: float) -> tuple[World, World]:
     """The points as they were measured, and at the seconds that each would have taken undisturbed, as estimated."""
     measured = {point.trial: point for point in records.outcomes(trials, floor)}
     estimated = {
-        number: replace(point, train_seconds=trials[number].user_attrs.get(records.UNDISTURBED) or point.train_seconds)
+        number: replace(point, cost=trials[number].user_attrs.get(records.UNDISTURBED) or point.cost)
         for number, point in measured.items()
     }
     return measured, estimated

@@ -18,7 +18,7 @@ class Result:
 
     trial: int  # its number
     state: Literal["COMPLETE", "PRUNED", "FAIL"]
-    values: tuple[float, float] | None = None  # train_seconds, val_accuracy; of a COMPLETE trial
+    values: tuple[float, float] | None = None  # cost, val_accuracy; of a COMPLETE trial
     attributes: Mapping[str, object] = field(default_factory=dict)  # user attributes
     violation: float | None = None  # of the accuracy floor; at most 0: feasible
 

@@ -14,6 +14,7 @@ from search.database.storage import Database
 from search.pareto.curves import Curve
 from search.pareto.front import Box, Outcome, front, hypervolume
 from search.pareto.intervals import wilson
+from search.pareto.kinds import Kind
 from search.study import confirmation, records, repeats
 from search.study.confirmation import SHARE, Confirmed
 from search.study.spec import StudySpec
@@ -40,6 +41,17 @@ class Snapshot:
     attributes: Mapping[str, Any]  # user attributes of the study
     database: Database  # where it lies
     artifacts: Path  # the folder of exported networks
+
+    @property
+    def kind(self) -> Kind:
+        """What it minimises beside its accuracy."""
+        return self.spec.what
+
+    @property
+    def base(self) -> Mapping[str, Any] | None:
+        """What is known of the network that is made smaller; None where none is."""
+        found: Mapping[str, Any] | None = self.attributes.get(records.BASE)
+        return found
 
     @cached_property
     def restrictions(self) -> Restrictions:
@@ -79,12 +91,12 @@ class Snapshot:
 
     @cached_property
     def front(self) -> tuple[Outcome, ...]:
-        """The Pareto front, by rising seconds."""
+        """The Pareto front, by rising cost."""
         return front(self.outcomes)
 
     @cached_property
     def front_trials(self) -> list[FrozenTrial]:
-        """The trials of the front, by rising seconds."""
+        """The trials of the front, by rising cost."""
         return [self.trials[point.trial] for point in self.front]
 
     @cached_property
@@ -99,7 +111,7 @@ class Snapshot:
         return [trial for trial in candidates if not trial.user_attrs[records.PIPELINE].get("strategies")]
 
     def against_plain(self, trial: FrozenTrial) -> float | None:
-        """Seconds of the cheapest plain run that is at least as accurate, over those of a trial; None without one."""
+        """Cost of the cheapest plain run that is at least as accurate, over that of a trial; None without one."""
         seconds = [plain.values[0] for plain in self.plain if plain.values[1] >= trial.values[1]]
         return min(seconds) / trial.values[0] if seconds else None
 

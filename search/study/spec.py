@@ -13,18 +13,21 @@ from math import inf
 from pathlib import Path
 from typing import Annotated, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from objectives.networks import families
-from objectives.pipeline import NumberFormatName
+from objectives.pipeline import NumberFormatName, Pipeline
 from objectives.task import DATA_SETS, SERIES, DataSpec, Task
 from objectives.words import expanded, printable
 from search.errors import UsageError
 from search.host.places import STUDIES, study_files
+from search.pareto.kinds import KINDS, Kind, KindName
 from search.pareto.rules import STOPPING
-from search.study.mistakes import in_words, of_toml
+from search.study.files import sections
+from search.study.files.mistakes import in_words, of_toml
+from search.study.files.sections import ReduceSection, Section
 from spaces import SPACES
-from spaces.base import Given, Value
+from spaces.base import Given, Reducing, Value
 from spaces.restricted import Restrictions, check, suggestion
 
 MAX_BYTES = 100_000  # of a study file
@@ -37,11 +40,7 @@ Seconds = Annotated[float, Field(gt=0, le=3e7)]
 Text = Annotated[str, Field(min_length=1)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class DataSection(_Section):
+class DataSection(Section):
     """`[data]`: which images are learned; the fields of `DataSpec` but the seed, which is the study's."""
 
     name: str
@@ -74,14 +73,14 @@ class DataSection(_Section):
         return self
 
 
-class NetworkSection(_Section):
+class NetworkSection(Section):
     """`[network]`: which networks are trained."""
 
     family: Literal["small", "thin", "wide", "fast", "lenet300", "lenet5", "vgg", "cnn1d"]
     stem_stride: Annotated[int, Field(ge=1, le=2)] = 1  # 2 quarters the work: for small studies on a CPU
 
 
-class SpaceSection(_Section):
+class SpaceSection(Section):
     """`[space]`: what may be chosen. Ranges are [least, most]."""
 
     name: str = "acceleration"
@@ -90,8 +89,10 @@ class SpaceSection(_Section):
     depth: tuple[Annotated[int, Field(ge=1, le=9)], Annotated[int, Field(ge=1, le=9)]] = (1, 3)
     width: tuple[Annotated[float, Field(ge=0.25, le=8)], Annotated[float, Field(ge=0.25, le=8)]] = (0.5, 2.0)
     executors: Annotated[tuple[Executor, ...], Field(min_length=1)] | None = None  # of steps; absent: as the space says
-    fix: dict[str, bool | int | float | str] = {}  # parameter = its only value
-    exclude: dict[str, bool | int | float | str | list[bool | int | float | str]] = {}  # parameter = values left out
+    fix: dict[str, bool | int | float | str] = Field(default_factory=dict)  # parameter = its only value
+    exclude: dict[str, bool | int | float | str | list[bool | int | float | str]] = Field(
+        default_factory=dict
+    )  # parameter = values left out
 
     @field_validator("epochs", "batch_size", "depth", "width", "executors", mode="before")
     @classmethod
@@ -113,7 +114,7 @@ class SpaceSection(_Section):
         return self
 
 
-class SearchSection(_Section):
+class SearchSection(Section):
     """`[search]`: how long and how. None of it is part of a study's identity, but the seed."""
 
     n_trials: Annotated[int, Field(ge=1, le=10**6)]  # the study's total, anchors included
@@ -142,10 +143,10 @@ class SearchSection(_Section):
         return name
 
 
-class StudySpec(_Section):
+class StudySpec(Section):
     """A study: data, networks, space, budget."""
 
-    kind: Literal["pareto"] = "pareto"
+    kind: KindName = "pareto"
     description: Annotated[str, Field(max_length=500)] = ""
     metric: Literal["plain", "balanced"] = "plain"  # which accuracy is maximised; the other one is recorded beside it
     test_time_flip: bool = False  # accuracies are those of an image and its mirror image taken together
@@ -154,6 +155,25 @@ class StudySpec(_Section):
     network: NetworkSection
     space: SpaceSection
     search: SearchSection
+    reduce: ReduceSection | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_kind(cls, plain: object) -> object:
+        return sections.completed(plain) if isinstance(plain, dict) else plain
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> Self:
+        search = self.search
+        sections.check_kind(
+            self.kind, self.space.name, self.reduce, self.metric, search.stopping, search.fastest or search.slowest
+        )
+        return self
+
+    @property
+    def what(self) -> Kind:
+        """What it minimises beside its accuracy."""
+        return KINDS[self.kind]
 
     @model_validator(mode="before")
     @classmethod
@@ -202,10 +222,12 @@ class StudySpec(_Section):
         size: int | None = None,
         n_train: int | None = None,
         unevenness: float = 1.0,
+        base: Pipeline | None = None,
     ) -> Given:
         """What a space is given: this file, and what is known once device and data are open.
 
-        No batch is larger than the training set: all those would be one.
+        No batch is larger than the training set: all those would be one. `base`: how the network was trained that a
+        study makes smaller.
         """
         space = self.space
         most = 2 ** ((n_train or MAX_BATCH).bit_length() - 1)
@@ -223,6 +245,7 @@ class StudySpec(_Section):
             size or self.task.data.side,
             n_train or self.data.n_train or (1_000 if self.data.name == "digits" else 10_000),
             unevenness,
+            None if self.reduce is None else Reducing(base or Pipeline(), *self.reduce.ranges),
         )
 
 

@@ -5,33 +5,39 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from search.host.called import command
+from search.pareto.kinds import Kind
 from search.study import confirmation
 from search.study.confirmation import Confirmed
 from search.study.snapshot import Snapshot
 
 ALIKE = "~"  # of a point that is not known to be more accurate than a cheaper one
 LIKENESS = f"{ALIKE} As accurate as the cheaper point before it that has no {ALIKE}, for all that is known."
-COLUMNS = ("confirmed s", "confirmed", "test")
 
 
-def cells(found: Confirmed | None) -> dict[str, str]:
+def columns(kind: Kind) -> tuple[str, str, str]:
+    """The names of the columns of a point."""
+    return f"confirmed {kind.unit}", "confirmed", "test"
+
+
+def cells(found: Confirmed | None, kind: Kind) -> dict[str, str]:
     """The columns of a point."""
     if found is None:
-        return dict.fromkeys(COLUMNS, "")
-    seconds = f"{found.seconds.mean:.2f}" + (f" ±{half:.2f}" if (half := found.seconds.half) is not None else "")
+        return dict.fromkeys(columns(kind), "")
+    half = found.cost.half
+    cost = kind.shown(found.cost.mean) + (f" ±{kind.shown(half)}" if half is not None else "")
     accuracy = f"{ALIKE if found.is_alike else ''}{found.accuracy.mean:.2%} ±{100 * (found.accuracy.half or 0):.2f}"
-    return dict(zip(COLUMNS, (seconds, accuracy, f"{found.test.mean:.2%}" if found.test else ""), strict=True))
+    return dict(zip(columns(kind), (cost, accuracy, f"{found.test.mean:.2%}" if found.test else ""), strict=True))
 
 
-def as_json(found: Confirmed | None) -> dict[str, object]:
+def as_json(found: Confirmed | None, kind: Kind) -> dict[str, object]:
     """What a program is told of a point."""
     if found is None:
         return {"confirmed": None, "test_accuracy": None}
     confirmed = {
         "n": found.n,
         "failed": found.n_failed,
-        "train_seconds": found.seconds.mean,
-        "train_seconds_interval": found.seconds.interval,
+        kind.metric: found.cost.mean,
+        f"{kind.metric}_interval": found.cost.interval,
         "val_accuracy": found.accuracy.mean,
         "val_accuracy_interval": found.accuracy.interval,
         "is_alike": found.is_alike,

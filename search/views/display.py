@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, Self
@@ -16,11 +17,13 @@ from rich.text import Text
 from objectives.pipeline import Pipeline, Report
 from objectives.words import counted
 from search.pareto.front import Outcome
+from search.pareto.kinds import PARETO, Kind
 from search.study.snapshot import Snapshot
 from search.views.plot import Mark, marks, plot
 from search.views.reading import MANY_FILES, Tenths
 
 WIDEST, HIGHEST = 80, 10  # columns and lines of the plot
+MAX_LISTED = 20  # images that cannot be used
 ABOVE = 6  # lines of a terminal that are left to what is said above a live display
 
 
@@ -91,6 +94,7 @@ class PlainDisplay(Display):
     def __init__(self, console: Console, *, every_epoch: bool) -> None:
         self._console, self._every_epoch = console, every_epoch
         self._standing: _Standing | None = None
+        self._kind = PARETO
         self._best: Outcome | None = None  # that was said
         self._tenths = Tenths()
 
@@ -102,7 +106,7 @@ class PlainDisplay(Display):
             self.say(line)
 
     def study_started(self, now: Snapshot, n_trials: int, deadline: float | None = None) -> None:
-        self._standing = _Standing(n_trials, deadline, time.monotonic(), now.n_counted)
+        self._standing, self._kind = _Standing(n_trials, deadline, time.monotonic(), now.n_counted), now.kind
         self._say_best(now)
 
     def trial_started(self, number: int, anchor: str | None, pipeline: Pipeline) -> None:
@@ -110,7 +114,7 @@ class PlainDisplay(Display):
 
     def epoch_finished(self, number: int, report: Report, accuracy: float) -> None:
         if self._every_epoch:
-            self.say(f"  trial {number}: {epoch_line(report, accuracy)}")
+            self.say(f"  trial {number}: {epoch_line(report, accuracy, self._kind)}")
 
     def trial_finished(self, number: int, reason: str, message: str) -> None:
         self.say(f"  {outcome_line(number, reason, message)}")
@@ -125,7 +129,7 @@ class PlainDisplay(Display):
         left = self._standing.seconds_left if self._standing is not None else None
         if left is None or not now.front or now.front[-1] == self._best:
             return
-        self.say(f"  {best_line(now.front[-1], is_first=self._best is None)}; {clock(left)} left")
+        self.say(f"  {best_line(now.front[-1], now.kind, is_first=self._best is None)}; {clock(left)} left")
         self._best = now.front[-1]
 
 
@@ -145,6 +149,7 @@ class LiveDisplay(Display):
         self._below = Text("starting the worker ...", style="dim")
         self._marks: tuple[Mark, ...] = ()
         self._standing: _Standing | None = None
+        self._kind = PARETO
         self._live = Live(get_renderable=self._frame, console=console, refresh_per_second=8, transient=True)
 
     def __enter__(self) -> Self:
@@ -168,16 +173,18 @@ class LiveDisplay(Display):
         )
 
     def study_started(self, now: Snapshot, n_trials: int, deadline: float | None = None) -> None:
-        self._standing = _Standing(n_trials, deadline, time.monotonic(), now.n_counted)
+        self._standing, self._kind = _Standing(n_trials, deadline, time.monotonic(), now.n_counted), now.kind
         self._study.update(self._study_bar, description="trials" if deadline is None else "time", visible=True)
         self.study_stands(now)
 
     def trial_started(self, number: int, anchor: str | None, pipeline: Pipeline) -> None:
         self._titles[number] = trial_title(number, anchor, pipeline)
-        self._bars[number] = self._epochs.add_task(f"trial {number}", total=pipeline.epochs, now="")
+        self._bars[number] = self._epochs.add_task(
+            f"trial {number}", total=pipeline.epochs if self._kind.is_timed else None, now=""
+        )
 
     def epoch_finished(self, number: int, report: Report, accuracy: float) -> None:
-        now = f"{report.train_seconds:.2f} s  {accuracy:.2%}  {'; '.join(report.events)}"
+        now = f"{reached(report, accuracy, self._kind)}  {'; '.join(report.events)}"
         self._epochs.update(self._bars[number], completed=report.epoch, total=report.epochs, now=now)
 
     def trial_finished(self, number: int, reason: str, message: str) -> None:
@@ -192,7 +199,7 @@ class LiveDisplay(Display):
         if self._standing.deadline is None:
             done, total = now.n_counted, self._standing.n_trials
             self._study.update(self._study_bar, completed=done, total=total, said=f"{done}/{total}")
-        best = [best_line(now.front[-1], is_first=True)] if now.front else []
+        best = [best_line(now.front[-1], now.kind, is_first=True)] if now.front else []
         self._below, self._marks = Text("\n".join([self._standing.line(now), *best])), marks(now)
 
     def _frame(self) -> Group:
@@ -222,7 +229,8 @@ class LiveDisplay(Display):
             return []
         width, height = self._console.size
         room = min(HIGHEST, height - n_other - ABOVE)
-        drawn = plot(self._marks, min(width, WIDEST), room, ascii_only=self._console.options.ascii_only)
+        ascii_only = self._console.options.ascii_only
+        drawn = plot(self._marks, min(width, WIDEST), room, self._kind, ascii_only=ascii_only)
         return [Text(line, no_wrap=True, overflow="crop") for line in drawn]
 
 
@@ -231,10 +239,17 @@ def trial_title(number: int, anchor: str | None, pipeline: Pipeline) -> str:
     return f"trial {number}{f' ({anchor})' if anchor else ''}: {pipeline.describe()}"
 
 
-def epoch_line(report: Report, accuracy: float) -> str:
-    """An epoch in words."""
+def epoch_line(report: Report, accuracy: float, kind: Kind) -> str:
+    """An epoch in words, or an attempt at a smaller network, of which nobody knows how many come."""
     events = f"  {'; '.join(report.events)}" if report.events else ""
-    return f"epoch {report.epoch} of {report.epochs}  {report.train_seconds:.2f} s  {accuracy:.2%}{events}"
+    which = f"epoch {report.epoch} of {report.epochs}" if kind.is_timed else f"attempt {report.epoch - 1}"
+    return f"{which}  {reached(report, accuracy, kind)}{events}"
+
+
+def reached(report: Report, accuracy: float, kind: Kind) -> str:
+    """Where a training stands: its seconds, its accuracy, and what else counts."""
+    cost = [] if kind.is_timed else [kind.said(kind.cost(report))]
+    return "  ".join([f"{report.train_seconds:.2f} s", *cost, f"{accuracy:.2%}"])
 
 
 def outcome_line(number: int, reason: str, message: str) -> str:
@@ -242,10 +257,21 @@ def outcome_line(number: int, reason: str, message: str) -> str:
     return f"trial {number}: {message}" + ("" if reason == "complete" else f"  [{reason.replace('_', ' ')}]")
 
 
-def best_line(best: Outcome, *, is_first: bool) -> str:
+def best_line(best: Outcome, kind: Kind, *, is_first: bool) -> str:
     """The most accurate trial in words, the first of which say that a single training's accuracy is of validation."""
     where = " on validation" if is_first else ""
-    return f"best so far {best.accuracy:.2%}{where} in {best.train_seconds:.2f} s (trial {best.trial})"
+    joint = "in" if kind.is_timed else "with"
+    return f"best so far {best.accuracy:.2%}{where} {joint} {kind.said(best.cost)} (trial {best.trial})"
+
+
+def say_skipped(skipped: Sequence[str], display: Display) -> None:
+    """Names images that cannot be used, the first of them."""
+    if skipped:
+        display.say(f"{counted(len(skipped), 'image')} cannot be used, left out:")
+    for image in skipped[:MAX_LISTED]:
+        display.say(f"  {image}")
+    if len(skipped) > MAX_LISTED:
+        display.say(f"  ... and {len(skipped) - MAX_LISTED} more")
 
 
 def clock(seconds: float) -> str:

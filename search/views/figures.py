@@ -61,11 +61,14 @@ def note(trial: FrozenTrial) -> str:
     if curve:
         epoch, seconds, accuracy, _ = curve[-1]
         took = records.in_seconds(seconds, attributes.get(records.WALL_SECONDS))
-        lines.append(f"* epoch {epoch} of {attributes[records.PIPELINE]['epochs']}: {accuracy:.2%} after {took}")
+        is_reduced = "reduction" in attributes[records.PIPELINE]
+        reached = f"attempt {epoch - 1}" if is_reduced else f"epoch {epoch} of {attributes[records.PIPELINE]['epochs']}"
+        lines.append(f"* {reached}: {accuracy:.2%} after {took}")
         lines.append(
             f"* {attributes['n_parameters']:,} parameters, {attributes['inference_flops'] / 1e6:.2f} MFLOP an inference"
         )
-        lines.append(f"* {attributes['train_flops'] / 1e9:.1f} GFLOP spent on training")
+        if attributes["train_flops"]:
+            lines.append(f"* {attributes['train_flops'] / 1e9:.1f} GFLOP spent on training")
     if "peak_memory_bytes" in attributes:
         evaluation = attributes.get("eval_peak_memory_bytes")
         beside = "" if evaluation is None else f", in evaluation {evaluation / 2**20:.0f} MiB"

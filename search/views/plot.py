@@ -1,4 +1,4 @@
-"""A front as a small plot of characters: seconds of training against accuracy."""
+"""A front as a small plot of characters: what it costs against accuracy."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
+from search.pareto import kinds
 from search.study.snapshot import Snapshot
 
 NARROWEST, LOWEST = 42, 6  # columns and lines below which there is no plot
 GUTTER = 9  # columns left of the plot: a label, a blank, the axis
 LEAST_SPAN = 0.05  # decades that an axis shows: equal points stand in its middle
 GAP = 2  # blanks between two labels
-TITLES = ("accuracy over seconds of training", "accuracy over seconds", "accuracy")
+TITLES = ("accuracy over {0.words}", "accuracy over {0.column}", "accuracy")
 
 
 class Kind(IntEnum):
@@ -33,7 +34,7 @@ WORDS = ("dominated", "front", "BASELINE")
 class Mark:
     """A point of the plot."""
 
-    train_seconds: float  # above 0
+    cost: float  # above 0
     accuracy: float  # in [0, 1]
     kind: Kind
 
@@ -42,7 +43,7 @@ def marks(now: Snapshot) -> tuple[Mark, ...]:
     """The finished runs of a study that reached its floor, and BASELINE."""
     on_front, baseline = {point.trial for point in now.front}, now.baseline
     found = [
-        Mark(each.train_seconds, each.accuracy, Kind.FRONT if each.trial in on_front else Kind.DOMINATED)
+        Mark(each.cost, each.accuracy, Kind.FRONT if each.trial in on_front else Kind.DOMINATED)
         for each in now.outcomes
         if baseline is None or each.trial != baseline.number
     ]
@@ -66,17 +67,19 @@ class _Axis:
         return round(((value - self.middle) / span + 0.5) * (self.n_cells - 1))
 
 
-def plot(points: Sequence[Mark], width: int, height: int, *, ascii_only: bool) -> list[str]:
+def plot(
+    points: Sequence[Mark], width: int, height: int, of: kinds.Kind = kinds.PARETO, *, ascii_only: bool
+) -> list[str]:
     """The points in at most `height` lines of at most `width` columns; [] where there are none, or no room.
 
-    Both axes are decades, of seconds and of errors, as those of the hypervolume: in accuracy itself a whole front would
-    lie in the uppermost line. Where all was right, half of the least other error is drawn.
+    Both axes are decades, of the cost and of errors, as those of the hypervolume: in accuracy itself a whole front
+    would lie in the uppermost line. Where all was right, half of the least other error is drawn.
     """
     if not points or width < NARROWEST or height < LOWEST:
         return []
     errors = [1.0 - point.accuracy for point in points]
     least = min((error for error in errors if error > 0.0), default=1.0) / 2
-    xs = [math.log10(point.train_seconds) for point in points]
+    xs = [math.log10(point.cost) for point in points]
     ys = [math.log10(max(error, least)) for error in errors]
     across, down = _Axis(min(xs), max(xs), width - GUTTER), _Axis(min(ys), max(ys), height - 3)
     shown: dict[tuple[int, int], Kind] = {}
@@ -90,28 +93,28 @@ def plot(points: Sequence[Mark], width: int, height: int, *, ascii_only: bool) -
         down.cell(down.low): f"{max(accuracies):.2%}",
     }
     vertical, tick, *_ = LINES[ascii_only]
-    lines = [_header({point.kind for point in points}, width, MARKS[ascii_only])]
+    lines = [_header({point.kind for point in points}, width, MARKS[ascii_only], of)]
     for row in range(down.n_cells):
         cells = [MARKS[ascii_only][shown[row, i]] if (row, i) in shown else " " for i in range(across.n_cells)]
         label = labels.get(row, "")
         lines.append(f"{label:>{GUTTER - 2}} {tick if label else vertical}{''.join(cells)}".rstrip())
-    return lines + _below(across, width, LINES[ascii_only])
+    return lines + _below(across, width, LINES[ascii_only], of)
 
 
-def _header(kinds: set[Kind], width: int, characters: str) -> str:
+def _header(shown: set[Kind], width: int, characters: str, of: kinds.Kind) -> str:
     """What is plotted, in as many words as there is room for, and what the marks mean."""
     order = (Kind.FRONT, Kind.DOMINATED, Kind.BASELINE)
-    legend = "  ".join(f"{characters[kind]} {WORDS[kind]}" for kind in order if kind in kinds)
-    headers = [f"{title}  {legend}" for title in TITLES]
+    legend = "  ".join(f"{characters[kind]} {WORDS[kind]}" for kind in order if kind in shown)
+    headers = [f"{title.format(of)}  {legend}" for title in TITLES]
     return next((header for header in headers if len(header) <= width), headers[-1])
 
 
-def _below(axis: _Axis, width: int, characters: Sequence[str]) -> list[str]:
-    """The axis of seconds, and its labels: the ends, and the middle where there is room."""
+def _below(axis: _Axis, width: int, characters: Sequence[str], of: kinds.Kind) -> list[str]:
+    """The axis of costs, and its labels: the ends, and the middle where there is room."""
     *_, corner, horizontal, tick = characters
     line, said = [horizontal] * axis.n_cells, [" "] * width
     for value in (axis.low, axis.high, axis.middle):
-        label, cell = _seconds(10.0**value), axis.cell(value)
+        label, cell = _cost(10.0**value, of), axis.cell(value)
         start = max(0, min(GUTTER + cell - len(label) // 2, width - len(label)))
         if not "".join(said[max(0, start - GAP) : start + len(label) + GAP]).strip():
             said[start : start + len(label)] = label
@@ -119,5 +122,6 @@ def _below(axis: _Axis, width: int, characters: Sequence[str]) -> list[str]:
     return [f"{' ' * (GUTTER - 1)}{corner}{''.join(line)}", "".join(said).rstrip()]
 
 
-def _seconds(seconds: float) -> str:
-    return f"{seconds:.0f} s" if 10 <= seconds < 10**6 else f"{seconds:.2g} s"
+def _cost(cost: float, of: kinds.Kind) -> str:
+    shown = cost / of.scale
+    return f"{shown:.0f} {of.unit}" if 10 <= shown < 10**6 else f"{shown:.2g} {of.unit}"

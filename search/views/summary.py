@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from statistics import median
 
@@ -27,12 +28,13 @@ def as_json(now: Snapshot) -> dict[str, object]:
         "study": now.name,
         "trials": asdict(now.counts),
         "front": [_point(trial, now) for trial in now.front_trials],
+        **({} if now.kind.is_timed else {"base": now.base}),
         "baseline": _point(now.baseline, now) if now.baseline is not None else None,
         "correction": confirmed.correction_json(now),
         "refit": _refit(now),
         "effects": effects.as_json(now),
         "hypervolume": now.hypervolume(),
-        "reference": {"train_seconds": now.box.slowest, "accuracy": now.box.useful} if now.box else None,
+        "reference": {now.kind.metric: now.box.slowest, "accuracy": now.box.useful} if now.box else None,
         "box": asdict(now.box) if now.box else None,
         "identity": now.attributes[records.IDENTITY],
         "storage": now.database.shown,
@@ -40,7 +42,10 @@ def as_json(now: Snapshot) -> dict[str, object]:
 
 
 def table(now: Snapshot, width: int | None = None) -> list[str]:
-    """The front by rising seconds, compared with BASELINE, which stands below it where it is not on it."""
+    """The front by rising cost, compared with BASELINE, which stands below it where it is not on it.
+
+    Networks that were made smaller are compared with what they were made of.
+    """
     shown = [*now.front_trials]
     if now.baseline is not None and now.baseline.number not in {trial.number for trial in shown}:
         shown.append(now.baseline)
@@ -52,7 +57,7 @@ def table(now: Snapshot, width: int | None = None) -> list[str]:
     if not any(abs(trial.user_attrs[OTHER[other]] - trial.values[1]) >= FAR for trial in shown):
         for row in cells:
             del row[other]
-    for name in confirmed.COLUMNS:
+    for name in confirmed.columns(now.kind):
         if not any(row[name] for row in cells):
             for row in cells:
                 del row[name]
@@ -82,11 +87,11 @@ def lines(now: Snapshot, width: int | None = None) -> list[str]:
     ]
     if now.box is not None:
         said.append(
-            f"hypervolume {now.hypervolume():.3f} of the box from {now.box.slowest:.3g} s and "
-            f"{now.box.useful:.0%} to {now.box.fastest:.2g} s and no error, both in decades"
+            f"hypervolume {now.hypervolume():.3f} of the box from {now.kind.brief(now.box.slowest, 3)} and "
+            f"{_share(now.box.useful, now)} to {now.kind.brief(now.box.fastest)} and no error, both in decades"
         )
     return [
-        *timeline.lines(now, width),
+        *(timeline.lines(now, width) if now.kind.is_timed else []),
         *effects.lines(now, width),
         *said,
         f"models      {now.artifacts} ({disk.words(disk.folder_bytes(now.artifacts))})",
@@ -121,6 +126,14 @@ def _legend(now: Snapshot) -> list[str]:
     """What the columns of the table mean, where there is one."""
     if not now.front and now.baseline is None:
         return []
+    if now.base is not None:
+        return [
+            "MFLOP: of an inference, 1 multiply-add = 2 FLOPs. Accuracy: of the validation images. Fewer FLOPs and the "
+            f"difference in points: against the network that was made smaller, of "
+            f"{now.kind.said(now.base['inference_flops'])}, {now.base['n_parameters']:,} parameters and "
+            f"{now.base['accuracy']:.2%}{'; of the means where it is confirmed' if now.confirmed else ''}. Seconds: of "
+            "the whole reduction on this device."
+        ]
     return [
         "Seconds: training time on this device. Accuracy: of the validation images. Speed-up, difference in points and "
         f"FLOPs of an inference: against BASELINE{', of the means where both are confirmed' if now.confirmed else ''}. "
@@ -155,6 +168,8 @@ def nothing_passed(now: Snapshot) -> list[str]:
 
 def _on_the_wall(now: Snapshot) -> list[str]:
     """How long trainings took by the clock on the wall, where that is another time."""
+    if not now.kind.is_timed:
+        return []
     walls = [(t.number, t.values[0], t.user_attrs.get(records.WALL_SECONDS) or t.values[0]) for t in now.front_trials]
     number, seconds, wall = max(walls, key=lambda each: abs(each[2] / each[1] - 1), default=(0, 1.0, 1.0))
     if abs(wall / seconds - 1) <= records.MUCH:
@@ -176,7 +191,7 @@ def _disturbed(now: Snapshot) -> list[str]:
 
 def _test_time(now: Snapshot) -> list[str]:
     """What test-time augmentation costs, where the accuracies come from it."""
-    if not now.spec.test_time_flip or not now.front:
+    if not now.spec.test_time_flip or not now.front or not now.kind.is_timed:
         return []
     attributes = [trial.user_attrs for trial in now.front_trials]
     seconds = [each["eval_seconds"] / each[records.PIPELINE]["epochs"] for each in attributes]
@@ -189,35 +204,41 @@ def _test_time(now: Snapshot) -> list[str]:
 def _point(trial: FrozenTrial, now: Snapshot) -> dict[str, object]:
     return {
         "trial": trial.number,
-        "train_seconds": trial.values[0],
-        "val_accuracy": trial.values[1],
+        **dict(zip(now.kind.metrics, trial.values, strict=True)),
+        **_of_base(trial, now),
         "is_alike": trial.number in now.alike,
         "params": trial.params,
         "pipeline": trial.user_attrs[records.PIPELINE],
         "balanced_accuracy": trial.user_attrs["balanced_accuracy"],
         "noisy": trial.user_attrs.get(records.NOISY),
-        "against_plain": now.against_plain(trial),
+        "against_plain": now.against_plain(trial) if now.kind.is_timed else None,
         "timeline": timeline.as_json(trial),
-        **confirmed.as_json(now.confirmed_of(trial)),
+        **confirmed.as_json(now.confirmed_of(trial), now.kind),
     }
 
 
 def _cells(trial: FrozenTrial, now: Snapshot) -> dict[str, str]:
     """A row of the table, by column."""
-    (seconds, accuracy), baseline = trial.values, now.baseline
+    (cost, accuracy), baseline = trial.values, now.baseline
     mark = MARK if trial.user_attrs.get(records.NOISY) else ""
     other = "balanced" if now.spec.metric == "plain" else "plain"
     cells = {
         "trial": str(trial.number),
-        "seconds": f"{mark}{seconds:.2f}",
+        now.kind.column: f"{mark}{now.kind.shown(cost)}",
         "accuracy": f"{confirmed.ALIKE if trial.number in now.alike else ''}{accuracy:.2%}",
         other: f"{trial.user_attrs[OTHER[other]]:.2%}",
-        **confirmed.cells(now.confirmed_of(trial)),
+        **confirmed.cells(now.confirmed_of(trial), now.kind),
     }
-    if baseline is not None:
+    if now.base is not None:
+        [(left, kept_accuracy)] = _compared([trial], now)
+        cells["fewer FLOPs"] = f"{now.base['inference_flops'] / left:.2f}x"
+        cells["difference"] = f"{100 * (kept_accuracy - now.base['accuracy']):+.2f}"
+        cells["parameters"] = f"{trial.user_attrs['n_parameters']:,}"
+        cells["seconds"] = f"{records.seconds(trial):.1f}"
+    elif baseline is not None:
         is_claim = not (mark or baseline.user_attrs.get(records.NOISY))
         kept = trial.user_attrs["inference_flops"] / baseline.user_attrs["inference_flops"]
-        (took, reached), (baseline_took, baseline_reached) = _compared(trial, baseline, now)
+        (took, reached), (baseline_took, baseline_reached) = _compared([trial, baseline], now)
         cells["speed-up"] = f"{baseline_took / took:.2f}x" if is_claim else ""
         plain = now.against_plain(trial)
         cells["against plain"] = "" if mark else "none" if plain is None else f"{plain:.2f}x"
@@ -226,8 +247,20 @@ def _cells(trial: FrozenTrial, now: Snapshot) -> dict[str, str]:
     return cells | {"pipeline": records.in_words(trial)}
 
 
-def _compared(trial: FrozenTrial, baseline: FrozenTrial, now: Snapshot) -> list[tuple[float, float]]:
-    """(seconds, accuracy) of both: what the search measured, or the means of fresh seeds where both have them."""
-    found = [now.confirmed_of(each) for each in (trial, baseline)]
-    means = [(each.seconds.mean, each.accuracy.mean) for each in found if each is not None]
-    return means if len(means) == 2 else [(each.values[0], each.values[1]) for each in (trial, baseline)]
+def _of_base(trial: FrozenTrial, now: Snapshot) -> dict[str, object]:
+    """What a network that was made smaller says beside its FLOPs."""
+    if now.kind.is_timed:
+        return {}
+    return {"n_parameters": trial.user_attrs["n_parameters"], "seconds": records.seconds(trial)}
+
+
+def _share(accuracy: float, now: Snapshot) -> str:
+    """An accuracy from which on it counts, in as many digits as tell it from that of a network to make smaller."""
+    return f"{accuracy:.0%}" if now.kind.is_timed else f"{accuracy:.1%}"
+
+
+def _compared(trials: Sequence[FrozenTrial], now: Snapshot) -> list[tuple[float, float]]:
+    """(cost, accuracy) of each: what the search measured, or the means of fresh seeds where all have them."""
+    found = [now.confirmed_of(each) for each in trials]
+    means = [(each.cost.mean, each.accuracy.mean) for each in found if each is not None]
+    return means if len(means) == len(trials) else [(each.values[0], each.values[1]) for each in trials]

@@ -177,6 +177,9 @@ def dialogue(
         "whole": whole,
     }
     silences: list[float] = []
+    n_quick = 0
+    if pipeline.reduction is not None:  # of it the network as it was is told at once, and the pace is another one
+        watchdog, n_quick = watchdog.fresh(), 1
     asked = time.monotonic()
     answer = ask({"do": "train", **settings}, watchdog.patience(silences))
     while "report" in answer:
@@ -188,7 +191,7 @@ def dialogue(
                 ask({"do": "stop"}, EXPORT)
             raise
         asked = time.monotonic()
-        answer = ask({"do": "continue"}, watchdog.patience(silences))
+        answer = ask({"do": "continue"}, watchdog.patience(silences[n_quick:]))
     watchdog.learn(silences)
 
 

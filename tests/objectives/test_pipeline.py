@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from objectives.device.formats import FORMATS
 from objectives.pipeline import Pipeline, Report
+from objectives.reduction.settings import Reduction
 from objectives.strategies import STRATEGIES
 from objectives.strategies.adaptive import Adaptive
 from objectives.strategies.balanced_sampling import BalancedSampling
@@ -167,6 +168,7 @@ SETTINGS_DRAWN: dict[str, st.SearchStrategy[object]] = {
     "strategies": st.lists(st.sampled_from(list(STRATEGIES_DRAWN)), unique=True).flatmap(
         lambda names: st.tuples(*(STRATEGIES_DRAWN[name] for name in compatible(names)))
     ),
+    "reduction": st.none() | st.builds(Reduction, epsilon=st.floats(0.001, 1), inputs=st.booleans()),
 }
 pipelines = st.fixed_dictionaries(SETTINGS_DRAWN).map(lambda settings: Pipeline(**settings))  # type: ignore[arg-type]
 
@@ -179,6 +181,11 @@ reports = st.builds(
     events=st.lists(st.text(), max_size=3).map(tuple),
     architecture=st.text(),
 )
+
+
+def test_a_pipeline_that_reduces_nothing_is_written_as_before_there_were_reductions() -> None:
+    assert "reduction" not in Pipeline().to_json()
+    assert "reduction" in Pipeline(reduction=Reduction()).to_json()
 
 
 def test_the_generator_draws_every_setting_and_every_strategy() -> None:
@@ -200,6 +207,9 @@ def test_a_pipeline_survives_json(pipeline: Pipeline) -> None:
 def test_a_pipeline_is_described_in_one_line_that_names_its_strategies(pipeline: Pipeline) -> None:
     words = pipeline.describe()
     assert "\n" not in words
+    if pipeline.reduction is not None:  # what is reduced is the same for a whole study
+        assert words == pipeline.reduction.describe()
+        return
     assert words.startswith(f"{pipeline.number_format}, {pipeline.epochs} epochs")
     assert all(strategy.describe() in words for strategy in pipeline.strategies)
 

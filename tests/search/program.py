@@ -13,15 +13,16 @@ import signal
 import sys
 import time
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from objectives.data.cache.progress import Progress
 from objectives.errors import DeviceError, DeviceLost
-from objectives.host.durable import write_folder
+from objectives.host.durable import damaged, sums, write_folder
 from objectives.pipeline import Pipeline, Reading, Report
+from objectives.reduction.settings import Reduction
 from objectives.task import Seeds, Task
 from search.workers.seam import Opening, Preparation
 
@@ -35,6 +36,8 @@ FACTS: dict[str, Any] = {
     "skipped": [],
     "warnings": [],
 }
+
+FLOPS = 1e6  # of the network that is made smaller
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class Script:
     # ... the reference workload after it
     models: tuple[str, ...] = ("a scripted device",)  # of the workers, in the order in which they get ready
     test: bool = True  # whether the data have a test split
+    letter: str = "w"  # that the weights of exported networks are written with
     room: float = 60.0  # seconds for a cluster to have room
 
     @classmethod
@@ -93,10 +97,23 @@ class ScriptedObjective:
 
     script: Script
     model: str
+    base: str | None = None  # folder of the network that is made smaller
     training: str = ""  # the number of the last one
+    about: Mapping[str, object] = field(default_factory=dict)  # what its network says of itself
 
     def facts(self) -> dict[str, object]:
-        return FACTS | {"device": FACTS["device"] | {"model": self.model}}
+        facts = FACTS | {"device": FACTS["device"] | {"model": self.model}}
+        if self.base is None or damaged(folder := Path(self.base)):
+            return facts
+        about = json.loads((folder / "model.json").read_text())
+        sizes = {"inference_flops": FLOPS, "n_parameters": 1000, "accuracy": 0.97, "is_measured": True}
+        base = {
+            "weights": sums(folder)["weights.safetensors"],
+            "pipeline": about["pipeline"],
+            "trained_on": "s",
+            "content": "c",
+        }
+        return facts | {"base": base | sizes}
 
     def number_formats(self) -> dict[str, str | None]:
         return {"fp32": None, "tf32": "scripted", "bf16": None, "fp16": "scripted"}
@@ -104,16 +121,38 @@ class ScriptedObjective:
     def reports(self, pipeline: Pipeline, seeds: Seeds, *, whole: bool = False) -> Generator[Report]:
         self.training = str(count("trainings"))
         fault, slow = self.script.faults.get(self.training), self.script.slow.get(self.training, 1.0)
+        data = {"content": FACTS["data"]["content"], "split": FACTS["data"]["split"]}
+        self.about = {"pipeline": pipeline.to_json(), "data": data}
+        if pipeline.reduction is not None:
+            yield from self.attempts(pipeline.reduction, seeds, fault)
+            return
         for epoch, (seconds, accuracy) in enumerate(curve(pipeline, seeds), start=1):
             time.sleep(self.script.pause)
             if epoch == 2 and fault is not None:
                 seconds = befall(fault, seconds)
             yield report(epoch, pipeline.epochs, seconds * slow * self.script.scale, accuracy)
 
+    def attempts(self, reduction: Reduction, seeds: Seeds, fault: str | None) -> Generator[Report]:
+        """Each attempt takes a share of the FLOPs; the second one is refused."""
+        n, work, accuracy = reduction.iterations or 3, FLOPS, 0.97
+        share = 1 - reduction.operation / 2 - seeds.init % 1000 / 1e5
+        for number in range(n + 1):
+            time.sleep(self.script.pause)
+            seconds = 1.0 * number * self.script.scale
+            if number == 1 and fault is not None:
+                seconds = befall(fault, seconds)
+            if number not in (0, 2):
+                work, accuracy = work * share, accuracy - reduction.epsilon / n
+            yield replace(report(number + 1, n + 2, seconds, accuracy), inference_flops=work)
+        yield replace(report(n + 1, n + 1, seconds, accuracy), inference_flops=work)
+
     def export(self, folder: Path, about: Mapping[str, object]) -> None:
         if self.script.faults.get("export") == str(count("exports")):
             os.kill(os.getpid(), signal.SIGKILL)
-        write_folder(folder, {"model.json": json.dumps(about).encode(), "weights": b"w" * self.script.weights})
+        written = json.dumps({**self.about, **about}).encode()
+        write_folder(
+            folder, {"model.json": written, "weights.safetensors": self.script.letter.encode() * self.script.weights}
+        )
 
     def test(self, folder: Path) -> dict[str, Any] | None:
         if self.script.faults.get("test") == str(count("tests")):
@@ -186,6 +225,7 @@ class Prepare:
     """A preparation that a template process can be handed."""
 
     script: Script
+    base: str | None = None
 
     def keep_data(self, progress: Progress) -> None:
         pass
@@ -197,12 +237,12 @@ class Prepare:
     def opening(self, model: str) -> ScriptedObjective:
         if _folder().joinpath("lost.count").exists() and count("openings") < self.script.lost:
             raise DeviceError("no CUDA GPUs are available")
-        return ScriptedObjective(self.script, model)
+        return ScriptedObjective(self.script, model, self.base)
 
 
 def training(task: Task, device: str, threads: int) -> Preparation:
     """The `Training` of this program."""
-    return Prepare(Script.read())
+    return Prepare(Script.read(), task.base)
 
 
 def main() -> int:

@@ -102,19 +102,19 @@ def test_the_version_is_said_and_is_the_one_to_cite(capsys: pytest.CaptureFixtur
     assert f"\nversion: {__version__}\n" in (REPOSITORY / "CITATION.cff").read_text()
 
 
-BUILT_IN = ["cifar_pareto", "digits_pareto", "fashion_pareto", "fashion_structure"]
+BUILT_IN = ["cifar_pareto", "digits_pareto", "digits_reduce", "fashion_pareto", "fashion_reduce", "fashion_structure"]
 COMPLETED = {  # what stands before the cursor, its words as bash takes them apart -> what is offered
     "frontrunner st": ["studies"],
     "frontrunner help doc": ["doctor"],
     "frontrunner studies sh": ["show"],
-    "frontrunner studies show d": ["digits_pareto"],
+    "frontrunner studies show d": ["digits_pareto", "digits_reduce"],
     "frontrunner run --sam": ["--sampler"],
     "frontrunner run --sampler ": ["pareto", "tpe", "nsga2", "gp", "random"],
     "frontrunner run --sampler = n": ["nsga2"],
     "frontrunner run --sampler =": ["pareto", "tpe", "nsga2", "gp", "random"],
     "frontrunner run --study ": [*BUILT_IN, "mine", "other.toml", "data", "studies"],
     "frontrunner run -q --study mi": ["mine"],
-    "frontrunner run --study = dig": ["digits_pareto"],
+    "frontrunner run --study = dig": ["digits_pareto", "digits_reduce"],
     "frontrunner run --study studies/": ["studies/mine.toml"],
     "frontrunner run --n-trials ": [],
     "frontrunner run --data fo": ["folder:"],

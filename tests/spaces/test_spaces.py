@@ -12,12 +12,13 @@ from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.trial import FixedTrial
 
 from objectives.pipeline import Pipeline
+from objectives.reduction.settings import Reduction
 from objectives.strategies import STRATEGIES
-from spaces import SPACES, acceleration, everything, structure
-from spaces.base import BASELINE, Given, Space, Value, baseline
+from spaces import SPACES, acceleration, everything, reduction, structure
+from spaces.base import BASELINE, Given, Reducing, Space, Value, baseline
 from spaces.ingredients import outlined
 from spaces.ladders import LADDERS
-from spaces.restricted import Restrictions, _Explorer, check, sample, usable_anchors, walk
+from spaces.restricted import Restrictions, _Explorer, anchor_pipelines, check, sample, usable_anchors, walk
 
 GIVEN = Given("thin", ("fp32", "bf16"), (2, 6), (32, 256), (1, 3), (0.5, 2.0), flip=True, unevenness=9.0)
 FREE = Restrictions()
@@ -40,7 +41,8 @@ def test_the_first_anchor_is_the_baseline(name: str) -> None:
     assert anchors[0][0] == BASELINE
     study = optuna.create_study()
     study.enqueue_trial(anchors[0][1])
-    assert sample(SPACES[name], study.ask(), GIVEN, FREE, BASELINE) == baseline(GIVEN)
+    ordinary = Pipeline(reduction=Reduction(iterations=20)) if name == "reduction" else baseline(GIVEN)
+    assert sample(SPACES[name], study.ask(), GIVEN, FREE, BASELINE) == ordinary
 
 
 @pytest.mark.parametrize("name", SPACES)
@@ -53,6 +55,19 @@ def test_every_anchor_lies_in_the_space(name: str) -> None:
         trial = study.ask()
         sample(SPACES[name], trial, GIVEN, FREE, anchor)
         assert trial.params.items() <= parameters.items()
+
+
+def test_a_reduction_keeps_to_its_ranges_and_to_how_its_network_was_trained() -> None:
+    base = Pipeline(batch_size=32, lr=0.3)
+    given = replace(GIVEN, reducing=Reducing(base, epsilon=(0.02, 0.03), epochs=(2, 2), iterations=(3, 5)))
+    anchors = usable_anchors(reduction, given, FREE)
+    drawn = random_pipelines(reduction, given, FREE, 50)
+    for pipeline in [*drawn, *anchor_pipelines(reduction, given, FREE).values()]:
+        assert replace(pipeline, reduction=None) == base
+        assert pipeline.reduction is not None
+        assert 0.02 <= pipeline.reduction.epsilon <= 0.03
+        assert (pipeline.reduction.epochs, pipeline.reduction.iterations in (3, 4, 5)) == (2, True)
+    assert len(anchors) == len({str(parameters) for _, parameters in anchors})
 
 
 def test_one_space_offers_every_strategy_and_the_default_one_some() -> None:

@@ -30,7 +30,7 @@ def learning(now: Snapshot) -> go.Figure:
         said = [f"epoch {epoch}: {a:.2%} after {s:.3g} s" for epoch, s, a, _ in trial.user_attrs[records.CURVE]]
         _add_line(figure, trial, now, [seconds for seconds, _ in told], errors, said)
     figure.add_scatter(
-        x=[point.train_seconds for point in now.front],
+        x=[point.cost for point in now.front],
         y=[theme.error(point.accuracy, now.n_val) for point in now.front],
         mode="markers",
         name="front",

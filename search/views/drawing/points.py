@@ -57,7 +57,7 @@ def shown(trial: FrozenTrial, now: Snapshot) -> Shown:
     """A finished run, as it is shown."""
     found = now.confirmed_of(trial)
     if found is not None:
-        return Shown(trial, found.seconds, found.accuracy, found.n, found.is_alike)
+        return Shown(trial, found.cost, found.accuracy, found.n, found.is_alike)
     seconds, accuracy = trial.values
     images = Estimate(accuracy, wilson(accuracy, now.n_val))
     return Shown(trial, Estimate(seconds, None), images, 0, trial.number in now.alike)
@@ -82,7 +82,7 @@ def plain_front(now: Snapshot) -> list[Shown]:
 def stairs(points: Sequence[Shown]) -> list[tuple[float, float]]:
     """(seconds, accuracy) where the best that can be had so far rises."""
     means = [Outcome(each.number, each.seconds.mean, each.accuracy.mean) for each in points]
-    return [(each.train_seconds, each.accuracy) for each in front(means)]
+    return [(each.cost, each.accuracy) for each in front(means)]
 
 
 def percent(estimate: Estimate) -> str:

@@ -41,7 +41,7 @@ def test_dominance_is_a_strict_order(some: list[Outcome]) -> None:
 def test_no_member_of_the_front_dominates_another(some: list[Outcome]) -> None:
     members = front(some)
     assert not any(dominates(a, b) for a in members for b in members)
-    assert all(a.train_seconds < b.train_seconds and a.accuracy < b.accuracy for a, b in pairwise(members))
+    assert all(a.cost < b.cost and a.accuracy < b.accuracy for a, b in pairwise(members))
 
 
 @given(outcomes)
@@ -50,10 +50,7 @@ def test_what_is_not_on_the_front_is_dominated_or_a_later_twin(some: list[Outcom
     for left_out in set(some) - set(members):
         assert any(
             dominates(member, left_out)
-            or (
-                (member.train_seconds, member.accuracy) == (left_out.train_seconds, left_out.accuracy)
-                and member.trial < left_out.trial
-            )
+            or ((member.cost, member.accuracy) == (left_out.cost, left_out.accuracy) and member.trial < left_out.trial)
             for member in members
         )
 
@@ -92,7 +89,7 @@ def test_hypervolume_is_the_share_of_the_box_that_is_dominated(some: list[Outcom
     total = 0.0
     for column in range(4):  # half decades from 10 s to 1000 s
         ends = 10 ** (1 + column / 2)  # the fast end: what is dominated there needs no longer
-        best = max((o.accuracy for o in some if o.train_seconds <= ends * 1.001), default=0.0)
+        best = max((o.accuracy for o in some if o.cost <= ends * 1.001), default=0.0)
         total += max(0.0, BOX.quality(best)) / 4
     assert hypervolume(some, BOX) == pytest.approx(total, abs=1e-12)
 
@@ -144,7 +141,7 @@ def test_the_whole_box_counts_one_and_a_faster_point_no_more() -> None:
 
 @given(outcomes)
 def test_what_is_faster_than_the_box_counts_as_its_fast_end(some: list[Outcome]) -> None:
-    within = [replace(o, train_seconds=max(BOX.fastest, o.train_seconds)) for o in some]
+    within = [replace(o, cost=max(BOX.fastest, o.cost)) for o in some]
     assert 0.0 <= hypervolume(some, BOX) <= 1.0
     assert hypervolume(some, BOX) == pytest.approx(hypervolume(within, BOX))
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from search.pareto.intervals import of_accuracies, of_seconds, student, wilson
+from search.pareto.intervals import of_accuracies, of_costs, student, wilson
 
 
 @pytest.mark.parametrize(("degrees", "quantile"), [(1, 12.7062), (2, 4.3027), (5, 2.5706), (30, 2.0423)])
@@ -26,7 +26,7 @@ def test_an_interval_of_equal_spreads_holds_the_truth_nineteen_times_in_twenty()
     for _ in range(400):
         truth = rng.uniform(1.0, 10.0, 8)
         groups = [[float(t * math.exp(0.05 * rng.standard_normal())) for _ in range(2)] for t in truth]
-        for estimate, t in zip(of_seconds(groups), truth, strict=True):
+        for estimate, t in zip(of_costs(groups), truth, strict=True):
             assert estimate.interval is not None
             n_held += estimate.interval[0] <= t <= estimate.interval[1]
             n_all += 1

@@ -182,7 +182,7 @@ def test_a_confirmation_is_never_stopped_early_and_what_diverges_is_said(new_stu
     objective = Scripted([*SEARCH, hopeless, [(math.inf, 0.5)]])
     study = searched(new_study, objective, 2, confirm=1)
     confirm(study, objective)
-    assert study.snapshot().confirmed[0].seconds.mean == pytest.approx(400.0)
+    assert study.snapshot().confirmed[0].cost.mean == pytest.approx(400.0)
     assert "Trial 1 did not train to its end with 1 fresh seed (diverged)." in summary.lines(study.snapshot())
 
 

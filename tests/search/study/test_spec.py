@@ -267,7 +267,7 @@ def test_the_studies_that_come_with_the_program_are_found_everywhere_and_a_file_
     (tmp_path / "studies").mkdir()
     (tmp_path / "studies" / "digits_pareto.toml").write_text(TOML)
     assert spec.read("digits_pareto")[1].search.n_trials == 7
-    with pytest.raises(UsageError, match="known are cifar_pareto, digits_pareto, fashion_pareto, fashion_structure"):
+    with pytest.raises(UsageError, match="known are cifar_pareto, digits_pareto, digits_reduce, fashion_pareto, "):
         spec.read("xyz")
 
 

@@ -70,7 +70,7 @@ def test_the_anchors_are_the_first_trials_and_are_queued_once(new_study: Callabl
 
 def test_the_dashboard_and_optuna_see_metric_names_and_directions(new_study: Callable[..., Study]) -> None:
     made = new_study()
-    assert made.optuna.metric_names == list(records.METRICS)
+    assert made.optuna.metric_names == list(made.spec.what.metrics)
     assert [d.name for d in made.optuna.directions] == ["MINIMIZE", "MAXIMIZE"]
 
 

@@ -38,7 +38,7 @@ def test_every_point_of_the_front_has_its_column(points: list[Mark], width: int,
     drawn = plot([*points, *ENDS], width, height, ascii_only=True)[1:-2]
     for point in points:
         if point.kind is Kind.FRONT:
-            column = GUTTER + (math.log10(point.train_seconds) + 1) / 3 * (width - GUTTER - 1)
+            column = GUTTER + (math.log10(point.cost) + 1) / 3 * (width - GUTTER - 1)
             either = {round(column - 1e-6), round(column + 1e-6)}  # half of a column may go either way
             assert any(line[i : i + 1] in ("o", "B") for line in drawn for i in either)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -29,7 +29,10 @@ WRONG = {  # a pydantic error -> what the value must be instead; what is in brac
     "less_than": "it must be less than {lt}",
     "less_than_equal": "it must be at most {le}",
 }
-RANGES = {"epochs": "whole numbers", "batch_size": "powers of two", "depth": "whole numbers", "width": "numbers"}
+RANGES = {  # by section
+    "space": {"epochs": "whole numbers", "batch_size": "powers of two", "depth": "whole numbers", "width": "numbers"},
+    "reduce": {"epsilon": "numbers", "epochs": "whole numbers", "iterations": "whole numbers"},
+}
 NOT_A_PAIR = ("tuple_type", "too_long", "missing", "int_type", "int_from_float", "float_type")
 QUOTES = "a name with a dot stands in quotes"
 
@@ -60,12 +63,14 @@ def _in_words(error: Mapping[str, Any], model: type[BaseModel]) -> str:
     where = ".".join(str(part) for part in loc if not isinstance(part, int))
     if loc[:1] == ("space",) and loc[1:2] in (("fix",), ("exclude",)) and len(loc) > 2:
         return _restriction(loc[1], loc[2], value)
-    if loc[:1] == ("space",) and len(loc) > 1 and loc[1] in RANGES and kind in NOT_A_PAIR:
-        return f"{where}: it must be a range, {loc[1]} = [least, most], two {RANGES[loc[1]]}"
+    ranges = RANGES.get(loc[0], {}) if loc else {}
+    if len(loc) > 1 and loc[1] in ranges and kind in NOT_A_PAIR:
+        return f"{where}: it must be a range, {loc[1]} = [least, most], two {ranges[loc[1]]}"
     if kind == "extra_forbidden":
         section = model
         for part in loc[:-1]:
-            section = section.model_fields[part].annotation  # type: ignore[assignment]
+            annotation: Any = section.model_fields[part].annotation
+            section = next(iter(get_args(annotation)), annotation)  # of one that may be absent: the first
         return f"{where}: unknown key{suggestion(str(loc[-1]), section.model_fields)}"
     if kind == "missing":
         return f"{where} is missing" if len(loc) > 1 else f"[{where}] is missing"

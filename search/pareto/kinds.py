@@ -1,0 +1,65 @@
+"""Kinds of studies: what one minimises beside the accuracy that each maximises, and what that is called."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from objectives.pipeline import Report
+
+KindName = Literal["pareto", "reduce"]
+
+ACCURACY = "val_accuracy"  # the second objective of every kind, maximised
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a study minimises: its first objective, the cost of a point of its front, above 0."""
+
+    name: KindName
+    metric: str  # name of the cost, for programs
+    column: str  # ... at the head of a column
+    words: str  # ... in a sentence
+    decades: str  # ... on an axis of the hypervolume
+    step: str  # what a report tells the end of
+    n_decimals: int  # of the cost in a table
+    scale: float  # of the cost, in its own unit, for one of the unit that is shown
+    unit: str  # that is shown
+
+    @property
+    def metrics(self) -> tuple[str, str]:
+        """Names of both objectives, in the order in which the storage has them."""
+        return self.metric, ACCURACY
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether the cost is read from a clock, and a trial costs the more the longer it trains.
+
+        What is counted cannot be disturbed, nor forecast from a few steps, and falls while a reduction goes on.
+        """
+        return self.name == "pareto"
+
+    def cost(self, report: Report) -> float:
+        """The cost of a network, as the report that was its last tells it."""
+        return report.train_seconds if self.is_timed else report.inference_flops
+
+    def shown(self, cost: float) -> str:
+        """A cost as a cell of a table."""
+        return f"{cost / self.scale:.{self.n_decimals}f}"
+
+    def said(self, cost: float) -> str:
+        """A cost in words, with its unit."""
+        return f"{self.shown(cost)} {self.unit}"
+
+    def brief(self, cost: float, digits: int = 2) -> str:
+        """A cost in so many digits, with its unit."""
+        return f"{cost / self.scale:.{digits}g} {self.unit}"
+
+
+PARETO = Kind("pareto", "train_seconds", "seconds", "seconds of training", "decades of seconds", "epoch", 2, 1.0, "s")
+REDUCE = Kind(
+    *("reduce", "inference_flops", "MFLOP", "MFLOP of an inference", "decades of FLOPs", "iteration"),
+    *(4, 1e6, "MFLOP"),
+)
+
+KINDS: dict[str, Kind] = {kind.name: kind for kind in (PARETO, REDUCE)}
