@@ -49,7 +49,8 @@ class Telling(Scripted):
     def reports(self, pipeline: Pipeline, seeds: Seeds, *, whole: bool = False) -> Generator[Report]:
         for each in super().reports(pipeline, seeds, whole=whole):
             size = f"8[{4 * each.epoch}]" if each.epochs == 3 else "8[8]"
-            changes = {
+            changes: dict[str, Any] = {"events": (EVIL + TURNED,)} if each.epochs == 3 else {}
+            changes |= {
                 "right": (4,) * 10,
                 "architecture": size,
                 "train_flops": 1e9 * each.epoch,
@@ -178,7 +179,10 @@ def test_names_and_messages_of_strangers_stay_text_and_turn_nothing(case: str, e
     assert found.tags.count("img") == 1  # the mistake
     ours: list[dict[str, str]] = [{"type": "application/json", "id": "figures"}, {}, {}]
     assert [told for told, _ in found.scripts] in (ours, [])  # where there is nothing to draw, none
-    assert not set(text) & DIRECTIONS
+    drawn = json.dumps(found.figures, ensure_ascii=False) if found.scripts else ""
+    assert ("&lt;/script&gt;" in drawn) == (case == "whole")  # what strategies did, beside the pointer
+    assert not re.search("<(?!br>|extra>|/extra>)", drawn)
+    assert not set(text + drawn) & DIRECTIONS
     assert EVIL in found.text
     assert "abc\\u202egpj.exe\\u2066" in found.text
     assert "{{ 7 * 7 }}" in found.text
