@@ -36,7 +36,7 @@ def steps(now: Snapshot) -> tuple[list[Step], float]:
             continue
         larger = front([*best, outcome])
         if larger != best and (volume := now.hypervolume(larger)) is not None:
-            found += [Step(outcome.trial, total, volume)] if not found or volume > found[-1].volume else []
+            found += [Step(outcome.trial, total, volume)] if volume > (found[-1].volume if found else 0.0) else []
         best = larger
     return found, total
 

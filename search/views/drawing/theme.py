@@ -46,15 +46,16 @@ def new(title: str) -> go.Figure:
     return figure
 
 
-def seconds_axis(figure: go.Figure, seconds: Iterable[float], title: str, **more: object) -> None:
+def seconds_axis(figure: go.Figure, seconds: Iterable[float], title: str) -> None:
     """A logarithmic axis below, with ticks in units that people use."""
     values = [each for each in seconds if each > 0]
     low, high = min(values, default=1.0) / 1.15, max(values, default=1.0) * 1.15
     ticks = _within(SECONDS, low, high)
     if len(ticks) > MOST_TICKS:
         ticks = _within(ROUND_SECONDS, low, high)
-    axis = {"tickvals": ticks, "ticktext": [in_units(each) for each in ticks]} if ticks else {}
-    figure.update_xaxes(type="log", title={"text": title, "standoff": 6}, range=_decades(low, high), **axis, **more)
+    ticks = ticks if len(ticks) > 1 else _ends(values)
+    said = {"tickvals": ticks, "ticktext": [in_units(each) for each in ticks]}
+    figure.update_xaxes(type="log", title={"text": title, "standoff": 6}, range=_decades(low, high), **said)
 
 
 def errors_axis(figure: go.Figure, accuracies: Iterable[float], n_images: int) -> None:
@@ -62,12 +63,13 @@ def errors_axis(figure: go.Figure, accuracies: Iterable[float], n_images: int) -
     errors = [error(each, n_images) for each in accuracies]
     low, high = min(errors, default=0.1) / 1.2, min(1.0, max(errors, default=1.0) * 1.2)
     ticks = _within(ERRORS, low, high)
-    said = {"tickvals": ticks, "ticktext": [f"{100 * (1 - each):.6g}%" for each in ticks]} if ticks else {}
+    ticks = ticks if len(ticks) > 1 else _ends(errors)
     figure.update_yaxes(
         type="log",
         title={"text": "accuracy of validation images", "standoff": 8},
         range=_decades(low, high)[::-1],
-        **said,
+        tickvals=ticks,
+        ticktext=[f"{100 * (1 - each):.4g}%" for each in ticks],
     )
 
 
@@ -78,7 +80,7 @@ def logarithmic(values: Iterable[float]) -> dict[str, object]:
     ticks = _within(STEPS, low, high)
     if len(ticks) > MOST_TICKS:
         ticks = [each for each in ticks if f"{each:e}".startswith("1")]
-    ticks = ticks if len(ticks) > 1 else [float(f"{low * 1.15:.2g}"), float(f"{high / 1.15:.2g}")]
+    ticks = ticks if len(ticks) > 1 else _ends(known)
     return {"type": "log", "range": _decades(low, high), "tickvals": ticks, "ticktext": [f"{each:g}" for each in ticks]}
 
 
@@ -121,6 +123,12 @@ def bars(estimates: Iterable[tuple[float, tuple[float, float] | None]]) -> Mappi
 
 def _within(candidates: Iterable[float], low: float, high: float) -> list[float]:
     return [each for each in candidates if low <= each <= high]
+
+
+def _ends(values: Iterable[float]) -> list[float]:
+    """Ticks where no round ones are near: the least and the most, once where they are one."""
+    known = list(values)
+    return sorted({float(f"{end(known):.3g}") for end in (min, max)}) if known else []
 
 
 def _decades(low: float, high: float) -> list[float]:

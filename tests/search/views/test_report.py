@@ -49,7 +49,8 @@ class Telling(Scripted):
     def reports(self, pipeline: Pipeline, seeds: Seeds, *, whole: bool = False) -> Generator[Report]:
         for each in super().reports(pipeline, seeds, whole=whole):
             size = f"8[{4 * each.epoch}]" if each.epochs == 3 else "8[8]"
-            changes = {
+            changes: dict[str, Any] = {"events": (EVIL + TURNED,)} if each.epochs == 3 else {}
+            changes |= {
                 "right": (4,) * 10,
                 "architecture": size,
                 "train_flops": 1e9 * each.epoch,
@@ -178,7 +179,10 @@ def test_names_and_messages_of_strangers_stay_text_and_turn_nothing(case: str, e
     assert found.tags.count("img") == 1  # the mistake
     ours: list[dict[str, str]] = [{"type": "application/json", "id": "figures"}, {}, {}]
     assert [told for told, _ in found.scripts] in (ours, [])  # where there is nothing to draw, none
-    assert not set(text) & DIRECTIONS
+    drawn = json.dumps(found.figures, ensure_ascii=False) if found.scripts else ""
+    assert ("&lt;/script&gt;" in drawn) == (case == "whole")  # what strategies did, beside the pointer
+    assert not re.search("<(?!br>|extra>|/extra>)", drawn)
+    assert not set(text + drawn) & DIRECTIONS
     assert EVIL in found.text
     assert "abc\\u202egpj.exe\\u2066" in found.text
     assert "{{ 7 * 7 }}" in found.text
@@ -227,8 +231,8 @@ def test_axes_have_a_few_ticks_and_hold_every_point(
     assert x.range[0] < math.log10(seconds[1]) < x.range[1]
     assert all(y.range[1] < math.log10(theme.error(each, 100)) <= y.range[0] for each in accuracies)
     for axis in (x, y):
-        assert len(axis.tickvals or ()) <= 12
-        assert len(set(axis.ticktext or ())) == len(axis.ticktext or ())
+        assert 1 <= len(axis.tickvals) <= 12
+        assert len(set(axis.ticktext)) == len(axis.ticktext)
 
 
 def test_the_factors_of_a_point_come_to_its_speed_up(evil_study: Study) -> None:
