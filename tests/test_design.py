@@ -23,7 +23,15 @@ FORBIDDEN = {
 # From the top floor down; a room, or a file of it that stands on a floor of its own.
 FLOORS = (
     ("search.run", "search.__main__", "search.commands"),
-    ("search.session", "search.minutes", "search.invocation", "search.crew", "search.trial", "search.simulation"),
+    (
+        "search.session",
+        "search.minutes",
+        "search.reducing",
+        "search.invocation",
+        "search.crew",
+        "search.trial",
+        "search.simulation",
+    ),
     ("search.views", "search.workers"),
     ("search.study", "search.proposals", "search.planning"),
     ("search.database",),
@@ -159,6 +167,7 @@ HEAVY = {"torch", "torchvision", "sklearn", "plotly", "optuna_dashboard", "jinja
         "import search.run; search.run.main(['--study', 'no_such_study'])",
         "import search.run; search.run.main(['--study', 'digits_pareto', '--data', 'nonsense'])",
         "from search.__main__ import main; main(['confirm', '--study', 'none'])",
+        "from search.__main__ import main; main('reduce --model none --data digits -o new'.split())",
         "from search.__main__ import main; main(['data', 'no_such_folder']); main(['cache', 'show'])",
         "from search.commands import dashboard, doctor; from search.__main__ import main; main(['studies', 'list'])",
         "import search.session, search.crew, search.views.summary, search.views.figures, spaces, objectives.pipeline",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -24,7 +24,6 @@ class Kind(IntEnum):
     BASELINE = 2  # on the front or not
 
 
-MARKS = {False: "·●B", True: ".oB"}  # of each kind, by whether they must be ASCII
 LINES = {False: tuple("│┤└─┬"), True: tuple("|++-+")}  # vertical, with a tick, corner, horizontal, with a tick
 WORDS = ("dominated", "front", "BASELINE")
 
@@ -33,7 +32,7 @@ WORDS = ("dominated", "front", "BASELINE")
 class Mark:
     """A point of the plot."""
 
-    train_seconds: float  # above 0
+    train_seconds: float  # above 0; or what else the subject is over
     accuracy: float  # in [0, 1]
     kind: Kind
 
@@ -66,7 +65,26 @@ class _Axis:
         return round(((value - self.middle) / span + 0.5) * (self.n_cells - 1))
 
 
-def plot(points: Sequence[Mark], width: int, height: int, *, ascii_only: bool) -> list[str]:
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.0f} s" if 10 <= seconds < 10**6 else f"{seconds:.2g} s"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a plot shows over what."""
+
+    titles: Sequence[str] = TITLES  # the longest first
+    words: Sequence[str] = WORDS  # of each kind of point
+    characters: Sequence[str] = ("·●B", ".oB")  # likewise; and in ASCII
+    label: Callable[[float], str] = _seconds  # of a value of the horizontal axis
+
+
+TRAININGS = Subject()
+
+
+def plot(
+    points: Sequence[Mark], width: int, height: int, *, ascii_only: bool, subject: Subject = TRAININGS
+) -> list[str]:
     """The points in at most `height` lines of at most `width` columns; [] where there are none, or no room.
 
     Both axes are decades, of seconds and of errors, as those of the hypervolume: in accuracy itself a whole front would
@@ -90,34 +108,31 @@ def plot(points: Sequence[Mark], width: int, height: int, *, ascii_only: bool) -
         down.cell(down.low): f"{max(accuracies):.2%}",
     }
     vertical, tick, *_ = LINES[ascii_only]
-    lines = [_header({point.kind for point in points}, width, MARKS[ascii_only])]
+    characters = subject.characters[ascii_only]
+    lines = [_header({point.kind for point in points}, width, characters, subject)]
     for row in range(down.n_cells):
-        cells = [MARKS[ascii_only][shown[row, i]] if (row, i) in shown else " " for i in range(across.n_cells)]
+        cells = [characters[shown[row, i]] if (row, i) in shown else " " for i in range(across.n_cells)]
         label = labels.get(row, "")
         lines.append(f"{label:>{GUTTER - 2}} {tick if label else vertical}{''.join(cells)}".rstrip())
-    return lines + _below(across, width, LINES[ascii_only])
+    return lines + _below(across, width, LINES[ascii_only], subject.label)
 
 
-def _header(kinds: set[Kind], width: int, characters: str) -> str:
+def _header(kinds: set[Kind], width: int, characters: str, subject: Subject) -> str:
     """What is plotted, in as many words as there is room for, and what the marks mean."""
     order = (Kind.FRONT, Kind.DOMINATED, Kind.BASELINE)
-    legend = "  ".join(f"{characters[kind]} {WORDS[kind]}" for kind in order if kind in kinds)
-    headers = [f"{title}  {legend}" for title in TITLES]
+    legend = "  ".join(f"{characters[kind]} {subject.words[kind]}" for kind in order if kind in kinds)
+    headers = [f"{title}  {legend}" for title in subject.titles]
     return next((header for header in headers if len(header) <= width), headers[-1])
 
 
-def _below(axis: _Axis, width: int, characters: Sequence[str]) -> list[str]:
-    """The axis of seconds, and its labels: the ends, and the middle where there is room."""
+def _below(axis: _Axis, width: int, characters: Sequence[str], label_of: Callable[[float], str]) -> list[str]:
+    """The horizontal axis, and its labels: the ends, and the middle where there is room."""
     *_, corner, horizontal, tick = characters
     line, said = [horizontal] * axis.n_cells, [" "] * width
     for value in (axis.low, axis.high, axis.middle):
-        label, cell = _seconds(10.0**value), axis.cell(value)
+        label, cell = label_of(10.0**value), axis.cell(value)
         start = max(0, min(GUTTER + cell - len(label) // 2, width - len(label)))
         if not "".join(said[max(0, start - GAP) : start + len(label) + GAP]).strip():
             said[start : start + len(label)] = label
             line[cell] = tick
     return [f"{' ' * (GUTTER - 1)}{corner}{''.join(line)}", "".join(said).rstrip()]
-
-
-def _seconds(seconds: float) -> str:
-    return f"{seconds:.0f} s" if 10 <= seconds < 10**6 else f"{seconds:.2g} s"
