@@ -5,49 +5,34 @@ What was tried lies in a journal at every moment, so that an end, of whatever ki
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import signal
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from math import inf
-from pathlib import Path
 from types import FrameType
-from typing import NoReturn, cast
+from typing import NoReturn
 
 import torch
 
-from objectives.data.dataset import Dataset
 from objectives.data.held_out import HeldOut, load_test
-from objectives.data.reading import keep
-from objectives.data.room import check_fits
 from objectives.device.clock import describe
-from objectives.device.formats import FORMATS, unavailable
-from objectives.errors import DataError, DeviceError
+from objectives.device.formats import FORMATS
+from objectives.errors import DeviceError
 from objectives.evaluation import evaluate
-from objectives.export import DESCRIPTION, WEIGHTS, ExportedModel, export, load_model
+from objectives.export import ExportedModel, export, load_model
 from objectives.host.durable import write_file
-from objectives.networks import flops
-from objectives.objective import on_host, open_device
 from objectives.reduction.latency import latencies
-from objectives.reduction.result import Comparison, Ending, Latency, Result, Weighed
+from objectives.reduction.result import Comparison, Ending, Latency, Result
 from objectives.reduction.settings import Iteration
-from objectives.reduction.snare import n_parameters, reduced
-from objectives.reduction.terms import Terms, as_taken
-from objectives.task import DataSpec, Task
-from objectives.train import Trained
-from objectives.words import counted, some
-from search.errors import StorageError, UsageError
-from search.host import devices
+from objectives.reduction.snare import reduced
+from objectives.words import counted
+from search.errors import UsageError
 from search.host.interruptions import check, put_off
-from search.host.locks import Held, locked
-from search.host.owner import this_process
-from search.host.places import run_folder
 from search.invocation import Reducing
+from search.reducible import Work, opened, taken
 from search.views.reduction import words
 from search.views.reduction.display import Display, chosen
 from search.views.reduction.page import page
@@ -77,8 +62,8 @@ def reduce(asked: Reducing, age: float) -> None:
     with ExitStack() as held:
         display = held.enter_context(chosen(quiet=asked.quiet))
         try:
-            device = _taken(asked, held)
-            result = _reduced(_opened(asked, device, display), display, deadline)
+            device = taken(asked, held)
+            result = _reduced(opened(asked, device, display), display, deadline)
         except torch.OutOfMemoryError as error:
             cause = str(error).partition("\n")[0]
             raise DeviceError(f"{asked.device} has too little memory ({cause}): try --device cpu") from error
@@ -90,51 +75,6 @@ def reduce(asked: Reducing, age: float) -> None:
         return
     places = [f"network     {asked.result}", f"page        {asked.result / PAGE}"]
     print(*words.lines(result), *places, sep="\n")
-
-
-@dataclass(frozen=True)
-class _Work:
-    """A network that is to be made smaller, and what for."""
-
-    asked: Reducing
-    base: ExportedModel
-    dataset: Dataset  # normalised as the network takes it
-    spec: DataSpec
-    terms: Terms
-
-    @property
-    def device(self) -> torch.device:
-        return self.terms.device
-
-    @cached_property
-    def before(self) -> Weighed:
-        """The network to begin with."""
-        accuracy = self.terms.evaluated(self.terms.trainable(self.base.network)).accuracy
-        return self.weighed(self.base, self.asked.base, accuracy)
-
-    def weighed(self, model: ExportedModel, folder: Path, accuracy: float) -> Weighed:
-        """What an exported network costs."""
-        network = model.network
-        work = float(flops.count(network.architecture, self.dataset.size)[0])
-        size = (folder / WEIGHTS).stat().st_size
-        return Weighed(network.architecture.describe(), n_parameters(network), work, size, accuracy)
-
-    def tried(self) -> tuple[tuple[Iteration, ...], Trained]:
-        """The attempts of the journal, and the network that they came to."""
-        course = reduced(
-            self.base,
-            self.dataset,
-            self.terms.settings,
-            self.asked.seed,
-            journal=self.asked.journal,
-            goes_on=lambda: False,
-        )
-        attempts = []
-        while True:
-            try:
-                attempts.append(next(course))
-            except StopIteration as end:
-                return tuple(attempts), cast("Trained", end.value)
 
 
 @dataclass
@@ -159,95 +99,7 @@ class _Limit:
         self.took.append(time.monotonic() - self.since)
 
 
-def _taken(asked: Reducing, held: ExitStack) -> torch.device:
-    """The device, and the folder of the result, held by this process until the stack is closed.
-
-    Raises:
-        UsageError, StorageError, DeviceError: it cannot be meant, somebody else has it, it does not work.
-    """
-    request = devices.requested(asked.device)
-    if request.n > 1:
-        raise UsageError(f"--device {asked.device}: a reduction takes one device (of a CPU, more --threads)")
-    if request.slots[0].device == "cpu":
-        request = replace(request, n=asked.threads, workers=asked.threads)
-    about, where = this_process().to_json(), os.path.realpath(asked.result)
-    digest = hashlib.sha256(os.fsencode(where)).hexdigest()[:16]
-    try:
-        held.enter_context(locked(run_folder() / f"reduction-{digest}.lock", about, elsewhere=devices.ELSEWHERE))
-    except Held as error:
-        who = error.holder.get("pid", "?")
-        raise StorageError(f"process {who} makes {asked.output} already: wait for it, or choose another") from error
-    slot, *_ = held.enter_context(devices.taken(request, f"reduction {asked.output}", where))
-    return open_device(slot.device)
-
-
-def _opened(asked: Reducing, device: torch.device, display: Display) -> _Work:
-    """The network and its data, on the device.
-
-    Raises:
-        DataError: they cannot be used, or do not fit each other.
-        DeviceError: the device lacks memory, or the number format.
-    """
-    base = _in_format(_base(asked.base), asked, device)
-    told = cast("dict[str, object]", base.about.get("data") or {})
-    spec = asked.images(base.size, base.channels, cast("bool | None", told.get("flip")))
-    keep(spec, display.data_read)
-    on_cpu = on_host(Task(spec, "thin"), asked.threads)
-    if device.type == "cuda":
-        n = len(on_cpu.train.y) + len(on_cpu.val.y)
-        check_fits(n, on_cpu.size, on_cpu.channels, torch.cuda.mem_get_info(device)[0], "GPU memory")
-    fitting = as_taken(base, on_cpu).on(device)
-    _say_of_data(fitting, base, told, display)
-    try:
-        return _Work(asked, base, fitting, spec, Terms.of(base, fitting, asked.settings))
-    except ValueError as error:
-        raise DataError(f"{asked.base / DESCRIPTION}: {error}") from error
-
-
-def _base(folder: Path) -> ExportedModel:
-    try:
-        return load_model(folder)
-    except ValueError as error:
-        said = str(error)
-        raise DataError(said if str(folder) in said else f"{folder} is not an exported model: {said}") from error
-    except (LookupError, TypeError, AttributeError, ArithmeticError) as error:
-        cause = f"{type(error).__name__}: {error}".partition("\n")[0]
-        raise DataError(f"{folder / DESCRIPTION} describes no network that this version knows ({cause})") from error
-
-
-def _in_format(base: ExportedModel, asked: Reducing, device: torch.device) -> ExportedModel:
-    """The network, to be trained in the number format that is asked for."""
-    pipeline = base.about.get("pipeline")
-    if not isinstance(pipeline, dict):
-        raise DataError(f"{asked.base / DESCRIPTION} does not say how the network was trained: export it again")
-    name = asked.number_format or str(pipeline.get("number_format"))
-    if name in FORMATS and (reason := unavailable(name, device)):
-        whose = "--number-format is" if asked.number_format else f"{asked.model} was trained in"
-        raise DeviceError(f"{whose} {name}, which {reason}: choose another, --number-format fp32")
-    return replace(base, about={**base.about, "pipeline": {**pipeline, "number_format": name}})
-
-
-def _say_of_data(dataset: Dataset, base: ExportedModel, told: dict[str, object], display: Display) -> None:
-    """What the data are, and in what they are not those of the network."""
-    if dataset.about:
-        display.say(dataset.about)
-    if dataset.skipped:
-        display.say(f"{counted(len(dataset.skipped), 'image')} cannot be used, left out: {some(dataset.skipped)}")
-    warnings = list(dataset.warnings)
-    if told.get("content") != dataset.content_hash:
-        warnings.append("the network was trained on other images than these")
-    elif told.get("split") != dataset.split_hash:
-        warnings.append(
-            "the network was trained on another split of these images (--seed and --n-train are those of its study): "
-            "it may know those that validate, and lose more than is measured"
-        )
-    if base.about.get("accuracy") is None:
-        warnings.append("the network was trained on all images: it knows those that validate, little may be accepted")
-    for warning in warnings:
-        display.say(f"warning: {warning}")
-
-
-def _reduced(work: _Work, display: Display, deadline: float) -> Result:
+def _reduced(work: Work, display: Display, deadline: float) -> Result:
     """The reduction, after its attempts; its network is exported.
 
     Raises:
@@ -281,7 +133,7 @@ def _reduced(work: _Work, display: Display, deadline: float) -> Result:
     return result
 
 
-def _attempted(work: _Work, before: tuple[Iteration, ...], limit: _Limit, display: Display) -> Ending:
+def _attempted(work: Work, before: tuple[Iteration, ...], limit: _Limit, display: Display) -> Ending:
     """Makes attempts until nothing is left to try, or an end is asked for."""
     asked, n = work.asked, 0
     course = reduced(
@@ -324,7 +176,7 @@ def _time_is_up(number: int, frame: FrameType | None) -> NoReturn:
     raise TimeUp
 
 
-def _exported(work: _Work, ending: Ending) -> Result:
+def _exported(work: Work, ending: Ending) -> Result:
     """The reduction as its journal has it; its network is on the disk."""
     asked = work.asked
     attempts, trained = work.tried()
@@ -356,7 +208,7 @@ def _document(asked: Reducing, result: Result) -> dict[str, object]:
     return {"model": str(asked.base.absolute()), "output": str(asked.result.absolute()), **result.to_json()}
 
 
-def _compared(work: _Work, found: Comparison, timing: float, display: Display) -> Comparison:
+def _compared(work: Work, found: Comparison, timing: float, display: Display) -> Comparison:
     """The comparison with latencies, and the accuracies on test images where they are asked for."""
     asked = work.asked
     networks = [work.base, load_model(asked.result)]
@@ -379,7 +231,7 @@ def _compared(work: _Work, found: Comparison, timing: float, display: Display) -
     return replace(found, latencies=_timed(work, networks, timing, display), device=where)
 
 
-def _timed(work: _Work, networks: list[ExportedModel], timing: float, display: Display) -> tuple[Latency, ...]:
+def _timed(work: Work, networks: list[ExportedModel], timing: float, display: Display) -> tuple[Latency, ...]:
     FORMATS["fp32"].set_float32_products()
     shape = tuple(work.dataset.val.x.shape[1:])
     try:
@@ -389,7 +241,7 @@ def _timed(work: _Work, networks: list[ExportedModel], timing: float, display: D
         return ()
 
 
-def _tested(work: _Work, model: ExportedModel, held_out: HeldOut) -> float:
+def _tested(work: Work, model: ExportedModel, held_out: HeldOut) -> float:
     terms = work.terms
     return evaluate(
         model.network.to(work.device).eval(),
