@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from objectives.networks.plain import AnyArchitecture
 
@@ -34,4 +35,8 @@ class Network(nn.Module):
 
     def convolutions(self) -> list[Convolution]:
         """Every convolution, from the first to the last."""
+        raise NotImplementedError
+
+    def parts(self) -> list[tuple[str, Callable[[Tensor], Tensor]]]:
+        """What the network computes one after the other, each with the name of the module that holds its tensors."""
         raise NotImplementedError

@@ -245,10 +245,26 @@ class ResNet(Network):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.relu_(self.stem(haar(x) if self.architecture.stem == "haar" else x))
+        x = self._begun(x)
         for blocks in self.stages:
             for block in cast("nn.ModuleList", blocks):
                 x = block(x)
+        return self._told(x)
+
+    def parts(self) -> list[tuple[str, Callable[[Tensor], Tensor]]]:
+        blocks = [
+            (f"stages.{s}.{b}", cast("Callable[[Tensor], Tensor]", block))
+            for s, blocks in enumerate(self.stages)
+            for b, block in enumerate(cast("nn.ModuleList", blocks))
+        ]
+        return [("stem", self._begun), *blocks, ("head", self._told)]
+
+    def _begun(self, x: Tensor) -> Tensor:
+        """What the first block reads."""
+        return F.relu_(self.stem(haar(x) if self.architecture.stem == "haar" else x))
+
+    def _told(self, x: Tensor) -> Tensor:
+        """The logits of what the last block puts out."""
         logits: Tensor = self.head(x.mean((2, 3)))
         return logits
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from math import prod
 from typing import ClassVar, cast
 
@@ -90,14 +92,22 @@ class PlainNetwork(Network):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: Tensor) -> Tensor:
-        for number in range(1, len(self.architecture.convolutions) + 1):
-            x = self.get_submodule(convolution_axis(number))(x)
-        if self.architecture.inputs is not None:
+        for _, compute in self.parts():
+            x = compute(x)
+        return x
+
+    def parts(self) -> list[tuple[str, Callable[[Tensor], Tensor]]]:
+        names = [convolution_axis(n) for n, _ in enumerate(self.architecture.convolutions, 1)]
+        dense = [dense_axis(n) for n, _ in enumerate(self.architecture.dense, 1)]
+        return [(name, partial(self._computed, name)) for name in (*names, *dense, HEAD)]
+
+    def _computed(self, name: str, x: Tensor) -> Tensor:
+        """What a layer makes of what is before it; the first dense one chooses among the values of an image."""
+        layer = self.get_submodule(name)
+        if self.architecture.inputs is not None and name == (dense_axis(1) if self.architecture.dense else HEAD):
             x = x.flatten(1).index_select(1, cast("Tensor", self.inputs))
-        for number in range(1, len(self.architecture.dense) + 1):
-            x = F.relu_(self.get_submodule(dense_axis(number))(x))
-        logits: Tensor = self.head(x)
-        return logits
+        out: Tensor = layer(x)
+        return out if name == HEAD or isinstance(layer, ConvolutionalLayer) else F.relu_(out)
 
     def convolutions(self) -> list[Convolution]:
         return [module for module in self.modules() if isinstance(module, Convolution)]

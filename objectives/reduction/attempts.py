@@ -14,6 +14,7 @@ from objectives.networks import surgery
 from objectives.networks.network import Network
 from objectives.networks.trainee import Trainee
 from objectives.reduction import criteria, merging
+from objectives.reduction.blockwise import taught
 from objectives.reduction.course import Candidate
 from objectives.reduction.retraining import retrained
 from objectives.reduction.settings import CriterionName
@@ -42,7 +43,10 @@ def attempt(parent: Network, candidate: Candidate, terms: Terms, seed: int) -> O
     with clock.span("calibration"):
         model = cut(parent, candidate.axis, candidate.n_after, terms, seeds.init)
     cut_accuracy = terms.evaluated(model).accuracy
-    model = retrained(model, terms, seeds, terms.settings.epochs, clock)
+    epochs = terms.settings.epochs
+    if terms.settings.retraining == "blocks" and epochs:
+        model, epochs = taught(model, parent, candidate.axis, terms, seeds, clock), 1
+    model = retrained(model, terms, seeds, epochs, clock)
     found = terms.evaluated(model)
     return Outcome(model, cut_accuracy, found, clock.charged, clock.wall_seconds)
 

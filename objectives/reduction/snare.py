@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import replace
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 
 from torch import nn
@@ -21,8 +22,9 @@ from objectives.export import ExportedModel
 from objectives.networks import flops
 from objectives.networks.network import Network
 from objectives.pipeline import Report
-from objectives.reduction.attempts import Outcome, attempt
+from objectives.reduction.attempts import Outcome
 from objectives.reduction.course import Candidate, after, begun, candidates
+from objectives.reduction.crew import Alone, working
 from objectives.reduction.journal import Journal, Progress
 from objectives.reduction.settings import Iteration, Reduction
 from objectives.reduction.terms import Terms
@@ -37,12 +39,15 @@ def reduced(
     *,
     journal: Path | None = None,
     goes_on: Callable[[], bool] = lambda: True,
+    workers: Sequence[str] = (),
 ) -> Generator[Iteration, None, Trained]:
     """Makes `base` smaller and yields every attempt; returns the smallest network that was accepted, else the base.
 
     Runs on the device that holds `dataset`, whose training images judge channels and retrain, and whose validation
     images accept: an attempt is accepted unless its accuracy there is below the base's, measured here, by more than
     `settings.epsilon`. Always the same under a `seed`, but for the seconds. `goes_on` is asked before every attempt.
+    With `workers`, names of devices, processes there try ahead what follows if an attempt is refused: the same attempts
+    in less time, and the same network where the devices compute alike.
 
     With `journal`, a folder, every attempt is durable before it is told. A reduction that was interrupted, at any
     moment, begins by telling the attempts of its journal again and goes on as if nothing had happened.
@@ -66,25 +71,23 @@ def reduced(
     if progress.accepted is not None:
         model = terms.trainable(progress.accepted)
     n_left = None if settings.iterations is None else max(0, settings.iterations - len(progress.iterations))
-    is_done = False
-    while not is_done:
-        is_done = True  # unless one of these is accepted
-        for candidate in islice(
-            candidates(model, dataset.size, shares, len(progress.iterations) + 1, settings), n_left
-        ):
-            if not goes_on():
-                break
-            outcome = attempt(model, candidate, terms, seed)
-            iteration = _iteration(candidate, outcome, terms, reference)
-            progress = _with(progress, iteration, outcome)
-            shares = after(shares, iteration, settings)
-            n_left = None if n_left is None else n_left - 1
-            if kept is not None:
-                kept.write(progress)
-            yield iteration
-            if iteration.accepted:
-                model, is_done = terms.trainable(outcome.model), False
-                break
+    with working(workers, base, terms.dataset, settings, seed) if workers else nullcontext(Alone(terms, seed)) as crew:
+        is_done = False
+        while not is_done:
+            is_done = True  # unless one of these is accepted
+            following = candidates(model, dataset.size, shares, len(progress.iterations) + 1, settings)
+            asked = takewhile(lambda _: goes_on(), islice(following, n_left))
+            for candidate, outcome in crew.outcomes(model, asked):
+                iteration = _iteration(candidate, outcome, terms, reference)
+                progress = _with(progress, iteration, outcome)
+                shares = after(shares, iteration, settings)
+                n_left = None if n_left is None else n_left - 1
+                if kept is not None:
+                    kept.write(progress)
+                yield iteration
+                if iteration.accepted:
+                    model, is_done = terms.trainable(outcome.model), False
+                    break
     return _trained(model, base, terms, progress)
 
 

@@ -30,14 +30,14 @@ import json, os, signal, sys, torch
 from pathlib import Path
 from objectives.data.dataset import load
 from objectives.export import load_model
-from objectives.reduction import attempts, journal, snare
+from objectives.reduction import crew, journal, snare
 from objectives.networks.network import Network
 from objectives.reduction.settings import Reduction
 from objectives.task import DataSpec
 torch.set_num_threads(1)
 base, folder, settings, moments = load_model(sys.argv[1]), Path(sys.argv[2]), *map(json.loads, sys.argv[3:])
 data = load(DataSpec("digits", n_train=500), torch.device("cpu"))
-attempt, write = snare.attempt, journal.write_file
+attempt, write = crew.attempt, journal.write_file
 
 def die_at(moment, n):
     def dying_attempt(parent, candidate, *others):
@@ -53,7 +53,7 @@ def die_at(moment, n):
             os.kill(os.getpid(), signal.SIGKILL)
         write(path, content)
 
-    snare.attempt, journal.write_file = dying_attempt, dying_write
+    crew.attempt, journal.write_file = dying_attempt, dying_write
     for _ in snare.reduced(base, data, Reduction.from_json(settings), 5, journal=folder):
         pass
 

@@ -23,6 +23,7 @@ CASES = [
     replace(QUICK, criterion="taylor_sum", epochs=0, epsilon=0.1),
     replace(QUICK, criterion="similarity", beta=0.0),
     replace(QUICK, criterion="random", gamma=0.0, iterations=7),
+    replace(QUICK, retraining="blocks", iterations=7),
 ]
 
 
@@ -144,3 +145,11 @@ def test_data_that_do_not_fit_are_refused_in_one_line(base: ExportedModel, digit
         with pytest.raises(DataError, match=words) as caught:
             next(reduced(base, data, QUICK, seed=0))
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.long  # two processes import torch
+def test_workers_that_try_ahead_come_to_the_same_attempts_and_network(base: ExportedModel, digits: Dataset) -> None:
+    alone, one = ran(reduced(base, digits, QUICK, seed=3))
+    together, two = ran(reduced(base, digits, QUICK, seed=3, workers=("cpu", "cpu")))
+    assert timeless(alone) == timeless(together)
+    assert same(one, two)
