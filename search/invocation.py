@@ -163,6 +163,7 @@ class Reducing:
     iterations: int | None
     inputs: bool
     number_format: str | None  # None: that of the training
+    quantise: str | None  # affine, shared
     labels: str | None
     data_root: str | None
     n_train: int | None

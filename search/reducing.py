@@ -25,6 +25,8 @@ from objectives.evaluation import evaluate
 from objectives.export import ExportedModel, export, load_model
 from objectives.host.durable import write_file
 from objectives.reduction.latency import latencies
+from objectives.reduction.quantisation.forms import save
+from objectives.reduction.quantisation.quantised import eight_bit, shared
 from objectives.reduction.result import Comparison, Ending, Latency, Result
 from objectives.reduction.settings import Iteration
 from objectives.reduction.snare import reduced
@@ -42,6 +44,8 @@ LATENCY_SHARE = 0.05  # ... of a budget
 EXPORTING = 1.0  # seconds that files take, about
 MARGIN = 1.2  # of a forecast, for neighbours that come and go
 AGAIN = 1.0  # seconds after which an end is asked for again: Python may drop what is raised while objects are cleared
+QUANTISED = {"affine": eight_bit, "shared": shared}
+QUANTISED_WEIGHTS = "weights"  # ends in how; `objectives.reduction.quantisation.forms.load` reads it
 PAGE, DOCUMENT = "reduction.html", "reduction.json"  # beside the network
 
 
@@ -127,6 +131,7 @@ def _reduced(work: Work, display: Display, deadline: float) -> Result:
     display.doing("comparing ...")
     result = replace(result, compared=_compared(work, result.compared, timing, display))
     with put_off():
+        result = replace(result, compared=_quantised(work, result.compared))
         _written(asked, result)
     if ending == "time":
         display.say(f"time is up; to go on: {asked.again}")
@@ -229,6 +234,17 @@ def _compared(work: Work, found: Comparison, timing: float, display: Display) ->
     threads = f", {counted(torch.get_num_threads(), 'thread')}" if work.device.type == "cpu" else ""
     where = f"{describe(work.device).model}{threads}"
     return replace(found, latencies=_timed(work, networks, timing, display), device=where)
+
+
+def _quantised(work: Work, found: Comparison) -> Comparison:
+    """The comparison with the network in fewer bits, where it is asked for; its file lies beside the export."""
+    if (name := work.asked.quantise) is None:
+        return found
+    made = QUANTISED[name](load_model(work.asked.result).network)
+    save(made.forms, work.asked.result / f"{QUANTISED_WEIGHTS}.{name}")
+    accuracy = work.terms.evaluated(made.model.to(work.device)).accuracy
+    smaller = replace(found.reduced, n_bytes=made.n_bytes, accuracy=accuracy, test_accuracy=None)
+    return replace(found, quantised=smaller)
 
 
 def _timed(work: Work, networks: list[ExportedModel], timing: float, display: Display) -> tuple[Latency, ...]:

@@ -62,6 +62,7 @@ class Comparison:
     latencies: tuple[Latency, ...] = ()  # by batch size; empty: not measured
     device: str = ""  # that they were measured on, in words
     n_test: int | None = None  # images of the test split; None: it is closed, or there is none
+    quantised: Weighed | None = None  # the reduced network in fewer bits; None: not asked for
 
 
 @dataclass(frozen=True)

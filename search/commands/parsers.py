@@ -18,6 +18,7 @@ MOST_SEEDS = 20
 # As `objectives.reduction.settings` has them.
 CRITERIA = ("taylor", "taylor_sum", "activation", "l1_own", "l1_next", "l1_both", "similarity", "random")
 RETRAINING, NUMBER_FORMATS = ("full", "blocks"), ("fp32", "tf32", "bf16", "fp16")
+QUANTISED = ("affine", "shared")
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,8 @@ def _reduce() -> argparse.ArgumentParser:
     p.add_argument("--inputs", action="store_true", help="inputs of a dense first layer may go as well")
     words = "to retrain in (default: that of its training)"
     p.add_argument("--number-format", choices=NUMBER_FORMATS, help=words)
+    words = "the result in 8 bits a weight, or few shared values and Huffman's code, beside it"
+    p.add_argument("--quantise", choices=QUANTISED, help=words)
     words = "names the classes of a folder: columns file, label, perhaps split"
     p.add_argument("--labels", metavar="FILE.csv", help=words)
     p.add_argument("--data-root", metavar="DIR", help="where to look for data sets first")

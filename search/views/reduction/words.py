@@ -104,7 +104,11 @@ def compared(found: Comparison) -> tuple[list[str], list[list[str]]]:
         rows[0].append(_milliseconds(latency.base.median))
         rows[1].append(_milliseconds(latency.reduced.median))
         saved.append(f"{'' if is_told_apart(latency) else ALIKE}{latency.speed_up.median:.2f}x")
-    return header, [*rows, ["saved", *saved]]
+    rows.append(["saved", *saved])
+    if found.quantised is not None:
+        few = ["quantised", *_weights(found.quantised)]
+        rows.append(few + [""] * (len(header) - len(few)))
+    return header, rows
 
 
 def comparison(found: Comparison, width: int | None = None) -> list[str]:

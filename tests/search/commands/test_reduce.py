@@ -17,6 +17,7 @@ import pytest
 from objectives.export import DESCRIPTION, SUMS, WEIGHTS, load_model
 from objectives.objective import TrainingObjective
 from objectives.pipeline import NumberFormatName, Pipeline
+from objectives.reduction.quantisation import forms
 from objectives.reduction.settings import CriterionName, RetrainingName
 from objectives.task import DataSpec, Seeds, Task
 from search import reducing
@@ -75,6 +76,7 @@ def test_the_choices_of_the_command_line_are_those_of_a_reduction() -> None:
     assert get_args(CriterionName) == parsers.CRITERIA
     assert get_args(RetrainingName) == parsers.RETRAINING
     assert get_args(NumberFormatName) == parsers.NUMBER_FORMATS
+    assert tuple(reducing.QUANTISED) == parsers.QUANTISED
 
 
 def test_a_network_becomes_smaller_within_its_accuracy_and_says_how(here: Path, command: Command) -> None:
@@ -236,6 +238,18 @@ def test_minutes_that_suffice_for_nothing_give_the_network_back_and_a_line(here:
     assert "The network is the one before: nothing was tried." in done.out
     assert (here / "small" / WEIGHTS).read_bytes() == (here / "model" / WEIGHTS).read_bytes()
     assert document(here / "small")["ending"] == "time"
+
+
+@pytest.mark.parametrize("how", parsers.QUANTISED)
+def test_a_quantised_result_lies_beside_the_export_in_fewer_bytes(how: str, here: Path, command: Command) -> None:
+    done = command(f"{LINE} -o small --iterations 1 --quantise {how} --json")
+    told, file = json.loads(done.out), here / "small" / f"weights.{how}"
+    assert told["quantised"]["n_bytes"] == file.stat().st_size < told["reduced"]["n_bytes"]
+    weights = forms.load(file)
+    network = load_model(here / "small").network
+    assert set(network.state_dict()) == set(weights)
+    network.load_state_dict(weights)
+    assert told["quantised"]["accuracy"] > told["reduced"]["accuracy"] - 0.1
 
 
 def test_nothing_is_begun_that_is_forecast_to_end_too_late(monkeypatch: pytest.MonkeyPatch) -> None:
