@@ -27,6 +27,7 @@ FLOORS = (
         "search.session",
         "search.minutes",
         "search.reducing",
+        "search.reducible",
         "search.invocation",
         "search.crew",
         "search.trial",

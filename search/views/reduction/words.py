@@ -136,6 +136,8 @@ def notes(result: Result) -> list[str]:
             f"within {', '.join(map(_ratios, found.latencies))}."
             + ("" if all(map(is_told_apart, found.latencies)) else f" {ALIKE}: nothing says that one is faster.")
         )
+    if found.quantised is not None and found.quantised.accuracy < result.least:
+        said.append("In fewer bits the network falls below what attempts had to reach.")
     if not result.accepted:
         tried = "nothing was tried" if not result.attempts else "no attempt was accepted"
         said.append(f"The network is the one before: {tried}.")
