@@ -86,7 +86,7 @@ def export(
         "architecture": trained.model.architecture.to_json(),
         "input": _input(dataset),
         "classes": dataset.classes,
-        "data": {"content": dataset.content_hash, "split": dataset.split_hash},
+        "data": {"content": dataset.content_hash, "split": dataset.split_hash, "flip": dataset.flip},
         "test_time_flip": trained.mirrored,
         "pipeline": trained.pipeline.to_json(),
         "train_seconds": trained.report.train_seconds,

@@ -68,7 +68,7 @@ class TrainingObjective:
     def __init__(self, task: Task, device: str, threads: int = 1, dataset: Dataset | None = None) -> None:
         """`dataset`: the task's, where it is loaded already."""
         self._task = task
-        self._device = _open(device)
+        self._device = open_device(device)
         loaded = dataset or on_host(task, threads)
         if task.base is not None:  # a network was trained on one split: on others some that validate taught it
             loaded = replace(loaded, again=())
@@ -266,8 +266,12 @@ class TrainingObjective:
         return median(seconds[1:] or seconds)
 
 
-def _open(device: str) -> torch.device:
-    """The device of that name, in working order; `auto` is a GPU where there is one."""
+def open_device(device: str) -> torch.device:
+    """The device of that name, in working order; `auto` is a GPU where there is one.
+
+    Raises:
+        DeviceError: it cannot be used.
+    """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:

@@ -1,4 +1,4 @@
-"""`Invocation`, `Confirming`: what one command line asks for, parsed once.
+"""`Invocation`, `Confirming`, `Reducing`: what one command line asks for, parsed once.
 
 They end at the session: rooms get the values they use.
 """
@@ -8,10 +8,14 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import ClassVar
 
-from objectives.task import DataSpec
+from objectives.reduction.settings import CriterionName, Reduction, RetrainingName
+from objectives.task import DataSpec, as_data
+from objectives.words import expanded
 from search.database import storage
+from search.errors import UsageError
 from search.host.called import command
 from search.study.spec import StudySpec, asked_data, check_name, named_after, override, read
 
@@ -140,6 +144,99 @@ class Recording(Invocation):
         changes = {"sampler": "random", "stopping": "none", "repeats": 0, "confirm": 0}
         spec = spec.model_copy(update={"search": spec.search.model_copy(update=changes)})
         return check_name(f"{name[:57]}-record" if self.as_name is None else self.as_name), spec
+
+
+@dataclass(frozen=True)
+class Reducing:
+    """A command line of `frontrunner reduce`; `search.commands.parsers` says what each flag means."""
+
+    model: str
+    data: str
+    output: str
+    epsilon: float  # percentage points
+    budget_minutes: float | None
+    criterion: CriterionName
+    beta: float
+    gamma: float
+    retraining: RetrainingName
+    epochs: int
+    iterations: int | None
+    inputs: bool
+    number_format: str | None  # None: that of the training
+    quantise: str | None  # affine, shared
+    labels: str | None
+    data_root: str | None
+    n_train: int | None
+    seed: int
+    device: str
+    threads: int
+    test: bool
+    json: bool
+    quiet: bool
+    words: Sequence[str]  # as they were typed
+
+    @property
+    def base(self) -> Path:
+        """The folder of the network."""
+        return Path(expanded(self.model))
+
+    @property
+    def result(self) -> Path:
+        """The folder that is written."""
+        return Path(expanded(self.output))
+
+    @property
+    def journal(self) -> Path:
+        """What a reduction goes on from: beside its result, which is written anew each time."""
+        whole = self.result.absolute()
+        return whole.with_name(f".{whole.name}.journal")
+
+    @property
+    def settings(self) -> Reduction:
+        """How the network is made smaller.
+
+        Raises:
+            UsageError: it cannot be.
+        """
+        try:
+            return Reduction(
+                epsilon=self.epsilon / 100,
+                beta=self.beta,
+                gamma=self.gamma,
+                criterion=self.criterion,
+                epochs=self.epochs,
+                retraining=self.retraining,
+                iterations=self.iterations,
+                inputs=self.inputs,
+            )
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+
+    def images(self, size: int | None, channels: int | None, flip: bool | None) -> DataSpec:
+        """The data, as a network takes them.
+
+        Raises:
+            UsageError: they cannot be meant.
+        """
+        try:
+            return DataSpec(
+                as_data(self.data),
+                root=self.data_root,
+                n_train=self.n_train,
+                size=size,
+                channels=channels,
+                flip=flip,
+                drop_small_classes=True,  # what the network does not tell is refused by name
+                labels=self.labels,
+                seed=self.seed,
+            )
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+
+    @property
+    def again(self) -> str:
+        """The command that goes on."""
+        return f"{command('reduce')} {shlex.join(self.words)}"
 
 
 def _without_password(word: str) -> str:

@@ -52,6 +52,22 @@ def seconds(text: str) -> float:
     return found
 
 
+def number(most: float, *, above: float | None = None) -> Callable[[str], float]:
+    """What reads a number from 0, or above the given one, to `most`."""
+
+    def read(text: str) -> float:
+        try:
+            found = float(text)
+        except ValueError:
+            found = float("nan")
+        if not 0 <= found <= most or (above is not None and found <= above):
+            least = f"above {above:g} and up" if above is not None else "from 0"
+            raise argparse.ArgumentTypeError(f"{_short(text)} is not a number {least} to {most:g}")
+        return found
+
+    return read
+
+
 def _given(text: str) -> str:
     """A word that says something: an empty one is a variable of the shell that was not set."""
     if not text:

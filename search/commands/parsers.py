@@ -11,10 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from search import run
-from search.commands.line import Parser, seconds, whole
+from search.commands.line import Parser, number, seconds, whole
 from search.host.called import command
 
 MOST_SEEDS = 20
+# As `objectives.reduction.settings` has them.
+CRITERIA = ("taylor", "taylor_sum", "activation", "l1_own", "l1_next", "l1_both", "similarity", "random")
+RETRAINING, NUMBER_FORMATS = ("full", "blocks"), ("fp32", "tf32", "bf16", "fp16")
+QUANTISED = ("affine", "shared")
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,53 @@ def _cache() -> argparse.ArgumentParser:
     return p
 
 
+def _reduce() -> argparse.ArgumentParser:
+    p = _of("reduce")
+    p.add_argument("--model", required=True, metavar="DIR", help="a network as it was exported")
+    p.add_argument(
+        "--data",
+        required=True,
+        metavar="FOLDER",
+        help="that it was trained on: a folder, digits, fashion_mnist, cifar10 or cifar100",
+    )
+    p.add_argument("-o", "--output", required=True, metavar="DIR", help="the smaller network; its journal lies beside")
+    p.add_argument(
+        "--epsilon",
+        type=number(100, above=0),
+        default=0.5,
+        metavar="POINTS",
+        help="of validation accuracy that may be lost, in percentage points (default: 0.5)",
+    )
+    p.add_argument("--budget-minutes", type=seconds, metavar="M", help="that all of it may take")
+    words = "which channels go first (default: taylor)"
+    p.add_argument("--criterion", choices=CRITERIA, default="taylor", help=words)
+    p.add_argument("--beta", type=number(1000), default=1.0, metavar="X", help="weight of parameters (default: 1)")
+    p.add_argument("--gamma", type=number(1000), default=1.0, metavar="X", help="weight of FLOPs (default: 1)")
+    words = "the whole network, or block by block (default: full)"
+    p.add_argument("--retraining", choices=RETRAINING, default="full", help=words)
+    words = "of retraining after each cut (default: 5)"
+    p.add_argument("--epochs", type=whole(1000, least=0), default=5, metavar="N", help=words)
+    words = "attempts in all (default: until nothing is left to try)"
+    p.add_argument("--iterations", type=whole(10**6), metavar="N", help=words)
+    p.add_argument("--inputs", action="store_true", help="inputs of a dense first layer may go as well")
+    words = "to retrain in (default: that of its training)"
+    p.add_argument("--number-format", choices=NUMBER_FORMATS, help=words)
+    words = "the result in 8 bits a weight, or few shared values and Huffman's code, beside it"
+    p.add_argument("--quantise", choices=QUANTISED, help=words)
+    words = "names the classes of a folder: columns file, label, perhaps split"
+    p.add_argument("--labels", metavar="FILE.csv", help=words)
+    p.add_argument("--data-root", metavar="DIR", help="where to look for data sets first")
+    p.add_argument("--n-train", type=whole(10**9), metavar="N", help="training images to use, as in its training")
+    p.add_argument("--seed", type=whole(2**32 - 1, least=0), default=0, metavar="N", help="of split and order: its own")
+    words = "cpu, cuda, cuda:1 (default: a GPU if there is one)"
+    p.add_argument("--device", default="auto", metavar="DEVICE", help=words)
+    p.add_argument("--threads", type=whole(10**4), default=1, metavar="N", help="of a CPU (default: 1)")
+    p.add_argument("--test", action="store_true", help="open the test split for both networks, in the end")
+    p.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    p.add_argument("-q", "--quiet", action="store_true", help="show the result only")
+    return p
+
+
 def _studies() -> argparse.ArgumentParser:
     p = _of("studies")
     _storage(p)
@@ -171,6 +222,9 @@ COMMANDS = {
     "data": Command("search.commands.data", "show what a data set holds, before anything is trained", _data),
     "cache": Command("search.commands.cache", "show and clear the decoded images that are kept", _cache),
     "plan": Command("search.commands.plan", "choose a study for a folder and minutes, and write its file", _plan),
+    "reduce": Command(
+        "search.commands.reduce", "make a trained network smaller, within an accuracy that may be lost", _reduce
+    ),
     "record": Command(
         "search.commands.record", "record random trainings of a study's space, to simulate searches in", _record
     ),

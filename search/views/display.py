@@ -19,7 +19,7 @@ from objectives.words import counted
 from search.pareto.front import Outcome
 from search.pareto.kinds import PARETO, Kind
 from search.study.snapshot import Snapshot
-from search.views.plot import Mark, marks, plot
+from search.views.plot import Mark, front_of, marks, plot
 from search.views.reading import MANY_FILES, Tenths
 
 WIDEST, HIGHEST = 80, 10  # columns and lines of the plot
@@ -230,7 +230,7 @@ class LiveDisplay(Display):
         width, height = self._console.size
         room = min(HIGHEST, height - n_other - ABOVE)
         ascii_only = self._console.options.ascii_only
-        drawn = plot(self._marks, min(width, WIDEST), room, self._kind, ascii_only=ascii_only)
+        drawn = plot(self._marks, min(width, WIDEST), room, ascii_only=ascii_only, subject=front_of(self._kind))
         return [Text(line, no_wrap=True, overflow="crop") for line in drawn]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -14,7 +14,6 @@ NARROWEST, LOWEST = 42, 6  # columns and lines below which there is no plot
 GUTTER = 9  # columns left of the plot: a label, a blank, the axis
 LEAST_SPAN = 0.05  # decades that an axis shows: equal points stand in its middle
 GAP = 2  # blanks between two labels
-TITLES = ("accuracy over {0.words}", "accuracy over {0.column}", "accuracy")
 
 
 class Kind(IntEnum):
@@ -25,7 +24,6 @@ class Kind(IntEnum):
     BASELINE = 2  # on the front or not
 
 
-MARKS = {False: "·●B", True: ".oB"}  # of each kind, by whether they must be ASCII
 LINES = {False: tuple("│┤└─┬"), True: tuple("|++-+")}  # vertical, with a tick, corner, horizontal, with a tick
 WORDS = ("dominated", "front", "BASELINE")
 
@@ -34,7 +32,7 @@ WORDS = ("dominated", "front", "BASELINE")
 class Mark:
     """A point of the plot."""
 
-    cost: float  # above 0
+    cost: float  # above 0; or what else the subject is over
     accuracy: float  # in [0, 1]
     kind: Kind
 
@@ -67,8 +65,32 @@ class _Axis:
         return round(((value - self.middle) / span + 0.5) * (self.n_cells - 1))
 
 
+@dataclass(frozen=True)
+class Subject:
+    """What a plot shows over what."""
+
+    titles: Sequence[str]  # the longest first
+    label: Callable[[float], str]  # of a value of the horizontal axis
+    words: Sequence[str] = WORDS  # of each kind of point
+    characters: Sequence[str] = ("·●B", ".oB")  # likewise; and in ASCII
+
+
+def front_of(kind: kinds.Kind) -> Subject:
+    """The front of a study of a kind."""
+    titles = (f"accuracy over {kind.words}", f"accuracy over {kind.column}", "accuracy")
+
+    def label(cost: float) -> str:
+        shown = cost / kind.scale
+        return f"{shown:.0f} {kind.unit}" if 10 <= shown < 10**6 else f"{shown:.2g} {kind.unit}"
+
+    return Subject(titles, label)
+
+
+TRAININGS = front_of(kinds.PARETO)
+
+
 def plot(
-    points: Sequence[Mark], width: int, height: int, of: kinds.Kind = kinds.PARETO, *, ascii_only: bool
+    points: Sequence[Mark], width: int, height: int, *, ascii_only: bool, subject: Subject = TRAININGS
 ) -> list[str]:
     """The points in at most `height` lines of at most `width` columns; [] where there are none, or no room.
 
@@ -93,35 +115,31 @@ def plot(
         down.cell(down.low): f"{max(accuracies):.2%}",
     }
     vertical, tick, *_ = LINES[ascii_only]
-    lines = [_header({point.kind for point in points}, width, MARKS[ascii_only], of)]
+    characters = subject.characters[ascii_only]
+    lines = [_header({point.kind for point in points}, width, characters, subject)]
     for row in range(down.n_cells):
-        cells = [MARKS[ascii_only][shown[row, i]] if (row, i) in shown else " " for i in range(across.n_cells)]
+        cells = [characters[shown[row, i]] if (row, i) in shown else " " for i in range(across.n_cells)]
         label = labels.get(row, "")
         lines.append(f"{label:>{GUTTER - 2}} {tick if label else vertical}{''.join(cells)}".rstrip())
-    return lines + _below(across, width, LINES[ascii_only], of)
+    return lines + _below(across, width, LINES[ascii_only], subject.label)
 
 
-def _header(shown: set[Kind], width: int, characters: str, of: kinds.Kind) -> str:
+def _header(kinds: set[Kind], width: int, characters: str, subject: Subject) -> str:
     """What is plotted, in as many words as there is room for, and what the marks mean."""
     order = (Kind.FRONT, Kind.DOMINATED, Kind.BASELINE)
-    legend = "  ".join(f"{characters[kind]} {WORDS[kind]}" for kind in order if kind in shown)
-    headers = [f"{title.format(of)}  {legend}" for title in TITLES]
+    legend = "  ".join(f"{characters[kind]} {subject.words[kind]}" for kind in order if kind in kinds)
+    headers = [f"{title}  {legend}" for title in subject.titles]
     return next((header for header in headers if len(header) <= width), headers[-1])
 
 
-def _below(axis: _Axis, width: int, characters: Sequence[str], of: kinds.Kind) -> list[str]:
-    """The axis of costs, and its labels: the ends, and the middle where there is room."""
+def _below(axis: _Axis, width: int, characters: Sequence[str], label_of: Callable[[float], str]) -> list[str]:
+    """The horizontal axis, and its labels: the ends, and the middle where there is room."""
     *_, corner, horizontal, tick = characters
     line, said = [horizontal] * axis.n_cells, [" "] * width
     for value in (axis.low, axis.high, axis.middle):
-        label, cell = _cost(10.0**value, of), axis.cell(value)
+        label, cell = label_of(10.0**value), axis.cell(value)
         start = max(0, min(GUTTER + cell - len(label) // 2, width - len(label)))
         if not "".join(said[max(0, start - GAP) : start + len(label) + GAP]).strip():
             said[start : start + len(label)] = label
             line[cell] = tick
     return [f"{' ' * (GUTTER - 1)}{corner}{''.join(line)}", "".join(said).rstrip()]
-
-
-def _cost(cost: float, of: kinds.Kind) -> str:
-    shown = cost / of.scale
-    return f"{shown:.0f} {of.unit}" if 10 <= shown < 10**6 else f"{shown:.2g} {of.unit}"

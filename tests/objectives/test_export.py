@@ -103,7 +103,7 @@ def test_the_description_says_where_the_network_comes_from(folder: Path, trained
     assert loaded.about["accuracy"] == trained.report.accuracy
     assert loaded.about["versions"] == {"frontrunner": __version__, "torch": torch.__version__}
     assert (loaded.classes, loaded.mean, loaded.std) == (digits.classes, digits.mean, digits.std)
-    assert loaded.about["data"] == {"content": digits.content_hash, "split": digits.split_hash}
+    assert loaded.about["data"] == {"content": digits.content_hash, "split": digits.split_hash, "flip": False}
     assert {path.name for path in folder.iterdir()} == {WEIGHTS, DESCRIPTION, SUMS}
 
 

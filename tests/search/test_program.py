@@ -80,7 +80,7 @@ def test_usage_names_the_program_as_it_was_called(
         (
             ["xyz"],
             "there is no command 'xyz'; known are cache, completion, confirm, dashboard, data, doctor, plan, record, "
-            "report, run, simulate, studies",
+            "reduce, report, run, simulate, studies",
         ),
         (["digits_pareto"], "to run the study, python -m search run --study digits_pareto"),
         (["--study", "x"], "there is no command '--study': a command comes first: python -m search run --study ..."),
@@ -155,5 +155,6 @@ def test_every_room_and_every_study_is_in_the_wheel() -> None:
     assert {name for name in found if "__pycache__" not in name} == {".".join(room.parts) for room in rooms} | {
         "studies"
     }
-    assert settings["package-data"] == {"studies": ["*.toml"], "search.views": ["*.html"]}
+    pages = {"search.views": ["*.html"], "search.views.reduction": ["*.html"]}
+    assert settings["package-data"] == {"studies": ["*.toml"], **pages}
     assert all((REPOSITORY / room / "__init__.py").exists() for room in rooms)
