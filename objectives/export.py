@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import safetensors.torch
@@ -13,15 +12,18 @@ import torch
 from torch import Tensor
 
 from objectives import __version__
+from objectives.data.augment import Normalisation
 from objectives.data.dataset import Dataset
-from objectives.evaluation import finiteness
-from objectives.host.durable import SUMS, write_folder
+from objectives.evaluation import finiteness, images_at_once
+from objectives.host.durable import write_folder
+from objectives.inference.calibration import NONE, Calibration, calibrated
+from objectives.inference.folder import DESCRIPTION, WEIGHTS, verified
 from objectives.networks.architecture import Architecture
 from objectives.networks.resnet import ResNet
 from objectives.train import Trained
 
 FORMAT = 3  # of the folder; raised when a reader of the old one could not read the new one
-WEIGHTS, DESCRIPTION = "weights.safetensors", "model.json"
+BATCH = 64  # images, whose training step takes as much memory as this takes at most
 
 
 @dataclass(frozen=True)
@@ -35,11 +37,14 @@ class ExportedModel:
     std: tuple[float, ...]
     classes: tuple[str, ...]
     mirrored: bool  # logits are the sum over an image and its mirror image
+    calibration: Calibration  # of its probabilities; neutral in exports of before
     about: Mapping[str, object]  # model.json as written: pipeline, study, trial, seconds, accuracy, versions
 
     @torch.no_grad()
-    def probabilities(self, x: Tensor) -> Tensor:
-        """Class probabilities [n, n_classes] of images x: [n, channels, size, size] uint8.
+    def logits(self, x: Tensor) -> Tensor:
+        """What the network says [n, n_classes] of images x: [n, channels, size, size] uint8, all at once, in fp32.
+
+        Bit for bit what a training on the same device computes for a batch of the same images, outside of autocast.
 
         Raises:
             ValueError: images of another shape or type.
@@ -49,10 +54,31 @@ class ExportedModel:
                 f"images are {list(x.shape)} {x.dtype}: "
                 f"this model takes [n, {self.channels}, {self.size}, {self.size}] uint8"
             )
-        mean, std = (torch.tensor(values, device=x.device).view(1, -1, 1, 1) for values in (self.mean, self.std))
-        x = (x.float() / 255 - mean) / std
-        logits: Tensor = self.network(x) + self.network(x.flip(3)) if self.mirrored else self.network(x)
-        return logits.softmax(1)
+        return logits(self.network, x, Normalisation(self, x.device), mirrored=self.mirrored)
+
+    def probabilities(self, x: Tensor) -> Tensor:
+        """Class probabilities [n, n_classes] of images x: [n, channels, size, size] uint8, calibrated.
+
+        Raises:
+            ValueError: images of another shape or type.
+        """
+        return (self.logits(x) / self.calibration.temperature).softmax(1)
+
+    def on(self, device: torch.device) -> ExportedModel:
+        """The same network on a device, in no other place."""
+        return replace(self, network=self.network.to(device))
+
+    @property
+    def at_once(self) -> int:
+        """Images that are computed at once without taking much memory."""
+        return images_at_once(self.network.architecture, self.size, BATCH)
+
+
+def logits(network: ResNet, x: Tensor, normalise: Normalisation, *, mirrored: bool) -> Tensor:
+    """What a network in evaluation mode says [n, n_classes] of images x: [n, channels, size, size] uint8."""
+    x = normalise(x.contiguous(memory_format=torch.channels_last))
+    found: Tensor = network(x) + network(x.flip(3)) if mirrored else network(x)
+    return found
 
 
 def export(
@@ -61,7 +87,8 @@ def export(
     """Writes the deployed network of a training to `folder`, whole or not at all; replaces an older export.
 
     `about` is added to the description, e.g. the study and the trial; it cannot replace what is known here. Unless
-    `is_measured`, the images that validate were trained on, and no accuracy is told.
+    `is_measured`, the images that validate were trained on, no accuracy is told, and the calibration is the one in
+    `about`, of a network that was trained likewise; of no images where there is none.
 
     Raises:
         ValueError: the network is no longer finite: it predicts nothing.
@@ -76,6 +103,9 @@ def export(
         "classes": dataset.classes,
         "data": {"content": dataset.content_hash, "split": dataset.split_hash},
         "test_time_flip": trained.mirrored,
+        "calibration": _calibration(trained, dataset).to_json()
+        if is_measured
+        else about.get("calibration", NONE.to_json()),
         "pipeline": trained.pipeline.to_json(),
         "train_seconds": trained.report.train_seconds,
         "accuracy": trained.report.accuracy if is_measured else None,
@@ -97,7 +127,7 @@ def load_model(folder: str | Path) -> ExportedModel:
         ValueError: a file is missing, damaged or of a newer format.
     """
     folder = Path(folder)
-    content = _verified(folder)
+    content = verified(folder)
     about = json.loads(content[DESCRIPTION])
     if about.get("format") not in range(1, FORMAT + 1):
         raise ValueError(
@@ -118,21 +148,15 @@ def load_model(folder: str | Path) -> ExportedModel:
         tuple(images["std"]),
         tuple(about["classes"]),
         about.get("test_time_flip", False),
+        Calibration.from_json(about.get("calibration")),
         about,
     )
 
 
-def _verified(folder: Path) -> dict[str, bytes]:
-    """The files of an export, each with the checksum that was written beside it."""
-    try:
-        lines = [line.split("  ", 1) for line in (folder / SUMS).read_text().splitlines()]
-        sums = {name: digest for digest, name in lines}
-        content = {name: (folder / name).read_bytes() for name in (WEIGHTS, DESCRIPTION)}
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{folder} is not an exported model: {error}") from error
-    for name, data in content.items():
-        if hashlib.sha256(data).hexdigest() != sums.get(name):
-            raise ValueError(
-                f"{folder / name} is damaged: its SHA-256 is not the one in {SUMS}; export the trial again"
-            )
-    return content
+@torch.no_grad()
+def _calibration(trained: Trained, dataset: Dataset) -> Calibration:
+    """What the images that validate say of the probabilities of a network that was not trained on them."""
+    images, normalise = dataset.val, Normalisation(dataset, dataset.val.x.device)
+    n = images_at_once(trained.model.architecture, dataset.size, BATCH)
+    found = [logits(trained.model, x, normalise, mirrored=trained.mirrored) for x in torch.split(images.x, n)]
+    return calibrated(torch.cat(found), images.y)

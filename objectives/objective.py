@@ -20,7 +20,8 @@ from objectives.device.clock import TIMING_VERSION, Clock, describe
 from objectives.device.comparison import admitted, compared
 from objectives.device.executors import Eager, Segment, missing
 from objectives.device.formats import FORMATS, LossScaler, unavailable
-from objectives.errors import DataError, DeviceError
+from objectives.device.opening import opened
+from objectives.errors import DataError
 from objectives.evaluation import evaluate
 from objectives.export import export, load_model
 from objectives.feasibility import full_architecture, layers, reachable
@@ -63,7 +64,7 @@ class TrainingObjective:
     def __init__(self, task: Task, device: str, threads: int = 1, dataset: Dataset | None = None) -> None:
         """`dataset`: the task's, where it is loaded already."""
         self._task = task
-        self._device = _open(device)
+        self._device = opened(device)
         loaded = dataset or on_host(task, threads)
         if self._device.type == "cuda":
             n = len(loaded.train.y) + len(loaded.val.y)
@@ -151,7 +152,9 @@ class TrainingObjective:
         """
         if self._trained is None:
             raise ValueError("there is nothing to export: the last training did not run to its end")
-        export(self._trained, self._dataset, folder, about, is_measured=not self._is_whole)
+        data = self._task.data
+        split = {"seed": data.seed, "n_train": data.n_train, "drop_small_classes": data.drop_small_classes}
+        export(self._trained, self._dataset, folder, {**about, "split": split}, is_measured=not self._is_whole)
 
     def test(self, folder: Path) -> dict[str, object] | None:
         """How good the network exported to `folder` is on the test split; see `search.workers.seam`.
@@ -224,20 +227,3 @@ class TrainingObjective:
                 executor.step(x, y)
             seconds.append(clock.charged)
         return median(seconds[1:] or seconds)
-
-
-def _open(device: str) -> torch.device:
-    """The device of that name, in working order; `auto` is a GPU where there is one."""
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        opened = torch.device(device)
-        if opened.type not in ("cpu", "cuda"):
-            raise DeviceError(f"device {device!r} is not supported: choose cpu or cuda")
-        opened = torch.zeros(1, device=opened).device  # with its index
-        if opened.type == "cuda":
-            torch.cuda.set_device(opened)  # graphs are captured and spans are timed on the current device
-    except (RuntimeError, AssertionError) as error:
-        cause = str(error).splitlines()[0]
-        raise DeviceError(f"device {device!r} cannot be used ({cause}): choose another with --device") from error
-    return opened

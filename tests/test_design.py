@@ -32,7 +32,7 @@ FLOORS = (
     ("spaces",),
     ("objectives.objective", "objectives.mirroring", "objectives.repeated"),
     ("objectives.reduction",),
-    ("objectives.train", "objectives.export", "objectives.evaluation"),
+    ("objectives.train", "objectives.export", "objectives.evaluation", "objectives.inference"),
     ("objectives.feasibility", "objectives.work", "objectives.device"),
     ("objectives.strategies", "objectives.state", "objectives.pipeline", "objectives.device.formats"),
     ("objectives.data",),
