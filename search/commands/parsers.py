@@ -84,6 +84,19 @@ def _data() -> argparse.ArgumentParser:
     return p
 
 
+def _predict() -> argparse.ArgumentParser:
+    p = _of("predict", "predict --model studies/artifacts/birds/trial-00004 --images new/ -o predictions.csv")
+    _model(p)
+    p.add_argument("--images", required=True, nargs="+", metavar="PATH", help="image files, or folders of them")
+    words = "table to write: id, label, probability, margin, the next two classes, why there is none; - prints it"
+    p.add_argument("-o", "--output", required=True, metavar="FILE.csv", help=words)
+    words = "what the images show, to compare with: columns file, label"
+    p.add_argument("--labels", metavar="FILE.csv", help=words)
+    p.add_argument("--follow-links", action="store_true", help="also links that lead out of a folder")
+    p.add_argument("--json", action="store_true", help="print the summary as one JSON object")
+    return p
+
+
 def _cache() -> argparse.ArgumentParser:
     p = _of("cache")
     commands = p.add_subparsers(dest="command", required=True)
@@ -140,8 +153,15 @@ def _completion() -> argparse.ArgumentParser:
     return p
 
 
-def _of(name: str) -> argparse.ArgumentParser:
-    return Parser(prog=command(name), description=COMMANDS[name].what)
+def _of(name: str, example: str | None = None) -> argparse.ArgumentParser:
+    epilog = None if example is None else f"example: {command(example)}"
+    return Parser(prog=command(name), description=COMMANDS[name].what, epilog=epilog)
+
+
+def _model(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--model", required=True, metavar="DIR", help="an exported network: `best` says where")
+    words = "cpu, cuda, cuda:1 (default: a GPU if there is one)"
+    p.add_argument("--device", default="auto", metavar="DEVICE", help=words)
 
 
 def _storage(p: argparse.ArgumentParser, default: str | None = None) -> None:
@@ -156,6 +176,7 @@ COMMANDS = {
     "confirm": Command(
         "search.commands.confirm", "train a front again with fresh seeds, then open the test split", _confirm
     ),
+    "predict": Command("search.commands.networks.predict", "tell what images show, with an exported network", _predict),
     "data": Command("search.commands.data", "show what a data set holds, before anything is trained", _data),
     "cache": Command("search.commands.cache", "show and clear the decoded images that are kept", _cache),
     "plan": Command("search.commands.plan", "choose a study for a folder and minutes, and write its file", _plan),
