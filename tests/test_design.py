@@ -159,6 +159,8 @@ HEAVY = {"torch", "torchvision", "sklearn", "plotly", "optuna_dashboard", "jinja
         "import search.run; search.run.main(['--study', 'no_such_study'])",
         "import search.run; search.run.main(['--study', 'digits_pareto', '--data', 'nonsense'])",
         "from search.__main__ import main; main(['confirm', '--study', 'none'])",
+        "from search.__main__ import main; main(['best', '--study', 'none', '--storage', 'sqlite:///none.db'])",
+        "from search.__main__ import main; main(['predict', '--model', 'none', '--images', 'none', '-o', 'none.csv'])",
         "from search.__main__ import main; main(['data', 'no_such_folder']); main(['cache', 'show'])",
         "from search.commands import dashboard, doctor; from search.__main__ import main; main(['studies', 'list'])",
         "import search.session, search.crew, search.views.summary, search.views.figures, spaces, objectives.pipeline",

@@ -52,6 +52,21 @@ def seconds(text: str) -> float:
     return found
 
 
+def number(most: float) -> Callable[[str], float]:
+    """What reads a number from 0 to `most`."""
+
+    def read(text: str) -> float:
+        try:
+            found = float(text)
+        except ValueError:
+            found = -1.0
+        if not 0 <= found <= most:
+            raise argparse.ArgumentTypeError(f"{_short(text)} is not a number from 0 to {most:g}")
+        return found
+
+    return read
+
+
 def _given(text: str) -> str:
     """A word that says something: an empty one is a variable of the shell that was not set."""
     if not text:
