@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -61,7 +64,7 @@ def as_onnx(model: ExportedModel, images: Tensor) -> bytes:
     """
     import onnxruntime
 
-    with warnings.catch_warnings(), torch.no_grad():
+    with warnings.catch_warnings(), torch.no_grad(), _traceable():
         warnings.simplefilter("ignore")  # torch's own, of what its exporter will do in later versions
         program = torch.onnx.export(
             Pixels(model),
@@ -79,6 +82,20 @@ def as_onnx(model: ExportedModel, images: Tensor) -> bytes:
     for x in (images, images[:1]):
         check(ONNX, torch.from_numpy(session.run(None, {"images": x.numpy()})[0]), model.probabilities(x))
     return content
+
+
+@contextmanager
+def _traceable() -> Iterator[None]:
+    """How cuDNN multiplies, as torch has it at first: it traces nothing where a training set it otherwise (2.13)."""
+    places: list[Any] = [torch.backends.cudnn.conv, torch.backends.cudnn.rnn]  # type: ignore[attr-defined]
+    before = [place.fp32_precision for place in places]
+    try:
+        for place in places:
+            place.fp32_precision = "tf32"
+        yield
+    finally:
+        for place, precision in zip(places, before, strict=True):
+            place.fp32_precision = precision
 
 
 def check(name: str, found: Tensor, expected: Tensor) -> float:
