@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import safetensors.torch
@@ -13,14 +12,17 @@ import torch
 from torch import Tensor
 
 from objectives import __version__
+from objectives.data.augment import Normalisation
 from objectives.data.dataset import Dataset
-from objectives.evaluation import finiteness
-from objectives.host.durable import SUMS, write_folder
+from objectives.evaluation import finiteness, images_at_once
+from objectives.host.durable import write_folder
+from objectives.inference.calibration import NONE, Calibration, calibrated
+from objectives.inference.folder import DESCRIPTION, WEIGHTS, verified
 from objectives.networks.network import Network, architecture_of, build
 from objectives.train import Trained
 
 FORMAT = 4  # of the folder; raised when a reader of the old one could not read the new one
-WEIGHTS, DESCRIPTION = "weights.safetensors", "model.json"
+BATCH = 64  # images, whose training step takes as much memory as this takes at most
 
 
 @dataclass(frozen=True)
@@ -34,37 +36,51 @@ class ExportedModel:
     std: tuple[float, ...]
     classes: tuple[str, ...]
     mirrored: bool  # logits are the sum over an image and its mirror image
+    calibration: Calibration  # of its probabilities; neutral in exports of before
     about: Mapping[str, object]  # model.json as written: pipeline, study, trial, seconds, accuracy, versions
     is_series: bool = False  # it takes series instead of images
 
     @torch.no_grad()
-    def probabilities(self, x: Tensor) -> Tensor:
-        """Class probabilities [n, n_classes] of images x: [n, channels, size, size] uint8.
+    def logits(self, x: Tensor) -> Tensor:
+        """What the network says [n, n_classes] of images x: [n, channels, size, size] uint8, all at once, in fp32.
 
-        Of series x: [n, channels, length], floating point.
+        Bit for bit what a training on the same device computes for a batch of the same images, outside of autocast.
+        Of series x is [n, channels, length], of floating point.
 
         Raises:
             ValueError: images or series of another shape or type.
         """
-        if self.is_series:
-            return self._of_series(x)
-        if x.dtype != torch.uint8 or x.dim() != 4 or x.shape[1:] != (self.channels, self.size, self.size):
-            raise ValueError(
-                f"images are {list(x.shape)} {x.dtype}: "
-                f"this model takes [n, {self.channels}, {self.size}, {self.size}] uint8"
-            )
-        mean, std = (torch.tensor(values, device=x.device).view(1, -1, 1, 1) for values in (self.mean, self.std))
-        x = (x.float() / 255 - mean) / std
-        logits: Tensor = self.network(x) + self.network(x.flip(3)) if self.mirrored else self.network(x)
-        return logits.softmax(1)
+        shape = (self.channels, self.size) if self.is_series else (self.channels, self.size, self.size)
+        if tuple(x.shape[1:]) != shape or (not x.is_floating_point() if self.is_series else x.dtype != torch.uint8):
+            what, kind = ("series", "floating point") if self.is_series else ("images", "uint8")
+            wanted = f"[n, {', '.join(map(str, shape))}] {kind}"
+            raise ValueError(f"{what} are {list(x.shape)} {x.dtype}: this model takes {wanted}")
+        x = x.float()[:, :, None] if self.is_series else x
+        return logits(self.network, x, Normalisation(self, x.device), mirrored=self.mirrored)
 
-    def _of_series(self, x: Tensor) -> Tensor:
-        if not x.is_floating_point() or x.dim() != 3 or x.shape[1:] != (self.channels, self.size):
-            wanted = f"[n, {self.channels}, {self.size}] floating point"
-            raise ValueError(f"series are {list(x.shape)} {x.dtype}: this model takes {wanted}")
-        mean, std = (torch.tensor(values, device=x.device).view(1, -1, 1, 1) for values in (self.mean, self.std))
-        logits: Tensor = self.network((x.float()[:, :, None] - mean) / std)
-        return logits.softmax(1)
+    def probabilities(self, x: Tensor) -> Tensor:
+        """Class probabilities [n, n_classes] of images x: [n, channels, size, size] uint8, calibrated.
+
+        Raises:
+            ValueError: images of another shape or type.
+        """
+        return (self.logits(x) / self.calibration.temperature).softmax(1)
+
+    def on(self, device: torch.device) -> ExportedModel:
+        """The same network on a device, in no other place."""
+        return replace(self, network=self.network.to(device))
+
+    @property
+    def at_once(self) -> int:
+        """Images that are computed at once without taking much memory."""
+        return images_at_once(self.network.architecture, self.size, BATCH)
+
+
+def logits(network: Network, x: Tensor, normalise: Normalisation, *, mirrored: bool) -> Tensor:
+    """What a network in evaluation mode says [n, n_classes] of images x: [n, channels, size, size] uint8."""
+    x = normalise(x.contiguous(memory_format=torch.channels_last))
+    found: Tensor = network(x) + network(x.flip(3)) if mirrored else network(x)
+    return found
 
 
 def export(
@@ -73,7 +89,8 @@ def export(
     """Writes the deployed network of a training to `folder`, whole or not at all; replaces an older export.
 
     `about` is added to the description, e.g. the study and the trial; it cannot replace what is known here. Unless
-    `is_measured`, the images that validate were trained on, and no accuracy is told.
+    `is_measured`, the images that validate were trained on, no accuracy is told, and the calibration is the one in
+    `about`, of a network that was trained likewise; of no images where there is none.
 
     Raises:
         ValueError: the network is no longer finite: it predicts nothing.
@@ -88,6 +105,9 @@ def export(
         "classes": dataset.classes,
         "data": {"content": dataset.content_hash, "split": dataset.split_hash, "flip": dataset.flip},
         "test_time_flip": trained.mirrored,
+        "calibration": _calibration(trained, dataset).to_json()
+        if is_measured
+        else about.get("calibration", NONE.to_json()),
         "pipeline": trained.pipeline.to_json(),
         "train_seconds": trained.report.train_seconds,
         "accuracy": trained.report.accuracy if is_measured else None,
@@ -115,7 +135,7 @@ def load_model(folder: str | Path) -> ExportedModel:
         ValueError: a file is missing, damaged or of a newer format.
     """
     folder = Path(folder)
-    content = _verified(folder)
+    content = verified(folder)
     about = json.loads(content[DESCRIPTION])
     if about.get("format") not in range(1, FORMAT + 1):
         raise ValueError(
@@ -136,22 +156,16 @@ def load_model(folder: str | Path) -> ExportedModel:
         tuple(images["std"]),
         tuple(about["classes"]),
         about.get("test_time_flip", False),
+        Calibration.from_json(about.get("calibration")),
         about,
         images.get("kind") == "series",
     )
 
 
-def _verified(folder: Path) -> dict[str, bytes]:
-    """The files of an export, each with the checksum that was written beside it."""
-    try:
-        lines = [line.split("  ", 1) for line in (folder / SUMS).read_text().splitlines()]
-        sums = {name: digest for digest, name in lines}
-        content = {name: (folder / name).read_bytes() for name in (WEIGHTS, DESCRIPTION)}
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{folder} is not an exported model: {error}") from error
-    for name, data in content.items():
-        if hashlib.sha256(data).hexdigest() != sums.get(name):
-            raise ValueError(
-                f"{folder / name} is damaged: its SHA-256 is not the one in {SUMS}; export the trial again"
-            )
-    return content
+@torch.no_grad()
+def _calibration(trained: Trained, dataset: Dataset) -> Calibration:
+    """What the images that validate say of the probabilities of a network that was not trained on them."""
+    images, normalise = dataset.val, Normalisation(dataset, dataset.val.x.device)
+    n = images_at_once(trained.model.architecture, dataset.size, BATCH)
+    found = [logits(trained.model, x, normalise, mirrored=trained.mirrored) for x in torch.split(images.x, n)]
+    return calibrated(torch.cat(found), images.y)

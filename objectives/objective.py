@@ -20,7 +20,8 @@ from objectives.device.clock import TIMING_VERSION, Clock, describe
 from objectives.device.comparison import admitted, compared
 from objectives.device.executors import Eager, Segment, missing
 from objectives.device.formats import FORMATS, LossScaler, unavailable
-from objectives.errors import DataError, DeviceError
+from objectives.device.opening import opened
+from objectives.errors import DataError
 from objectives.evaluation import evaluate
 from objectives.export import export, load_model
 from objectives.feasibility import full_architecture, layers, reachable
@@ -68,7 +69,7 @@ class TrainingObjective:
     def __init__(self, task: Task, device: str, threads: int = 1, dataset: Dataset | None = None) -> None:
         """`dataset`: the task's, where it is loaded already."""
         self._task = task
-        self._device = open_device(device)
+        self._device = opened(device)
         loaded = dataset or on_host(task, threads)
         if task.base is not None:  # a network was trained on one split: on others some that validate taught it
             loaded = replace(loaded, again=())
@@ -183,6 +184,9 @@ class TrainingObjective:
         """
         if self._trained is None:
             raise ValueError("there is nothing to export: the last training did not run to its end")
+        data = self._task.data
+        split = {"seed": data.seed, "n_train": data.n_train, "drop_small_classes": data.drop_small_classes}
+        about = {**about, "split": split}
         export(self._trained, self._exported_with, folder, about, is_measured=not self._is_whole)
 
     def test(self, folder: Path) -> dict[str, object] | None:
@@ -264,24 +268,3 @@ class TrainingObjective:
                 executor.step(x, y)
             seconds.append(clock.charged)
         return median(seconds[1:] or seconds)
-
-
-def open_device(device: str) -> torch.device:
-    """The device of that name, in working order; `auto` is a GPU where there is one.
-
-    Raises:
-        DeviceError: it cannot be used.
-    """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        opened = torch.device(device)
-        if opened.type not in ("cpu", "cuda"):
-            raise DeviceError(f"device {device!r} is not supported: choose cpu or cuda")
-        opened = torch.zeros(1, device=opened).device  # with its index
-        if opened.type == "cuda":
-            torch.cuda.set_device(opened)  # graphs are captured and spans are timed on the current device
-    except (RuntimeError, AssertionError) as error:
-        cause = str(error).splitlines()[0]
-        raise DeviceError(f"device {device!r} cannot be used ({cause}): choose another with --device") from error
-    return opened

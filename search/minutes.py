@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from objectives.errors import DeviceLost
 from objectives.host.durable import write_file
+from objectives.inference.folder import description
 from objectives.pipeline import Report
 from objectives.task import DataSpec, Seeds, Task
 from objectives.words import counted
@@ -219,9 +220,22 @@ def refit(
     promise = promised(measured, n_seeds, data["n_val"], data["n_train"], n)
     told = {"trial": chosen.number, "train_seconds": last.train_seconds, "n_images": n, **asdict(promise)}
     about = {"study": study.name, "trial": chosen.number, "refit": told, "metric": study.spec.metric}
+    about |= _calibration_of_twin(study, chosen.number)
     study.patiently(lambda: study.optuna.set_user_attr(records.REFIT, None))  # killed in between, no old one is told
     try:
         objective.export(study.networks.refit, about)
     except OSError as error:
         raise StorageError(f"{error.filename} cannot be written ({error.strerror}): make room there") from error
     study.patiently(lambda: study.optuna.set_user_attr(records.REFIT, told))
+
+
+def _calibration_of_twin(study: Study, number: int) -> dict[str, object]:
+    """How sure a network may be that no image is left to measure by: as sure as the one that the trial trained.
+
+    It has the same pipeline and nearly the same images; a few more of them make it right more often, if anything.
+    """
+    twin = description(study.networks.of(number))
+    if twin is None or not twin.get("calibration"):
+        return {}
+    fitted = {"temperature": twin["calibration"]["temperature"], "n_images": 0}
+    return {"calibration": {**fitted, "source": f"that of trial {number}, trained on a part of the images"}}

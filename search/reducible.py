@@ -16,10 +16,12 @@ from objectives.data.dataset import Dataset
 from objectives.data.reading import keep
 from objectives.data.room import check_fits
 from objectives.device.formats import FORMATS, unavailable
+from objectives.device.opening import opened
 from objectives.errors import DataError, DeviceError
-from objectives.export import DESCRIPTION, WEIGHTS, ExportedModel, load_model
+from objectives.export import ExportedModel, load_model
+from objectives.inference.folder import DESCRIPTION, WEIGHTS
 from objectives.networks import flops
-from objectives.objective import on_host, open_device
+from objectives.objective import on_host
 from objectives.reduction.result import Weighed
 from objectives.reduction.settings import Iteration
 from objectives.reduction.snare import n_parameters, reduced
@@ -100,10 +102,10 @@ def taken(asked: Reducing, held: ExitStack) -> torch.device:
         who = error.holder.get("pid", "?")
         raise StorageError(f"process {who} makes {asked.output} already: wait for it, or choose another") from error
     slot, *_ = held.enter_context(devices.taken(request, f"reduction {asked.output}", where))
-    return open_device(slot.device)
+    return opened(slot.device)
 
 
-def opened(asked: Reducing, device: torch.device, display: Display) -> Work:
+def prepared(asked: Reducing, device: torch.device, display: Display) -> Work:
     """The network and its data, on the device.
 
     Raises:

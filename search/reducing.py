@@ -1,4 +1,4 @@
-"""One reduction: a network and its data opened, attempts until it is enough, the smaller network exported and compared.
+"""One reduction: a network and its data prepared, attempts until it is enough, the smaller network exported and compared.
 
 What was tried lies in a journal at every moment, so that an end, of whatever kind, loses the attempt at hand at most.
 """
@@ -34,7 +34,7 @@ from objectives.words import counted
 from search.errors import UsageError
 from search.host.interruptions import check, put_off
 from search.invocation import Reducing
-from search.reducible import Work, opened, taken
+from search.reducible import Work, prepared, taken
 from search.views.reduction import words
 from search.views.reduction.display import Display, chosen
 from search.views.reduction.page import page
@@ -67,7 +67,7 @@ def reduce(asked: Reducing, age: float) -> None:
         display = held.enter_context(chosen(quiet=asked.quiet))
         try:
             device = taken(asked, held)
-            result = _reduced(opened(asked, device, display), display, deadline)
+            result = _reduced(prepared(asked, device, display), display, deadline)
         except torch.OutOfMemoryError as error:
             cause = str(error).partition("\n")[0]
             raise DeviceError(f"{asked.device} has too little memory ({cause}): try --device cpu") from error

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from objectives.data.dataset import Dataset, Images
+from objectives.data.dataset import Images
 
 TABLE = 256 << 20  # bytes of padded images that are kept beside the images themselves: CIFAR-10 whole
 
@@ -24,12 +25,24 @@ class Augmentation:
     cutout: int = 0  # pixels: side of the square that is set to the mean, centred anywhere (DeVries & Taylor 2017)
 
 
+class Statistics(Protocol):
+    """What is known of the pixels of training images: a data set, or a network that was trained on one."""
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Per channel, of pixel values scaled to [0, 1]."""
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Likewise, above 0."""
+
+
 class Normalisation:
     """Maps uint8 pixels, or series, to numbers of mean 0 and deviation 1 per channel over the training images."""
 
-    def __init__(self, dataset: Dataset, device: torch.device) -> None:
-        mean = torch.tensor(dataset.mean, device=device).view(1, -1, 1, 1)
-        std = torch.tensor(dataset.std, device=device).view(1, -1, 1, 1)
+    def __init__(self, of: Statistics, device: torch.device) -> None:
+        mean = torch.tensor(of.mean, device=device).view(1, -1, 1, 1)
+        std = torch.tensor(of.std, device=device).view(1, -1, 1, 1)
         self._scale, self._shift = 1 / (255 * std), mean / std
         self._mean, self._std = mean, std
 

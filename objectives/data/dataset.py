@@ -137,8 +137,8 @@ def load(spec: DataSpec, device: torch.device) -> Dataset:
         mean=mean,
         std=std,
         flip=found.flip if spec.flip is None else spec.flip,
-        content_hash=_hash(pixels, found.labels, found.classes),
-        split_hash=_hash(vals, trains, ()),
+        content_hash=digest(pixels, found.labels, found.classes),
+        split_hash=digest(vals, trains, ()),
         skipped=found.skipped,
         warnings=(*found.warnings, *_warnings(found, splits, known)),
         about=essentials(found, sides, len(splits[0][0]), len(splits[0][1]), len(splits)),
@@ -312,7 +312,8 @@ def _statistics(x: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     return tuple(means), tuple(deviations)
 
 
-def _hash(first: npt.NDArray[np.generic], second: npt.NDArray[np.generic], names: tuple[str, ...]) -> str:
+def digest(first: npt.NDArray[np.generic], second: npt.NDArray[np.generic], names: tuple[str, ...]) -> str:
+    """SHA-256 over two arrays, their shapes, and names: of pixels, labels and classes, what data are."""
     whole = hashlib.sha256(json.dumps([first.shape, second.shape, names]).encode())
     for array in (first, second):
         whole.update(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).data)

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 SUMS = "SHA256SUMS"  # in every folder written here, as `sha256sum --check` reads it
 PARTIAL = ".partial"  # ends the name of what is not there yet
@@ -19,10 +20,27 @@ def write_file(path: Path, content: bytes) -> None:
     Raises:
         OSError: the disk is full or cannot be written; nothing is left of the new content.
     """
+    with new_file(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to, which gets its name, in place of an older one, when the block ends.
+
+    Raises:
+        OSError: as `write_file`.
+    """
     partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
     try:
-        _write(partial, content)
+        with partial.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
         partial.replace(path)
+    except OSError as error:
+        error.filename = error.filename or str(partial)  # a failed write does not say of what
+        raise
     finally:
         partial.unlink(missing_ok=True)
     sync_folder(path.parent)

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from objectives.data.dataset import Dataset
 from objectives.device.clock import peak_memory
-from objectives.export import WEIGHTS, ExportedModel, load_model
+from objectives.export import ExportedModel, load_model
 from objectives.host.durable import sums
+from objectives.inference.folder import WEIGHTS
 from objectives.networks import flops
 from objectives.pipeline import Pipeline, Report
 from objectives.reduction.settings import Iteration, Reduction

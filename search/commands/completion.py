@@ -16,6 +16,7 @@ VALUES = {
     "STUDY": ["@studies", "@files"],
     "DATA": ["digits", "fashion_mnist", "cifar10", "cifar100", "folder:", "series:"],
     "DIR": ["@folders"],
+    "PATH": ["@folders"],
     "FOLDER": ["@folders", "digits", "fashion_mnist", "cifar10", "cifar100"],
     "DEVICE": ["auto", "cpu", "cuda"],
 }

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from search import run
-from search.commands.line import Parser, number, seconds, whole
+from search.commands.line import MOST_TRIALS, Parser, number, seconds, whole
 from search.host.called import command
 
 MOST_SEEDS = 20
@@ -85,6 +85,65 @@ def _data() -> argparse.ArgumentParser:
     p.add_argument("--size", type=whole(1024, least=4), metavar="N", help=words)
     p.add_argument("--json", action="store_true", help="print the card as one JSON object")
     p.add_argument("--html", metavar="FILE", help="write it as a page with pictures, too")
+    return p
+
+
+def _best() -> argparse.ArgumentParser:
+    p = _of("best", "best --study birds --under-seconds 60 --within 0.5")
+    p.add_argument("--study", required=True, metavar="NAME", help="its name in the database")
+    _limits(p)
+    words = "P points less accurate is as good, where it takes fewer seconds"
+    p.add_argument("--within", type=number(100), default=0.0, metavar="P", help=words)
+    _storage(p)
+    p.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    return p
+
+
+def _limits(p: argparse.ArgumentParser) -> argparse._MutuallyExclusiveGroup:
+    """The flags that say which point of a front is meant; without one the most accurate."""
+    limit = p.add_mutually_exclusive_group()
+    limit.add_argument("--under-seconds", type=seconds, metavar="S", help="the most accurate that trains in S seconds")
+    words = "the fastest of at least this accuracy, in [0, 1]"
+    limit.add_argument("--min-accuracy", type=number(1), metavar="A", help=words)
+    return limit
+
+
+def _predict() -> argparse.ArgumentParser:
+    p = _of("predict", "predict --model studies/artifacts/birds/trial-00004 --images new/ -o predictions.csv")
+    _model(p)
+    p.add_argument("--images", required=True, nargs="+", metavar="PATH", help="image files, or folders of them")
+    words = "table to write: id, label, probability, margin, the next two classes, why there is none; - prints it"
+    p.add_argument("-o", "--output", required=True, metavar="FILE.csv", help=words)
+    words = "what the images show, to compare with: columns file, label"
+    p.add_argument("--labels", metavar="FILE.csv", help=words)
+    p.add_argument("--follow-links", action="store_true", help="also links that lead out of a folder")
+    p.add_argument("--json", action="store_true", help="print the summary as one JSON object")
+    return p
+
+
+def _test() -> argparse.ArgumentParser:
+    p = _of("test", "test --model studies/artifacts/birds/trial-00004 --data folder:birds")
+    _model(p)
+    p.add_argument("--data", required=True, metavar="FOLDER", help="labelled images: a folder, digits, cifar10, ...")
+    words = "which of them: what the network was validated by, or all (default: test, all where there is none)"
+    p.add_argument("--split", choices=("test", "validation", "all"), help=words)
+    p.add_argument("--labels", metavar="FILE.csv", help="names the classes of a folder: columns file, label")
+    p.add_argument("--data-root", metavar="DIR", help="where to look for data sets first")
+    p.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    return p
+
+
+def _export() -> argparse.ArgumentParser:
+    p = _of("export", "export --study birds --under-seconds 60 -o birds-network --torchscript")
+    p.add_argument("--study", required=True, metavar="NAME", help="its name in the database")
+    _limits(p).add_argument("--trial", type=whole(MOST_TRIALS, least=0), metavar="N", help="this one of the front")
+    p.add_argument("-o", "--output", required=True, metavar="FOLDER", help="to make, which is not there yet")
+    words = "also as TorchScript: pixels in, calibrated probabilities out"
+    p.add_argument("--torchscript", action="store_true", help=words)
+    p.add_argument("--onnx", action="store_true", help="likewise as ONNX")
+    p.add_argument("--data-root", metavar="DIR", help="where the images are that it is checked on")
+    _storage(p)
+    p.add_argument("--json", action="store_true", help="print the result as one JSON object")
     return p
 
 
@@ -203,8 +262,15 @@ def _completion() -> argparse.ArgumentParser:
     return p
 
 
-def _of(name: str) -> argparse.ArgumentParser:
-    return Parser(prog=command(name), description=COMMANDS[name].what)
+def _of(name: str, example: str | None = None) -> argparse.ArgumentParser:
+    epilog = None if example is None else f"example: {command(example)}"
+    return Parser(prog=command(name), description=COMMANDS[name].what, epilog=epilog)
+
+
+def _model(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--model", required=True, metavar="DIR", help="an exported network: `best` says where")
+    words = "cpu, cuda, cuda:1 (default: a GPU if there is one)"
+    p.add_argument("--device", default="auto", metavar="DEVICE", help=words)
 
 
 def _storage(p: argparse.ArgumentParser, default: str | None = None) -> None:
@@ -219,6 +285,10 @@ COMMANDS = {
     "confirm": Command(
         "search.commands.confirm", "train a front again with fresh seeds, then open the test split", _confirm
     ),
+    "best": Command("search.commands.networks.best", "say which network of a front to take, and where it lies", _best),
+    "predict": Command("search.commands.networks.predict", "tell what images show, with an exported network", _predict),
+    "test": Command("search.commands.networks.test", "say how good an exported network is on labelled images", _test),
+    "export": Command("search.commands.networks.export", "copy a network of a front to a place of choice", _export),
     "data": Command("search.commands.data", "show what a data set holds, before anything is trained", _data),
     "cache": Command("search.commands.cache", "show and clear the decoded images that are kept", _cache),
     "plan": Command("search.commands.plan", "choose a study for a folder and minutes, and write its file", _plan),

@@ -11,12 +11,14 @@ from typing import Any
 from optuna.trial import FrozenTrial
 
 from search.database.storage import Database
+from search.pareto.choice import Candidate
 from search.pareto.curves import Curve
 from search.pareto.front import Box, Outcome, front, hypervolume
 from search.pareto.intervals import wilson
 from search.pareto.kinds import Kind
 from search.study import confirmation, records, repeats
 from search.study.confirmation import SHARE, Confirmed
+from search.study.networks import Networks
 from search.study.spec import StudySpec
 from spaces.base import BASELINE, Given
 from spaces.restricted import Restrictions
@@ -154,6 +156,25 @@ class Snapshot:
         marks = confirmation.alike(wilson(point.accuracy, self.n_val) for point in self.front)
         found = (trial for trial, is_alike in zip(self.front_trials, marks, strict=True) if is_alike)
         return {trial.number for trial in found if self.confirmed_of(trial) is None}
+
+    @cached_property
+    def candidates(self) -> list[Candidate]:
+        """The front with what is known of each point: means of fresh seeds, else what it was chosen for."""
+        return [self._candidate(trial) for trial in self.front_trials]
+
+    def _candidate(self, trial: FrozenTrial) -> Candidate:
+        found = self.confirmed_of(trial)
+        if found is None:
+            seconds, accuracy = trial.values
+            return Candidate(trial.number, seconds, accuracy, wilson(accuracy, self.n_val), 0)
+        reached = found.accuracy
+        interval = reached.interval or wilson(reached.mean, self.n_val)
+        return Candidate(trial.number, found.cost.mean, reached.mean, interval, found.n, found.cost.interval)
+
+    def network(self, trial: int) -> Path | None:
+        """The folder of a trial's network; None where it is not on this machine."""
+        folder = Networks(self.artifacts.absolute()).of(trial)
+        return folder if folder.is_dir() else None
 
     @cached_property
     def untested(self) -> list[FrozenTrial]:

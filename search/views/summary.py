@@ -213,6 +213,7 @@ def _point(trial: FrozenTrial, now: Snapshot) -> dict[str, object]:
         "noisy": trial.user_attrs.get(records.NOISY),
         "against_plain": now.against_plain(trial) if now.kind.is_timed else None,
         "timeline": timeline.as_json(trial),
+        "network": str(network) if (network := now.network(trial.number)) is not None else None,
         **confirmed.as_json(now.confirmed_of(trial), now.kind),
     }
 

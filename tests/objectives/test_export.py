@@ -17,13 +17,17 @@ import torch
 from objectives import __version__
 from objectives.data.augment import Normalisation
 from objectives.data.dataset import Dataset
-from objectives.export import DESCRIPTION, FORMAT, SUMS, WEIGHTS, export, load_model
+from objectives.export import FORMAT, export, load_model
+from objectives.host.durable import SUMS, write_folder
+from objectives.inference.calibration import NONE, Calibration, calibrated
+from objectives.inference.folder import DESCRIPTION, WEIGHTS
 from objectives.networks.architecture import Architecture, Stage
 from objectives.networks.resnet import ResNet
 from objectives.pipeline import Pipeline, Report
 from objectives.strategies.ema import Ema
 from objectives.task import DataSpec, Seeds, Task
 from objectives.train import Trained, train
+from tests.objectives.strategies import cases
 
 CPU = torch.device("cpu")
 PIPELINE = Pipeline(batch_size=50, epochs=2, crop=False, flip=False, width=0.5, strategies=(Ema(0.5),))
@@ -76,13 +80,51 @@ def test_what_is_loaded_computes_the_same_logits_bit_for_bit(
 def test_probabilities_of_raw_images_are_those_of_the_trained_network(
     folder: Path, trained: Trained, digits: Dataset
 ) -> None:
-    found = load_model(folder).probabilities(digits.val.x)
-    expected = trained.model(Normalisation(digits, CPU)(digits.val.x)).softmax(1)
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    model = load_model(folder)
+    found = model.probabilities(digits.val.x)
+    expected = trained.model(Normalisation(digits, CPU)(digits.val.x)) / model.calibration.temperature
+    assert torch.equal(found, expected.softmax(1))
     torch.testing.assert_close(found.sum(1), torch.ones(len(found)))
     assert not found.requires_grad
     accuracy = (found.argmax(1) == digits.val.y).double().mean().item()
     assert accuracy == pytest.approx(trained.report.accuracy, abs=1 / 300)
+
+
+@pytest.mark.parametrize("name", ["PruneTrain", "Net2Net", "Whitening"])
+def test_what_an_export_tells_is_what_its_training_told_bit_for_bit(name: str, digits: Dataset, tmp_path: Path) -> None:
+    _, original = cases.finish(cases.using(cases.CASES[name].active), digits)
+    export(original, digits, tmp_path / "model", ABOUT)
+    loaded = load_model(tmp_path / "model")
+    logits = original.model(Normalisation(digits, CPU)(digits.val.x))
+    assert torch.equal(loaded.logits(digits.val.x), logits)
+    contiguous = digits.val.x.clone(memory_format=torch.contiguous_format)  # as a user has them
+    assert torch.equal(loaded.logits(contiguous), logits)
+    right = digits.val.y[loaded.probabilities(digits.val.x).argmax(1) == digits.val.y]
+    assert tuple(right.bincount(minlength=10).tolist()) == original.report.right
+
+
+def test_probabilities_are_calibrated_on_the_images_that_validate(
+    folder: Path, trained: Trained, digits: Dataset
+) -> None:
+    model = load_model(folder)
+    assert model.calibration == calibrated(model.logits(digits.val.x), digits.val.y)
+    assert model.calibration.n_images == len(digits.val.y)
+    assert model.calibration != NONE
+
+
+def test_exports_of_before_and_of_all_images_have_the_temperature_that_they_are_given(
+    folder: Path, trained: Trained, digits: Dataset
+) -> None:
+    twin = {"temperature": 2.0, "n_images": 0, "source": "that of trial 7"}
+    for given, expected in (({}, NONE), ({"calibration": twin}, Calibration(**twin))):  # type: ignore[arg-type]
+        export(trained, digits, folder, given, is_measured=False)
+        assert load_model(folder).calibration == expected
+    export(trained, digits, folder, {"calibration": twin})  # it is measured, and nothing given replaces that
+    assert load_model(folder).calibration.n_images == len(digits.val.y)
+    described = json.loads((folder / DESCRIPTION).read_text())
+    del described["calibration"]
+    write_folder(folder, {WEIGHTS: (folder / WEIGHTS).read_bytes(), DESCRIPTION: json.dumps(described).encode()})
+    assert load_model(folder).calibration.temperature == 1.0
 
 
 @pytest.mark.parametrize(

@@ -132,10 +132,11 @@ def test_a_study_runs_to_its_front_and_the_same_command_trains_nothing_more(plac
         "confirmations",
     }
     told = {"trial", "train_seconds", "val_accuracy", "balanced_accuracy", "params", "pipeline", "noisy"}
-    told |= {"confirmed", "test_accuracy", "against_plain", "timeline", "is_alike"}
+    told |= {"confirmed", "test_accuracy", "against_plain", "timeline", "is_alike", "network"}
     assert set(result["front"][0]) == told
     for point in result["front"]:
-        model = load_model(place / "studies" / "artifacts" / "tiny" / f"trial-{point['trial']:05d}")
+        assert point["network"] == str(place / "studies" / "artifacts" / "tiny" / f"trial-{point['trial']:05d}")
+        model = load_model(point["network"])
         assert model.about["val_accuracy"] == point["val_accuracy"]
         assert model.about["pipeline"] == point["pipeline"]
 

@@ -11,7 +11,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from itertools import islice
@@ -50,20 +50,41 @@ def decode(chunks: Sequence[Chunk], advance: Advance) -> None:
             write_part(chunk)
             advance(len(chunk.files))
         return
-    waiting = iter(chunks)
+    for chunk, death in written(chunks, min(n_cores(), len(chunks))):
+        if death is not None:
+            raise death
+        advance(len(chunk.files))
+
+
+def written(chunks: Iterable[Chunk], n_processes: int) -> Iterator[tuple[Chunk, DataError | None]]:
+    """Every chunk once its part is written, in any order; one whose process died of it with what to say of that.
+
+    Chunks are drawn as processes are free, which are no more than one part ahead of who asks.
+
+    Raises:
+        OSError: a part cannot be written.
+    """
+    waiting, busy = iter(chunks), dict[subprocess.Popen[str], Chunk]()
     with ExitStack() as running:
-        n = min(len(os.sched_getaffinity(0)), len(chunks))
-        busy = dict(zip([running.enter_context(_started()) for _ in range(n)], waiting, strict=False))
-        for process, chunk in busy.items():
-            _send(process, chunk)
+
+        def employ(process: subprocess.Popen[str]) -> None:
+            for following in islice(waiting, 1):
+                busy[process] = following
+                _send(process, following)
+
+        for _ in range(n_processes):
+            employ(running.enter_context(_started()))
         while busy:
             for process in _answering(list(busy)):
                 done = busy.pop(process)
-                _check(process, done)
-                advance(len(done.files))
-                for following in islice(waiting, 1):
-                    busy[process] = following
-                    _send(process, following)
+                death = _death(process, done)
+                employ(process if death is None else running.enter_context(_started()))
+                yield done, death
+
+
+def n_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 @contextmanager
@@ -103,16 +124,21 @@ def _send(process: subprocess.Popen[str], chunk: Chunk) -> None:
         return
 
 
-def _check(process: subprocess.Popen[str], chunk: Chunk) -> None:
-    """Raises what befell a chunk."""
+def _death(process: subprocess.Popen[str], chunk: Chunk) -> DataError | None:
+    """What befell the process, in words; None where the chunk is written.
+
+    Raises:
+        OSError: it cannot be.
+    """
     assert process.stdout is not None
     line = process.stdout.readline()
     if not line:
         where = f"{counted(len(chunk.files), 'file')} from {chunk.files[0][0]} to {chunk.files[-1][0]}"
         cause = f"exit code {process.wait()}"
-        raise DataError(printable(f"the process that decoded {where} died ({cause}): find the one, and remove it"))
+        return DataError(printable(f"the process that decoded {where} died ({cause}): find the one, and remove it"))
     if error := json.loads(line)["error"]:
         raise OSError(*error)
+    return None
 
 
 def _serve() -> None:

@@ -71,6 +71,21 @@ def tabled(path: Path, table: Path, follow_links: bool, *, test: bool = False) -
     )
 
 
+def told(places: Sequence[Path], table: Path) -> dict[str, str]:
+    """The label of every file that a table names, whatever its split, by absolute path.
+
+    Paths are relative to the first of the places, or to the folder of the table, in which the file lies.
+
+    Raises:
+        DataError: the table cannot be understood.
+    """
+    found, bases = {}, [os.path.abspath(place) for place in (*places, table.parent)]
+    for row in _rows(table):
+        paths = [os.path.normpath(os.path.join(base, row.file)) for base in bases]
+        found[next(filter(os.path.isfile, paths), paths[0])] = row.label
+    return found
+
+
 def named(tables: Sequence[Path]) -> Path | None:
     """The table among these that has the columns which name classes; None where there is none, or more than one."""
     found = []

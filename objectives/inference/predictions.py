@@ -1,0 +1,64 @@
+"""What a network tells of image files, in their order, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from objectives.data.dataset import with_channels
+from objectives.export import ExportedModel
+from objectives.inference.images import Found, Part, decoded, told
+
+TOP = 3  # classes that are told of an image, the likeliest first
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a network tells of an image."""
+
+    top: tuple[tuple[str, float], ...]  # the likeliest classes with their probabilities, TOP of them at most
+    margin: float  # by how much the likeliest is more probable than the next
+
+    @property
+    def label(self) -> str:
+        """The likeliest class."""
+        return self.top[0][0]
+
+    @property
+    def probability(self) -> float:
+        """Its probability, calibrated where the network is."""
+        return self.top[0][1]
+
+
+Answer = Prediction | str | None  # of a file: a prediction, why there is none, or None for no image and not called one
+
+
+def predictions(model: ExportedModel, files: Sequence[Found]) -> Iterator[Answer]:
+    """The answer to every file, in order, computed where the network is.
+
+    Raises:
+        OSError: the folder for temporary files cannot be written.
+    """
+    answers: dict[int, Answer] = {}
+    at = 0
+    for part in decoded(files, model.size):
+        faults = {position: told(files[position], fault) for position, fault in part.faults.items()}
+        answers |= faults | dict(zip(part.kept, _of(model, part), strict=True))
+        while at in answers:
+            yield answers.pop(at)
+            at += 1
+
+
+def _of(model: ExportedModel, part: Part) -> Iterator[Prediction]:
+    device = next(model.network.parameters()).device
+    pixels = torch.from_numpy(with_channels(part.pixels, model.channels)).permute(0, 3, 1, 2)
+    for x in torch.split(pixels, model.at_once):
+        if not len(x):
+            return
+        found = model.probabilities(x.to(device)).cpu()
+        sure, which = found.topk(min(TOP, found.shape[1]))
+        for numbers, classes in zip(sure.tolist(), which.tolist(), strict=True):
+            top = tuple((model.classes[c], p) for c, p in zip(classes, numbers, strict=True))
+            yield Prediction(top, numbers[0] - numbers[1])

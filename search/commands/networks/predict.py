@@ -1,0 +1,148 @@
+"""Tells what images show with an exported network: frontrunner predict --model FOLDER --images DIR -o FILE.csv."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import stat
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from objectives.errors import DataError
+from objectives.words import expanded, printable, some
+from search.commands.exits import exit_code
+from search.errors import UsageError
+
+if TYPE_CHECKING:
+    from objectives.export import ExportedModel
+    from objectives.inference.images import Found
+    from objectives.inference.predictions import Answer
+    from search.views.predictions import Table
+
+STDOUT = "-"
+
+
+def perform(options: argparse.Namespace) -> int:
+    """Writes the predictions; 0, 2 usage, 3 images or a network that cannot be used, 4 a table that cannot be written,
+    5 device, 130 interrupted."""
+    return exit_code(lambda: _predict(options), "")
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from objectives.inference import images
+    from search.commands.networks.loaded import loaded
+    from search.views import predictions as view
+
+    if options.json and options.output == STDOUT:
+        raise UsageError("--json and the table cannot both be printed: name a file with -o")
+    place = _checked(options.output)
+    files = images.found(options.images, follow_links=options.follow_links)
+    if not files:
+        raise DataError(printable(f"no files in {some(options.images)}: check the path after --images"))
+    model = loaded(options.model, options.device)
+    truth = None if options.labels is None else _truth(options, files, model)
+    with _written(place) as stream:
+        table, n_others = view.Table(stream, truth), 0
+        for file, answer in _answers(model, files):
+            n_others += answer is None
+            if answer is not None:
+                table.add(file.name, answer, _known_as(file))
+        if not table.n and not table.missing:
+            raise DataError(printable(f"no image in {some(options.images)}: check the path after --images"))
+    return _told(options, table, n_others, model)
+
+
+def _told(options: argparse.Namespace, table: Table, n_others: int, model: ExportedModel) -> int:
+    from search.views import predictions as view
+
+    calibration = model.calibration.to_json()
+    if table.missing:
+        print("no prediction for:", *view.missing(table.missing), sep="\n", file=sys.stderr)
+    if options.json:
+        print(json.dumps(view.as_json(table, options.model, options.output, n_others, calibration)))
+    else:
+        where = sys.stderr if options.output == STDOUT else sys.stdout
+        print(*view.lines(table, options.output, n_others, calibration), sep="\n", file=where)
+    if not table.n:
+        raise DataError("none of the files can be read as an image")
+    return 0
+
+
+def _answers(model: ExportedModel, files: Sequence[Found]) -> Iterator[tuple[Found, Answer]]:
+    """Every file with its answer, and a word of how far it is."""
+    from rich.console import Console
+
+    from objectives.inference.predictions import predictions
+    from search.views import reading
+
+    with reading.shown(Console(stderr=True)) as progress:
+        for n, (file, answer) in enumerate(zip(files, predictions(model, files), strict=True), start=1):
+            yield file, answer
+            if n % 256 == 0 or n == len(files):
+                progress("predicting", n, len(files))
+
+
+def _truth(options: argparse.Namespace, files: Sequence[Found], model: ExportedModel) -> Mapping[str, str]:
+    """What the images show, by their absolute paths, as a table says.
+
+    Raises:
+        DataError: it cannot be understood, or names classes that the network does not know.
+    """
+    from objectives.data.layout.labels import told
+
+    table = Path(expanded(options.labels))
+    if not table.is_file():
+        raise UsageError(printable(f"there is no table of labels {table}: check the path after --labels"))
+    named, paths = told([Path(expanded(place)) for place in options.images], table), {*map(_known_as, files)}
+    truth = {path: printable(label) for path, label in named.items() if path in paths}
+    if not truth:
+        raise DataError(printable(f"{table} names none of the images: paths are relative to {options.images[0]}"))
+    if others := sorted({*truth.values()} - {*model.classes}):
+        known = f"the network knows {some(model.classes, 5)}"
+        raise DataError(printable(f"{table} has labels that the network does not know: {some(others)}: {known}"))
+    return truth
+
+
+def _known_as(file: Found) -> str:
+    """What the table of labels knows a file by."""
+    return os.path.abspath(file.path)
+
+
+def _checked(output: str) -> Path | None:
+    """The file to write, behind all links; None for standard output.
+
+    Raises:
+        UsageError: it cannot be one.
+    """
+    if output == STDOUT:
+        return None
+    place = Path(os.path.realpath(expanded(output)))
+    if place.is_dir():
+        raise UsageError(printable(f"{output} is a folder: name a file in it, {output}/predictions.csv"))
+    if not place.parent.is_dir():
+        raise UsageError(printable(f"there is no folder {place.parent}: make it, or name another file with -o"))
+    return place
+
+
+@contextmanager
+def _written(place: Path | None) -> Iterator[TextIO]:
+    """Where the table goes: a new file that is there whole or not at all, a device or pipe, or standard output."""
+    from objectives.host.durable import new_file
+
+    if place is None:
+        yield sys.stdout
+        sys.stdout.flush()
+    elif place.exists() and not stat.S_ISREG(place.stat().st_mode):
+        with place.open("w", encoding="utf-8", newline="") as stream:
+            yield stream
+    else:
+        with new_file(place) as file:
+            text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+            yield text
+            text.flush()
+            text.detach()

@@ -1,0 +1,89 @@
+"""The point of a front that was asked for, with what stands beside it: for people, and as JSON."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from objectives.words import counted
+from search.host.called import command
+from search.pareto.choice import Candidate, Choice
+from search.study import records
+from search.study.networks import Networks
+from search.study.snapshot import Snapshot
+from search.views.summary import MARK
+
+NAMES = ("best", "cheaper", "dearer")
+
+
+def as_json(found: Choice, now: Snapshot) -> dict[str, object]:
+    """What a program is told; accuracies and seconds are means of fresh seeds where there are any."""
+    points = {name: getattr(found, name) for name in NAMES}
+    told = {name: _point(point, now) if point is not None else None for name, point in points.items()}
+    return {"study": now.name, **told, "refit": _refit(found.best, now)}
+
+
+def lines(found: Choice, now: Snapshot, min_accuracy: float | None) -> list[str]:
+    """What people are told."""
+    best = found.best
+    trial, network = now.trials[best.trial], now.network(best.trial)
+    said = [f"{_in_words(best, now)}", f"  {records.in_words(trial)}"]
+    if min_accuracy is not None and best.interval[0] < min_accuracy:
+        said.append(f"  its interval reaches below {min_accuracy:.2%}: that it is so accurate is not certain")
+    if trial.user_attrs.get(records.NOISY):
+        said.append(f"  {MARK} other work disturbed the device whenever this was timed")
+    where = "not on this machine: it lies where it was trained" if network is None else str(network)
+    said.append(f"network   {where}")
+    if (refit := _refit(best, now)) is not None:
+        said.append(f"of all images  {refit}")
+    return said + _beside(found, now)
+
+
+def lacking(now: Snapshot, under_seconds: float | None, min_accuracy: float | None) -> str:
+    """Why nothing on the front is as was asked, with what comes next."""
+    if not now.candidates:
+        run = f"{command('run')} --study {now.name}"
+        return f"study {now.name!r} has no front yet, nothing that reached {now.floor:.2%}: {run} goes on"
+    if under_seconds is not None:
+        nearest, what = min(now.candidates, key=lambda each: each.seconds), "fastest"
+        asked = f"trains in {under_seconds:g} s"
+    else:
+        nearest, what = max(now.candidates, key=lambda each: each.accuracy), "most accurate"
+        asked = f"reaches {min_accuracy or 0:.2%}"
+    return f"nothing on the front of {now.name!r} {asked}: the {what} is {_in_words(nearest, now)}"
+
+
+def _beside(found: Choice, now: Snapshot) -> list[str]:
+    """The nearest alternatives."""
+    cheaper, dearer, low = found.cheaper, found.dearer, found.best.interval[0]
+    is_alike = cheaper is not None and cheaper.interval[1] >= low
+    alike = ", as accurate for all that is known" if is_alike else ""
+    return [
+        f"faster    {_in_words(cheaper, now)}{alike}" if cheaper is not None else "faster    none",
+        f"better    {_in_words(dearer, now)}" if dearer is not None else "better    none",
+    ]
+
+
+def _in_words(point: Candidate, now: Snapshot) -> str:
+    low, high = point.interval
+    mark = MARK if now.trials[point.trial].user_attrs.get(records.NOISY) else ""
+    source = f"mean of {counted(point.n_seeds, 'fresh seed')}" if point.n_seeds else "of a single run"
+    return (
+        f"trial {point.trial}: {point.accuracy:.2%} in {mark}{point.seconds:.3g} s ({source}; {low:.1%} to {high:.1%})"
+    )
+
+
+def _refit(point: Candidate, now: Snapshot) -> str | None:
+    """The folder of the network that the same pipeline trained on all images; None where there is none."""
+    told, folder = now.attributes.get(records.REFIT), Networks(now.artifacts.absolute()).refit
+    return str(folder) if told and told["trial"] == point.trial and folder.is_dir() else None
+
+
+def _point(point: Candidate, now: Snapshot) -> dict[str, object]:
+    trial, network = now.trials[point.trial], now.network(point.trial)
+    return {
+        **asdict(point),
+        "network": str(network) if network is not None else None,
+        "noisy": trial.user_attrs.get(records.NOISY),
+        "pipeline": trial.user_attrs[records.PIPELINE],
+        "pipeline_words": records.in_words(trial),
+    }
