@@ -1,4 +1,4 @@
-"""One reduction: a network and its data prepared, attempts until it is enough, the smaller network exported and compared.
+"""One reduction: a network and its data opened, attempts until it is enough, the smaller network exported and compared.
 
 What was tried lies in a journal at every moment, so that an end, of whatever kind, loses the attempt at hand at most.
 """

@@ -154,6 +154,16 @@ def test_every_room_and_every_study_is_in_the_wheel() -> None:
     assert {name for name in found if "__pycache__" not in name} == {".".join(room.parts) for room in rooms} | {
         "studies"
     }
-    pages = {"search.views": ["*.html"], "search.views.reduction": ["*.html"]}
-    assert settings["package-data"] == {"studies": ["*.toml"], **pages}
+    beside = {
+        path for room in rooms for path in (REPOSITORY / room).iterdir() if path.suffix in (".html", ".css", ".js")
+    }
+    data = settings["package-data"].items()
+    assert settings["package-data"]["studies"] == ["*.toml"]
+    assert beside == {
+        path
+        for room, ends in data
+        for end in ends
+        for path in (REPOSITORY / room.replace(".", "/")).glob(end)
+        if room != "studies"
+    }
     assert all((REPOSITORY / room / "__init__.py").exists() for room in rooms)
