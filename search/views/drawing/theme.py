@@ -63,17 +63,12 @@ def cost_axis(figure: go.Figure, costs: Iterable[float], kind: Kind) -> None:
 def _cost_axis(figure: go.Figure, costs: Iterable[float], title: str, kind: Kind) -> None:
     values = [each for each in costs if each > 0]
     low, high = min(values, default=kind.scale) / 1.15, max(values, default=kind.scale) * 1.15
-    ticks = _within(steps(kind), low, high)
+    ticks = _within(SECONDS if kind.is_timed else FLOPS, low, high)
     if len(ticks) > MOST_TICKS:
         ticks = _within(ROUND_SECONDS if kind.is_timed else ROUND_FLOPS, low, high)
     ticks = ticks if len(ticks) > 1 else _ends(values)
     said = {"tickvals": ticks, "ticktext": [in_units(each, kind) for each in ticks]}
     figure.update_xaxes(type="log", title={"text": title, "standoff": 6}, range=_decades(low, high), **said)
-
-
-def steps(kind: Kind) -> tuple[float, ...]:
-    """Round costs, rising."""
-    return SECONDS if kind.is_timed else FLOPS
 
 
 def errors_axis(figure: go.Figure, accuracies: Iterable[float], n_images: int) -> None:
