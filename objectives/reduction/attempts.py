@@ -22,6 +22,8 @@ from objectives.reduction.terms import Terms
 from objectives.task import Seeds
 
 JUDGED = 2000  # training images by which channels are judged, at most
+# Of the rate of retraining, in the one epoch that follows block-wise: too short to come to rest from all of it.
+SHORT = 0.1
 READS_IMAGES: frozenset[CriterionName] = frozenset({"taylor", "taylor_sum", "activation"})
 
 
@@ -43,10 +45,10 @@ def attempt(parent: Network, candidate: Candidate, terms: Terms, seed: int) -> O
     with clock.span("calibration"):
         model = cut(parent, candidate.axis, candidate.n_after, terms, seeds.init)
     cut_accuracy = terms.evaluated(model).accuracy
-    epochs = terms.settings.epochs
+    epochs, share = terms.settings.epochs, 1.0
     if terms.settings.retraining == "blocks" and epochs:
-        model, epochs = taught(model, parent, candidate.axis, terms, seeds, clock), 1
-    model = retrained(model, terms, seeds, epochs, clock)
+        model, epochs, share = taught(model, parent, candidate.axis, terms, seeds, clock), 1, SHORT
+    model = retrained(model, terms, seeds, epochs, clock, share)
     found = terms.evaluated(model)
     return Outcome(model, cut_accuracy, found, clock.charged, clock.wall_seconds)
 

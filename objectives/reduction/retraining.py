@@ -17,12 +17,12 @@ from objectives.task import Seeds
 from objectives.train import augmentation, run_epoch, sgd
 
 
-def retrained(model: Network, terms: Terms, seeds: Seeds, epochs: int, clock: Clock) -> Network:
+def retrained(model: Network, terms: Terms, seeds: Seeds, epochs: int, clock: Clock, share: float = 1.0) -> Network:
     """The network after `epochs` more on the training images; it is trained in place, and in evaluation mode again.
 
     Batch size, momentum, weight decay, augmentation, label smoothing, number format and the course of the learning rate
-    are those of the base's pipeline, whose strategies take no part: the rate goes back to a share of its peak and falls
-    again within these epochs (after the learning-rate rewinding of Renda et al. 2020). A constant rate only shakes a
+    are those of the base's pipeline, whose strategies take no part: the rate goes back to its peak, or a share,
+    and falls again within these epochs (after the learning-rate rewinding of Renda et al. 2020). A constant rate only shakes a
     base that has come to rest: LeNet-300-100 came to 1.0 to 2.0 times fewer parameters with it, to 7.8 times with this
     (`benchmarks/reduction.md`). Momentum begins at 0.
 
@@ -31,7 +31,7 @@ def retrained(model: Network, terms: Terms, seeds: Seeds, epochs: int, clock: Cl
     """
     if not epochs:
         return model
-    pipeline = replace(terms.pipeline, lr=terms.pipeline.lr * terms.settings.lr, epochs=epochs, strategies=())
+    pipeline = replace(terms.pipeline, lr=terms.pipeline.lr * terms.settings.lr * share, epochs=epochs, strategies=())
     state = TrainState(
         trainee=Trainee(model, sgd(model, pipeline), shadows={}, born={}),
         pipeline=pipeline,
