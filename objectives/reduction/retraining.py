@@ -21,9 +21,9 @@ def retrained(model: Network, terms: Terms, seeds: Seeds, epochs: int, clock: Cl
     """The network after `epochs` more on the training images; it is trained in place, and in evaluation mode again.
 
     Batch size, momentum, weight decay, augmentation, label smoothing, number format and the course of the learning rate
-    are those of the base's pipeline, whose strategies take no part: the rate goes back to its peak, or a share,
-    and falls again within these epochs (after the learning-rate rewinding of Renda et al. 2020). A constant rate only shakes a
-    base that has come to rest: LeNet-300-100 came to 1.0 to 2.0 times fewer parameters with it, to 7.8 times with this
+    are those of the base's pipeline, whose strategies take no part: the rate goes back to its peak, or a share, and
+    falls again within these epochs (after the learning-rate rewinding of Renda et al. 2020). At a constant rate, which
+    only shakes a base that has come to rest, LeNet-300-100 came to 1.0 to 2.0 times fewer parameters, with this to 7.8
     (`benchmarks/reduction.md`). Momentum begins at 0.
 
     What comes back is the network after the last epoch: to choose the best by validation, as the thesis' code does,
