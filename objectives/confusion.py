@@ -52,6 +52,8 @@ class Looker:
         data = cast("Mapping[str, object]", model.about.get("data", {}))
         if (data.get("content"), data.get("split")) != (self._dataset.content_hash, self._dataset.split_hash):
             raise DataError(f"{folder} was trained on other images than those that are there now")
+        if model.is_series:
+            raise DataError(f"{folder} takes series: only images are shown")
         images = self._dataset.val
         said = _probabilities(model, images.x)
         surest, answers = said.max(1)

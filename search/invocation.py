@@ -141,6 +141,8 @@ class Recording(Invocation):
             UsageError: there is no such study, or it is not a valid one.
         """
         name, spec = super().asked()
+        if spec.kind != "pareto":
+            raise UsageError(f"study {self.study!r} is of kind {spec.kind}: tables are of trainings, of kind pareto")
         changes = {"sampler": "random", "stopping": "none", "repeats": 0, "confirm": 0}
         spec = spec.model_copy(update={"search": spec.search.model_copy(update=changes)})
         return check_name(f"{name[:57]}-record" if self.as_name is None else self.as_name), spec

@@ -63,12 +63,16 @@ def copied(source: Path, target: Path, spec: DataSpec, formats: Sequence[str] = 
 
 def _images(model: ExportedModel, spec: DataSpec) -> tuple[Tensor, str | None]:
     """Some images of a study as the network takes them; made-up ones, and why, where those are not to be had."""
-    shape = CHECKED, model.channels, model.size, model.size
+    shape = CHECKED, model.channels, *([model.size] if model.is_series else [model.size] * 2)
     try:
-        found = read(replace(spec, size=model.size))
+        found = read(spec if spec.is_series else replace(spec, size=model.size))
     except DataError as error:
+        if model.is_series:
+            return torch.randn(shape, generator=torch.Generator().manual_seed(0)), str(error)
         return torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(0), dtype=torch.uint8), str(error)
     assert found is not None
     chosen = np.linspace(0, len(found.labels) - 1, min(CHECKED, len(found.labels))).astype(np.int64)
+    if model.is_series:
+        return torch.from_numpy(found.pixels[chosen, 0]).permute(0, 2, 1), None
     pixels = resized(with_channels(found.pixels[chosen], model.channels), model.size)
     return torch.from_numpy(pixels).permute(0, 3, 1, 2), None

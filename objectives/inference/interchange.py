@@ -30,10 +30,12 @@ class Pixels(nn.Module):
         super().__init__()
         self.network = model.network
         self._normalise = Normalisation(model, torch.device("cpu"))
+        self._is_series = model.is_series
         self._mirrored, self._temperature = model.mirrored, model.calibration.temperature
 
     def forward(self, x: Tensor) -> Tensor:
-        """Probabilities [n, n_classes] of images x: [n, channels, size, size] uint8."""
+        """Probabilities [n, n_classes] of images x: [n, channels, size, size] uint8; series: [n, channels, length]."""
+        x = x[:, :, None] if self._is_series else x
         found = logits(self.network, x, self._normalise, mirrored=self._mirrored)
         return (found / self._temperature).softmax(1)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from objectives.data.dataset import Images, as_images, digest, load, resized, with_channels
 from objectives.data.reading import read
-from objectives.data.sources import Labelled
+from objectives.data.sources import Bytes, Labelled
 from objectives.errors import DataError
 from objectives.export import ExportedModel
 from objectives.inference.calibration import expected_error
@@ -69,10 +69,13 @@ def judged(
     Raises:
         DataError: there are none such, or they show what the network does not know.
     """
-    spec = replace(spec, size=model.size)
+    if spec.is_series != model.is_series:
+        held, taken = ("series", "images") if spec.is_series else ("images", "series")
+        raise DataError(printable(f"{spec.name} holds {held}, and the network takes {taken}"))
+    spec = spec if spec.is_series else replace(spec, size=model.size)
     images, split, remarks = _images(model, spec, split)
     device, found = next(model.network.parameters()).device, []
-    for x in torch.split(images.x, model.at_once):
+    for x in torch.split(images.x[:, :, 0] if model.is_series else images.x, model.at_once):
         found.append(model.logits(x.to(device)).cpu())
         progress("testing", sum(map(len, found)), len(images.y))
     logits, n = torch.cat(found), len(model.classes)
@@ -114,10 +117,12 @@ def _validation(model: ExportedModel, spec: DataSpec) -> Images:
         "--split test or all",
     )
     try:
-        dataset = load(replace(spec, channels=model.channels, **known), torch.device("cpu"))  # type: ignore[arg-type]
+        spec = replace(spec, channels=None if spec.is_series else model.channels, **known)  # type: ignore[arg-type]
+        dataset = load(spec, torch.device("cpu"))
     except DataError as error:
         raise DataError(f"{what} ({error}): {way_out}") from error
-    if model.about["data"] != {"content": dataset.content_hash, "split": dataset.split_hash}:
+    told = cast("Mapping[str, object]", model.about["data"])
+    if (told["content"], told["split"]) != (dataset.content_hash, dataset.split_hash):
         raise DataError(f"{what}, or splits them otherwise: {way_out}")
     return dataset.val
 
@@ -136,13 +141,20 @@ def _known(model: ExportedModel, found: Labelled) -> tuple[Images, list[str]]:
     remarks = list(found.warnings)
     if found.skipped:
         remarks.append(f"{counted(len(found.skipped), 'image')} cannot be used ({some(found.skipped)})")
-    if found.pixels.shape[-1] > model.channels:
+    if model.is_series and found.pixels.shape[1:] != (1, model.size, model.channels):
+        _, length, channels = found.pixels.shape[1:]
+        held = f"{counted(channels, 'channel')} of length {length}"
+        taken = f"{counted(model.channels, 'channel')} of length {model.size}"
+        raise DataError(f"the series have {held}, the network takes {taken}")
+    if not model.is_series and found.pixels.shape[-1] > model.channels:
         remarks.append("the images have colour, the network takes grey: they are shown to it in grey")
     pixels = _pixels(model, found)
     return as_images(pixels, position[found.labels], np.arange(len(pixels))), remarks
 
 
-def _pixels(model: ExportedModel, found: Labelled) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+def _pixels(model: ExportedModel, found: Labelled) -> Bytes:
+    if model.is_series:
+        return found.pixels
     return resized(with_channels(found.pixels, model.channels), model.size)
 
 

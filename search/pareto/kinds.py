@@ -25,6 +25,8 @@ class Kind:
     n_decimals: int  # of the cost in a table
     scale: float  # of the cost, in its own unit, for one of the unit that is shown
     unit: str  # that is shown
+    preposition: str  # between an accuracy and the cost
+    cheaper: str  # of less cost
 
     @property
     def metrics(self) -> tuple[str, str]:
@@ -56,10 +58,13 @@ class Kind:
         return f"{cost / self.scale:.{digits}g} {self.unit}"
 
 
-PARETO = Kind("pareto", "train_seconds", "seconds", "seconds of training", "decades of seconds", "epoch", 2, 1.0, "s")
+PARETO = Kind(
+    *("pareto", "train_seconds", "seconds", "seconds of training", "decades of seconds", "epoch"),
+    *(2, 1.0, "s", "in", "faster"),
+)
 REDUCE = Kind(
     *("reduce", "inference_flops", "MFLOP", "MFLOP of an inference", "decades of FLOPs", "iteration"),
-    *(4, 1e6, "MFLOP"),
+    *(4, 1e6, "MFLOP", "with", "smaller"),
 )
 
 KINDS: dict[str, Kind] = {kind.name: kind for kind in (PARETO, REDUCE)}

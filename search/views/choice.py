@@ -57,8 +57,9 @@ def _beside(found: Choice, now: Snapshot) -> list[str]:
     cheaper, dearer, low = found.cheaper, found.dearer, found.best.interval[0]
     is_alike = cheaper is not None and cheaper.interval[1] >= low
     alike = ", as accurate for all that is known" if is_alike else ""
+    less = f"{_in_words(cheaper, now)}{alike}" if cheaper is not None else "none"
     return [
-        f"faster    {_in_words(cheaper, now)}{alike}" if cheaper is not None else "faster    none",
+        f"{now.kind.cheaper:8}  {less}",
         f"better    {_in_words(dearer, now)}" if dearer is not None else "better    none",
     ]
 
@@ -68,7 +69,8 @@ def _in_words(point: Candidate, now: Snapshot) -> str:
     mark = MARK if now.trials[point.trial].user_attrs.get(records.NOISY) else ""
     source = f"mean of {counted(point.n_seeds, 'fresh seed')}" if point.n_seeds else "of a single run"
     return (
-        f"trial {point.trial}: {point.accuracy:.2%} in {mark}{point.seconds:.3g} s ({source}; {low:.1%} to {high:.1%})"
+        f"trial {point.trial}: {point.accuracy:.2%} {now.kind.preposition} {mark}{now.kind.brief(point.seconds, 3)} "
+        f"({source}; {low:.1%} to {high:.1%})"
     )
 
 
@@ -80,8 +82,11 @@ def _refit(point: Candidate, now: Snapshot) -> str | None:
 
 def _point(point: Candidate, now: Snapshot) -> dict[str, object]:
     trial, network = now.trials[point.trial], now.network(point.trial)
+    told = asdict(point)
+    if not now.kind.is_timed:
+        told = {name.replace("seconds", now.kind.metric): value for name, value in told.items()}
     return {
-        **asdict(point),
+        **told,
         "network": str(network) if network is not None else None,
         "noisy": trial.user_attrs.get(records.NOISY),
         "pipeline": trial.user_attrs[records.PIPELINE],

@@ -38,6 +38,9 @@ def asked(now: Snapshot, options: argparse.Namespace, within: float = 0.0) -> Ch
     Raises:
         UsageError: there is none such.
     """
+    if options.under_seconds is not None and not now.kind.is_timed:
+        what = f"--under-seconds is of trainings, and {now.name!r} is of kind {now.kind.name}, of {now.kind.words}"
+        raise UsageError(f"{what}: say --min-accuracy instead")
     found = chosen(now.candidates, options.under_seconds, options.min_accuracy, within)
     if found is None:
         raise UsageError(view.lacking(now, options.under_seconds, options.min_accuracy))
