@@ -1,4 +1,4 @@
-"""What is written down is true: commands that pages show are commands, links lead to files, tests of promises are there."""
+"""What is written down is true: commands on pages are commands, links lead to files, tests of promises are there."""
 
 from __future__ import annotations
 
