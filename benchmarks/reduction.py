@@ -3,7 +3,7 @@
 Every case with every seed: the base is trained once a seed and network, then reduced. A line of JSON for each goes to
 --out as soon as it is there; the same command goes on where it was interrupted. The test split is opened at the end of
 a case, for its base and the network that came of it. Beside SNARE: filters and neurons of all layers cut by the same
-share by their L1 norms, again and again with as many epochs of retraining, until the budget of accuracy is spent.
+share by their L1 norms, with as many epochs of retraining, again and again while the accuracy allows it.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from objectives.evaluation import evaluate
 from objectives.export import ExportedModel, export, load_model
 from objectives.networks import flops
 from objectives.networks.network import Network
+from objectives.networks.plain import INPUTS
 from objectives.pipeline import Pipeline
 from objectives.reduction.attempts import cut
 from objectives.reduction.retraining import retrained
@@ -39,7 +40,8 @@ FAMILIES = ("lenet300", "lenet5", "thin")
 CRITERIA: tuple[CriterionName, ...] = (
     *("taylor", "taylor_sum", "activation", "l1_own", "l1_next", "l1_both", "similarity", "random"),
 )
-UNIFORM = 0.2  # share of every layer that plain magnitude pruning takes at a time
+UNIFORM = 0.32  # share of every layer that plain magnitude pruning takes at first
+MOST_ATTEMPTS = 40  # of plain magnitude pruning, unless told
 
 
 @dataclass(frozen=True)
@@ -144,20 +146,26 @@ def outcome(base: ExportedModel, data: Dataset, case: Case, seed: int) -> dict[s
 
 
 def uniformly(base: ExportedModel, data: Dataset, settings: Reduction, seed: int) -> tuple[Network, float]:
-    """What plain magnitude pruning of all layers alike comes to, and its seconds."""
+    """What plain magnitude pruning of all layers alike comes to, and its seconds.
+
+    A share of every layer at a time, by L1 norms, with the retraining of SNARE and as many attempts; what loses too
+    much is taken back, and the share is halved.
+    """
     terms, clock = Terms.of(base, data, settings), Clock(data.train.x.device)
-    best = model = terms.trainable(base.network)
-    reference, n = right(terms.evaluated(model)), len(data.val.y)
-    for round_number in range(1, 40):
-        sizes = {axis: size for axis, size in model.architecture.axis_sizes().items() if axis != "inputs" and size > 1}
-        if not sizes:
-            break
+    best, share = terms.trainable(base.network), UNIFORM
+    reference, n = right(terms.evaluated(best)), len(data.val.y)
+    for number in range(1, (settings.iterations or MOST_ATTEMPTS) + 1):
+        model, sizes = best, best.architecture.axis_sizes()
         for axis, size in sizes.items():
-            model = cut(model, axis, max(1, size - max(1, round(UNIFORM * size))), terms, seed)
-        model = retrained(model, terms, Seeds.of(seed, round_number), settings.epochs, clock)
-        if not is_within(right(terms.evaluated(model)), reference, n, settings.epsilon):
+            if axis != INPUTS and size > 1:
+                model = cut(model, axis, size - max(1, round(share * size)), terms, seed)
+        model = retrained(terms.trainable(model), terms, Seeds.of(seed, number), settings.epochs, clock)
+        if is_within(right(terms.evaluated(model)), reference, n, settings.epsilon):
+            best = terms.trainable(model)
+        elif share / 2 < settings.smallest:
             break
-        best = terms.trainable(model)
+        else:
+            share /= 2
     return best, clock.charged
 
 

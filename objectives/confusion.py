@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -13,13 +11,12 @@ from torch import Tensor
 from objectives.data.dataset import load
 from objectives.data.decoding import as_jpeg
 from objectives.errors import DataError
-from objectives.evaluation import images_at_once
-from objectives.export import ExportedModel, load_model
+from objectives.export import load_model
+from objectives.inference import answers
 from objectives.task import DataSpec
 
 MOST_MISTAKES = 8  # that are shown: the surest
 LARGEST = 96  # pixels: side of their pictures
-BATCH_SIZE = 64  # images whose training step would take as much memory
 
 
 @dataclass(frozen=True)
@@ -27,7 +24,7 @@ class Confusion:
     """What a network says of images, by what they are."""
 
     classes: tuple[str, ...]
-    counts: tuple[tuple[int, ...], ...]  # images, by class and by answer
+    counts: answers.Confusion
     mistakes: tuple[tuple[bytes, str, str, float], ...]  # (JPEG, class, answer, its probability), the surest first
 
 
@@ -49,29 +46,18 @@ class Looker:
             DataError: the network was trained on other data.
         """
         model = load_model(folder)
-        data = cast("Mapping[str, object]", model.about.get("data", {}))
-        if (data.get("content"), data.get("split")) != (self._dataset.content_hash, self._dataset.split_hash):
+        if not answers.is_validated_by(model, self._dataset):
             raise DataError(f"{folder} was trained on other images than those that are there now")
-        if model.is_series:
-            raise DataError(f"{folder} takes series: only images are shown")
         images = self._dataset.val
-        said = _probabilities(model, images.x)
-        surest, answers = said.max(1)
-        n = len(model.classes)
-        counts = torch.bincount(images.y * n + answers, minlength=n * n).reshape(n, n)
-        wrong = (answers != images.y).nonzero().flatten()
+        said = (answers.logits(model, images.x) / model.calibration.temperature).softmax(1)
+        surest, told = said.max(1)
+        wrong = (told != images.y).nonzero().flatten()
         chosen = wrong[surest[wrong].argsort(descending=True, stable=True)][:MOST_MISTAKES]
         mistakes = (
-            (_picture(images.x[i]), model.classes[images.y[i]], model.classes[answers[i]], float(surest[i]))
-            for i in chosen
+            (_picture(images.x[i]), model.classes[images.y[i]], model.classes[told[i]], float(surest[i]))
+            for i in (() if model.is_series else chosen)  # nobody sees what a series is
         )
-        return Confusion(model.classes, tuple(map(tuple, counts.tolist())), tuple(mistakes))
-
-
-def _probabilities(model: ExportedModel, x: Tensor) -> Tensor:
-    """[n, n_classes] of images x: [n, channels, size, size] uint8, a few at once."""
-    at_once = images_at_once(model.network.architecture, x.shape[-1], BATCH_SIZE)
-    return torch.cat([model.probabilities(x[start : start + at_once]) for start in range(0, len(x), at_once)])
+        return Confusion(model.classes, answers.confusion(images.y, told, len(model.classes)), tuple(mistakes))
 
 
 def _picture(image: Tensor) -> bytes:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -141,8 +141,8 @@ class Recording(Invocation):
             UsageError: there is no such study, or it is not a valid one.
         """
         name, spec = super().asked()
-        if spec.kind != "pareto":
-            raise UsageError(f"study {self.study!r} is of kind {spec.kind}: tables are of trainings, of kind pareto")
+        if not spec.what.is_timed:
+            raise UsageError(f"study {name!r} makes a network smaller: what is recorded is trainings and seconds")
         changes = {"sampler": "random", "stopping": "none", "repeats": 0, "confirm": 0}
         spec = spec.model_copy(update={"search": spec.search.model_copy(update=changes)})
         return check_name(f"{name[:57]}-record" if self.as_name is None else self.as_name), spec
@@ -221,17 +221,15 @@ class Reducing:
             UsageError: they cannot be meant.
         """
         try:
-            return DataSpec(
+            spec = DataSpec(
                 as_data(self.data),
                 root=self.data_root,
                 n_train=self.n_train,
-                size=size,
-                channels=channels,
-                flip=flip,
                 drop_small_classes=True,  # what the network does not tell is refused by name
                 labels=self.labels,
                 seed=self.seed,
             )
+            return spec if spec.is_series else replace(spec, size=size, channels=channels, flip=flip)
         except ValueError as error:
             raise UsageError(str(error)) from error
 

@@ -19,6 +19,7 @@ from objectives.device.formats import FORMATS, unavailable
 from objectives.device.opening import opened
 from objectives.errors import DataError, DeviceError
 from objectives.export import ExportedModel, load_model
+from objectives.inference.answers import sized
 from objectives.inference.folder import DESCRIPTION, WEIGHTS
 from objectives.networks import flops
 from objectives.objective import on_host
@@ -28,7 +29,7 @@ from objectives.reduction.snare import n_parameters, reduced
 from objectives.reduction.terms import Terms, as_taken
 from objectives.task import DataSpec, Task
 from objectives.train import Trained
-from objectives.words import counted, printable, some
+from objectives.words import counted, some
 from search.errors import StorageError, UsageError
 from search.host import devices
 from search.host.locks import Held, locked
@@ -114,10 +115,7 @@ def prepared(asked: Reducing, device: torch.device, display: Display) -> Work:
     """
     base = _in_format(_base(asked.base), asked, device)
     told = cast("dict[str, object]", base.about.get("data") or {})
-    spec = asked.images(None, None, None)
-    if spec.is_series != base.is_series:
-        held, taken = ("series", "images") if spec.is_series else ("images", "series")
-        raise DataError(printable(f"{spec.name} holds {held}, and the network takes {taken}"))
+    spec = sized(base, asked.images(None, None, None))
     if not spec.is_series:
         spec = asked.images(base.size, base.channels, cast("bool | None", told.get("flip")))
     keep(spec, display.data_read)

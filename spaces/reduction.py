@@ -30,7 +30,7 @@ def reduction(trial: Trial, reducing: Reducing) -> Reduction:
         operation=float(trial.suggest_categorical("operation", (0.64, 0.32))),
         retraining=cast("RetrainingName", trial.suggest_categorical("retrain", ("full", "blocks"))),
         epochs=trial.suggest_int("retrain.epochs", *reducing.epochs),
-        lr=trial.suggest_float("retrain.lr", 0.02, 0.5, log=True),
+        lr=trial.suggest_float("retrain.lr", 0.1, 2.0, log=True),
         iterations=trial.suggest_int("iterations", *reducing.iterations, log=True),
     )
 

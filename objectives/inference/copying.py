@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from objectives.data.dataset import resized, with_channels
 from objectives.data.reading import read
 from objectives.errors import DataError
 from objectives.export import ExportedModel, load_model
 from objectives.host.durable import new_folder
 from objectives.inference import interchange
+from objectives.inference.answers import as_taken, fitting, sized
 from objectives.inference.folder import verified
 from objectives.task import DataSpec
 
@@ -63,16 +63,22 @@ def copied(source: Path, target: Path, spec: DataSpec, formats: Sequence[str] = 
 
 def _images(model: ExportedModel, spec: DataSpec) -> tuple[Tensor, str | None]:
     """Some images of a study as the network takes them; made-up ones, and why, where those are not to be had."""
-    shape = CHECKED, model.channels, *([model.size] if model.is_series else [model.size] * 2)
     try:
-        found = read(spec if spec.is_series else replace(spec, size=model.size))
+        found = read(sized(model, spec))
+        assert found is not None
+        chosen = np.linspace(0, len(found.labels) - 1, min(CHECKED, len(found.labels))).astype(np.int64)
+        some = fitting(model, replace(found, pixels=found.pixels[chosen], labels=found.labels[chosen]))
     except DataError as error:
-        if model.is_series:
-            return torch.randn(shape, generator=torch.Generator().manual_seed(0)), str(error)
-        return torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(0), dtype=torch.uint8), str(error)
-    assert found is not None
-    chosen = np.linspace(0, len(found.labels) - 1, min(CHECKED, len(found.labels))).astype(np.int64)
-    if model.is_series:
-        return torch.from_numpy(found.pixels[chosen, 0]).permute(0, 2, 1), None
-    pixels = resized(with_channels(found.pixels[chosen], model.channels), model.size)
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2), None
+        return _made_up(model), str(error)
+    return as_taken(model, torch.from_numpy(some).permute(0, 3, 1, 2)), None
+
+
+def _made_up(model: ExportedModel) -> Tensor:
+    """Noise of the shape that the network takes."""
+    random = torch.Generator().manual_seed(0)
+    if not model.is_series:
+        return torch.randint(
+            0, 256, (CHECKED, model.channels, model.size, model.size), generator=random, dtype=torch.uint8
+        )
+    noise = torch.randn(CHECKED, model.channels, model.size, generator=random)
+    return torch.tensor(model.mean)[:, None] + torch.tensor(model.std)[:, None] * noise

@@ -19,17 +19,32 @@ def verified(folder: Path) -> dict[str, bytes]:
         ValueError: one is missing or damaged.
     """
     try:
-        lines = [line.split("  ", 1) for line in (folder / SUMS).read_text().splitlines()]
+        missing = _missing(folder)
+        content = {} if missing else {name: (folder / name).read_bytes() for name in (WEIGHTS, DESCRIPTION, SUMS)}
+    except OSError as error:
+        raise ValueError(f"{error.filename} cannot be read: {error.strerror}") from error
+    if missing:
+        holds = f"an export holds {DESCRIPTION}, {WEIGHTS} and {SUMS}"
+        raise ValueError(f"{folder} is not an exported model: {missing}; {holds}")
+    try:
+        lines = [line.split("  ", 1) for line in content.pop(SUMS).decode().splitlines()]
         sums = {name: digest for digest, name in lines}
-        content = {name: (folder / name).read_bytes() for name in (WEIGHTS, DESCRIPTION)}
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{folder} is not an exported model: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{folder / SUMS} is damaged: it lists no checksums; export the trial again") from error
     for name, data in content.items():
         if hashlib.sha256(data).hexdigest() != sums.get(name):
             raise ValueError(
                 f"{folder / name} is damaged: its SHA-256 is not the one in {SUMS}; export the trial again"
             )
     return content
+
+
+def _missing(folder: Path) -> str | None:
+    """What a folder lacks to be an export, in words; None where every file is there."""
+    if not folder.is_dir():
+        return "it is a file" if folder.exists() else "there is no such folder"
+    lacking = [name for name in (DESCRIPTION, WEIGHTS, SUMS) if not (folder / name).is_file()]
+    return f"it has no {' and no '.join(lacking)}" if lacking else None
 
 
 def description(folder: Path) -> dict[str, Any] | None:

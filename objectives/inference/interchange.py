@@ -1,7 +1,7 @@
 """Exported networks for programs without this one: TorchScript and ONNX, from pixels to calibrated probabilities.
 
 Normalisation, test-time mirroring and temperature are inside: what goes in are images [n, channels, size, size] uint8,
-however many, what comes out are probabilities [n, n_classes].
+or series [n, channels, length] float32, however many, what comes out are probabilities [n, n_classes].
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ class Pixels(nn.Module):
         super().__init__()
         self.network = model.network
         self._normalise = Normalisation(model, torch.device("cpu"))
-        self._is_series = model.is_series
         self._mirrored, self._temperature = model.mirrored, model.calibration.temperature
+        self._is_series = model.is_series
 
     def forward(self, x: Tensor) -> Tensor:
-        """Probabilities [n, n_classes] of images x: [n, channels, size, size] uint8; series: [n, channels, length]."""
+        """Probabilities [n, n_classes] of images [n, channels, size, size] uint8, or series [n, channels, length]."""
         x = x[:, :, None] if self._is_series else x
         found = logits(self.network, x, self._normalise, mirrored=self._mirrored)
         return (found / self._temperature).softmax(1)

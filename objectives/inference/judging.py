@@ -10,11 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from objectives.data.dataset import Images, as_images, digest, load, resized, with_channels
+from objectives.data.dataset import Images, as_images, digest, load
 from objectives.data.reading import read
-from objectives.data.sources import Bytes, Labelled
+from objectives.data.sources import Labelled
 from objectives.errors import DataError
 from objectives.export import ExportedModel
+from objectives.inference import answers
+from objectives.inference.answers import Confusion
 from objectives.inference.calibration import expected_error
 from objectives.task import DataSpec
 from objectives.words import counted, printable, some
@@ -27,7 +29,7 @@ class Judgement:
     """What a network told of images, by what they are."""
 
     split: Split  # that they are of
-    confusion: tuple[tuple[int, ...], ...]  # [n_classes, n_classes] images of a class (row) that are told as another
+    confusion: Confusion
     calibration_error: float  # expected, of the probabilities as they are
     uncalibrated_error: float  # ... as they would be at temperature 1
     remarks: tuple[str, ...]  # what should be known of the images, a line each
@@ -69,19 +71,11 @@ def judged(
     Raises:
         DataError: there are none such, or they show what the network does not know.
     """
-    if spec.is_series != model.is_series:
-        held, taken = ("series", "images") if spec.is_series else ("images", "series")
-        raise DataError(printable(f"{spec.name} holds {held}, and the network takes {taken}"))
-    spec = spec if spec.is_series else replace(spec, size=model.size)
-    images, split, remarks = _images(model, spec, split)
-    device, found = next(model.network.parameters()).device, []
-    for x in torch.split(images.x[:, :, 0] if model.is_series else images.x, model.at_once):
-        found.append(model.logits(x.to(device)).cpu())
-        progress("testing", sum(map(len, found)), len(images.y))
-    logits, n = torch.cat(found), len(model.classes)
-    confusion = torch.bincount(n * images.y + logits.argmax(1), minlength=n * n).view(n, n)
+    images, split, remarks = _images(model, answers.sized(model, spec), split)
+    logits = answers.logits(model, images.x, lambda done: progress("testing", done, len(images.y)))
+    confusion = answers.confusion(images.y, logits.argmax(1), len(model.classes))
     off = _error(logits / model.calibration.temperature, images.y)
-    return Judgement(split, tuple(map(tuple, confusion.tolist())), off, _error(logits, images.y), tuple(remarks))
+    return Judgement(split, confusion, off, _error(logits, images.y), tuple(remarks))
 
 
 def _error(logits: Tensor, y: Tensor) -> float:
@@ -116,13 +110,12 @@ def _validation(model: ExportedModel, spec: DataSpec) -> Images:
         printable(f"{spec.name} does not have the images that validated this network"),
         "--split test or all",
     )
+    shape = {} if spec.is_series else {"channels": model.channels}
     try:
-        spec = replace(spec, channels=None if spec.is_series else model.channels, **known)  # type: ignore[arg-type]
-        dataset = load(spec, torch.device("cpu"))
+        dataset = load(replace(spec, **shape, **known), torch.device("cpu"))  # type: ignore[arg-type]
     except DataError as error:
         raise DataError(f"{what} ({error}): {way_out}") from error
-    told = cast("Mapping[str, object]", model.about["data"])
-    if (told["content"], told["split"]) != (dataset.content_hash, dataset.split_hash):
+    if not answers.is_validated_by(model, dataset):
         raise DataError(f"{what}, or splits them otherwise: {way_out}")
     return dataset.val
 
@@ -141,24 +134,13 @@ def _known(model: ExportedModel, found: Labelled) -> tuple[Images, list[str]]:
     remarks = list(found.warnings)
     if found.skipped:
         remarks.append(f"{counted(len(found.skipped), 'image')} cannot be used ({some(found.skipped)})")
-    if model.is_series and found.pixels.shape[1:] != (1, model.size, model.channels):
-        _, length, channels = found.pixels.shape[1:]
-        held = f"{counted(channels, 'channel')} of length {length}"
-        taken = f"{counted(model.channels, 'channel')} of length {model.size}"
-        raise DataError(f"the series have {held}, the network takes {taken}")
-    if not model.is_series and found.pixels.shape[-1] > model.channels:
+    if found.pixels.shape[-1] > model.channels and not model.is_series:
         remarks.append("the images have colour, the network takes grey: they are shown to it in grey")
-    pixels = _pixels(model, found)
+    pixels = answers.fitting(model, found)
     return as_images(pixels, position[found.labels], np.arange(len(pixels))), remarks
-
-
-def _pixels(model: ExportedModel, found: Labelled) -> Bytes:
-    if model.is_series:
-        return found.pixels
-    return resized(with_channels(found.pixels, model.channels), model.size)
 
 
 def _was_trained_on(model: ExportedModel, found: Labelled) -> bool:
     """Whether these are the images of which some were trained on."""
     known = cast("Mapping[str, object]", model.about["data"])
-    return known["content"] == digest(_pixels(model, found), found.labels, found.classes)
+    return known["content"] == digest(answers.fitting(model, found), found.labels, found.classes)

@@ -88,8 +88,7 @@ class Journal:
         weights = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
         content = safetensors.torch.save(weights)
         digest = hashlib.sha256(content).hexdigest()
-        if not (self._folder / name).exists():  # it was accepted an attempt ago or more
-            write_file(self._folder / name, content)
+        write_file(self._folder / name, content)  # always: one of that name may have been left by what was killed
         return {"file": name, "sha256": digest, "architecture": model.architecture.to_json()}
 
     def _network(self, about: Mapping[str, object] | None) -> Network | None:

@@ -27,7 +27,7 @@ class Reduction:
     operation: float = 0.64  # share of a layer's neurons that is tried first; halved when refused
     smallest: float = 0.04  # share at which a layer is given up
     epochs: int = 5  # of retraining after each operation; 0: none
-    lr: float = 0.1  # constant learning rate of retraining, as a share of the peak of the base's pipeline
+    lr: float = 1.0  # peak learning rate of retraining, as a share of the peak of the base's pipeline
     retraining: RetrainingName = "full"  # blocks: towards the activations of the network before, then one epoch
     iterations: int | None = None  # at most; None: until every layer is given up
     inputs: bool = False  # inputs of a dense first layer may be pruned as well

@@ -92,7 +92,7 @@ def _best() -> argparse.ArgumentParser:
     p = _of("best", "best --study birds --under-seconds 60 --within 0.5")
     p.add_argument("--study", required=True, metavar="NAME", help="its name in the database")
     _limits(p)
-    words = "P points less accurate is as good, where it takes fewer seconds"
+    words = "P points less accurate is as good, where it costs less"
     p.add_argument("--within", type=number(100), default=0.0, metavar="P", help=words)
     _storage(p)
     p.add_argument("--json", action="store_true", help="print the result as one JSON object")
@@ -103,7 +103,9 @@ def _limits(p: argparse.ArgumentParser) -> argparse._MutuallyExclusiveGroup:
     """The flags that say which point of a front is meant; without one the most accurate."""
     limit = p.add_mutually_exclusive_group()
     limit.add_argument("--under-seconds", type=seconds, metavar="S", help="the most accurate that trains in S seconds")
-    words = "the fastest of at least this accuracy, in [0, 1]"
+    words = "of networks made smaller: the most accurate of at most M million FLOPs an inference"
+    limit.add_argument("--under-mflop", type=seconds, metavar="M", help=words)
+    words = "the cheapest of at least this accuracy, in [0, 1]"
     limit.add_argument("--min-accuracy", type=number(1), metavar="A", help=words)
     return limit
 

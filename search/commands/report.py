@@ -76,11 +76,11 @@ def _as_json(now: Snapshot) -> dict[str, object]:
     from search.views.drawing import points
     from search.views.report import budgets, spent, why
 
-    answers = budgets.answers(now)
     return {
         "study": now.name,
         "within": [
-            {"seconds": each.within, "trial": each.point.number if each.point is not None else None} for each in answers
+            {now.kind.metric: each.within, "trial": None if each.point is None else each.point.number}
+            for each in budgets.answers(now)
         ],
         "why": {str(each.number): why.sentence(each, now) for each in points.on_front(now)},
         "seconds": {each.name: each.seconds for each in spent.shares(now)},

@@ -1,4 +1,4 @@
-"""Which point of a front to take: the most accurate in so many seconds, or the fastest that is accurate enough."""
+"""Which point of a front to take: the most accurate that costs so much, or the cheapest that is accurate enough."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from search.pareto.intervals import Interval
 
 @dataclass(frozen=True)
 class Candidate:
-    """A point of a front with what is known of it: means of fresh seeds where it has them, else its own training."""
+    """A point of a front with what is known of it: means of fresh seeds where it has them, else its own trial."""
 
     trial: int  # number of its trial
-    seconds: float
+    cost: float  # what its kind of study minimises
     accuracy: float
     interval: Interval  # of 95 %, of the accuracy
-    n_seeds: int  # fresh ones; 0: the training that it was chosen for, which flatters it
-    seconds_interval: Interval | None = None  # where its spread is known
+    n_seeds: int  # fresh ones; 0: the trial that it was chosen for, which flatters it
+    cost_interval: Interval | None = None  # where its spread is known
 
 
 @dataclass(frozen=True)
@@ -25,33 +25,33 @@ class Choice:
     """What was chosen, and what stands beside it."""
 
     best: Candidate
-    cheaper: Candidate | None  # the most accurate of those that take fewer seconds
+    cheaper: Candidate | None  # the most accurate of those that cost less
     dearer: Candidate | None  # the cheapest of those that are more accurate
 
 
 def chosen(
     front: Sequence[Candidate],
-    under_seconds: float | None = None,
+    at_most: float | None = None,
     min_accuracy: float | None = None,
     within: float = 0.0,
 ) -> Choice | None:
-    """The most accurate candidate in at most so many seconds, or the fastest of at least an accuracy; None without one.
+    """The most accurate that costs so much at most, or the cheapest of at least an accuracy; None without one.
 
-    `within`: so much less accuracy is as good, where it takes fewer seconds; in [0, 1]. Without a limit it is the most
+    `within`: so much less accuracy is as good, where it costs less; in [0, 1]. Without a limit it is the most
     accurate of all that is looked for.
     """
-    able = [each for each in front if under_seconds is None or each.seconds <= under_seconds]
+    able = [each for each in front if at_most is None or each.cost <= at_most]
     if not able:
         return None
     wanted = max(each.accuracy for each in able) if min_accuracy is None else min_accuracy
     enough = [each for each in able if each.accuracy >= wanted - within]
     if not enough:
         return None
-    best = min(enough, key=lambda each: (each.seconds, -each.accuracy))
-    cheaper = [each for each in front if each.seconds < best.seconds]
+    best = min(enough, key=lambda each: (each.cost, -each.accuracy))
+    cheaper = [each for each in front if each.cost < best.cost]
     dearer = [each for each in front if each.accuracy > best.accuracy]
     return Choice(
         best,
         max(cheaper, key=lambda each: each.accuracy, default=None),
-        min(dearer, key=lambda each: each.seconds, default=None),
+        min(dearer, key=lambda each: each.cost, default=None),
     )

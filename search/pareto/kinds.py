@@ -21,12 +21,12 @@ class Kind:
     column: str  # ... at the head of a column
     words: str  # ... in a sentence
     decades: str  # ... on an axis of the hypervolume
-    step: str  # what a report tells the end of
+    work: str  # what a trial is
+    cheaper: str  # what has a lower cost than another
+    cheapest: str
     n_decimals: int  # of the cost in a table
     scale: float  # of the cost, in its own unit, for one of the unit that is shown
     unit: str  # that is shown
-    preposition: str  # between an accuracy and the cost
-    cheaper: str  # of less cost
 
     @property
     def metrics(self) -> tuple[str, str]:
@@ -54,17 +54,42 @@ class Kind:
         return f"{self.shown(cost)} {self.unit}"
 
     def brief(self, cost: float, digits: int = 2) -> str:
-        """A cost in so many digits, with its unit."""
-        return f"{cost / self.scale:.{digits}g} {self.unit}"
+        """A cost in at least so many digits, with its unit."""
+        shown = cost / self.scale
+        return f"{shown:.0f} {self.unit}" if shown >= 10 ** (digits - 1) else f"{shown:.{digits}g} {self.unit}"
+
+    def moment(self, epoch: int) -> str:
+        """What ended with the report of this number; the first of a reduction is of what it begins with."""
+        if self.is_timed:
+            return f"epoch {epoch}"
+        return f"attempt {epoch - 1}" if epoch > 1 else "before"
 
 
 PARETO = Kind(
-    *("pareto", "train_seconds", "seconds", "seconds of training", "decades of seconds", "epoch"),
-    *(2, 1.0, "s", "in", "faster"),
+    name="pareto",
+    metric="train_seconds",
+    column="seconds",
+    words="seconds of training",
+    decades="decades of seconds",
+    work="training",
+    cheaper="faster",
+    cheapest="fastest",
+    n_decimals=2,
+    scale=1.0,
+    unit="s",
 )
 REDUCE = Kind(
-    *("reduce", "inference_flops", "MFLOP", "MFLOP of an inference", "decades of FLOPs", "iteration"),
-    *(4, 1e6, "MFLOP", "with", "smaller"),
+    name="reduce",
+    metric="inference_flops",
+    column="MFLOP",
+    words="MFLOP of an inference",
+    decades="decades of FLOPs",
+    work="reduction",
+    cheaper="smaller",
+    cheapest="smallest",
+    n_decimals=4,
+    scale=1e6,
+    unit="MFLOP",
 )
 
 KINDS: dict[str, Kind] = {kind.name: kind for kind in (PARETO, REDUCE)}

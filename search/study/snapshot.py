@@ -165,8 +165,8 @@ class Snapshot:
     def _candidate(self, trial: FrozenTrial) -> Candidate:
         found = self.confirmed_of(trial)
         if found is None:
-            seconds, accuracy = trial.values
-            return Candidate(trial.number, seconds, accuracy, wilson(accuracy, self.n_val), 0)
+            cost, accuracy = trial.values
+            return Candidate(trial.number, cost, accuracy, wilson(accuracy, self.n_val), 0)
         reached = found.accuracy
         interval = reached.interval or wilson(reached.mean, self.n_val)
         return Candidate(trial.number, found.cost.mean, reached.mean, interval, found.n, found.cost.interval)

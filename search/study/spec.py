@@ -175,15 +175,6 @@ class StudySpec(Section):
         """What it minimises beside its accuracy."""
         return KINDS[self.kind]
 
-    @model_validator(mode="before")
-    @classmethod
-    def _of_one_depth(cls, plain: object) -> object:
-        """A plain family has one depth: a file that says none means that."""
-        network, space = (plain.get(name) if isinstance(plain, dict) else None for name in ("network", "space"))
-        if isinstance(network, dict) and isinstance(space, dict) and families.is_plain(str(network.get("family"))):
-            return {**plain, "space": {"depth": (1, 1), **space}}  # type: ignore[dict-item]
-        return plain
-
     @model_validator(mode="after")
     def _go_together(self) -> Self:
         family, data = self.network.family, DataSpec(**self.data.model_dump())
@@ -192,7 +183,7 @@ class StudySpec(Section):
             raise ValueError(f"the networks of family {family} take {takes}, and {data.name} holds {holds}")
         if not families.is_plain(family):
             return self
-        if self.space.depth != (1, 1):
+        if self.space.depth != sections.ONE_DEPTH:
             raise ValueError(f"space.depth = {list(self.space.depth)}: family {family} has one depth: leave it out")
         if self.network.stem_stride != 1:
             raise ValueError(f"network.stem_stride = 2: the networks of family {family} have no stem: leave it out")

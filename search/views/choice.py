@@ -10,13 +10,14 @@ from search.pareto.choice import Candidate, Choice
 from search.study import records
 from search.study.networks import Networks
 from search.study.snapshot import Snapshot
+from search.views.reduction import against
 from search.views.summary import MARK
 
 NAMES = ("best", "cheaper", "dearer")
 
 
 def as_json(found: Choice, now: Snapshot) -> dict[str, object]:
-    """What a program is told; accuracies and seconds are means of fresh seeds where there are any."""
+    """What a program is told; accuracies and costs are means of fresh seeds where there are any."""
     points = {name: getattr(found, name) for name in NAMES}
     told = {name: _point(point, now) if point is not None else None for name, point in points.items()}
     return {"study": now.name, **told, "refit": _refit(found.best, now)}
@@ -26,7 +27,9 @@ def lines(found: Choice, now: Snapshot, min_accuracy: float | None) -> list[str]
     """What people are told."""
     best = found.best
     trial, network = now.trials[best.trial], now.network(best.trial)
-    said = [f"{_in_words(best, now)}", f"  {records.in_words(trial)}"]
+    said = [_in_words(best, now), f"  {records.in_words(trial)}"]
+    if now.base is not None:
+        said.append(f"  {against.words(best.cost, trial, now.base)}, of {against.of_base(now.base)}")
     if min_accuracy is not None and best.interval[0] < min_accuracy:
         said.append(f"  its interval reaches below {min_accuracy:.2%}: that it is so accurate is not certain")
     if trial.user_attrs.get(records.NOISY):
@@ -38,14 +41,18 @@ def lines(found: Choice, now: Snapshot, min_accuracy: float | None) -> list[str]
     return said + _beside(found, now)
 
 
-def lacking(now: Snapshot, under_seconds: float | None, min_accuracy: float | None) -> str:
+def lacking(now: Snapshot, at_most: float | None, min_accuracy: float | None) -> str:
     """Why nothing on the front is as was asked, with what comes next."""
     if not now.candidates:
         run = f"{command('run')} --study {now.name}"
         return f"study {now.name!r} has no front yet, nothing that reached {now.floor:.2%}: {run} goes on"
-    if under_seconds is not None:
-        nearest, what = min(now.candidates, key=lambda each: each.seconds), "fastest"
-        asked = f"trains in {under_seconds:g} s"
+    if at_most is not None:
+        nearest, what = min(now.candidates, key=lambda each: each.cost), now.kind.cheapest
+        asked = (
+            f"trains in {at_most:g} s"
+            if now.kind.is_timed
+            else f"has {at_most / now.kind.scale:g} {now.kind.unit} or less"
+        )
     else:
         nearest, what = max(now.candidates, key=lambda each: each.accuracy), "most accurate"
         asked = f"reaches {min_accuracy or 0:.2%}"
@@ -57,10 +64,9 @@ def _beside(found: Choice, now: Snapshot) -> list[str]:
     cheaper, dearer, low = found.cheaper, found.dearer, found.best.interval[0]
     is_alike = cheaper is not None and cheaper.interval[1] >= low
     alike = ", as accurate for all that is known" if is_alike else ""
-    less = f"{_in_words(cheaper, now)}{alike}" if cheaper is not None else "none"
     return [
-        f"{now.kind.cheaper:8}  {less}",
-        f"better    {_in_words(dearer, now)}" if dearer is not None else "better    none",
+        f"{now.kind.cheaper:<10}{'none' if cheaper is None else _in_words(cheaper, now)}{alike}",
+        f"{'better':<10}{'none' if dearer is None else _in_words(dearer, now)}",
     ]
 
 
@@ -68,10 +74,8 @@ def _in_words(point: Candidate, now: Snapshot) -> str:
     low, high = point.interval
     mark = MARK if now.trials[point.trial].user_attrs.get(records.NOISY) else ""
     source = f"mean of {counted(point.n_seeds, 'fresh seed')}" if point.n_seeds else "of a single run"
-    return (
-        f"trial {point.trial}: {point.accuracy:.2%} {now.kind.preposition} {mark}{now.kind.brief(point.seconds, 3)} "
-        f"({source}; {low:.1%} to {high:.1%})"
-    )
+    cost = f"{'in' if now.kind.is_timed else 'with'} {mark}{now.kind.brief(point.cost, 3)}"
+    return f"trial {point.trial}: {point.accuracy:.2%} {cost} ({source}; {low:.1%} to {high:.1%})"
 
 
 def _refit(point: Candidate, now: Snapshot) -> str | None:
@@ -82,13 +86,15 @@ def _refit(point: Candidate, now: Snapshot) -> str | None:
 
 def _point(point: Candidate, now: Snapshot) -> dict[str, object]:
     trial, network = now.trials[point.trial], now.network(point.trial)
-    told = asdict(point)
-    if not now.kind.is_timed:
-        told = {name.replace("seconds", now.kind.metric): value for name, value in told.items()}
     return {
-        **told,
+        **{_key(name, now): value for name, value in asdict(point).items()},
         "network": str(network) if network is not None else None,
         "noisy": trial.user_attrs.get(records.NOISY),
         "pipeline": trial.user_attrs[records.PIPELINE],
         "pipeline_words": records.in_words(trial),
     }
+
+
+def _key(name: str, now: Snapshot) -> str:
+    """What a program knows a field of a candidate by: its cost as the kind of study calls it."""
+    return name.replace("cost", now.kind.metric)

@@ -12,6 +12,7 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from search.database import storage
+from search.pareto.kinds import PARETO, REDUCE
 from search.study import records
 from search.study.snapshot import Snapshot
 from search.views import timeline
@@ -47,6 +48,7 @@ def note(trial: FrozenTrial) -> str:
     """A trial in Markdown."""
     attributes = trial.user_attrs
     curve = attributes.get(records.CURVE)
+    is_reduced = "reduction" in attributes.get(records.PIPELINE, ())
     title = records.in_words(trial) if curve else attributes.get(records.WORDS, "nothing was sampled")
     lines = [f"**trial {trial.number}**: {literal(title)}", ""]
     lines.append(f"* ended: {records.reason(trial).replace('_', ' ')}")
@@ -61,7 +63,6 @@ def note(trial: FrozenTrial) -> str:
     if curve:
         epoch, seconds, accuracy, _ = curve[-1]
         took = records.in_seconds(seconds, attributes.get(records.WALL_SECONDS))
-        is_reduced = "reduction" in attributes[records.PIPELINE]
         reached = f"attempt {epoch - 1}" if is_reduced else f"epoch {epoch} of {attributes[records.PIPELINE]['epochs']}"
         lines.append(f"* {reached}: {accuracy:.2%} after {took}")
         lines.append(
@@ -77,7 +78,8 @@ def note(trial: FrozenTrial) -> str:
     if shadow := attributes.get(records.WOULD_STOP):
         lines.append(f"* with early stopping it would have been stopped at epoch {shadow['epoch']}: {shadow['reason']}")
     if moments := records.timeline(trial):
-        lines += ["", *table(timeline.COLUMNS, [timeline.cells(moment) for moment in moments])]
+        kind = REDUCE if is_reduced else PARETO
+        lines += ["", *table(timeline.header(kind), [timeline.cells(moment, kind) for moment in moments])]
     return "\n".join(lines)
 
 

@@ -79,11 +79,7 @@ def front_of(kind: kinds.Kind) -> Subject:
     """The front of a study of a kind."""
     titles = (f"accuracy over {kind.words}", f"accuracy over {kind.column}", "accuracy")
 
-    def label(cost: float) -> str:
-        shown = cost / kind.scale
-        return f"{shown:.0f} {kind.unit}" if 10 <= shown < 10**6 else f"{shown:.2g} {kind.unit}"
-
-    return Subject(titles, label)
+    return Subject(titles, kind.brief)
 
 
 TRAININGS = front_of(kinds.PARETO)

@@ -16,6 +16,7 @@ from search.study import records
 from search.study.snapshot import Snapshot
 from search.views import confirmed, effects, timeline
 from search.views.columns import columns
+from search.views.reduction import against
 
 MARK = "*"  # of seconds that were disturbed
 OTHER = {"balanced": "balanced_accuracy", "plain": "accuracy"}  # what is not maximised: its user attribute
@@ -129,10 +130,9 @@ def _legend(now: Snapshot) -> list[str]:
     if now.base is not None:
         return [
             "MFLOP: of an inference, 1 multiply-add = 2 FLOPs. Accuracy: of the validation images. Fewer FLOPs and the "
-            f"difference in points: against the network that was made smaller, of "
-            f"{now.kind.said(now.base['inference_flops'])}, {now.base['n_parameters']:,} parameters and "
-            f"{now.base['accuracy']:.2%}{'; of the means where it is confirmed' if now.confirmed else ''}. Seconds: of "
-            "the whole reduction on this device."
+            f"difference in points: against the network that was made smaller, of {against.of_base(now.base)}"
+            f"{'; of the means where it is confirmed' if now.confirmed else ''}. Seconds: of the whole reduction on "
+            "this device."
         ]
     said = "Seconds: training time on this device. Accuracy: of the validation images."
     if now.baseline is not None:
@@ -235,10 +235,7 @@ def _cells(trial: FrozenTrial, now: Snapshot) -> dict[str, str]:
     }
     if now.base is not None:
         [(left, kept_accuracy)] = _compared([trial], now)
-        cells["fewer FLOPs"] = f"{now.base['inference_flops'] / left:.2f}x"
-        cells["difference"] = f"{100 * (kept_accuracy - now.base['accuracy']):+.2f}"
-        cells["parameters"] = f"{trial.user_attrs['n_parameters']:,}"
-        cells["seconds"] = f"{records.seconds(trial):.1f}"
+        cells |= dict(zip(against.COLUMNS, against.cells(left, kept_accuracy, trial, now.base), strict=True))
     elif baseline is not None:
         is_claim = not (mark or baseline.user_attrs.get(records.NOISY))
         kept = trial.user_attrs["inference_flops"] / baseline.user_attrs["inference_flops"]

@@ -10,6 +10,7 @@ from math import log
 
 from optuna.trial import FrozenTrial
 
+from search.pareto.kinds import PARETO, Kind
 from search.study import records
 from search.study.records import Moment
 from search.study.snapshot import Snapshot
@@ -22,10 +23,15 @@ MOST_MOMENTS = 5  # ... of each: before its largest changes, and the last
 NETWORK = r"(?:\d+\[[\d ]*\](?:-\d+\[[\d ]*\])*|(?: ?(?:inputs|conv|dense) \d+(?:-\d+)*)+)"
 
 
-def cells(moment: Moment) -> list[str]:
+def header(kind: Kind) -> list[str]:
+    """The names of `cells`."""
+    return list(COLUMNS) if kind.is_timed else ["attempt", *COLUMNS[1:]]
+
+
+def cells(moment: Moment, kind: Kind = PARETO) -> list[str]:
     """A row of a table: the network that an epoch trained, its blocks a stage, and what was decided after it."""
     return [
-        str(moment.epoch),
+        kind.moment(moment.epoch).split()[-1],
         f"{moment.train_seconds:.2f}",
         moment.architecture,
         _joined(moment.blocks),

@@ -218,11 +218,22 @@ def test_a_newer_format_is_refused_with_the_way_out(folder: Path, newer: object)
         load_model(folder)
 
 
-@pytest.mark.parametrize("place", ["nowhere", "."])
-def test_what_is_no_export_is_refused_in_one_line(tmp_path: Path, place: str) -> None:
+@pytest.mark.parametrize(
+    ("place", "lacks"),
+    [
+        ("nowhere", "there is no such folder"),
+        ("file", "it is a file"),
+        (".", "it has no model.json and no weights.safetensors and no SHA256SUMS"),
+    ],
+)
+def test_what_is_no_export_is_refused_in_one_line_that_says_what_is_missing(
+    tmp_path: Path, place: str, lacks: str
+) -> None:
+    (tmp_path / "file").touch()
     with pytest.raises(ValueError, match="is not an exported model") as caught:
         load_model(tmp_path / place)
-    assert "\n" not in str(caught.value)
+    holds = "an export holds model.json, weights.safetensors and SHA256SUMS"
+    assert str(caught.value) == f"{tmp_path / place} is not an exported model: {lacks}; {holds}"
 
 
 class Trap:

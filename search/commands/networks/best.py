@@ -1,4 +1,7 @@
-"""Says which network of a front to take: frontrunner best --study NAME --under-seconds 60."""
+"""Says which network of a front to take: frontrunner best --study NAME --under-seconds 60.
+
+Of a study that makes a network smaller: --under-mflop 2.
+"""
 
 from __future__ import annotations
 
@@ -38,13 +41,25 @@ def asked(now: Snapshot, options: argparse.Namespace, within: float = 0.0) -> Ch
     Raises:
         UsageError: there is none such.
     """
-    if options.under_seconds is not None and not now.kind.is_timed:
-        what = f"--under-seconds is of trainings, and {now.name!r} is of kind {now.kind.name}, of {now.kind.words}"
-        raise UsageError(f"{what}: say --min-accuracy instead")
-    found = chosen(now.candidates, options.under_seconds, options.min_accuracy, within)
+    at_most = _limit(now, options)
+    found = chosen(now.candidates, at_most, options.min_accuracy, within)
     if found is None:
-        raise UsageError(view.lacking(now, options.under_seconds, options.min_accuracy))
+        raise UsageError(view.lacking(now, at_most, options.min_accuracy))
     return found
+
+
+def _limit(now: Snapshot, options: argparse.Namespace) -> float | None:
+    """The cost that a command line allows.
+
+    Raises:
+        UsageError: it is none that this kind of study minimises.
+    """
+    asked = {"pareto": options.under_seconds, "reduce": options.under_mflop}
+    limit: float | None = asked.pop(now.kind.name)
+    if any(other is not None for other in asked.values()):
+        flag = "--under-seconds S" if now.kind.is_timed else "--under-mflop M"
+        raise UsageError(f"the front of {now.name!r} is one of accuracy over {now.kind.words}: ask with {flag}")
+    return None if limit is None else limit * now.kind.scale
 
 
 def _say(options: argparse.Namespace, url: str) -> int:

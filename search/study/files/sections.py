@@ -9,19 +9,22 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from objectives.host.durable import damaged, sums
+from objectives.networks import families
 from objectives.pipeline import Pipeline, ScheduleName
 from objectives.words import expanded, printable
 
 WEIGHTS = "weights.safetensors"  # of an exported network: its sum tells it from others
 REDUCTION = "reduction"  # the space of such studies
+ONE_DEPTH = (1, 1)  # of [space], where the family is a plain one
 # Of [space], what a reduction does not choose, with what stands there in studies of this kind.
-UNUSED: dict[str, tuple[float, float] | None] = {
-    "epochs": (1, 1),
-    "batch_size": (64, 512),
-    "depth": (1, 3),
-    "width": (0.5, 2.0),
-    "executors": None,
+UNUSED: dict[str, tuple[tuple[float, float] | None, ...]] = {
+    "epochs": ((1, 1),),
+    "batch_size": ((64, 512),),
+    "depth": ((1, 3), ONE_DEPTH),
+    "width": ((0.5, 2.0),),
+    "executors": (None,),
 }
+LR = 1.6  # per 256 images
 UNSTOPPED = "stopping {!r} judges by seconds, of which a reduction takes more the further it comes: leave it out"
 
 Epochs = Annotated[int, Field(ge=1, le=1000)]
@@ -39,7 +42,7 @@ class BaseSection(Section):
 
     epochs: Annotated[int, Field(ge=1, le=10_000)] = 10
     batch_size: Annotated[int, Field(ge=1, le=65536)] = 64
-    lr: Annotated[float, Field(gt=0, le=100)] = 1.6
+    lr: Annotated[float, Field(gt=0, le=100)] = LR  # of a family without norms an eighth of it
     schedule: ScheduleName = "one_cycle"
     label_smoothing: Annotated[float, Field(ge=0, le=0.99)] = 0.1
     depth: Annotated[int, Field(ge=1, le=9)] = 1
@@ -105,22 +108,36 @@ class ReduceSection(Section):
 
 
 def completed(plain: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A study file with what one of kind `reduce` need not say: its space, and of an exported network its family.
+    """A study file with what it need not say: of kind `reduce` its space, and of an exported network its family; of a
+    plain family its depth, and a rate that suits networks without norms where one is trained to be made smaller.
 
     Raises:
         ValueError: it says what such a study has no use for.
     """
+    made = _of_its_kind(plain)
+    network, space, reduce = (made.get(name) for name in ("network", "space", "reduce"))
+    if not isinstance(network, dict) or not families.is_plain(family := str(network.get("family"))):
+        return made
+    found: dict[str, Any] = {**made}
+    if isinstance(space, dict):
+        found["space"] = {"depth": ONE_DEPTH, **space}
+    if isinstance(reduce, dict) and isinstance(base := reduce.get("base"), dict):
+        found["reduce"] = {**reduce, "base": {"lr": LR * families.rate(family), **base}}
+    return found
+
+
+def _of_its_kind(plain: Mapping[str, Any]) -> Mapping[str, Any]:
     if plain.get("reduce") is not None and plain.get("kind", "pareto") == "pareto":
         raise ValueError('[reduce] belongs to studies of kind "reduce": begin the file with kind = "reduce"')
     reduce, space, search = (plain.get(name) or {} for name in ("reduce", "space", "search"))
     if plain.get("kind") != "reduce" or not all(isinstance(each, dict) for each in (reduce, space, search)):
         return plain  # of another kind, or about to be told what is wrong
     for name, unused in UNUSED.items():
-        if name in space and space[name] not in (unused, list(unused or ())):
+        if name in space and space[name] not in (*unused, *(list(each or ()) for each in unused)):
             raise ValueError(f"[space] {name}: a study of kind reduce has its ranges under [reduce]: leave it out")
     made: dict[str, Any] = {
         **plain,
-        "space": {"name": REDUCTION, "epochs": UNUSED["epochs"], **space},
+        "space": {"name": REDUCTION, "epochs": UNUSED["epochs"][0], **space},
         "search": {"stopping": "none", **search},
     }
     if reduce.get("model") is not None:

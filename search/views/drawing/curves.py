@@ -1,4 +1,4 @@
-"""Learning curves and sizes of networks over seconds of training, a line a trial."""
+"""Learning curves and sizes of networks over seconds, a line a trial; of reductions accuracies over FLOPs."""
 
 from __future__ import annotations
 
@@ -7,28 +7,35 @@ from typing import TYPE_CHECKING, Literal
 
 from optuna.trial import FrozenTrial
 
+from search.pareto.kinds import Kind
 from search.study import records
 from search.study.snapshot import Snapshot
-from search.views.drawing import theme
+from search.views.drawing import points, theme
 from search.views.drawing.theme import FRONT, OTHER
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 MAX_CURVES = 60  # every poll of the dashboard sends a figure again: it must stay small
-SECONDS = "seconds of training (device)"
 
 
 def learning(now: Snapshot) -> go.Figure:
-    """Accuracy against charged seconds; the front is marked, stopped trials are dotted and say why."""
-    figure = theme.new("Learning curves (red: the front, dotted: stopped early)")
-    drawn, every = _drawn(now, records.CURVE), list[tuple[float, float]]()
-    for trial in drawn:
-        told = [(seconds, accuracy) for _, seconds, accuracy, _ in trial.user_attrs[records.CURVE]]
-        every += told
-        errors = [theme.error(accuracy, now.n_val) for _, accuracy in told]
-        said = [f"epoch {epoch}: {a:.2%} after {s:.3g} s" for epoch, s, a, _ in trial.user_attrs[records.CURVE]]
-        _add_line(figure, trial, now, [seconds for seconds, _ in told], errors, said)
+    """Accuracy against what the study minimises; the front is marked, stopped trials are dotted and say why."""
+    figure = theme.new(
+        "Learning curves (red: the front, dotted: stopped early)"
+        if now.kind.is_timed
+        else "The way of each reduction (red: the front)"
+    )
+    every = list[tuple[float, float]]()
+    for trial in _drawn(now, records.CURVE if now.kind.is_timed else records.TIMELINE):
+        told = _told(trial, now.kind)
+        every += [(cost, accuracy) for _, cost, accuracy in told]
+        errors = [theme.error(accuracy, now.n_val) for _, _, accuracy in told]
+        said = [
+            f"{now.kind.moment(epoch)}: {a:.2%} {points.joined(now.kind)} {now.kind.brief(c, 3)}"
+            for epoch, c, a in told
+        ]
+        _add_line(figure, trial, now, [cost for _, cost, _ in told], errors, said)
     figure.add_scatter(
         x=[point.cost for point in now.front],
         y=[theme.error(point.accuracy, now.n_val) for point in now.front],
@@ -38,9 +45,21 @@ def learning(now: Snapshot) -> go.Figure:
         hoverinfo="skip",
         showlegend=False,
     )
-    theme.seconds_axis(figure, [seconds for seconds, _ in every], SECONDS)
+    theme.cost_axis(figure, [cost for cost, _ in every], now.kind)
     theme.errors_axis(figure, [accuracy for _, accuracy in every], now.n_val)
     return figure
+
+
+def has_curves(now: Snapshot) -> bool:
+    """Whether there is a trial of which `learning` shows something."""
+    return bool(_drawn(now, records.CURVE if now.kind.is_timed else records.TIMELINE))
+
+
+def _told(trial: FrozenTrial, kind: Kind) -> list[tuple[int, float, float]]:
+    """(epoch, cost of what a trial has come to, its accuracy)."""
+    if kind.is_timed:
+        return [(epoch, seconds, accuracy) for epoch, seconds, accuracy, _ in trial.user_attrs[records.CURVE]]
+    return [(each.epoch, each.inference_flops, each.val_accuracy) for each in records.timeline(trial)]
 
 
 def network_sizes(now: Snapshot) -> go.Figure:
@@ -53,9 +72,9 @@ def network_sizes(now: Snapshot) -> go.Figure:
         work = [moment.inference_flops / 1e6 for moment in moments]
         every += seconds
         every_work += work
-        said = [f"epoch {each.epoch}: {each.architecture} {each.words}" for each in moments]
+        said = [f"{now.kind.moment(each.epoch)}: {each.architecture} {each.words}" for each in moments]
         _add_line(figure, trial, now, seconds, work, said, shape="vh")  # what a moment trained, it trained until then
-    theme.seconds_axis(figure, every, SECONDS)
+    theme.seconds_axis(figure, every, f"seconds of the {now.kind.work} (device)")
     figure.update_yaxes(title={"text": "MFLOP of an inference", "standoff": 8}, **theme.logarithmic(every_work))
     return figure
 

@@ -1,29 +1,30 @@
-"""The front: training time on a logarithmic axis against accuracy, with what else was trained, as a figure."""
+"""The front: what a study minimises on a logarithmic axis against accuracy, with what else was tried, as a figure."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
+from search.pareto.kinds import Kind
 from search.study import records
 from search.study.snapshot import Snapshot
 from search.views.drawing import points, theme
 from search.views.drawing.points import Shown
 from search.views.drawing.theme import BASELINE, FRONT, OTHER, PLAIN
+from search.views.reduction import against
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 MAX_OTHERS = 1000  # dominated points that are drawn, the latest
-TITLE = "The front: how accurate after how many seconds of training"
 
 
 def figure(now: Snapshot, most: int = MAX_OTHERS) -> go.Figure:
-    """The front, the plain front, BASELINE and at most `most` of the other finished runs."""
+    """The front, the plain front, BASELINE, what networks were made of, at most `most` of the other finished runs."""
     drawn, plain, baseline = points.on_front(now), points.plain_front(now), points.baseline(now)
     named = {each.number for each in drawn} | ({baseline.number} if baseline else set())
     others = [trial for trial in now.points if trial.number not in named and trial.values[1] >= now.floor]
-    made = theme.new(TITLE)
+    made = theme.new(title(now.kind))
     shown_others = [points.shown(trial, now) for trial in others[-most:]]
     _add(made, "dominated", shown_others, OTHER, now, {"size": 6, "opacity": 0.6}, has_bars=False)
     _add_stairs(made, "front without any strategy", plain, PLAIN, now, "dot")
@@ -32,12 +33,34 @@ def figure(now: Snapshot, most: int = MAX_OTHERS) -> go.Figure:
     if baseline is not None:  # over the mark of the front where it is on it
         look = {"size": 13, "symbol": "diamond-open", "line": {"width": 2.5}}
         _add(made, "BASELINE", [baseline], BASELINE, now, look)
-    ends = [end for each in drawn for end in each.seconds.interval or (each.seconds.mean,)]
+    if now.base is not None:
+        _add_base(made, now.base, now)
+    ends = [end for each in drawn for end in each.cost.interval or (each.cost.mean,)]
     all_shown = [*drawn, *plain, *([baseline] if baseline else []), *shown_others]
-    theme.seconds_axis(made, [*ends, *(each.seconds.mean for each in all_shown)], "seconds of training (device)")
+    before = [(now.base["inference_flops"], now.base["accuracy"])] if now.base is not None else []
+    points_drawn = [*before, *((each.cost.mean, each.accuracy.mean) for each in all_shown)]
+    theme.cost_axis(made, [*ends, *(cost for cost, _ in points_drawn)], now.kind)
     lows = [end for each in drawn for end in each.accuracy.interval or ()]
-    theme.errors_axis(made, [*lows, *(each.accuracy.mean for each in all_shown)], now.n_val)
+    theme.errors_axis(made, [*lows, *(accuracy for _, accuracy in points_drawn)], now.n_val)
     return made
+
+
+def title(kind: Kind) -> str:
+    """What the figure shows."""
+    return f"The front: how accurate {'after how many' if kind.is_timed else 'with how many'} {kind.words}"
+
+
+def _add_base(figure: go.Figure, base: Mapping[str, Any], now: Snapshot) -> None:
+    """The network that is made smaller."""
+    figure.add_scatter(
+        x=[base["inference_flops"]],
+        y=[theme.error(base["accuracy"], now.n_val)],
+        mode="markers",
+        name="before",
+        marker={"color": PLAIN, "size": 11, "symbol": "square-open", "line": {"width": 2.5}},
+        text=[theme.words("the network that is made smaller", against.of_base(base))],
+        hovertemplate="%{text}<extra></extra>",
+    )
 
 
 def _add(
@@ -58,10 +81,10 @@ def _add(
         (theme.error(mean, now.n_val), interval and (theme.error(interval[1], now.n_val), 1 - interval[0]))
         for mean, interval in accuracies
     ]
-    seconds = [(each.seconds.mean, each.seconds.interval) for each in drawn]
-    bars = {"error_x": theme.bars(seconds), "error_y": theme.bars(errors)} if has_bars else {}
+    costs = [(each.cost.mean, each.cost.interval) for each in drawn]
+    bars = {"error_x": theme.bars(costs), "error_y": theme.bars(errors)} if has_bars else {}
     figure.add_scatter(
-        x=[value for value, _ in seconds],
+        x=[value for value, _ in costs],
         y=[value for value, _ in errors],
         mode="markers",
         name=name,
@@ -82,12 +105,12 @@ def _lines(each: Shown, name: str) -> tuple[str, ...]:
 
 
 def _add_stairs(figure: go.Figure, name: str, drawn: Sequence[Shown], colour: str, now: Snapshot, dash: str) -> None:
-    """The best that can be had in so many seconds, as a line."""
+    """The best that can be had for so much, as a line."""
     steps = points.stairs(drawn)
     if not steps:
         return
     figure.add_scatter(
-        x=[seconds for seconds, _ in steps],
+        x=[cost for cost, _ in steps],
         y=[theme.error(accuracy, now.n_val) for _, accuracy in steps],
         mode="lines+markers" if name else "lines",
         marker={"color": colour, "size": 5, "symbol": "square"},

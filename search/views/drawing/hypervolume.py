@@ -21,7 +21,7 @@ class Step:
     """A trial that enlarged the front."""
 
     trial: int
-    seconds: float  # of training that all trials up to it took
+    seconds: float  # that all trials up to it took
     volume: float  # share of the box
 
 
@@ -52,7 +52,7 @@ def _in_order(now: Snapshot) -> Iterator[tuple[float, Outcome | None]]:
 def figure(now: Snapshot) -> go.Figure:
     """Hypervolume of the front over the seconds that the trials took, as a share of its box."""
     found, total = steps(now)
-    made = theme.new("Hypervolume of the front (decades of seconds, decades of error)")
+    made = theme.new(f"Hypervolume of the front ({now.kind.decades}, decades of error)")
     end = [Step(found[-1].trial, max(total, found[-1].seconds), found[-1].volume)] if found else []
     said = [
         theme.words(f"trial {each.trial}: {each.volume:.3f} of the box", f"after {each.seconds:.3g} s")
@@ -68,7 +68,7 @@ def figure(now: Snapshot) -> go.Figure:
         hovertemplate="%{text}<extra></extra>",
         showlegend=False,
     )
-    made.update_xaxes(title={"text": "seconds of all trainings", "standoff": 6}, rangemode="tozero")
+    made.update_xaxes(title={"text": f"seconds of all {now.kind.work}s", "standoff": 6}, rangemode="tozero")
     made.update_yaxes(
         title={"text": "share of the box", "standoff": 8},
         range=[0, max([0.1, *(1.08 * each.volume for each in found)])],

@@ -10,6 +10,7 @@ from optuna.trial import FrozenTrial
 from objectives.words import counted
 from search.pareto.front import Outcome, front
 from search.pareto.intervals import Estimate, wilson
+from search.pareto.kinds import Kind
 from search.study import records
 from search.study.snapshot import Snapshot
 
@@ -19,10 +20,11 @@ class Shown:
     """A finished run: means of fresh seeds where it has some, else what the search measured."""
 
     trial: FrozenTrial
-    seconds: Estimate
+    cost: Estimate  # what the study minimises
     accuracy: Estimate  # with the interval of seeds, or that of the number of images
     n_seeds: int  # fresh ones; 0: one run, chosen for its luck
     is_alike: bool  # as accurate as a cheaper point of the front, for all that is known
+    kind: Kind  # of the study
 
     @property
     def number(self) -> int:
@@ -36,15 +38,16 @@ class Shown:
 
     @property
     def in_words(self) -> str:
-        """Seconds and accuracy with their intervals."""
-        return f"{percent(self.accuracy)} after {seconds(self.seconds)}"
+        """Accuracy and cost with their intervals."""
+        return f"{percent(self.accuracy)} {joined(self.kind)} {in_words(self.cost, self.kind)}"
 
     @property
     def lines(self) -> tuple[str, ...]:
         """All that is said of it beside the pointer."""
-        searched, accuracy = self.trial.values
+        cost, accuracy = self.trial.values
+        searched = f"{accuracy:.2%} {joined(self.kind)} {self.kind.brief(cost, 3)}"
         source = (
-            f"means of {counted(self.n_seeds, 'fresh seed')}; the search measured {accuracy:.2%} after {searched:.3g} s"
+            f"means of {counted(self.n_seeds, 'fresh seed')}; the search measured {searched}"
             if self.n_seeds
             else "one run; the interval is that of the number of images"
         )
@@ -53,18 +56,23 @@ class Shown:
         return (f"trial {self.number}: {self.in_words}", source, *alike, *disturbed, records.in_words(self.trial))
 
 
+def joined(kind: Kind) -> str:
+    """The word between an accuracy and its cost."""
+    return "after" if kind.is_timed else "with"
+
+
 def shown(trial: FrozenTrial, now: Snapshot) -> Shown:
     """A finished run, as it is shown."""
     found = now.confirmed_of(trial)
     if found is not None:
-        return Shown(trial, found.cost, found.accuracy, found.n, found.is_alike)
-    seconds, accuracy = trial.values
+        return Shown(trial, found.cost, found.accuracy, found.n, found.is_alike, now.kind)
+    cost, accuracy = trial.values
     images = Estimate(accuracy, wilson(accuracy, now.n_val))
-    return Shown(trial, Estimate(seconds, None), images, 0, trial.number in now.alike)
+    return Shown(trial, Estimate(cost, None), images, 0, trial.number in now.alike, now.kind)
 
 
 def on_front(now: Snapshot) -> list[Shown]:
-    """The points of the front, by rising seconds of the search."""
+    """The points of the front, by rising cost in the search."""
     return [shown(trial, now) for trial in now.front_trials]
 
 
@@ -74,14 +82,16 @@ def baseline(now: Snapshot) -> Shown | None:
 
 
 def plain_front(now: Snapshot) -> list[Shown]:
-    """The front of the runs without any strategy, by rising seconds."""
+    """The front of the runs without any strategy, by rising seconds; of reductions, which have none, nothing."""
+    if not now.kind.is_timed:
+        return []
     outcomes = [Outcome(trial.number, *trial.values) for trial in now.plain]
     return [shown(now.trials[each.trial], now) for each in front(outcomes)]
 
 
 def stairs(points: Sequence[Shown]) -> list[tuple[float, float]]:
-    """(seconds, accuracy) where the best that can be had so far rises."""
-    means = [Outcome(each.number, each.seconds.mean, each.accuracy.mean) for each in points]
+    """(cost, accuracy) where the best that can be had so far rises."""
+    means = [Outcome(each.number, each.cost.mean, each.accuracy.mean) for each in points]
     return [(each.cost, each.accuracy) for each in front(means)]
 
 
@@ -93,7 +103,12 @@ def percent(estimate: Estimate) -> str:
     return f"{estimate.mean:.2%} ({100 * low:.1f} to {100 * high:.1f})"
 
 
-def seconds(estimate: Estimate) -> str:
-    """Seconds in words."""
-    half = "" if estimate.half is None else f" ±{estimate.half:.2g}"
-    return f"{estimate.mean:.3g}{half} s"
+def in_words(estimate: Estimate, kind: Kind) -> str:
+    """A cost in words."""
+    half = "" if estimate.half is None else f" ±{number(estimate.half, kind, 2)}"
+    return f"{number(estimate.mean, kind)}{half} {kind.unit}"
+
+
+def number(cost: float, kind: Kind, digits: int = 3) -> str:
+    """A cost without its unit."""
+    return kind.brief(cost, digits).partition(" ")[0]

@@ -9,6 +9,7 @@ from math import log10
 from typing import TYPE_CHECKING
 
 from objectives.words import inert
+from search.pareto.kinds import PARETO, Kind
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -25,6 +26,9 @@ SECONDS = (
     *(10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 18000, 36000, 86400, 172800, 432000, 864000),
 )
 ROUND_SECONDS = (0.001, 0.01, 0.1, 1, 10, 60, 600, 3600, 36000, 86400, 864000)
+FLOPS = tuple(scale * 10.0**decade for decade in range(2, 15) for scale in (1, 2, 5))
+ROUND_FLOPS = FLOPS[::3]
+FLOPS_UNITS = ((1e9, "GFLOP"), (1e6, "MFLOP"), (1e3, "kFLOP"))
 STEPS = tuple(scale * 10.0**decade for decade in range(-6, 7) for scale in (1, 2, 5))
 ERRORS = tuple(step * 10.0**-decade for decade in range(6) for step in (1, 0.5, 0.2))
 
@@ -47,14 +51,23 @@ def new(title: str) -> go.Figure:
 
 
 def seconds_axis(figure: go.Figure, seconds: Iterable[float], title: str) -> None:
-    """A logarithmic axis below, with ticks in units that people use."""
-    values = [each for each in seconds if each > 0]
-    low, high = min(values, default=1.0) / 1.15, max(values, default=1.0) * 1.15
-    ticks = _within(SECONDS, low, high)
+    """A logarithmic axis of seconds below, with ticks in units that people use."""
+    _cost_axis(figure, seconds, title, PARETO)
+
+
+def cost_axis(figure: go.Figure, costs: Iterable[float], kind: Kind) -> None:
+    """A logarithmic axis below of what a kind of study minimises, with ticks in units that people use."""
+    _cost_axis(figure, costs, "seconds of training (device)" if kind.is_timed else "FLOPs of an inference", kind)
+
+
+def _cost_axis(figure: go.Figure, costs: Iterable[float], title: str, kind: Kind) -> None:
+    values = [each for each in costs if each > 0]
+    low, high = min(values, default=kind.scale) / 1.15, max(values, default=kind.scale) * 1.15
+    ticks = _within(SECONDS if kind.is_timed else FLOPS, low, high)
     if len(ticks) > MOST_TICKS:
-        ticks = _within(ROUND_SECONDS, low, high)
+        ticks = _within(ROUND_SECONDS if kind.is_timed else ROUND_FLOPS, low, high)
     ticks = ticks if len(ticks) > 1 else _ends(values)
-    said = {"tickvals": ticks, "ticktext": [in_units(each) for each in ticks]}
+    said = {"tickvals": ticks, "ticktext": [in_units(each, kind) for each in ticks]}
     figure.update_xaxes(type="log", title={"text": title, "standoff": 6}, range=_decades(low, high), **said)
 
 
@@ -89,12 +102,15 @@ def error(accuracy: float, n_images: int) -> float:
     return max(1.0 - accuracy, 0.5 / n_images)
 
 
-def in_units(seconds: float) -> str:
-    """Seconds in words, to three digits: '0.5 s', '30 s', '5 min', '2 h'."""
+def in_units(cost: float, kind: Kind = PARETO) -> str:
+    """A cost in words, to three digits: '0.5 s', '30 s', '5 min', '2 h', '20 kFLOP', '1.5 MFLOP'."""
+    if not kind.is_timed:
+        size, unit = next((each for each in FLOPS_UNITS if cost >= each[0]), (1.0, "FLOP"))
+        return f"{cost / size:.3g} {unit}"
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * size or (seconds >= size and seconds % size == 0):
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds:.3g} s"
+        if cost >= 2 * size or (cost >= size and cost % size == 0):
+            return f"{cost / size:.3g} {unit}"
+    return f"{cost:.3g} s"
 
 
 def words(*lines: str) -> str:

@@ -26,9 +26,13 @@ def data(now: Snapshot) -> list[tuple[str, str]]:
         rows += [
             ("images", f"{of['n_train']} to train, {of['n_val']} to validate, in {counted(of['n_classes'], 'class')}")
         ]
-    rows += [("trained at", f"{of['size']} pixels a side, in {'grey' if of['channels'] == 1 else 'colour'}")]
-    rows += [("largest class", f"{of['largest_share']:.1%} of the validation images")]
-    rows += [("mirror images", "have the same label" if of["flip"] else "are not used: they may have another label")]
+    rows += [("largest class", f"{of['largest_share']:.1%} of those that validate")]
+    if now.spec.task.data.is_series:
+        rows += [("trained at", f"length {of['size']}, in {counted(of['channels'], 'channel')}")]
+    else:
+        rows += [("trained at", f"{of['size']} pixels a side, in {'grey' if of['channels'] == 1 else 'colour'}")]
+        said = "have the same label" if of["flip"] else "are not used: they may have another label"
+        rows += [("mirror images", said)]
     if classes := of.get("classes"):
         listed = ", ".join(f"{name} {n}" for name, n, *_ in classes[:MANY])
         more = f" and {len(classes) - MANY} more" if len(classes) > MANY else ""
@@ -64,7 +68,7 @@ def commands(now: Snapshot) -> list[tuple[str, str]]:
     return [
         ("go on with it, or begin it elsewhere with its file", f"{command('run')} --study {now.name}{option}"),
         (
-            "train its front with more fresh seeds, open the test split",
+            f"{'train' if now.kind.is_timed else 'make'} its front with more fresh seeds, open the test split",
             f"{command('confirm')} --study {now.name}{option}",
         ),
         ("make this page again", f"{command('report')} --study {now.name}{option}"),
@@ -76,8 +80,8 @@ def study_file(now: Snapshot) -> list[str]:
     plain = now.spec.model_dump(mode="json", exclude_defaults=True, exclude={"storage"})  # a URL may hold a password
     top = {name: value for name, value in plain.items() if not isinstance(value, dict)}
     lines = [f"{name} = {_toml(value)}" for name, value in top.items()]
-    for section in ("data", "network", "space", "search"):
-        lines += _section(section, plain.get(section, {}))
+    for section in ("data", "network", "space", "reduce", "search"):
+        lines += _section(section, plain[section]) if plain.get(section) else []
     return lines
 
 

@@ -24,6 +24,7 @@ from search.views import summary, timeline
 from search.views.drawing import curves, front, hypervolume, points, theme
 from search.views.drawing import effects as effects_drawn
 from search.views.page import STYLE, picture
+from search.views.reduction import against
 from search.views.report import budgets, classes, facts, spent, why
 from search.views.report.classes import Examined
 
@@ -38,12 +39,14 @@ CONTENTS = {
     **{"hypervolume": "Hypervolume", "curves": "Curves", "seconds": "Seconds", "surgery": "Sizes"},
     **{"classes": "Classes", "failures": "Failures", "data": "Data", "again": "To do it again"},
 }
+OF_REDUCTIONS = {"budgets": "In how many FLOPs", "why": "How small it is"}  # which have no strategies
 NEED_FRONT = ("budgets", "why")
 LEGENDS = {  # (class of the mark in report.css, what it is): plotly's own run into the axes of a narrow figure
     "front": (
         ("front", "front"),
         ("plain", "front without any strategy"),
         ("baseline", "BASELINE"),
+        ("before", "before"),
         ("", "dominated"),
     ),
     "effects": (("gained", "faster, or more accurate"), ("lost", "slower, or less accurate"), ("", "undecided")),
@@ -104,6 +107,14 @@ def page(
     return environment.get_template("report.html").render(now=now, **shown)
 
 
+def contents(now: Snapshot) -> dict[str, str]:
+    """The sections of the page, and what leads to them."""
+    named = {**CONTENTS} if now.kind.is_timed else {**CONTENTS, **OF_REDUCTIONS}
+    if not now.kind.is_timed:
+        del named["effects"]
+    return {key: name for key, name in named.items() if now.front or key not in NEED_FRONT}
+
+
 def drawn(now: Snapshot, found: Sequence[Effect]) -> dict[str, go.Figure]:
     """The figures of which there is something to draw; their titles stand above them in the page."""
     figures = {}
@@ -113,7 +124,7 @@ def drawn(now: Snapshot, found: Sequence[Effect]) -> dict[str, go.Figure]:
         figures["effects"] = effects_drawn.figure(found)
     if hypervolume.steps(now)[0]:
         figures["hypervolume"] = hypervolume.figure(now)
-    if any(trial.user_attrs.get(records.CURVE) for trial in now.trials):
+    if curves.has_curves(now):
         figures["curves"] = curves.learning(now)
     if curves.has_sizes(now):
         figures["sizes"] = curves.network_sizes(now)
@@ -154,12 +165,21 @@ def _front(now: Snapshot) -> dict[str, object]:
         "parts": spent.parts(shown),
         "recalls": classes.recalls(now),
         "surgery": [
-            (each.number, [timeline.cells(moment) for moment in moments])
+            (each.number, [timeline.cells(moment, now.kind) for moment in moments])
             for each in shown
             if (moments := records.timeline(each.trial))
         ],
-        "surgery_columns": timeline.COLUMNS,
+        "surgery_columns": timeline.header(now.kind),
+        **_smaller(listed, now.base),
     }
+
+
+def _smaller(listed: Sequence[points.Shown], base: Mapping[str, Any] | None) -> dict[str, object]:
+    """What the page says of networks beside the one that they were made of."""
+    if base is None:
+        return {"smaller": {}, "smaller_columns": (), "before": ""}
+    cells = {each.number: against.cells(each.cost.mean, each.accuracy.mean, each.trial, base) for each in listed}
+    return {"smaller": cells, "smaller_columns": against.COLUMNS, "before": against.of_base(base)}
 
 
 def _marks(listed: Sequence[points.Shown]) -> list[str]:
@@ -200,7 +220,7 @@ def _study(now: Snapshot) -> dict[str, object]:
         "ended": f"{ended}{when}.",
         "n_running": sum(trial.state == TrialState.RUNNING for trial in now.trials),
         "nothing": _nothing(now),
-        "contents": [(key, name) for key, name in CONTENTS.items() if now.front or key not in NEED_FRONT],
+        "contents": list(contents(now).items()),
         "data": facts.data(now),
         "again": facts.again(now),
         "commands": facts.commands(now),
@@ -225,7 +245,11 @@ def _shown(value: object) -> object:
 def _filters() -> dict[str, Any]:
     return {
         **{"pipeline": records.in_words, "counted": counted, "picture": picture},
-        **{"units": theme.in_units, "plain": lambda plain: json.dumps(plain, ensure_ascii=False)},
+        **{
+            "units": theme.in_units,
+            "cost": points.number,
+            "plain": lambda plain: json.dumps(plain, ensure_ascii=False),
+        },
     }
 
 

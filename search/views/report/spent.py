@@ -106,9 +106,9 @@ def endings(now: Snapshot) -> list[Ending]:
 
 
 def parts(points: Iterable[Shown]) -> list[Part]:
-    """What runs of the front spent their time on."""
+    """What trainings of the front spent their time on; nothing of reductions, which do not tell their steps apart."""
     found = []
-    for each in points:
+    for each in (point for point in points if point.kind.is_timed):
         attributes, (seconds, _) = each.trial.user_attrs, each.trial.values
         between = attributes.get(records.BOUNDARY_SECONDS)
         wall = attributes.get(records.WALL_SECONDS)

@@ -1,4 +1,7 @@
-"""What makes a point of the front fast: a sentence, from the work that its run did and how fast it did it."""
+"""What makes a point of the front fast: a sentence, from the work that its run did and how fast it did it.
+
+Of a network that was made smaller: how much smaller it is.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from search.pareto.intervals import Estimate
+from search.pareto.intervals import Estimate, wilson
 from search.study import records
 from search.study.snapshot import Snapshot
 from search.views.drawing import points
 from search.views.drawing.points import Shown
 from search.views.effects import NAMES
+from search.views.reduction import against
 from spaces.ingredients import EVERYTHING
 
 NOTHING = 1.05  # times: less of a factor is no news
@@ -32,15 +36,20 @@ SWITCHES = {strategy.__name__: switch for switch, (strategy, _) in EVERYTHING.it
 
 
 def sentence(each: Shown, now: Snapshot) -> str:
-    """Why a point takes the seconds that it takes, against BASELINE where that was trained."""
+    """Why a point takes the seconds that it takes, against BASELINE where that was trained; or how small it is."""
+    if now.base is not None:
+        accuracy = now.base["accuracy"]
+        before = Estimate(accuracy, wilson(accuracy, now.n_val))
+        return f"{against.words(each.cost.mean, each.trial, now.base)}. {_accuracy(each.accuracy, before)}"
     baseline = points.baseline(now)
     if baseline is None:
         return _alone(each)
     if baseline.number == each.number:
         return "This is BASELINE, with which the others are compared."
+    accuracy = _accuracy(each.accuracy, baseline.accuracy)
     if each.is_disturbed or baseline.is_disturbed:
-        return f"{_alone(each)} {_accuracy(each, baseline)} Seconds were disturbed: no speed-up is claimed."
-    return f"{_speed(each, baseline)} {_accuracy(each, baseline)}"
+        return f"{_alone(each)} {accuracy} Seconds were disturbed: no speed-up is claimed."
+    return f"{_speed(each, baseline)} {accuracy}"
 
 
 def factors(trial: Mapping[str, Any], baseline: Mapping[str, Any]) -> dict[str, float]:
@@ -71,7 +80,7 @@ def _alone(each: Shown) -> str:
 
 def _speed(each: Shown, baseline: Shown) -> str:
     """How much faster, and by what."""
-    ratio, is_told = baseline.seconds.mean / each.seconds.mean, _are_apart(each.seconds, baseline.seconds)
+    ratio, is_told = baseline.cost.mean / each.cost.mean, _are_apart(each.cost, baseline.cost)
     if not is_told or 1 / NOTHING < ratio < NOTHING:
         head = "About as fast as BASELINE"
     else:
@@ -124,10 +133,10 @@ def _switches(pipeline: Mapping[str, Any]) -> Sequence[str]:
     return [switch for switch in named if switch is not None]
 
 
-def _accuracy(each: Shown, baseline: Shown) -> str:
+def _accuracy(ours: Estimate, theirs: Estimate) -> str:
     """How much more accurate, as far as intervals tell."""
-    difference = 100 * (each.accuracy.mean - baseline.accuracy.mean)
-    half = 100 * math.hypot(each.accuracy.half or 0.0, baseline.accuracy.half or 0.0)
+    difference = 100 * (ours.mean - theirs.mean)
+    half = 100 * math.hypot(ours.half or 0.0, theirs.half or 0.0)
     if abs(difference) <= half:
         return f"As accurate, for all that is known ({difference:+.2f} points, ±{half:.2f})."
     return f"{abs(difference):.2f} points {'more' if difference > 0 else 'less'} accurate (±{half:.2f})."

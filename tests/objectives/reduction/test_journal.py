@@ -158,6 +158,18 @@ def test_a_damaged_journal_is_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
+def test_a_network_that_a_kill_left_before_its_log_is_not_taken_for_the_one_of_the_same_attempt(
+    base: ExportedModel, digits: Dataset, tmp_path: Path
+) -> None:
+    folder, settings = tmp_path / "journal", Reduction(epsilon=1.0, epochs=0, iterations=1)
+    folder.mkdir()
+    (folder / "network-1.safetensors").write_bytes(b"of an attempt that came out otherwise")
+    _, trained = ran(reduced(base, digits, settings, seed=5, journal=folder))
+    told, again = ran(reduced(base, digits, settings, seed=5, journal=folder))
+    assert [each.accepted for each in told] == [True]
+    assert same(trained, again)
+
+
 def _touched(base: ExportedModel) -> Network:
     """The network, one of its numbers another."""
     network = deepcopy(base.network)

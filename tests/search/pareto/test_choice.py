@@ -16,10 +16,10 @@ FRONT = [
     ("limits", "best", "cheaper", "dearer"),
     [
         ({}, 1, 7, None),
-        ({"under_seconds": 60}, 7, 2, 1),
-        ({"under_seconds": 59.9}, 2, 4, 7),
-        ({"under_seconds": 1e9, "within": 0.005}, 7, 2, 1),
-        ({"under_seconds": 60, "within": 0.04}, 2, 4, 7),
+        ({"at_most": 60}, 7, 2, 1),
+        ({"at_most": 59.9}, 2, 4, 7),
+        ({"at_most": 1e9, "within": 0.005}, 7, 2, 1),
+        ({"at_most": 60, "within": 0.04}, 2, 4, 7),
         ({"within": 1.0}, 4, None, 2),
         ({"min_accuracy": 0.9}, 2, 4, 7),
         ({"min_accuracy": 0.91}, 7, 2, 1),
@@ -27,7 +27,7 @@ FRONT = [
         ({"min_accuracy": 0.0}, 4, None, 2),
     ],
 )
-def test_the_point_is_the_most_accurate_in_time_or_the_fastest_that_is_accurate_enough(
+def test_the_point_is_the_most_accurate_that_costs_so_much_or_the_cheapest_that_is_accurate_enough(
     limits: dict[str, float], best: int, cheaper: int | None, dearer: int | None
 ) -> None:
     found = chosen(FRONT, **limits)
@@ -36,12 +36,10 @@ def test_the_point_is_the_most_accurate_in_time_or_the_fastest_that_is_accurate_
     assert [each and each.trial for each in (found.cheaper, found.dearer)] == [cheaper, dearer]
 
 
-@pytest.mark.parametrize(
-    "limits", [{"under_seconds": 0.5}, {"min_accuracy": 0.95}, {"min_accuracy": 0.94, "within": 0.005}]
-)
+@pytest.mark.parametrize("limits", [{"at_most": 0.5}, {"min_accuracy": 0.95}, {"min_accuracy": 0.94, "within": 0.005}])
 def test_where_no_point_is_as_asked_there_is_none(limits: dict[str, float]) -> None:
     assert chosen(FRONT, **limits) is None
-    assert chosen([], under_seconds=1e9) is None
+    assert chosen([], at_most=1e9) is None
 
 
 def test_means_that_lie_otherwise_than_the_front_did_decide() -> None:

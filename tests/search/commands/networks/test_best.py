@@ -55,7 +55,7 @@ def test_programs_are_told_the_same(best: Command, study: Study) -> None:
     told = json.loads(best("--within 2.5 --json").out)
     assert (told["study"], told["best"]["trial"], told["best"]["n_seeds"], told["refit"]) == ("tiny", 1, 0, None)
     assert told["best"]["network"] == str(study.networks.of(1).absolute())
-    assert (told["cheaper"]["trial"], told["cheaper"]["n_seeds"], told["cheaper"]["seconds"]) == (0, 1, 1.2)
+    assert (told["cheaper"]["trial"], told["cheaper"]["n_seeds"], told["cheaper"]["train_seconds"]) == (0, 1, 1.2)
     assert told["dearer"]["accuracy"] == 0.92
 
 

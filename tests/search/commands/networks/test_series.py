@@ -59,10 +59,10 @@ def test_it_is_copied_and_made_smaller(series: Path, waves: str, command: Comman
 @pytest.mark.parametrize(
     ("line", "code", "said"),
     [
-        ("test --model {series} --data digits", 3, "digits holds images, and the network takes series"),
-        ("test --model {model} --data {waves}", 3, "holds series, and the network takes images"),
-        ("reduce --model {series} --data digits -o x --device cpu", 3, "digits holds images, and the network"),
-        ("reduce --model {model} --data {waves} -o x --device cpu", 3, "holds series, and the network takes images"),
+        ("test --model {series} --data digits", 3, "digits holds images, the network takes series"),
+        ("test --model {model} --data {waves}", 3, "holds series, the network takes images"),
+        ("reduce --model {series} --data digits -o x --device cpu", 3, "digits holds images, the network takes"),
+        ("reduce --model {model} --data {waves} -o x --device cpu", 3, "holds series, the network takes images"),
         ("predict --model {series} --images {birds} -o x.csv", 2, "takes series, and --images are images"),
         ("test --model {birds} --data digits", 3, "is not an exported model: it has no model.json"),
         ("test --model no/such --data digits", 2, "best --study NAME says where"),
