@@ -19,6 +19,7 @@ from objectives.device.formats import FORMATS, unavailable
 from objectives.device.opening import opened
 from objectives.errors import DataError, DeviceError
 from objectives.export import ExportedModel, load_model
+from objectives.inference.answers import sized
 from objectives.inference.folder import DESCRIPTION, WEIGHTS
 from objectives.networks import flops
 from objectives.objective import on_host
@@ -114,7 +115,9 @@ def prepared(asked: Reducing, device: torch.device, display: Display) -> Work:
     """
     base = _in_format(_base(asked.base), asked, device)
     told = cast("dict[str, object]", base.about.get("data") or {})
-    spec = asked.images(base.size, base.channels, cast("bool | None", told.get("flip")))
+    spec = sized(base, asked.images(None, None, None))
+    if not spec.is_series:
+        spec = asked.images(base.size, base.channels, cast("bool | None", told.get("flip")))
     keep(spec, display.data_read)
     on_cpu = on_host(Task(spec, "thin"), asked.threads)
     if device.type == "cuda":

@@ -78,6 +78,8 @@ def reduce(asked: Reducing, age: float) -> None:
         print(json.dumps(_document(asked, result)))
         return
     places = [f"network     {asked.result}", f"page        {asked.result / PAGE}"]
+    if asked.quantise is not None:
+        places.append(f"quantised   {asked.result / QUANTISED_WEIGHTS}.{asked.quantise}")
     print(*words.lines(result), *places, sep="\n")
 
 

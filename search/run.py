@@ -32,6 +32,7 @@ SAMPLERS, STOPPING = ("pareto", "tpe", "nsga2", "gp", "random"), ("front", "valu
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = Parser(prog=command("run"), description=__doc__.split("\n\n")[0])
+    p.epilog = f"example: {command('run')} --data folder:birds --minutes 10"
     total = add_study(p, required=False)
     words = "M minutes for everything; with --data it needs no study, which is then planned"
     total.add_argument("--minutes", type=seconds, metavar="M", help=words)

@@ -1,4 +1,4 @@
-"""What is written down is true: commands that the README shows are commands, tests that a promise names are tests."""
+"""What is written down is true: commands on pages are commands, links lead to files, tests of promises are there."""
 
 from __future__ import annotations
 
@@ -11,8 +11,13 @@ import pytest
 from search.commands.parsers import COMMANDS
 
 REPOSITORY = Path(__file__).parents[1]
-README = (REPOSITORY / "README.md").read_text()
-SHOWN = re.findall(r"^ {4}(?:\S+ -- )?(?:frontrunner|python -m search\.?) ?(\w[^#\n\\]*)", README, re.MULTILINE)
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+README = PAGES[0].read_text()
+SHOWN = re.findall(
+    r"^ {4}(?:\S+ -- )?(?:frontrunner|python -m search\.?) ?(\w[^#\n\\]*)",
+    "\n".join(page.read_text() for page in PAGES),
+    re.MULTILINE,
+)
 
 
 def test_the_readme_shows_every_command() -> None:
@@ -28,6 +33,12 @@ def test_a_command_that_the_readme_shows_is_understood(line: str) -> None:
         assert name in COMMANDS
         return
     COMMANDS[name].parser().parse_args(words)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_to_a_file(page: Path) -> None:
+    links = {link.partition("#")[0] for link in re.findall(r"\]\(([^)]+)\)", page.read_text()) if "://" not in link}
+    assert [link for link in links if not (page.parent / link).exists()] == []
 
 
 def test_every_test_that_a_promise_names_is_there() -> None:

@@ -62,7 +62,10 @@ def _table(home: Path, found: Sequence[Entry]) -> list[str]:
         for each in found
     ]
     total = f"{words(_bytes(found))} in {printable(str(home))}, {words(free_bytes(home))} free there"
-    return [*columns(["bytes", "images", "pixels", "last used", "what", "of"], rows, left=["what"]), total]
+    return [
+        *(columns(["bytes", "images", "pixels", "last used", "what", "of"], rows, left=["what"]) if rows else []),
+        total,
+    ]
 
 
 def _bytes(found: Sequence[Entry]) -> int:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from difflib import get_close_matches
 from typing import NoReturn
 
 USAGE = 2  # exit code
+REQUIRED = "arguments are required"  # in what argparse says
 MOST_TRIALS, MOST_SECONDS = 10**6, 3e7  # as in study files
 
 
@@ -18,9 +20,20 @@ class Parser(argparse.ArgumentParser):
         super().__init__(*words, **{"allow_abbrev": False} | named)  # type: ignore[arg-type]
         self.register("type", None, _given)
 
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
+        self._words = [*(sys.argv[1:] if args is None else args)]
+        return super().parse_known_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
         from objectives.words import printable
 
+        known = [*self._option_string_actions]
+        flags = [word.partition("=")[0] for word in self._words if word.startswith("--")]
+        if unknown := [flag for flag in flags if flag not in known]:
+            if REQUIRED in message:  # what is missing is most often what is misspelled
+                message = f"unrecognized arguments: {unknown[0]}"
+            if near := get_close_matches(unknown[0], known, 1):
+                message += f"; did you mean {near[0]}?"
         print(printable(f"error: {message} (see {self.prog} --help)"), file=sys.stderr)
         sys.exit(USAGE)
 

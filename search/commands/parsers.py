@@ -31,7 +31,7 @@ class Command:
 
 
 def _confirm() -> argparse.ArgumentParser:
-    p = _of("confirm")
+    p = _of("confirm", "confirm --study birds --seeds 3")
     p.add_argument("--study", required=True, metavar="NAME", help="its name in the database")
     words = f"fresh seeds for each point, 1 to {MOST_SEEDS} (default: 3)"
     p.add_argument("--seeds", type=whole(MOST_SEEDS), default=3, metavar="N", help=words)
@@ -41,7 +41,7 @@ def _confirm() -> argparse.ArgumentParser:
 
 
 def _plan() -> argparse.ArgumentParser:
-    p = _of("plan")
+    p = _of("plan", "plan birds --minutes 10")
     p.add_argument(
         "folder", metavar="FOLDER", help="of images; or digits, fashion_mnist, cifar10, cifar100, folder:PATH"
     )
@@ -55,14 +55,14 @@ def _plan() -> argparse.ArgumentParser:
 
 
 def _record() -> argparse.ArgumentParser:
-    p = _of("record")
+    p = _of("record", "record --study birds --n-trials 400")
     run.add_study(p)
     run.add_words(p)
     return p
 
 
 def _simulate() -> argparse.ArgumentParser:
-    p = _of("simulate")
+    p = _of("simulate", "simulate --study birds-record --sampler tpe --seeds 20")
     p.add_argument("--study", required=True, metavar="NAME", help="a recorded study, by its name in the database")
     _storage(p)
     p.add_argument("--model", choices=("trees", "process"), default="trees", help="of the table (default: trees)")
@@ -77,7 +77,7 @@ def _simulate() -> argparse.ArgumentParser:
 
 
 def _data() -> argparse.ArgumentParser:
-    p = _of("data")
+    p = _of("data", "data birds --size 64 --html birds.html")
     p.add_argument("data", metavar="FOLDER", help="a folder of images, digits, fashion_mnist, cifar10 or cifar100")
     p.add_argument("--labels", metavar="FILE.csv", help="names the classes: columns file, label, perhaps split")
     p.add_argument("--data-root", metavar="DIR", help="where to look for data sets first")
@@ -150,7 +150,7 @@ def _export() -> argparse.ArgumentParser:
 
 
 def _cache() -> argparse.ArgumentParser:
-    p = _of("cache")
+    p = _of("cache", "cache clear --older-than 30")
     commands = p.add_subparsers(dest="command", required=True)
     show = commands.add_parser("show", help="what lies there, of which folder, and when it was used last")
     clear = commands.add_parser("clear", help="remove decoded images: they are decoded anew when needed")
@@ -161,7 +161,7 @@ def _cache() -> argparse.ArgumentParser:
 
 
 def _reduce() -> argparse.ArgumentParser:
-    p = _of("reduce")
+    p = _of("reduce", "reduce --model studies/artifacts/birds/trial-00004 --data folder:birds -o small --epsilon 1")
     p.add_argument("--model", required=True, metavar="DIR", help="a network as it was exported")
     p.add_argument(
         "--data",
@@ -208,7 +208,7 @@ def _reduce() -> argparse.ArgumentParser:
 
 
 def _studies() -> argparse.ArgumentParser:
-    p = _of("studies")
+    p = _of("studies", "studies show birds")
     _storage(p)
     commands = p.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="all studies of the database, a line each")
@@ -229,7 +229,7 @@ def _studies() -> argparse.ArgumentParser:
 
 
 def _doctor() -> argparse.ArgumentParser:
-    p = _of("doctor")
+    p = _of("doctor", "doctor --study birds --fix")
     p.add_argument("--study", required=True, metavar="NAME", help="its name in the database")
     _storage(p)
     p.add_argument("--fix", action="store_true", help="mend what can be mended")
@@ -237,7 +237,7 @@ def _doctor() -> argparse.ArgumentParser:
 
 
 def _dashboard() -> argparse.ArgumentParser:
-    p = _of("dashboard")
+    p = _of("dashboard", "dashboard --study birds")
     p.add_argument("--study", required=True, metavar="NAME", help="the study to open")
     _storage(p)
     p.add_argument(
@@ -247,8 +247,7 @@ def _dashboard() -> argparse.ArgumentParser:
 
 
 def _report() -> argparse.ArgumentParser:
-    p = _of("report")
-    p.epilog = f"example: {command('report')} --study digits_pareto -o digits.html"
+    p = _of("report", "report --study birds -o birds.html")
     p.add_argument("--study", required=True, metavar="NAME", help="its name in the database")
     _storage(p)
     p.add_argument("-o", "--output", metavar="FILE.html", help="the page (default: NAME.html)")
@@ -259,14 +258,14 @@ def _report() -> argparse.ArgumentParser:
 
 
 def _completion() -> argparse.ArgumentParser:
-    p = _of("completion")
+    p = _of("completion", "completion bash")
     p.add_argument("shell", choices=("bash",), help="whose script is printed")
     return p
 
 
-def _of(name: str, example: str | None = None) -> argparse.ArgumentParser:
-    epilog = None if example is None else f"example: {command(example)}"
-    return Parser(prog=command(name), description=COMMANDS[name].what, epilog=epilog)
+def _of(name: str, example: str) -> argparse.ArgumentParser:
+    """The parser of a command, with an example of its use."""
+    return Parser(prog=command(name), description=COMMANDS[name].what, epilog=f"example: {command(example)}")
 
 
 def _model(p: argparse.ArgumentParser) -> None:

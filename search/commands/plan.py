@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -26,10 +27,19 @@ def perform(options: argparse.Namespace, training: Training | None = None) -> in
         if options.json:
             print(json.dumps({**made.to_json(), "study_file": str(path.absolute())}))
         else:
-            print(*made.lines(), f"study file  {path}", sep="\n")
+            print(*made.lines(), f"study file  {path}", f"to run it   {_next(path.stem, options)}", sep="\n")
         return OK
 
     return exit_code(plan, storage.url(options.storage, None))
+
+
+def _next(name: str, options: argparse.Namespace) -> str:
+    """The command that runs what was planned."""
+    from search.database import storage
+    from search.host.called import command
+
+    place = f" --storage {shlex.quote(storage.shown(options.storage))}" if options.storage else ""
+    return f"{command('run')} --study {name} --minutes {options.minutes:g}{place}"
 
 
 def _asked(options: argparse.Namespace) -> Planning:

@@ -25,8 +25,10 @@ def perform(options: argparse.Namespace) -> int:
 def _lines(options: argparse.Namespace) -> list[str]:
     import optuna
 
+    from objectives.words import counted
     from search.database import storage
     from search.errors import UsageError
+    from search.host.called import command
     from search.pareto.front import hypervolume
     from search.simulation import simulate
     from search.views.columns import columns
@@ -38,8 +40,8 @@ def _lines(options: argparse.Namespace) -> list[str]:
     if recorded.box is None or len(recorded.points) < FEWEST:
         n = len(recorded.points)
         raise UsageError(
-            f"study {options.study!r} has {n} trainings that ran to their end, a table needs {FEWEST}: "
-            "frontrunner record adds some"
+            f"study {options.study!r} has {counted(n, 'training')} that ran to the end, a table needs {FEWEST}: "
+            f"{command('record')} --study STUDY adds some"
         )
     setting, world = simulate.Setting.of(recorded), simulate.world(recorded, options.model)
     seconds = options.seconds or sum(point.values[0] for point in recorded.points) / 10

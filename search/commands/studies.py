@@ -88,6 +88,8 @@ def _list(database: Database) -> None:
         rows.append([name, *cells, ", ".join(str(who.get("pid")) for who in _runs(database, name).values())])
         notes += [note] if note else []
     header = ["study", "trials", "waiting", "front", "best accuracy", "device", "run by"]
+    if not any(row[-1] for row in rows):
+        header, rows = header[:-1], [row[:-1] for row in rows]
     print(*columns(header, rows, left=["study", "device"]), *dict.fromkeys(notes), sep="\n")
 
 

@@ -40,7 +40,9 @@ def columns(
         ]
         return (" " * GAP).join(aligned)
 
-    lines = [f"{line(names)}{' ' * GAP}{last}".rstrip() if beside else line(names).rstrip()]
+    lines = [f"{line(names)}{' ' * GAP}{last}".rstrip()]
+    if not beside:
+        lines = [line(names).rstrip(), *([f"{INDENT}{last}"] if last else [])]
     for *cells, text in rows:
         wrapped = textwrap.wrap(text, max(room, 20), break_on_hyphens=False) or [""]
         if beside:

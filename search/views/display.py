@@ -81,7 +81,7 @@ class _Standing:
         if (volume := now.hypervolume()) is not None:
             parts.append(f"hypervolume {volume:.3f}")
         if now.counts.confirmations:
-            parts.append(f"{now.counts.confirmations} confirmations")
+            parts.append(counted(now.counts.confirmations, "confirmation"))
         elif self.deadline is None and done > self.n_at_start:
             per_trial = (time.monotonic() - self.started) / (done - self.n_at_start)
             parts.append(f"about {duration(per_trial * max(0, self.n_trials - done))} left")

@@ -15,6 +15,7 @@ from search.pareto.intervals import Interval, wilson
 FORMULAS = ("=", "+", "-", "@", "\t", "\r")  # begin what a spreadsheet computes; an apostrophe makes text of it
 COLUMNS = ("id", "label", "probability", "margin", "label_2", "probability_2", "label_3", "probability_3", "reason")
 TRUTH = "truth"
+STDOUT = "-"  # as the file to write
 MAX_LISTED = 20  # files that have no prediction
 
 
@@ -115,7 +116,8 @@ def as_json(
 def lines(table: Table, output: str, n_others: int, calibration: Mapping[str, object]) -> list[str]:
     """What people are told."""
     names = [f"{name} {n}" for name, n in table.labels.most_common()]
-    said = [f"{counted(table.n, 'image')} predicted: {output}" + (f" ({some(names, 5)})" if names else "")]
+    where = "" if output == STDOUT else f": {output}"
+    said = [f"{counted(table.n, 'image')} predicted{where}" + (f" ({some(names, 5)})" if names else "")]
     if table.missing:
         said.append(f"without a prediction: {counted(len(table.missing), 'file')}, with the reason in the table")
     if n_others:

@@ -134,11 +134,14 @@ def _legend(now: Snapshot) -> list[str]:
             f"{'; of the means where it is confirmed' if now.confirmed else ''}. Seconds: of the whole reduction on "
             "this device."
         ]
-    return [
-        "Seconds: training time on this device. Accuracy: of the validation images. Speed-up, difference in points and "
-        f"FLOPs of an inference: against BASELINE{', of the means where both are confirmed' if now.confirmed else ''}. "
-        "Against plain: seconds of the cheapest run without any strategy that is as accurate, over these."
-    ]
+    said = "Seconds: training time on this device. Accuracy: of the validation images."
+    if now.baseline is not None:
+        means = ", of the means where both are confirmed" if now.confirmed else ""
+        said += (
+            f" Speed-up, difference in points and FLOPs of an inference: against BASELINE{means}. Against plain: "
+            "seconds of the cheapest run without any strategy that is as accurate, over these."
+        )
+    return [said]
 
 
 def _uncertain(now: Snapshot) -> list[str]:

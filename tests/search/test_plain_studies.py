@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from objectives.networks import families
+from search.study import spec
+from search.study.files.sections import LR
 from tests.search.place import Done
 
 STUDY = """
@@ -43,6 +47,55 @@ def test_a_study_of_a_plain_family_runs_to_its_end(
     done = command("run --study plain.toml --device cpu --json")
     assert done.code == 0
     assert '"failed": 0' in done.out
+
+
+REDUCED = """
+kind = "reduce"
+[reduce]
+epsilon = [0.05, 0.1]
+epochs = [1, 1]
+iterations = [1, 2]
+[reduce.base]
+epochs = 12
+[search]
+n_trials = 2
+confirm = 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("data", "family"),
+    [  # five seconds: a program that owns a study, and a worker that trains
+        ('name = "digits"\nsize = 12\nn_train = 200', "lenet5"),
+        pytest.param('name = "fashion_mnist"\nn_train = 400', "lenet5", marks=pytest.mark.long),
+        pytest.param('name = "series:waves.npz"', "cnn1d", marks=pytest.mark.long),
+    ],
+)
+def test_a_study_makes_a_plain_network_smaller_that_it_trained_first(
+    data: str, family: str, command: Callable[[str], Done], tmp_path: Path
+) -> None:
+    x, y = np.sin(np.outer(np.arange(120) % 2 + 1, np.arange(20)))[:, None], np.arange(120) % 2
+    np.savez(tmp_path / "waves.npz", x=x, y=y)
+    (tmp_path / "plain.toml").write_text(f'{REDUCED}[data]\n{data}\n[network]\nfamily = "{family}"\n')
+    done = command("run --study plain.toml --device cpu --json")
+    assert done.code == 0, done.err
+    told = json.loads(done.out)
+    assert (told["trials"]["complete"], told["trials"]["failed"]) == (2, 0)
+    assert told["base"]["accuracy"] > 0.3  # it has learned: an eighth of the rate of networks with norms
+    assert told["front"][0]["inference_flops"] < told["base"]["inference_flops"]
+
+
+def test_a_plain_network_to_make_smaller_has_one_depth_and_its_own_rate_unless_one_is_said(tmp_path: Path) -> None:
+    path, text = tmp_path / "plain.toml", f'{REDUCED}[data]\nname = "fashion_mnist"\n[network]\nfamily = "%s"\n'
+    for family, said, depth, lr in (("lenet5", "", (1, 1), 0.2), ("small", "", (1, 3), 1.6), ("vgg", "", (1, 1), None),
+                                    ("lenet5", "lr = 0.7\n", (1, 1), 0.7)):  # fmt: skip
+        path.write_text(text.replace("epochs = 12\n", f"epochs = 12\n{said}") % family)
+        read = spec.read(str(path))[1]
+        assert read.reduce is not None
+        assert read.reduce.base is not None
+        assert read.space.depth == depth
+        assert read.reduce.base.lr == pytest.approx(LR * families.rate(family) if lr is None else lr)
+        assert spec.StudySpec.model_validate(read.model_dump(mode="json")) == read  # as a database keeps it
 
 
 REFUSED = {

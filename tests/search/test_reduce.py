@@ -85,6 +85,13 @@ def test_a_study_makes_a_network_smaller_and_says_flops_wherever_another_one_say
     assert damaged(base(place)) == []
     assert load_model(base(place)).about["accuracy"] == known["accuracy"]
 
+    best = place.run("best", *STUDY, module="search")
+    assert (" with 0." in best.out, " MFLOP (" in best.out, "smaller   " in best.out) == (True, True, True)
+    told = json.loads(place.run("best", *STUDY, "--json", module="search").out)["best"]
+    assert told["inference_flops"] in [trial.values[0] for trial in trials]
+    check_refused(place.run("best", *STUDY, "--under-seconds", "3", module="search"), "ask with --under-mflop M")
+    check_refused(place.run("record", *STUDY, module="search"), "what is recorded is trainings and seconds")
+
     again = place.run(*STUDY, "--n-trials", "3", "--json", module="search.run")
     assert "is complete with 3 trials: nothing to train" in again.err
     result = json.loads(again.out)

@@ -17,14 +17,13 @@ from objectives.errors import DataError
 from objectives.words import expanded, printable, some
 from search.commands.exits import exit_code
 from search.errors import UsageError
+from search.views.predictions import STDOUT
 
 if TYPE_CHECKING:
     from objectives.export import ExportedModel
     from objectives.inference.images import Found
     from objectives.inference.predictions import Answer
     from search.views.predictions import Table
-
-STDOUT = "-"
 
 
 def perform(options: argparse.Namespace) -> int:
@@ -45,6 +44,9 @@ def _predict(options: argparse.Namespace) -> int:
     if not files:
         raise DataError(printable(f"no files in {some(options.images)}: check the path after --images"))
     model = loaded(options.model, options.device)
+    if model.is_series:
+        way_out = "model.probabilities(series) of objectives.export.load_model predicts in Python"
+        raise UsageError(printable(f"{options.model} takes series, and --images are images: {way_out}"))
     truth = None if options.labels is None else _truth(options, files, model)
     with _written(place) as stream:
         table, n_others = view.Table(stream, truth), 0

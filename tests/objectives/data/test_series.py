@@ -10,11 +10,15 @@ import numpy as np
 import pytest
 import torch
 
+from objectives.confusion import Looker
 from objectives.data.augment import Normalisation
 from objectives.data.dataset import load
 from objectives.data.held_out import load_test
 from objectives.errors import DataError
 from objectives.export import export, load_model
+from objectives.inference.copying import copied
+from objectives.inference.interchange import TORCHSCRIPT
+from objectives.inference.judging import judged
 from objectives.objective import TrainingObjective
 from objectives.pipeline import Pipeline
 from objectives.task import DataSpec, Seeds, Task
@@ -57,7 +61,7 @@ def test_series_are_split_and_normalised_and_their_test_split_stays_apart(tmp_pa
     assert load(written(tmp_path, {**arrays, "y": arrays["y"][::-1]}), CPU).content_hash != data.content_hash
 
 
-def test_a_network_learns_series_and_is_exported_with_what_it_takes(tmp_path: Path) -> None:
+def test_a_network_learns_series_and_is_exported_judged_and_copied_as_one_of_images_is(tmp_path: Path) -> None:
     spec = written(tmp_path, waves())
     data = load(spec, CPU)
     training = train(QUICK, Task(spec, "cnn1d"), data, Seeds(0, 1, 2))
@@ -69,9 +73,18 @@ def test_a_network_learns_series_and_is_exported_with_what_it_takes(tmp_path: Pa
     export(trained, data, tmp_path / "model", {})
     model = load_model(tmp_path / "model")
     assert model.about["input"]["length"] == 20  # type: ignore[index]
-    found = model.probabilities(data.val.x[:, :, 0])
+    found = model.logits(data.val.x[:, :, 0]).softmax(1)
     expected = trained.model(Normalisation(data, CPU)(data.val.x)).softmax(1)
     torch.testing.assert_close(found, expected)
+    labelled = judged(model, spec, "validation", lambda *done: None)
+    assert labelled.accuracy == pytest.approx(trained.report.accuracy)
+    assert sum(map(sum, Looker(spec).look(tmp_path / "model").counts)) == labelled.n == len(data.val.y)
+    made = copied(tmp_path / "model", tmp_path / "copy", spec, [TORCHSCRIPT])
+    assert (made.n_checked, made.made_up) == (64, None)
+    with pytest.raises(DataError, match="digits holds images, the network takes series"):
+        judged(model, DataSpec("digits"), None, lambda *done: None)
+    with pytest.raises(DataError, match="2 channels of length 30, the network takes 2 of length 20"):
+        judged(model, written(tmp_path, waves(length=30)), None, lambda *done: None)
     for wrong in (data.val.x, data.val.x[:, :1, 0], data.val.x[:, :, 0, :9], data.val.x[:, :, 0].to(torch.uint8)):
         with pytest.raises(ValueError, match="this model takes"):
             model.probabilities(wrong)

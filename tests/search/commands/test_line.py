@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from search.commands.parsers import COMMANDS
 from search.host import called
 from search.study import spec
 from tests.search.place import Done
@@ -27,7 +28,9 @@ LONG = "9" * 5000
         (f"{RUN} --minutes 5 --n-trials 9", "not allowed with argument --minutes"),
         ("studies", "the following arguments are required: command"),
         ("studies lst", "argument command: invalid choice: 'lst'"),
-        ("doctor --study x --fxi", "unrecognized arguments: --fxi"),
+        ("doctor --study x --fxi", "unrecognized arguments: --fxi; did you mean --fix?"),
+        ("best --studdy x", "unrecognized arguments: --studdy; did you mean --study?"),
+        ("confirm --seeds=3 --qqqq", "unrecognized arguments: --qqqq ("),
         ("confirm", "the following arguments are required: --study"),
         ("confirm --study x --seeds 21", "argument --seeds: '21' is not a whole number from 1 to 20"),
         ("best --study x --min-accuracy 93", "'93' is not a number from 0 to 1"),
@@ -97,6 +100,14 @@ def test_what_the_words_ask_for_and_cannot_be_is_one_line_and_leaves_nothing(
     assert (done.code, done.out, done.err.count("\n")) == (code, "", 1), done.err
     assert said in done.err
     assert {path.name for path in study_file.parent.iterdir()} - {"run"} == {study_file.name, "empty"}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_of_a_command_ends_with_an_example_that_it_understands(name: str) -> None:
+    parser = COMMANDS[name].parser()
+    example = (parser.epilog or "").removeprefix(f"example: {called.command(name)} ")
+    assert example != parser.epilog
+    parser.parse_args(example.split())
 
 
 def test_the_bounds_of_the_command_line_are_those_of_study_files(study_file: Path) -> None:

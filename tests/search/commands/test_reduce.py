@@ -12,9 +12,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 
-from objectives.export import DESCRIPTION, SUMS, WEIGHTS, load_model
+from objectives.export import load_model
+from objectives.host.durable import SUMS
+from objectives.inference.folder import DESCRIPTION, WEIGHTS
 from objectives.objective import TrainingObjective
 from objectives.pipeline import NumberFormatName, Pipeline
 from objectives.reduction.quantisation import forms
@@ -77,6 +80,20 @@ def test_the_choices_of_the_command_line_are_those_of_a_reduction() -> None:
     assert get_args(RetrainingName) == parsers.RETRAINING
     assert get_args(NumberFormatName) == parsers.NUMBER_FORMATS
     assert tuple(reducing.QUANTISED) == parsers.QUANTISED
+
+
+def test_a_network_of_series_becomes_smaller_likewise(command: Command, tmp_path: Path) -> None:
+    x, y = np.sin(np.outer(np.arange(120) % 2 + 1, np.arange(20)))[:, None].repeat(2, 1), np.arange(120) % 2
+    np.savez(tmp_path / "waves.npz", x=x, y=y)
+    objective = TrainingObjective(Task(DataSpec(f"series:{tmp_path / 'waves.npz'}"), "cnn1d"), "cpu")
+    list(objective.reports(Pipeline(batch_size=16, epochs=3, lr=0.05, width=0.25), Seeds(0, 0, 0)))
+    objective.export(tmp_path / "model", {"study": "made", "trial": 0})
+    done = command(
+        "reduce --model model --data series:waves.npz --device cpu --epochs 1 --iterations 1 -o small --json"
+    )
+    assert done.code == 0, done.err
+    assert load_model(tmp_path / "small").is_series
+    assert "trained on other images" not in done.err
 
 
 def test_a_network_becomes_smaller_within_its_accuracy_and_says_how(here: Path, command: Command) -> None:

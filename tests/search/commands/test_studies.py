@@ -136,12 +136,12 @@ def test_the_doctor_ends_processes_of_this_run_directory_that_train_for_nobody(w
 
 def test_the_doctor_sees_damage_in_networks_database_and_clock(whole: Place) -> None:
     (model,) = list((whole.folder / "studies" / "artifacts" / "tiny").iterdir())[:1]
-    (model / "weights").write_bytes(b"x")
+    (model / "weights.safetensors").write_bytes(b"x")
     with sqlite3.connect(whole.database) as database:
         database.execute("UPDATE trials SET datetime_complete = '2999-01-01 00:00:00' WHERE number = 0")
     done = whole.run("doctor", *STUDY, module="search")
     assert done.code == 1
-    assert "weights damaged or missing" in done.out
+    assert "weights.safetensors damaged or missing" in done.out
     assert "BAD  clock" in done.out
     whole.database.write_bytes(b"%PDF-1.7" + b"x" * 10_000)
     assert whole.run("doctor", *STUDY, module="search").code == 4

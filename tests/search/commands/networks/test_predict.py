@@ -146,7 +146,7 @@ def test_files_are_told_by_the_name_that_they_were_called_and_several_folders_st
     rows = table(done.out)
     assert [row["id"] for row in rows[6:10]] == ["a/06.png", "a/07.png", "b/00.png", "b/01.png"]
     assert [(row["id"], row["reason"]) for row in rows[-2:]] == [("./a/00.png", ""), ("notes.txt", "not an image")]
-    assert "17 images predicted: -" in done.err
+    assert "17 images predicted (c 17)" in done.err
 
 
 def test_where_nothing_can_be_read_the_table_says_why_and_the_code_is_3(
