@@ -23,6 +23,7 @@ def _perform(words: list[str]) -> int:
     from objectives import __version__
     from search.commands.parsers import COMMANDS
     from search.host.called import PROGRAM, program
+    from search.host.rubbish import kept
 
     if words[:1] == ["help"] and len(words) > 1:
         words = [words[1], "--help"]
@@ -38,7 +39,9 @@ def _perform(words: list[str]) -> int:
         case [name, *rest] if name in COMMANDS:
             options = COMMANDS[name].parser().parse_args(rest)
             options.words = rest
-            code: int = import_module(COMMANDS[name].module).perform(options)
+            with kept():
+                module = import_module(COMMANDS[name].module)
+            code: int = module.perform(options)
             return code
     print(f"error: there is no command {words[0]!r}{_hint(words[0])}", file=sys.stderr)
     return USAGE

@@ -15,6 +15,7 @@ from objectives.host.durable import damaged, sums
 from objectives.pipeline import NumberFormatName, Pipeline
 from search.database.storage import Database
 from search.errors import Foreign, StorageError, UsageError
+from search.host import rubbish
 from search.proposals import interest
 from search.proposals.draws import Draw
 from search.proposals.samplers import experimental
@@ -128,7 +129,8 @@ def _readable(name: str, spec: StudySpec | None, found: optuna.Study, database: 
         usable = tuple(n for n, reason in known[records.FORMATS].items() if reason is None)
         given = given_by_facts(spec, usable, known[records.IDENTITY]["data"], known.get(records.BASE))
         study = Study(name, spec, found, database, given, float(known[records.FLOOR]))
-        study.trials()
+        with rubbish.kept():
+            study.trials()
     return study
 
 

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import re
-import tomllib
 from collections.abc import Callable
 from dataclasses import asdict
 from math import inf
@@ -24,13 +23,13 @@ from search.host.places import STUDIES, study_files
 from search.pareto.kinds import KINDS, Kind, KindName
 from search.pareto.rules import STOPPING
 from search.study.files import sections
-from search.study.files.mistakes import in_words, of_toml
+from search.study.files.contents import contents
+from search.study.files.mistakes import in_words
 from search.study.files.sections import ReduceSection, Section
 from spaces import SPACES
 from spaces.base import Given, Reducing, Value
 from spaces.restricted import Restrictions, check, suggestion
 
-MAX_BYTES = 100_000  # of a study file
 MAX_BATCH = 65536  # samples
 KNOWN = (*DATA_SETS, "folder:PATH", "series:FILE.npz")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -249,7 +248,7 @@ def read(name_or_file: str) -> tuple[str, StudySpec]:
     path = _find(name_or_file)
     name = check_name(path.stem)
     try:
-        spec = StudySpec.model_validate(_toml(path))
+        spec = StudySpec.model_validate(contents(path))
     except ValidationError as error:
         raise UsageError(printable(f"{path}: {in_words(error, StudySpec)}")) from error
     try:
@@ -399,14 +398,3 @@ def _find(name_or_file: str) -> Path:
         path = STUDIES / f"{name_or_file}.toml"
         raise UsageError(f"no study {name_or_file!r}: {path} does not exist{suggestion(name_or_file, known)}")
     return known[name_or_file]
-
-
-def _toml(path: Path) -> dict[str, object]:
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-        if len(content) > MAX_BYTES:
-            raise ValueError(f"more than {MAX_BYTES} bytes")
-        return tomllib.loads(content.decode("utf-8-sig"))  # Windows' editors begin with a mark
-    except (OSError, ValueError, RecursionError) as error:  # tomllib: also integers too long to read, lists too deep
-        raise UsageError(printable(f"{path}: not a readable TOML file: {of_toml(error)}")) from error

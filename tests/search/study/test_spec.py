@@ -166,7 +166,7 @@ def test_whatever_a_study_file_says_it_is_a_study_in_bounds_or_one_line(
         if isinstance(place, dict):
             place[key] = value
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(spec, "_toml", lambda _: document)
+        patched.setattr(spec, "contents", lambda _: document)
         check_refused_or_bounded(study_file)
 
 
@@ -215,7 +215,7 @@ def test_what_is_wrong_is_said_in_words_of_toml(
     for value in WRONG:
         document = tomllib.loads(TOML)
         (document[section] if section else document)[key] = value
-        monkeypatch.setattr(spec, "_toml", lambda _, content=document: content)
+        monkeypatch.setattr(spec, "contents", lambda _, content=document: content)
         try:
             spec.read(str(study_file))
         except UsageError as error:
