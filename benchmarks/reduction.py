@@ -30,7 +30,7 @@ from objectives.networks.network import Network
 from objectives.networks.plain import INPUTS
 from objectives.pipeline import Pipeline
 from objectives.reduction.attempts import cut
-from objectives.reduction.retraining import retrained
+from objectives.reduction.learning.retraining import retrained
 from objectives.reduction.settings import CriterionName, Iteration, Reduction
 from objectives.reduction.snare import is_within, n_parameters, reduced, right
 from objectives.reduction.terms import Terms

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -18,7 +17,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import optuna
-from rich.console import Console
 
 from objectives.errors import DeviceLost
 from objectives.task import Task
@@ -43,7 +41,7 @@ from search.study.snapshot import Snapshot
 from search.study.spec import StudySpec, override
 from search.study.study import Study
 from search.views import figures, summary
-from search.views.display import Display, LiveDisplay, PlainDisplay, say_skipped
+from search.views.display import Display, display_of, say_skipped
 from search.workers import cluster
 from search.workers.place import Cluster, Place, ThisHost, ThisProcess
 from search.workers.seam import Objective, Remote, Training, TrialFault, WorkerLost
@@ -65,7 +63,7 @@ def _run(asked: Invocation, training: Training, held: ExitStack) -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     budget = None if asked.minutes is None else Budget(began - asked.age, 60 * asked.minutes)
     place = _place(asked, asked.workers, mixed_devices=asked.mixed_devices)
-    display = _display(asked)
+    display = display_of(quiet=asked.quiet, verbose=asked.verbose)
     name, spec, place = _study_of(asked, place, training, display, held)
     base.check(spec, asked)
     if budget is not None and spec.search.sampler != OURS:
@@ -111,7 +109,12 @@ def plan(asked: Planning, training: Training) -> tuple[Path, Plan]:
     Raises:
         UsageError, DataError, StorageError, DeviceError, DeviceFault: one line each, with the way out.
     """
-    planner = _planner(asked, _place(asked, asked.workers, mixed_devices=False), training, _display(asked))
+    planner = _planner(
+        asked,
+        _place(asked, asked.workers, mixed_devices=False),
+        training,
+        display_of(quiet=asked.quiet, verbose=asked.verbose),
+    )
     path = STUDIES / f"{planner.name}.toml"
     if path.exists():
         raise UsageError(f"{path} is there already: --as NAME for another one, or remove it")
@@ -134,7 +137,7 @@ def confirm(asked: Confirming, training: Training) -> None:
         KeyboardInterrupt: what was trained and tested is kept, and the way to go on is printed.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    display = _display(asked)
+    display = display_of(quiet=asked.quiet, verbose=asked.verbose)
     database = storage.open_storage(storage.url(asked.storage, None), create=False)
     if database.read_only:
         raise StorageError(f"{database.shown} {READ_ONLY}")
@@ -394,13 +397,3 @@ def _show(now: Snapshot, *, as_json: bool) -> None:
         print(json.dumps(summary.as_json(now)))  # in ASCII: it goes to whatever reads it
         return
     print(*summary.table(now), *summary.lines(now), sep="\n")
-
-
-def _display(asked: Asked) -> Display:
-    err = Console(stderr=True)
-    if asked.quiet:
-        return Display()
-    redraws = sys.stderr.isatty() and not err.is_dumb_terminal  # FORCE_COLOR makes a terminal of a file
-    if redraws and not asked.verbose:
-        return LiveDisplay(err)
-    return PlainDisplay(err, every_epoch=asked.verbose)

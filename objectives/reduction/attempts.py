@@ -14,9 +14,9 @@ from objectives.networks import surgery
 from objectives.networks.network import Network
 from objectives.networks.trainee import Trainee
 from objectives.reduction import criteria, merging
-from objectives.reduction.blockwise import taught
 from objectives.reduction.course import Candidate
-from objectives.reduction.retraining import retrained
+from objectives.reduction.learning.blockwise import taught
+from objectives.reduction.learning.retraining import retrained
 from objectives.reduction.settings import CriterionName
 from objectives.reduction.terms import Terms
 from objectives.task import Seeds

@@ -294,7 +294,9 @@ COMMANDS = {
     "cache": Command("search.commands.cache", "show and clear the decoded images that are kept", _cache),
     "plan": Command("search.commands.plan", "choose a study for a folder and minutes, and write its file", _plan),
     "reduce": Command(
-        "search.commands.reduce", "make a trained network smaller, within an accuracy that may be lost", _reduce
+        "search.commands.networks.reduce",
+        "make a trained network smaller, within an accuracy that may be lost",
+        _reduce,
     ),
     "record": Command(
         "search.commands.record", "record random trainings of a study's space, to simulate searches in", _record

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -287,3 +288,14 @@ def duration(seconds: float) -> str:
     if seconds < 6000:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h"
+
+
+def display_of(*, quiet: bool, verbose: bool) -> Display:
+    """What shows a run: nothing, lines, or a table that is drawn again and again where stderr is a terminal."""
+    err = Console(stderr=True)
+    if quiet:
+        return Display()
+    redraws = sys.stderr.isatty() and not err.is_dumb_terminal  # FORCE_COLOR makes a terminal of a file
+    if redraws and not verbose:
+        return LiveDisplay(err)
+    return PlainDisplay(err, every_epoch=verbose)

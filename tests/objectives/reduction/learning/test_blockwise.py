@@ -11,7 +11,7 @@ from objectives.data.dataset import Dataset
 from objectives.device.clock import Clock
 from objectives.export import ExportedModel
 from objectives.reduction.attempts import cut
-from objectives.reduction.blockwise import around, taught
+from objectives.reduction.learning.blockwise import around, taught
 from objectives.reduction.settings import Reduction
 from objectives.reduction.terms import Terms
 from objectives.task import Seeds
