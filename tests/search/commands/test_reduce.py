@@ -14,7 +14,8 @@ from typing import Any, get_args
 
 import pytest
 
-from objectives.export import DESCRIPTION, SUMS, WEIGHTS, load_model
+from objectives.export import DESCRIPTION, WEIGHTS, load_model
+from objectives.host.durable import SUMS
 from objectives.objective import TrainingObjective
 from objectives.pipeline import NumberFormatName, Pipeline
 from objectives.reduction.quantisation import forms
