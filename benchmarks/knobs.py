@@ -1,7 +1,8 @@
-"""What the knobs of the default space rest on: python -m benchmarks.knobs [rates] [shares].
+"""What the knobs of the default space rest on: python -m benchmarks.knobs [rates] [shares] [norms].
 
 rates: accuracy by rate and batch, and how far batches are apart at equal rates under each rule. shares: what PruneTrain
-removes beside what its kappa is forecast to. Prints Markdown.
+removes beside what its kappa is forecast to. norms: accuracy by rate and batch of networks without batch norms. Prints
+Markdown.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 from statistics import mean
 
 import numpy as np
@@ -32,6 +34,7 @@ PLAIN = Pipeline(batch_size=64, epochs=6, schedule="one_cycle", label_smoothing=
 BATCHES = (16, 32, 64, 128)
 PEAKS = tuple(0.0125 * 2**n for n in range(8))
 COMPARED = (0.05, 0.1, 0.2, 0.4, 0.8)  # peaks at a batch of 64
+UNNORMED = PEAKS[:6]
 RULES = {"none": 0.0, "sqrt": 0.5, "linear": 1.0}  # power of the batch that the peak follows
 
 
@@ -76,17 +79,36 @@ def shares() -> None:
             print(f"| {task.data.name} | {epochs} | {lr} | {kappa} | {cells} |", flush=True)
 
 
+def norms() -> None:
+    """Fashion-MNIST at two batches and every peak, in families without batch norms; three seeds."""
+    heads = " | ".join(f"peak {peak:g}" for peak in UNNORMED)
+    print(f"\n| family | batch | {heads} |\n|{'---|' * (len(UNNORMED) + 2)}")
+    data = DataSpec("fashion_mnist", n_train=5000)
+    dataset = load(data, CPU)
+    plain = replace(PLAIN, epochs=8, flip=True, label_smoothing=0.1)
+    for family, batch in product(("lenet300", "lenet5"), (64, 128)):
+        cells = []
+        for peak in UNNORMED:
+            pipeline = replace(plain, batch_size=batch, lr=peak)
+            each = [trained(pipeline, Task(data, family), dataset, seed)[0][-1].accuracy for seed in range(3)]
+            cells.append(f"{mean(each):.2%} ({min(each):.1%} to {max(each):.1%})")
+        print(f"| {family} | {batch} | {' | '.join(cells)} |", flush=True)
+
+
+PARTS = {"rates": rates, "shares": shares, "norms": norms}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the parts that are named, or both."""
+    """Runs the parts that are named, or all."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     parser = argparse.ArgumentParser(prog="python -m benchmarks.knobs", description=__doc__.partition("\n")[0])
-    parser.add_argument("parts", nargs="*", choices=["rates", "shares", []], help="rates, shares (default: both)")
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help=f"{', '.join(PARTS)} (default: all)")
     options = parser.parse_args(words)
     torch.set_num_threads(1)
     keep_freed_memory()
     print(conditions(CPU, f"python -m benchmarks.knobs {shlex.join(words)}".rstrip()))
-    for name in options.parts or ("rates", "shares"):
-        {"rates": rates, "shares": shares}[name]()
+    for name in options.parts or PARTS:
+        PARTS[name]()
     return 0
 
 

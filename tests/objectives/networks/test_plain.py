@@ -21,7 +21,6 @@ from objectives.networks.plain import INPUTS, PlainArchitecture, PlainConvolutio
 from objectives.networks.surgery import Index, reindex
 from objectives.networks.trainee import Trainee
 from objectives.pipeline import Pipeline
-from objectives.strategies import STRATEGIES
 from objectives.task import DataSpec, Task
 from objectives.work import image_flops
 from tests.objectives.networks.layered import plain_architectures
@@ -150,13 +149,6 @@ def test_what_is_too_small_for_a_family_is_refused_in_one_line(family: str) -> N
     assert isinstance(build(family, size=least, **shape), PlainArchitecture)
     with pytest.raises(ValueError, match="too small"):
         build(family, size=least - 1, **shape)
-
-
-@pytest.mark.parametrize("strategy", [kind for kind in STRATEGIES.values() if kind.needs_blocks])
-def test_what_needs_residual_blocks_refuses_a_plain_family_in_one_line(strategy: type) -> None:
-    pipeline = Pipeline(strategies=(strategy(),))
-    said = obstacle(pipeline, Task(DataSpec("fashion_mnist"), "lenet5"), 28, 1000)
-    assert said == f"{strategy.__name__} needs a residual network, lenet5 is a plain one: leave it out"
 
 
 @pytest.mark.parametrize("family", ALL)

@@ -153,3 +153,12 @@ def test_workers_that_try_ahead_come_to_the_same_attempts_and_network(base: Expo
     together, two = ran(reduced(base, digits, QUICK, seed=3, workers=("cpu", "cpu")))
     assert timeless(alone) == timeless(together)
     assert same(one, two)
+
+
+def test_what_is_not_finite_any_more_is_refused_whatever_may_be_lost(base: ExportedModel, digits: Dataset) -> None:
+    absurd = {**base.about["pipeline"], "lr": 100.0, "momentum": 0.99, "weight_decay": 1.0}  # type: ignore[dict-item]
+    wild = replace(base, about={**base.about, "pipeline": absurd})
+    settings = Reduction(epsilon=1.0, epochs=2, lr=1.0, iterations=2)
+    attempts, trained = ran(reduced(wild, digits, settings, seed=0))
+    assert [each.accepted for each in attempts] == [False, False]
+    assert not trained.report.diverged

@@ -16,7 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from objectives.data.dataset import Dataset
 from objectives.device.executors import Eager, Segment
 from objectives.device.formats import FORMATS, LossScaler
-from objectives.networks.resnet import ResNet
+from objectives.networks.network import Network
+from objectives.networks.plain import INPUTS
 from objectives.networks.trainee import Trainee
 from objectives.pipeline import Pipeline, Report
 from objectives.state import TrainState
@@ -50,6 +51,25 @@ TASK = Task(DataSpec("digits"), "small", stem_stride=2)
 SEEDS = Seeds(1, 2, 3)
 PLAIN = Pipeline(batch_size=50, epochs=4, lr=0.2, schedule="one_cycle", crop=False, flip=False, width=0.5)
 
+
+@dataclass(frozen=True)
+class Ground:
+    """Where the laws are tried: a family of networks and the run that strategies are added to."""
+
+    task: Task
+    plain: Pipeline
+
+    def using(self, *strategies: Strategy, **settings: object) -> Pipeline:
+        """The run with strategies, and perhaps other settings."""
+        return replace(self.plain, strategies=strategies, **settings)  # type: ignore[arg-type]
+
+
+RESIDUAL = Ground(TASK, PLAIN)
+PLAIN_GROUNDS = {  # convolutions with batch norms in front of a dense layer; dense layers with biases on pixels
+    "vgg": Ground(Task(TASK.data, "vgg"), replace(PLAIN, width=0.125)),
+    "lenet300": Ground(Task(TASK.data, "lenet300"), replace(PLAIN, width=0.25)),
+}
+
 Surgery = Literal["pruning", "widening"]
 
 
@@ -62,6 +82,15 @@ class Case:
     events: tuple[str, ...]  # patterns: what `active` reports at the boundaries of `PLAIN`, in order
     learns: bool  # has learned something once it is bound to its first segment
     commutes: tuple[Surgery, ...] = ("pruning", "widening")  # with what its step commutes; say why where one is missing
+    ground: Ground = RESIDUAL
+
+    def using(self, *strategies: Strategy, **settings: object) -> Pipeline:
+        """The run of its ground with strategies."""
+        return self.ground.using(*strategies, **settings)
+
+    @property
+    def task(self) -> Task:
+        return self.ground.task
 
 
 CASES = {
@@ -156,6 +185,28 @@ CASES = {
 }
 
 
+# What plain networks make of the cases that do not need residual blocks, where it is something else.
+PRUNING = PruneTrain(lpr=0.5, interval=3, threshold=0.3)
+ON_PLAIN: dict[str, dict[str, dict[str, object]]] = {
+    "vgg": {
+        "Net2Net": {"events": (r"grown conv 8-8-8-8-16-16 dense 16 to conv 8-8-16-16-32-32 dense 32",)},
+        "PruneTrain": {"active": PRUNING, "events": (r"lambda .* from LPR 0.5", r"pruned .* to .*")},
+    },
+    "lenet300": {
+        "Net2Net": {"events": (r"grown inputs 64 dense 40-16 to inputs 64 dense 75-25",)},
+        "PruneTrain": {"active": PRUNING, "events": (r"lambda .* from LPR 0.5", r"pruned .* to .*")},
+    },
+}
+NEED_NORMS = ("BiasLearningRate", "IdentityInit", "Muon")  # or convolutions behind the first
+NEED_BLOCKS = tuple(name for name, case in CASES.items() if case.active.needs_blocks)
+PLAIN_CASES = {
+    f"{name} on {family}": replace(case, ground=ground, **ON_PLAIN[family].get(name, {}))  # type: ignore[arg-type]
+    for family, ground in PLAIN_GROUNDS.items()
+    for name, case in CASES.items()
+    if name not in NEED_BLOCKS and (family == "vgg" or name not in NEED_NORMS)
+}
+
+
 class NothingIsRead(TorchDispatchMode):
     """A context in which no tensor's value may decide anything on the host: on a GPU that would wait for the device."""
 
@@ -165,7 +216,7 @@ class NothingIsRead(TorchDispatchMode):
 
 
 def using(*strategies: Strategy, **settings: object) -> Pipeline:
-    return replace(PLAIN, strategies=strategies, **settings)  # type: ignore[arg-type]
+    return RESIDUAL.using(*strategies, **settings)
 
 
 def finish(pipeline: Pipeline, dataset: Dataset, task: Task = TASK) -> tuple[list[Report], Trained]:
@@ -178,7 +229,7 @@ def finish(pipeline: Pipeline, dataset: Dataset, task: Task = TASK) -> tuple[lis
             return reports, end.value
 
 
-def same_weights(one: ResNet, other: ResNet) -> bool:
+def same_weights(one: Network, other: Network) -> bool:
     left, right = one.state_dict(), other.state_dict()
     return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
 
@@ -196,14 +247,14 @@ def first_batch(dataset: Dataset) -> tuple[Tensor, Tensor]:
     return dataset.train.x[:50].float() / 128 - 1, dataset.train.y[:50]
 
 
-def begin(pipeline: Pipeline, dataset: Dataset) -> TrainState:
+def begin(pipeline: Pipeline, dataset: Dataset, task: Task = TASK) -> TrainState:
     """The state in which the first step is taken."""
-    return bound(begun(starting_state(pipeline, TASK, dataset, SEEDS), *first_batch(dataset)))
+    return bound(begun(starting_state(pipeline, task, dataset, SEEDS), *first_batch(dataset)))
 
 
-def begin_in_double(pipeline: Pipeline, dataset: Dataset) -> TrainState:
+def begin_in_double(pipeline: Pipeline, dataset: Dataset, task: Task = TASK) -> TrainState:
     """`begin` in double precision: where an equality is claimed."""
-    state = starting_state(pipeline, TASK, dataset, SEEDS)
+    state = starting_state(pipeline, task, dataset, SEEDS)
     state.trainee.model.double()
     for kept in state.trainee.optimizer.state.values():
         kept.update({key: value.double() for key, value in kept.items()})
@@ -239,14 +290,19 @@ def contents(trainee: Trainee) -> dict[str, Tensor]:
 
 def subset(trainee: Trainee) -> dict[str, Tensor]:
     """A random choice of some channels of every axis, at least one of each."""
-    sizes = trainee.model.architecture.axis_sizes()
+    sizes = _channels(trainee)
     return {axis: torch.randperm(n)[: int(torch.randint(1, n + 1, ()))].sort().values for axis, n in sizes.items()}
 
 
 def repeats(trainee: Trainee) -> dict[str, Tensor]:
     """Every channel of every axis, then a few of them once more."""
-    sizes = trainee.model.architecture.axis_sizes()
+    sizes = _channels(trainee)
     return {axis: torch.cat([torch.arange(n), torch.randint(n, (3,))]) for axis, n in sizes.items()}
+
+
+def _channels(trainee: Trainee) -> dict[str, int]:
+    """Channels of every axis that layers put out: pixels do not die, and have no copies."""
+    return {axis: n for axis, n in trainee.model.architecture.axis_sizes().items() if axis != INPUTS}
 
 
 def killed(trainee: Trainee, keep: Mapping[str, Tensor]) -> Trainee:
