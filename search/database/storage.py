@@ -27,7 +27,6 @@ from optuna.trial import FrozenTrial
 from sqlalchemy.exc import SQLAlchemyError
 
 from search.database import file, server
-from search.database import tables as tables  # how RDBStorage tells its version
 from search.errors import StorageError
 from search.host.locks import Held, locked
 from search.host.owner import this_process

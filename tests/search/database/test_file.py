@@ -10,7 +10,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-from search.database import disk, file, storage, tables
+from search.database import disk, file, storage
 from search.database.storage import Database
 from search.errors import StorageError
 
@@ -138,13 +138,6 @@ def test_a_working_directory_that_is_gone_is_said(tmp_path: Path, monkeypatch: p
     (tmp_path / "gone").rmdir()
     with pytest.raises(StorageError, match="the working directory is gone"), opened("sqlite:///x.db"):
         pass
-
-
-def test_the_newest_tables_are_those_that_alembic_says(tmp_path: Path) -> None:
-    with opened(f"sqlite:///{tmp_path}/x.db") as database:
-        versions = database.optuna._version_manager
-        assert isinstance(versions, tables.Versions)
-        assert tables.newest() == super(tables.Versions, versions).get_head_version() == versions.get_current_version()
 
 
 @pytest.mark.parametrize(("version", "said"), [("v9.9.9.a", "of another Optuna"), ("v3.0.0.a", "storage upgrade")])
