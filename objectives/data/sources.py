@@ -147,11 +147,13 @@ def series(path: Path, *, test: bool = False) -> Labelled | None:
     """
     wanted = ("x_test", "y_test", "classes") if test else ("x", "y", "classes")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as file:  # np.load leaves a damaged one open that it opened itself
+            archive = np.load(file, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise ValueError("it is a single array")
-            found = {name: archive[name] for name in wanted if name in archive.files}
-            others = archive.files
+            with archive:
+                found = {name: archive[name] for name in wanted if name in archive.files}
+                others = archive.files
     except FileNotFoundError as error:
         raise DataError(printable(f"there is no file {path}: series lie in an archive of NumPy, FILE.npz")) from error
     except (ValueError, EOFError, KeyError, AttributeError, zipfile.BadZipFile, zlib.error) as error:

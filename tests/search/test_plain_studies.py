@@ -9,9 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from objectives.networks import families
 from search.study import spec
-from search.study.files.sections import LR
 from tests.search.place import Done
 
 STUDY = """
@@ -87,14 +85,14 @@ def test_a_study_makes_a_plain_network_smaller_that_it_trained_first(
 
 def test_a_plain_network_to_make_smaller_has_one_depth_and_its_own_rate_unless_one_is_said(tmp_path: Path) -> None:
     path, text = tmp_path / "plain.toml", f'{REDUCED}[data]\nname = "fashion_mnist"\n[network]\nfamily = "%s"\n'
-    for family, said, depth, lr in (("lenet5", "", (1, 1), 0.2), ("small", "", (1, 3), 1.6), ("vgg", "", (1, 1), None),
+    for family, said, depth, lr in (("lenet5", "", (1, 1), 0.2), ("small", "", (1, 3), 1.6), ("vgg", "", (1, 1), 1.6),
                                     ("lenet5", "lr = 0.7\n", (1, 1), 0.7)):  # fmt: skip
         path.write_text(text.replace("epochs = 12\n", f"epochs = 12\n{said}") % family)
         read = spec.read(str(path))[1]
         assert read.reduce is not None
         assert read.reduce.base is not None
         assert read.space.depth == depth
-        assert read.reduce.base.lr == pytest.approx(LR * families.rate(family) if lr is None else lr)
+        assert read.reduce.base.lr == pytest.approx(lr)
         assert spec.StudySpec.model_validate(read.model_dump(mode="json")) == read  # as a database keeps it
 
 
