@@ -2,8 +2,8 @@
 
 Every case with every seed: the base is trained once a seed and network, then reduced. A line of JSON for each goes to
 --out as soon as it is there; the same command goes on where it was interrupted. The test split is opened at the end of
-a case, for its base and the network that came of it. Beside SNARE: filters and neurons of all layers cut by the same
-share by their L1 norms, with as many epochs of retraining, again and again while the accuracy allows it.
+a case, for its base and the network that came of it. Beside SNARE stands pruning by magnitude (benchmarks/magnitude.py)
+with as many epochs of retraining, again and again while the accuracy allows it.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ import argparse
 import json
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
+from benchmarks import magnitude
 from benchmarks.widening import trained
 from objectives.data.dataset import Dataset, load
 from objectives.data.held_out import load_test
@@ -27,21 +28,23 @@ from objectives.evaluation import evaluate
 from objectives.export import ExportedModel, export, load_model
 from objectives.networks import flops
 from objectives.networks.network import Network
-from objectives.networks.plain import INPUTS
 from objectives.pipeline import Pipeline
-from objectives.reduction.attempts import cut
+from objectives.reduction.latency import latencies
 from objectives.reduction.learning.retraining import retrained
 from objectives.reduction.settings import CriterionName, Iteration, Reduction
 from objectives.reduction.snare import is_within, n_parameters, reduced, right
 from objectives.reduction.terms import Terms
 from objectives.task import DataSpec, Seeds, Task
 
-FAMILIES = ("lenet300", "lenet5", "thin")
+NETWORKS = {"lenet300": ("lenet300", 1), "lenet5": ("lenet5", 1), "resnet20": ("thin", 3)}  # family, blocks a stage
+Rival = Callable[[Network, float, Terms, int], Network]  # a network without a share of its channels
+RIVALS: dict[str, Rival] = {"uniform": magnitude.uniform, "torch-pruning": magnitude.across}
 CRITERIA: tuple[CriterionName, ...] = (
     *("taylor", "taylor_sum", "activation", "l1_own", "l1_next", "l1_both", "similarity", "random"),
 )
-UNIFORM = 0.32  # share of every layer that plain magnitude pruning takes at first
-MOST_ATTEMPTS = 40  # of plain magnitude pruning, unless told
+FIRST = 0.32  # share of the channels that magnitude pruning takes at first
+MOST_ATTEMPTS = 40  # of magnitude pruning, unless told
+LATENCY = 4.0  # seconds for measuring how long networks take
 
 
 @dataclass(frozen=True)
@@ -50,25 +53,30 @@ class Case:
 
     family: str
     settings: Reduction
-    is_uniform: bool = False  # by plain magnitude pruning
+    rival: Rival | None = None  # in place of SNARE
+    depth: int = 1  # residual blocks a stage
 
 
 def cases(epochs: int, iterations: int | None) -> dict[str, Case]:
     """Every case by its name: FAMILY, what differs from the default, epsilon in points."""
     plain = Reduction(epochs=epochs, iterations=iterations)
     found: dict[str, Case] = {}
-    for family in FAMILIES:
+    for network, (family, depth) in NETWORKS.items():
+        case = Case(family, plain, depth=depth)
         for epsilon in (0.5, 0.1):
             settings = replace(plain, epsilon=epsilon / 100)
-            found[f"{family} both {epsilon}"] = Case(family, settings)
-            found[f"{family} FLOPs {epsilon}"] = Case(family, replace(settings, beta=0.0))
-            found[f"{family} parameters {epsilon}"] = Case(family, replace(settings, gamma=0.0))
-            found[f"{family} blocks {epsilon}"] = Case(family, replace(settings, retraining="blocks"))
-            found[f"{family} uniform {epsilon}"] = Case(family, replace(settings, criterion="l1_own"), is_uniform=True)
+            found[f"{network} both {epsilon}"] = replace(case, settings=settings)
+            found[f"{network} FLOPs {epsilon}"] = replace(case, settings=replace(settings, beta=0.0))
+            found[f"{network} parameters {epsilon}"] = replace(case, settings=replace(settings, gamma=0.0))
+            found[f"{network} blocks {epsilon}"] = replace(case, settings=replace(settings, retraining="blocks"))
+            for name, rival in RIVALS.items():
+                found[f"{network} {name} {epsilon}"] = replace(
+                    case, settings=replace(settings, criterion="l1_own"), rival=rival
+                )
         for criterion in CRITERIA:
             for n, word in ((0, "cut only"), (epochs, "retrained")):
                 settings = replace(plain, epsilon=0.01, criterion=criterion, epochs=n)
-                found[f"{family} {criterion} {word}"] = Case(family, settings)
+                found[f"{network} {criterion} {word}"] = replace(case, settings=settings)
     found["lenet300 inputs 0.5"] = Case("lenet300", replace(plain, inputs=True))
     return found
 
@@ -79,6 +87,7 @@ def main() -> None:
     p.add_argument("--data", default="digits")
     p.add_argument("--n-train", type=int)
     p.add_argument("--size", type=int, help="side of the images; digits need 12 for LeNet-5")
+    p.add_argument("--stem-stride", type=int, default=1, help="of the residual network")
     p.add_argument("--base-epochs", type=int, default=20)
     p.add_argument("--epochs", type=int, default=5, help="of retraining after each operation")
     p.add_argument("--iterations", type=int)
@@ -99,7 +108,7 @@ def main() -> None:
         if re.fullmatch(options.cases, name) and (name, seed, options.data) not in done
     ]
     for name, case, seed in asked:
-        base = based(Task(spec, case.family), data, options.base_epochs, seed)
+        base = based(Task(spec, case.family, options.stem_stride), data, options.base_epochs, seed, case.depth)
         found = {"case": name, "seed": seed, "data": options.data, **outcome(base, data, case, seed)}
         found["test"] = tested(base, data, spec, found.pop("network"))
         with options.out.open("a") as file:
@@ -111,9 +120,11 @@ def main() -> None:
         )
 
 
-def based(task: Task, data: Dataset, epochs: int, seed: int) -> ExportedModel:
+def based(task: Task, data: Dataset, epochs: int, seed: int, depth: int) -> ExportedModel:
     """The base of a seed, trained here."""
-    pipeline = Pipeline(batch_size=128, lr=0.1, epochs=epochs, schedule="one_cycle", crop=False, flip=False)
+    pipeline = Pipeline(
+        batch_size=128, lr=0.1, epochs=epochs, schedule="one_cycle", crop=False, flip=False, depth=depth
+    )
     _, result = trained(pipeline, task, data, seed)
     with tempfile.TemporaryDirectory() as folder:
         export(result, data, Path(folder) / "model", {})
@@ -123,8 +134,8 @@ def based(task: Task, data: Dataset, epochs: int, seed: int) -> ExportedModel:
 def outcome(base: ExportedModel, data: Dataset, case: Case, seed: int) -> dict[str, object]:
     """How much smaller a base became, with its log."""
     attempts: list[Iteration] = []
-    if case.is_uniform:
-        network, seconds = uniformly(base, data, case.settings, seed)
+    if case.rival is not None:
+        network, seconds = by_magnitude(case.rival, base, data, case.settings, seed)
     else:
         reduction = reduced(base, data, case.settings, seed)
         while True:
@@ -134,31 +145,32 @@ def outcome(base: ExportedModel, data: Dataset, case: Case, seed: int) -> dict[s
                 network, seconds = end.value.model, end.value.report.train_seconds
                 break
     before, after = base.network.architecture, network.architecture
-    sizes = before.axis_sizes()
+    sizes, shape = before.axis_sizes(), (data.channels, data.size, data.size)
+    speed = latencies(base.network, network, shape, data.train.x.device, LATENCY)
     return {
         "by_parameters": n_parameters(base.network) / n_parameters(network),
         "by_flops": flops.count(before, data.size)[0] / flops.count(after, data.size)[0],
         "pruned": {axis: 1 - n / sizes[axis] for axis, n in after.axis_sizes().items()},
         "seconds": seconds,
+        "speed_up": {each.batch: each.speed_up.median for each in speed},
         "iterations": [each.to_json() for each in attempts],
         "network": network,
     }
 
 
-def uniformly(base: ExportedModel, data: Dataset, settings: Reduction, seed: int) -> tuple[Network, float]:
-    """What plain magnitude pruning of all layers alike comes to, and its seconds.
+def by_magnitude(
+    rival: Rival, base: ExportedModel, data: Dataset, settings: Reduction, seed: int
+) -> tuple[Network, float]:
+    """What pruning by magnitude comes to, and its seconds.
 
-    A share of every layer at a time, by L1 norms, with the retraining of SNARE and as many attempts; what loses too
-    much is taken back, and the share is halved.
+    A share of the channels at a time, with the retraining of SNARE and as many attempts; what loses too much is taken
+    back, and the share is halved.
     """
     terms, clock = Terms.of(base, data, settings), Clock(data.train.x.device)
-    best, share = terms.trainable(base.network), UNIFORM
+    best, share = terms.trainable(base.network), FIRST
     reference, n = right(terms.evaluated(best)), len(data.val.y)
     for number in range(1, (settings.iterations or MOST_ATTEMPTS) + 1):
-        model, sizes = best, best.architecture.axis_sizes()
-        for axis, size in sizes.items():
-            if axis != INPUTS and size > 1:
-                model = cut(model, axis, size - max(1, round(share * size)), terms, seed)
+        model = rival(best, share, terms, seed)
         model = retrained(terms.trainable(model), terms, Seeds.of(seed, number), settings.epochs, clock)
         if is_within(right(terms.evaluated(model)), reference, n, settings.epsilon):
             best = terms.trainable(model)
