@@ -48,6 +48,7 @@ class Work:
     dataset: Dataset  # normalised as the network takes it
     spec: DataSpec
     terms: Terms
+    workers: tuple[str, ...] = ()  # devices of the processes that try ahead, one name each
 
     @property
     def device(self) -> torch.device:
@@ -84,17 +85,24 @@ class Work:
                 return tuple(attempts), cast("Trained", end.value)
 
 
-def taken(asked: Reducing, held: ExitStack) -> torch.device:
-    """The device, and the folder of the result, held by this process until the stack is closed.
+def taken(asked: Reducing, held: ExitStack) -> tuple[torch.device, tuple[str, ...]]:
+    """The device, and those of the processes that try ahead; held by this process until the stack is closed.
+
+    So is the folder of the result.
 
     Raises:
         UsageError, StorageError, DeviceError: it cannot be meant, somebody else has it, it does not work.
     """
     request = devices.requested(asked.device)
-    if request.n > 1:
-        raise UsageError(f"--device {asked.device}: a reduction takes one device (of a CPU, more --threads)")
+    n_workers = request.n
     if request.slots[0].device == "cpu":
-        request = replace(request, n=asked.threads, workers=asked.threads)
+        n = n_workers * asked.threads
+        if n > devices.n_cores():
+            raise UsageError(
+                f"--device {asked.device} with --threads {asked.threads} takes {n} cores, this process may use "
+                f"{devices.n_cores()}: fewer of either"
+            )
+        request = replace(request, n=n, workers=n)
     about, where = this_process().to_json(), os.path.realpath(asked.result)
     digest = hashlib.sha256(os.fsencode(where)).hexdigest()[:16]
     try:
@@ -102,11 +110,12 @@ def taken(asked: Reducing, held: ExitStack) -> torch.device:
     except Held as error:
         who = error.holder.get("pid", "?")
         raise StorageError(f"process {who} makes {asked.output} already: wait for it, or choose another") from error
-    slot, *_ = held.enter_context(devices.taken(request, f"reduction {asked.output}", where))
-    return opened(slot.device)
+    slots = held.enter_context(devices.taken(request, f"reduction {asked.output}", where))
+    workers = tuple(slot.device for slot in slots[:n_workers]) if n_workers > 1 else ()
+    return opened(slots[0].device), workers
 
 
-def prepared(asked: Reducing, device: torch.device, display: Display) -> Work:
+def prepared(asked: Reducing, device: torch.device, workers: tuple[str, ...], display: Display) -> Work:
     """The network and its data, on the device.
 
     Raises:
@@ -126,7 +135,7 @@ def prepared(asked: Reducing, device: torch.device, display: Display) -> Work:
     fitting = as_taken(base, on_cpu).on(device)
     _say_of_data(fitting, base, told, display)
     try:
-        return Work(asked, base, fitting, spec, Terms.of(base, fitting, asked.settings))
+        return Work(asked, base, fitting, spec, Terms.of(base, fitting, asked.settings), workers)
     except ValueError as error:
         raise DataError(f"{asked.base / DESCRIPTION}: {error}") from error
 

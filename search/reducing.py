@@ -66,8 +66,7 @@ def reduce(asked: Reducing, age: float) -> None:
     with ExitStack() as held:
         display = held.enter_context(chosen(quiet=asked.quiet))
         try:
-            device = taken(asked, held)
-            result = _reduced(prepared(asked, device, display), display, deadline)
+            result = _reduced(prepared(asked, *taken(asked, held), display), display, deadline)
         except torch.OutOfMemoryError as error:
             cause = str(error).partition("\n")[0]
             raise DeviceError(f"{asked.device} has too little memory ({cause}): try --device cpu") from error
@@ -144,7 +143,13 @@ def _attempted(work: Work, before: tuple[Iteration, ...], limit: _Limit, display
     """Makes attempts until nothing is left to try, or an end is asked for."""
     asked, n = work.asked, 0
     course = reduced(
-        work.base, work.dataset, work.terms.settings, asked.seed, journal=asked.journal, goes_on=limit.allows
+        work.base,
+        work.dataset,
+        work.terms.settings,
+        asked.seed,
+        journal=asked.journal,
+        workers=work.workers,
+        goes_on=limit.allows,
     )
     try:
         with ended_at(limit.at):

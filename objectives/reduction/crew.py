@@ -6,13 +6,14 @@ it; the first that is accepted counts, in the order in which one alone would hav
 
 from __future__ import annotations
 
+import signal
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from multiprocessing.queues import Queue
 from typing import Protocol
 
@@ -81,7 +82,11 @@ Packed = tuple[dict[str, object], bytes]  # architecture as JSON data, weights a
 def working(
     devices: Sequence[str], base: ExportedModel, dataset: Dataset, settings: Reduction, seed: int
 ) -> Iterator[Workers]:
-    """Workers on these devices, one for each time that a device is named; they end with the block."""
+    """Workers on these devices, one for each time that a device is named; they end with the block.
+
+    Where that is left before its end, what they try is not waited for.
+    """
+    others = active_children()
     context = get_context("spawn")
     waiting = context.Queue()
     for device in devices:
@@ -91,6 +96,10 @@ def working(
     pool = ProcessPoolExecutor(len(devices), context, _start, starting)
     try:
         yield Workers(pool, len(devices), Terms.of(base, dataset, settings))
+    except BaseException:
+        for child in (each for each in active_children() if each not in others):
+            child.kill()
+        raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
@@ -104,6 +113,7 @@ def _start(
     """What a worker does first."""
     global _here
     die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is for the process that they work for
     torch.set_num_threads(threads)
     device = torch.device(waiting.get())
     if device.type == "cuda":

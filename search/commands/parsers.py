@@ -198,9 +198,9 @@ def _reduce() -> argparse.ArgumentParser:
     p.add_argument("--data-root", metavar="DIR", help="where to look for data sets first")
     p.add_argument("--n-train", type=whole(10**9), metavar="N", help="training images to use, as in its training")
     p.add_argument("--seed", type=whole(2**32 - 1, least=0), default=0, metavar="N", help="of split and order: its own")
-    words = "cpu, cuda, cuda:1 (default: a GPU if there is one)"
+    words = "cpu, cuda, cuda:1 (default: a GPU if there is one); cpu:2, 0,1: attempts side by side, the same result"
     p.add_argument("--device", default="auto", metavar="DEVICE", help=words)
-    p.add_argument("--threads", type=whole(10**4), default=1, metavar="N", help="of a CPU (default: 1)")
+    p.add_argument("--threads", type=whole(10**4), default=1, metavar="N", help="of a CPU (default: 1), each")
     p.add_argument("--test", action="store_true", help="open the test split for both networks, in the end")
     p.add_argument("--json", action="store_true", help="print the result as one JSON object")
     p.add_argument("-q", "--quiet", action="store_true", help="show the result only")

@@ -25,6 +25,7 @@ from objectives.reduction.settings import CriterionName, RetrainingName
 from objectives.task import DataSpec, Seeds, Task
 from search import reducing
 from search.commands import parsers
+from search.host.devices import n_cores
 from tests.search.place import PATIENCE, Done, Place, wait_for
 
 Command = Callable[[str], Done]
@@ -174,7 +175,7 @@ BAD: dict[str, tuple[str, int, str, Callable[[Path], object]]] = {  # (words, co
     "no data": ("--data none -o small", 3, "there is no folder none", lambda here: None),
     "no folder": ("--data folder: -o small", 3, "unknown data set", lambda here: None),
     "number format": ("--number-format tf32 -o small", 5, "--number-format fp32", lambda here: None),
-    "two devices": ("--device cpu:2 -o small", 2, "one device", lambda here: None),
+    "too many": (f"--device cpu:{n_cores()} --threads 2 -o small", 2, f"may use {n_cores()}", lambda here: None),
     "threads": ("--threads 9999 -o small", 2, "at most", lambda here: None),
     "the model itself": ("-o model/.", 2, "is the model itself", lambda here: None),
     "within": ("-o model/small", 2, "lie in one another", lambda here: None),
@@ -297,6 +298,13 @@ def test_what_takes_too_long_after_all_is_given_up(alarms: None) -> None:
     with reducing.ended_at(time.monotonic() + 3600):
         pass
     assert signal.getsignal(signal.SIGALRM) is handler
+
+
+@pytest.mark.long  # two processes that import torch
+def test_workers_come_to_the_network_of_one(place: Place, command: Command) -> None:
+    for name, device in (("one", "cpu"), ("two", "cpu:2")):
+        assert command(f"{LINE} -o {name} --iterations 3 --device {device}").code == 0
+    assert (place.folder / "one" / WEIGHTS).read_bytes() == (place.folder / "two" / WEIGHTS).read_bytes()
 
 
 @pytest.mark.long  # a start of the program
