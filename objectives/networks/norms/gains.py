@@ -23,8 +23,8 @@ from objectives.networks.trainee import Trainee
 
 
 def lengths(weight: Tensor) -> Tensor:
-    """[out] of filters [out, in, kernel, kernel]."""
-    found: Tensor = torch.linalg.vector_norm(weight.detach(), dim=(1, 2, 3))
+    """[out] of filters [out, in, kernel, kernel], summed in the same order whatever their layout in memory."""
+    found: Tensor = torch.linalg.vector_norm(weight.detach().contiguous().flatten(1), dim=1)
     return found
 
 
