@@ -30,7 +30,9 @@ from objectives.strategies.lookahead import Lookahead
 from objectives.strategies.muon import Muon
 from objectives.strategies.plateau import Plateau
 from objectives.strategies.progressive_resolution import ProgressiveResolution
+from objectives.strategies.standardization_loss import StandardizationLoss
 from objectives.strategies.swa import Swa
+from objectives.strategies.weight_norm import WeightNorm
 from objectives.strategies.whitening import Whitening
 from objectives.task import DataSpec, Task
 
@@ -48,7 +50,9 @@ STRATEGIES: tuple[Strategy, ...] = (
     Muon(),
     Plateau(),
     ProgressiveResolution(),
+    StandardizationLoss(),
     Swa(),
+    WeightNorm(),
     Whitening(),
 )
 
@@ -59,6 +63,7 @@ def cases(plain: Pipeline) -> dict[str, Pipeline]:
     found |= {type(s).__name__: replace(plain, strategies=(s,)) for s in STRATEGIES}
     settings: dict[str, dict[str, object]] = {
         "alternating flip": {"alternating_flip": True},
+        "WeightNorm mean-only": {"strategies": (WeightNorm(norm="mean_only"),)},
         "crop": {"crop": True},
         "cutout 25 %": {"cutout": 0.25},
         "no label smoothing": {"label_smoothing": 0.0},

@@ -33,8 +33,10 @@ from objectives.strategies.net2net import Net2Net
 from objectives.strategies.plateau import Plateau
 from objectives.strategies.progressive_resolution import SIZE_STEP, ProgressiveResolution
 from objectives.strategies.prune_train import PruneTrain, dying_share, kappa_for
+from objectives.strategies.standardization_loss import StandardizationLoss
 from objectives.strategies.strided_stem import StridedStem
 from objectives.strategies.swa import Swa
+from objectives.strategies.weight_norm import WeightNorm
 from objectives.strategies.whitening import Whitening
 from spaces.base import Given, Trial
 
@@ -203,6 +205,18 @@ def whitening(trial: Trial, given: Given, run: Run) -> Strategy:
     return Whitening(frozen=float(trial.suggest_categorical("whiten.frozen", (0.0, 1.0))))
 
 
+def weight_norm(trial: Trial, given: Given, run: Run) -> Strategy:
+    """Weights that are normalised in the place of activations."""
+    return WeightNorm(
+        norm="mean_only" if trial.suggest_categorical("weightnorm.mean_only", (False, True)) else "weight"
+    )
+
+
+def standardization_loss(trial: Trial, given: Given, run: Run) -> Strategy:
+    """A penalty in the place of norms."""
+    return StandardizationLoss(alpha=trial.suggest_float("standard.alpha", 1e-4, 0.1, log=True))
+
+
 def lottery_ticket(trial: Trial, given: Given, run: Run) -> Strategy:
     """Trainings one after the other, each with fewer weights: a control, which saves no time."""
     levels = trial.suggest_int("lottery.levels", 1, 2) if run.epochs > 2 else 1
@@ -278,6 +292,8 @@ EVERYTHING: Ingredients = {
     "grow": (Net2Net, net2net),
     "identity": (IdentityInit, identity_init),
     "whiten": (Whitening, whitening),
+    "weightnorm": (WeightNorm, weight_norm),  # after what sets initial weights
+    "standard": (StandardizationLoss, standardization_loss),
     "morph": (MorphNet, morph_net),
     "lottery": (LotteryTicket, lottery_ticket),  # after what sets initial weights
     "lowrank": (LowRank, low_rank),  # behind all that it cannot run with it would hardly be drawn

@@ -25,6 +25,7 @@ from objectives.networks.trainee import Trainee
 from objectives.state import Step
 from objectives.strategies.base import Strategy
 
+Recorded = tuple[Tensor, list[Tensor]]  # logits and activations, see `Network.recorded`
 CAPTURE_WARM_UP = 3  # steps on a side stream before a capture, as CUDA graphs ask for
 
 
@@ -74,7 +75,7 @@ class Eager:
     def __init__(self, segment: Segment) -> None:
         self.segment = segment
         self.notes: list[str] = []
-        self.forward: Callable[[Tensor], Tensor] = segment.trainee.model
+        self.forward: Callable[[Tensor], Tensor | Recorded] = _forward(segment)
         model = segment.trainee.model
         self._device = segment.device
         self._always = torch.ones((), device=self._device)
@@ -90,13 +91,13 @@ class Eager:
             x, y = strategy.batch(x, y)
         kept = [statistic.clone() for statistic in self._statistics]
         with segment.number_format.context(self._device):
-            logits = self.forward(x)
+            told = self.forward(x)
+        logits, activations = told if isinstance(told, tuple) else (told, [])
         loss = F.cross_entropy(logits.float(), y, label_smoothing=segment.label_smoothing)
         total = loss
         for strategy in segment.strategies:
-            penalty = strategy.penalty(segment.trainee)
-            if penalty is not None:
-                total = total + penalty
+            for penalty in (strategy.penalty(segment.trainee), strategy.activation_penalty(activations)):
+                total = total if penalty is None else total + penalty
         done = Step(x, y, loss.detach(), self._optimise(total))
         for statistic, before in zip(self._statistics, kept, strict=True):
             statistic.copy_(torch.where(done.taken > 0, statistic, before))
@@ -140,7 +141,7 @@ class Compiled(Eager):
             warnings.filterwarnings("ignore", "dynamo_pgo force disabled")  # as was asked
             folder = os.environ["TORCHINDUCTOR_CACHE_DIR"] = tempfile.mkdtemp(prefix="frontrunner-compiled-")
             weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        self.forward = torch.compile(segment.trainee.model, dynamic=False, backend=backend)
+        self.forward = torch.compile(_forward(segment), dynamic=False, backend=backend)
 
     def step(self, x: Tensor, y: Tensor) -> Step:
         compiles, self._compiles = self._compiles, False
@@ -152,7 +153,7 @@ class Compiled(Eager):
             if not compiles:
                 raise
             self.notes.append(f"compile not used: {str(error).splitlines()[0]}")
-            self.forward = self.segment.trainee.model
+            self.forward = _forward(self.segment)
             self.segment.trainee.optimizer.zero_grad(set_to_none=True)
             return super().step(x, y)
 
@@ -267,6 +268,12 @@ def prepared(name: str, segment: Segment, shape: Shape) -> Executor:
     eager = Eager(segment)
     eager.notes.append(f"{name} not used: {reason}")
     return eager
+
+
+def _forward(segment: Segment) -> Callable[[Tensor], Tensor | Recorded]:
+    """What the network puts out, and where a strategy asks for them the activations on the way."""
+    model = segment.trainee.model
+    return model.recorded if any(strategy.reads_activations for strategy in segment.strategies) else model
 
 
 def _wrapped(layer: Convolution, segment: Segment) -> Callable[[Tensor], Tensor] | None:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from objectives.data.augment import Normalisation
 from objectives.export import ExportedModel, logits
+from objectives.networks.norms.gains import folded
 
 TORCHSCRIPT, ONNX = "model.torchscript.pt", "model.onnx"  # names of the files
 WITHIN = {TORCHSCRIPT: 1e-5, ONNX: 1e-4}  # of the original probabilities, on images that it is checked on
@@ -28,7 +29,7 @@ class Pixels(nn.Module):
 
     def __init__(self, model: ExportedModel) -> None:
         super().__init__()
-        self.network = model.network
+        self.network = folded(model.network)
         self._normalise = Normalisation(model, torch.device("cpu"))
         self._mirrored, self._temperature = model.mirrored, model.calibration.temperature
         self._is_series = model.is_series

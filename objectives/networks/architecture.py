@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 
 StemKind = Literal["conv", "haar"]
 TransitionKind = Literal["projection", "pool"]
+# What stands behind a convolution: a batch norm; nothing but a bias, or mean-only batch norm, where its weights are
+# normalised (Salimans & Kingma 2016); a scale and a bias.
+NormKind = Literal["batch", "weight", "mean_only", "none"]
+WEIGHT_NORMED: tuple[NormKind, ...] = ("weight", "mean_only")
 _CONVOLUTIONS: tuple[Literal[1, 2], ...] = (1, 2)  # of a block
 STEM = "stem.0.weight"  # name of the weight of the stem's convolution
 HEAD = "head"  # label of the classifier
@@ -118,6 +122,7 @@ class Architecture:
     stem: StemKind = "conv"  # haar: a wavelet transform halves the image first and loses nothing
     transition: TransitionKind = "projection"
     stem_kernel: int = 3  # pixels: side, odd
+    norm: NormKind = "batch"
     # Layers made of several thinner ones, each with the channels in between: those of a block are named by
     # `layer_label` and have two (Tucker-2), the `HEAD` has one. All others are plain. In the order of their names.
     factors: tuple[tuple[str, tuple[int, ...]], ...] = ()
@@ -134,6 +139,8 @@ class Architecture:
                 raise ValueError(f"stage {number} has a width below 1 or an interior below 0: {stage}")
             if number > 0 and not stage.interiors:
                 raise ValueError(f"stage {number} needs a transition block")
+        if self.norm not in get_args(NormKind) or (self.factors and self.norm in WEIGHT_NORMED):
+            raise ValueError(f"no such norm, or none of factorised layers: {self.norm!r}")
         known = self.factorisable() if self.factors else {}
         for label, channels in self.factors:
             if label not in known or len(channels) != len(known[label]) or min(channels) < 1:
@@ -190,7 +197,9 @@ class Architecture:
         return replace(self, stages=stages, factors=factors)
 
     def fewest_values(self, size: int) -> int | None:
-        """Values of a channel and an image of `size` pixels a side that the last batch norm averages over."""
+        """Values of a channel and an image of `size` pixels a side that the last batch norm averages over, if any."""
+        if self.norm not in ("batch", "mean_only"):
+            return None
         side = self.sides(size)[-1]
         return side * side
 
@@ -256,6 +265,7 @@ class Architecture:
             "stem": self.stem,
             "transition": self.transition,
             "stem_kernel": self.stem_kernel,
+            "norm": self.norm,
             "factors": {label: list(channels) for label, channels in self.factors},
             "stages": [{"width": stage.width, "interiors": list(stage.interiors)} for stage in self.stages],
         }
@@ -277,6 +287,7 @@ class Architecture:
                 stem=cast("StemKind", plain.get("stem", "conv")),
                 transition=cast("TransitionKind", plain.get("transition", "projection")),
                 stem_kernel=int(cast("int", plain.get("stem_kernel", 3))),
+                norm=cast("NormKind", plain.get("norm", "batch")),
                 factors=tuple((label, tuple(map(int, factors[label]))) for label in sorted(factors)),
                 stages=tuple(Stage(int(s["width"]), tuple(int(w) for w in s["interiors"])) for s in stages),
             )

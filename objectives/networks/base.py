@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -23,14 +23,23 @@ class Network(nn.Module):
 
     # name of a buffer, a scalar int64 that no step changes: averages keep their counter under it, so that it travels
     counter: ClassVar[str]
-    fan_in: ClassVar[bool]  # filters begin He-normal over the fan-in; else over the fan-out
+    fan_in: bool  # filters begin He-normal over the fan-in; else over the fan-out
 
     architecture: AnyArchitecture
     ghost: int  # samples per ghost batch while training; 0: the whole batch
     head: nn.Module  # the classifier
 
+    @property
+    def mode(self) -> Literal["fan_in", "fan_out"]:
+        """What the variance of new filters follows."""
+        return "fan_in" if self.fan_in else "fan_out"
+
     def axes(self) -> dict[str, Labels]:
         """The channel axis of every dimension of every parameter and buffer, by name."""
+        raise NotImplementedError
+
+    def recorded(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The logits, and what the norms of a residual network read on the way to them, from the first to the last."""
         raise NotImplementedError
 
     def convolutions(self) -> list[Convolution]:

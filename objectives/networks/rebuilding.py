@@ -61,7 +61,7 @@ def rebuilt(
         for name, tensor in model.state_dict(keep_vars=True).items():
             if (before := source(name)) in tensors and before is not None:
                 tensor.copy_(carried(tensors[before], labels[before], index, "weight"))
-                if (new := _new_entries(labels[before], index)) is not None:
+                if (new := new_entries(labels[before], index)) is not None:
                     tensor.copy_(torch.where(new, _as_new(name, tensor, labels[before], index, model.fan_in), tensor))
                 tensor.requires_grad_(tensors[before].requires_grad)
     shadows = {key: _shadow(shadow, model, labels, source, index) for key, shadow in trainee.shadows.items()}
@@ -73,7 +73,7 @@ def rebuilt(
 def carried(tensor: Tensor, labels: Labels, index: Index, travel: Travel) -> Tensor:
     """A tensor gathered along its labelled dimensions, shared between the copies of a channel as `travel` says.
 
-    Entries of channels that are `NEW` are whatever is to hand: see `_new_entries`.
+    Entries of channels that are `NEW` are whatever is to hand: see `new_entries`.
     """
     shared_dim = {"weight": 1, "gradient": 0, "square": 0, "mask": None}[travel]
     for dim, label in enumerate(labels):
@@ -89,7 +89,7 @@ def carried(tensor: Tensor, labels: Labels, index: Index, travel: Travel) -> Ten
     return tensor
 
 
-def _new_entries(labels: Labels, index: Index) -> Tensor | None:
+def new_entries(labels: Labels, index: Index) -> Tensor | None:
     """Where in a tensor a channel is `NEW`, as a mask that broadcasts over it; None where there is none."""
     found: Tensor | None = None
     for dim, label in enumerate(labels):
@@ -121,7 +121,7 @@ def _shadow(shadow: Shadow, model: Network, labels: Mapping[str, Labels], source
         before = source(name)
         if before in shadow.tensors and before is not None:
             kept = carried(shadow.tensors[before], labels[before], index, shadow.travel)
-            if (new := _new_entries(labels[before], index)) is not None:
+            if (new := new_entries(labels[before], index)) is not None:
                 begun = tensor.to(kept.dtype) if shadow.travel == "weight" else torch.ones_like(kept)
                 kept = torch.where(new, begun, kept)
             tensors[name] = _laid_out(kept, tensor)
@@ -171,7 +171,7 @@ def _state(key: str, value: object, labels: Labels, index: Index, parameter: nn.
     if key not in STATE_TRAVEL:
         raise ValueError(f"optimizer state {key!r} is not known to surgery: say in STATE_TRAVEL how it travels")
     kept = carried(value, labels, index, STATE_TRAVEL[key])
-    if (new := _new_entries(labels, index)) is not None:
+    if (new := new_entries(labels, index)) is not None:
         # Of second moments the mean: from 0, at the step count of the rest, Adam's first steps would be three times
         # as long as any later one.
         begun = value.mean() if STATE_TRAVEL[key] == "square" else value.new_zeros(())

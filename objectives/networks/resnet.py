@@ -11,14 +11,17 @@ from torch import Tensor, nn
 
 from objectives.networks.architecture import (
     HEAD,
+    WEIGHT_NORMED,
     Architecture,
     Kind,
+    NormKind,
     factor_axes,
     interior_axis,
     layer_label,
     stage_axis,
 )
 from objectives.networks.base import Labels, Network
+from objectives.networks.norms.slots import Norm, norm_of, normalised
 
 
 def module_name(label: str) -> str:
@@ -41,15 +44,25 @@ class Convolution(nn.Conv2d):
     """A convolution without bias whose training computation can be wrapped by strategies.
 
     Padded by half the kernel where `padding` says nothing else; that of a series is one of images with a height of 1.
+    Where its weights are normalised, `weight` are the directions of its filters and `gain` their lengths.
     """
 
     def __init__(
-        self, n_in: int, n_out: int, kernel: int, stride: int = 1, *, padding: int | None = None, dims: int = 2
+        self,
+        n_in: int,
+        n_out: int,
+        kernel: int,
+        stride: int = 1,
+        *,
+        padding: int | None = None,
+        dims: int = 2,
+        is_normalised: bool = False,
     ) -> None:
         border = kernel // 2 if padding is None else padding
         sides, borders = ((1, kernel), (0, border)) if dims == 1 else ((kernel, kernel), (border, border))
         super().__init__(n_in, n_out, sides, stride, padding=borders, bias=False)
         self.dims = dims
+        self.gain = nn.Parameter(torch.ones(n_out)) if is_normalised else None  # [out]
         self.compute: Callable[[Tensor], Tensor] | None = None  # in place of the plain convolution, in training only
 
     def forward(self, x: Tensor) -> Tensor:
@@ -59,7 +72,18 @@ class Convolution(nn.Conv2d):
 
     def plainly(self, x: Tensor) -> Tensor:
         """What it computes without what wraps it."""
-        return convolve(x, self.weight, self.stride[0], self.borders)
+        return convolve(x, self.filters, self.stride[0], self.borders)
+
+    @property
+    def filters(self) -> Tensor:
+        """The weights that it computes with: [out, in, kernel, kernel]."""
+        return self.weight if self.gain is None else normalised(self.weight, self.gain)
+
+    @torch.no_grad()
+    def reset_gain(self) -> None:
+        """Lets it compute with its very weights."""
+        if self.gain is not None:
+            self.gain.copy_(torch.linalg.vector_norm(self.weight, dim=(1, 2, 3)))
 
     @property
     def borders(self) -> tuple[int, ...]:
@@ -103,33 +127,6 @@ class FactorisedHead(nn.Module):
         return out
 
 
-class GhostBatchNorm(nn.BatchNorm2d):
-    """Batch normalisation over ghost batches of at most `ghost` samples (Hoffer et al. 2017).
-
-    0 normalises over the whole batch. Running statistics decay per step as those of an ordinary batch norm do.
-    """
-
-    def __init__(self, channels: int, ghost: int = 0) -> None:
-        super().__init__(channels)
-        self.ghost = ghost
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training or self.ghost == 0 or self.ghost >= len(x):
-            # Not super().forward: it increments num_batches_tracked, one more kernel per layer and step.
-            return F.batch_norm(
-                x, self.running_mean, self.running_var, self.weight, self.bias, self.training, _MOMENTUM, self.eps
-            )
-        # A chunk of samples stays contiguous in channels_last; folding ghosts into channels would copy the whole batch.
-        # Chunks are as equal as can be: a last one of a single pixel would have no variance.
-        chunks = x.tensor_split(-(-len(x) // self.ghost))
-        momentum = 1 - (1 - _MOMENTUM) ** (1 / len(chunks))
-        normed = [
-            F.batch_norm(chunk, self.running_mean, self.running_var, self.weight, self.bias, True, momentum, self.eps)
-            for chunk in chunks
-        ]
-        return torch.cat(normed)
-
-
 class Block(nn.Module):
     """A basic block; a transition block has a projection shortcut.
 
@@ -148,44 +145,63 @@ class Block(nn.Module):
         transition: bool,
         pools: bool = False,
         factors: tuple[tuple[int, ...] | None, tuple[int, ...] | None] = (None, None),
+        norm: NormKind = "batch",
     ) -> None:
         super().__init__()
         self.has_branch = interior > 0
         self.pools = pools  # the shortcut is a 3x3 convolution and a max-pooling
+        is_normalised = norm in WEIGHT_NORMED
         if self.has_branch:
-            self.conv1 = _convolution(n_in, interior, stride, factors[0])
-            self.bn1 = GhostBatchNorm(interior, ghost)
-            self.conv2 = _convolution(interior, n_out, 1, factors[1])
-            self.bn2 = GhostBatchNorm(n_out, ghost)
+            self.conv1 = _convolution(n_in, interior, stride, factors[0], is_normalised)
+            self.bn1 = norm_of(norm, interior, ghost)
+            self.conv2 = _convolution(interior, n_out, 1, factors[1], is_normalised)
+            self.bn2 = norm_of(norm, n_out, ghost)
         self.offset = None if self.has_branch or transition else nn.Parameter(torch.zeros(n_out))
         self.shortcut: nn.Sequential | None = None
         if transition:
-            convolution = Convolution(n_in, n_out, 3) if pools else Convolution(n_in, n_out, 1, stride)
-            self.shortcut = nn.Sequential(convolution, GhostBatchNorm(n_out, ghost))
+            kernel, stride = (3, 1) if pools else (1, stride)
+            convolution = Convolution(n_in, n_out, kernel, stride, is_normalised=is_normalised)
+            self.shortcut = nn.Sequential(convolution, norm_of(norm, n_out, ghost))
 
-    def forward(self, x: Tensor) -> Tensor:
-        out = x if self.shortcut is None else self._shortcut(x)
+    @property
+    def last_scale(self) -> nn.Parameter:
+        """What each channel of the branch is multiplied by at its end: at 0 the block passes on what it reads."""
+        gain = self.conv2.gain if isinstance(self.conv2, Convolution) else None
+        return self.bn2.get_parameter("weight") if gain is None else gain
+
+    def forward(self, x: Tensor, seen: list[Tensor] | None = None) -> Tensor:
+        out = x if self.shortcut is None else self._shortcut(x, seen)
         if self.has_branch:
-            branch: Tensor = self.bn2(self.conv2(F.relu_(self.bn1(self.conv1(x)))))
+            inner = F.relu_(self.bn1(_noted(self.conv1(x), seen)))
+            branch: Tensor = self.bn2(_noted(self.conv2(inner), seen))
             out = branch.add_(out)
         elif self.offset is not None:
             out = out + self.offset.view(1, -1, 1, 1)
         return F.relu_(out)
 
-    def _shortcut(self, x: Tensor) -> Tensor:
+    def _shortcut(self, x: Tensor, seen: list[Tensor] | None) -> Tensor:
         convolution, norm = cast("nn.Sequential", self.shortcut)
         out: Tensor = convolution(x)
         if self.pools:
             out = F.max_pool2d(out, 2, ceil_mode=True)
-        result: Tensor = norm(out)
+        result: Tensor = norm(_noted(out, seen))
         return result
 
 
-def _convolution(n_in: int, n_out: int, stride: int, ranks: tuple[int, ...] | None) -> nn.Module:
+def _convolution(
+    n_in: int, n_out: int, stride: int, ranks: tuple[int, ...] | None, is_normalised: bool
+) -> Convolution | FactorisedConvolution:
     """A 3x3 convolution, plain or factorised."""
-    return (
-        Convolution(n_in, n_out, 3, stride) if ranks is None else FactorisedConvolution(n_in, n_out, 3, stride, ranks)
-    )
+    if ranks is None:
+        return Convolution(n_in, n_out, 3, stride, is_normalised=is_normalised)
+    return FactorisedConvolution(n_in, n_out, 3, stride, ranks)
+
+
+def _noted(x: Tensor, seen: list[Tensor] | None) -> Tensor:
+    """What a norm reads, noted where somebody asks for it."""
+    if seen is not None:
+        seen.append(x)
+    return x
 
 
 def haar(x: Tensor) -> Tensor:
@@ -205,20 +221,23 @@ def haar(x: Tensor) -> Tensor:
 class ResNet(Network):
     """The network of `architecture`, in channels_last. Maps [batch, in_channels, height, width] to [batch, n_classes].
 
-    Convolutions start He-normal over the fan-out, biases at 0, batch norms at (1, 0).
+    Convolutions start He-normal over the fan-out, biases at 0, batch norms at (1, 0). Without batch norms, which keep
+    activations from growing from block to block, branches start at 0 (as in Fixup, Zhang et al. 2019).
     """
 
     counter: ClassVar[str] = "stem.1.num_batches_tracked"
-    fan_in: ClassVar[bool] = False
 
     def __init__(self, architecture: Architecture, ghost: int = 0) -> None:
         super().__init__()
+        self.fan_in = architecture.norm == "none"
         self.architecture: Architecture = architecture
         self.ghost = ghost
         width = architecture.stages[0].width
         n_in = architecture.in_channels * (4 if architecture.stem == "haar" else 1)
-        stem = Convolution(n_in, width, architecture.stem_kernel, architecture.stem_stride)
-        self.stem = nn.Sequential(stem, GhostBatchNorm(width, ghost))
+        norm = architecture.norm
+        kernel, stride, is_normalised = architecture.stem_kernel, architecture.stem_stride, norm in WEIGHT_NORMED
+        stem = Convolution(n_in, width, kernel, stride, is_normalised=is_normalised)
+        self.stem = nn.Sequential(stem, norm_of(norm, width, ghost))
         factors = dict(architecture.factors)
         pools = architecture.transition == "pool"
         self.stages = nn.ModuleList()
@@ -235,6 +254,7 @@ class ResNet(Network):
                         factors.get(layer_label(number, position, 1)),
                         factors.get(layer_label(number, position, 2)),
                     ),
+                    norm=norm,
                 )
                 blocks.append(block)
                 width = stage.width
@@ -245,10 +265,17 @@ class ResNet(Network):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self._begun(x)
+        return self._computed(x, None)
+
+    def recorded(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        seen: list[Tensor] = []
+        return self._computed(x, seen), seen
+
+    def _computed(self, x: Tensor, seen: list[Tensor] | None) -> Tensor:
+        x = self._begun(x, seen)
         for blocks in self.stages:
             for block in cast("nn.ModuleList", blocks):
-                x = block(x)
+                x = block(x, seen)
         return self._told(x)
 
     def parts(self) -> list[tuple[str, Callable[[Tensor], Tensor]]]:
@@ -259,14 +286,26 @@ class ResNet(Network):
         ]
         return [("stem", self._begun), *blocks, ("head", self._told)]
 
-    def _begun(self, x: Tensor) -> Tensor:
+    def _begun(self, x: Tensor, seen: list[Tensor] | None = None) -> Tensor:
         """What the first block reads."""
-        return F.relu_(self.stem(haar(x) if self.architecture.stem == "haar" else x))
+        convolution, norm = self.stem
+        return F.relu_(norm(_noted(convolution(haar(x) if self.architecture.stem == "haar" else x), seen)))
 
     def _told(self, x: Tensor) -> Tensor:
         """The logits of what the last block puts out."""
         logits: Tensor = self.head(x.mean((2, 3)))
         return logits
+
+    def normed(self) -> list[tuple[Convolution, Norm]]:
+        """Every convolution with the norm behind it, from stem to head; a factorised one with its last part."""
+        found: list[tuple[Convolution, Norm]] = []
+        before: Convolution | None = None
+        for module in self.modules():
+            before = module if isinstance(module, Convolution) else before
+            if isinstance(module, Norm):
+                assert before is not None
+                found.append((before, module))
+        return found
 
     def convolutions(self) -> list[Convolution]:
         """Every convolution, from stem to head."""
@@ -324,9 +363,10 @@ class ResNet(Network):
     def _initialise(self) -> None:
         for module in self.modules():
             if isinstance(module, Convolution):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                nn.init.kaiming_normal_(module.weight, mode=self.mode, nonlinearity="relu")
+                module.reset_gain()
             elif isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
-
-
-_MOMENTUM = 0.1  # of running statistics, torch's default
+        for module in self.modules():
+            if isinstance(module, Block) and module.has_branch and self.architecture.norm != "batch":
+                nn.init.zeros_(module.last_scale)

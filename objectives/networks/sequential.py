@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from objectives.networks.architecture import HEAD
 from objectives.networks.base import Labels, Network
+from objectives.networks.norms.slots import GhostBatchNorm
 from objectives.networks.plain import INPUTS, PlainArchitecture, PlainConvolution, convolution_axis, dense_axis
-from objectives.networks.resnet import Convolution, GhostBatchNorm
+from objectives.networks.resnet import Convolution
 
 
 class Bias(nn.Module):
@@ -69,7 +70,7 @@ class PlainNetwork(Network):
     """
 
     counter: ClassVar[str] = "tally"
-    fan_in: ClassVar[bool] = True
+    fan_in = True
 
     def __init__(self, architecture: PlainArchitecture, ghost: int = 0) -> None:
         super().__init__()

@@ -15,8 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from objectives.networks import factors as factorisation
-from objectives.networks.architecture import HEAD, STEM, Architecture, interior_axis, stage_axis
+from objectives.networks.architecture import HEAD, STEM, Architecture, NormKind, interior_axis, stage_axis
 from objectives.networks.network import Network, build
+from objectives.networks.norms import gains
+from objectives.networks.norms.slots import normalised
 from objectives.networks.plain import AnyArchitecture, residual
 from objectives.networks.rebuilding import NEW, Index, Source, rebuilt
 from objectives.networks.resnet import Block, Convolution, module_name
@@ -35,6 +37,7 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+GAIN = "stem.0.gain"  # name of the gain of the stem's convolution, where weights are normalised
 
 
 def reindex(trainee: Trainee, index: Index, epoch: int = 0) -> Trainee:
@@ -56,6 +59,7 @@ def reindex(trainee: Trainee, index: Index, epoch: int = 0) -> Trainee:
     after = rebuilt(
         trainee, architecture.resized({axis: len(new) for axis, new in index.items()}), lambda name: name, index
     )
+    gains.follow_(trainee, after, index)
     born = dict(after.born)
     for label, channels in index.items():
         before = born.get(label, torch.zeros(sizes[label], device=channels.device))
@@ -68,8 +72,8 @@ def reindex(trainee: Trainee, index: Index, epoch: int = 0) -> Trainee:
 def insert_block(trainee: Trainee, stage: int, position: int, interior: int, epoch: int = 0) -> Trainee:
     """The trainee with a new basic block at `position` of a stage, which computes the identity to begin with.
 
-    Its last batch norm has gamma 0 (Goyal et al. 2017), so that relu(x + 0) = x; Net2DeeperNet for
-    residual networks. Its convolutions are He-normal.
+    Its last scale, gamma or gain, is 0 (Goyal et al. 2017), so that relu(x + 0) = x; Net2DeeperNet for residual
+    networks. Its convolutions are He-normal.
 
     Raises:
         ValueError: no such stage or position, or no channels.
@@ -88,7 +92,7 @@ def insert_block(trainee: Trainee, stage: int, position: int, interior: int, epo
         return None if block == position else block - (block > position)
 
     def fill(model: Network) -> None:
-        _initialise(model.get_submodule(f"stages.{stage}.{position}"))
+        _initialise(model, f"stages.{stage}.{position}")
 
     after = rebuilt(trainee, grown, _renamed(stage, earlier), {}, fill)
     born = _relabelled(after.born, stage, moved)
@@ -100,7 +104,8 @@ def insert_block(trainee: Trainee, stage: int, position: int, interior: int, epo
 def drop_block(trainee: Trainee, stage: int, position: int) -> Trainee:
     """The trainee without the branch of a block, whose output must be constant: one of its convolutions is zero.
 
-    What the branch adds is then the bias of its last batch norm. It goes into the bias of the projection shortcut; a
+    What the branch adds is then the bias of its last norm, and what its last convolution makes of a constant that no
+    batch norm takes away. It goes into the bias of the projection shortcut; a
     basic block keeps it as an offset, and disappears where it is zero, in all averages too. Where the last convolution
     is zero, the function of a training step is preserved exactly; in evaluation as far as the running mean of the dead
     branch has decayed to 0. Where the first one is, the last one reads a constant, whose mean its batch norm takes
@@ -115,18 +120,17 @@ def drop_block(trainee: Trainee, stage: int, position: int) -> Trainee:
         raise ValueError(f"block {position} of stage {stage} has no branch")
     block = trainee.model.get_submodule(f"stages.{stage}.{position}")
     assert isinstance(block, Block)
-    at, constant = f"stages.{stage}.{position}", f"stages.{stage}.{position}.bn2.bias"
-    averages = [s.tensors[constant] for s in trainee.shadows.values() if s.travel == "weight" and constant in s.tensors]
+    at = f"stages.{stage}.{position}"
+    bias, constants = f"{at}.bn2.bias", _constants(trainee, at)
     moved = {b: b for b in range(len(old)) if b != position}
-    if block.shortcut is None and not any(bias.any() for bias in (block.bn2.bias, *averages)):
+    if block.shortcut is None and not any(constant.any() for constant in constants.values()):
         moved = {b: b - (b > position) for b in moved}
         shrunk = _with_interiors(architecture, stage, old[:position] + old[position + 1 :], moved)
         after = rebuilt(trainee, shrunk, _renamed(stage, lambda b: b + (b >= position)), {})
         return replace(after, born=_relabelled(after.born, stage, moved))
     shrunk = _with_interiors(architecture, stage, (*old[:position], 0, *old[position + 1 :]), moved)
-    after = rebuilt(trainee, shrunk, lambda name: constant if name == f"{at}.offset" else name, {})
-    if block.shortcut is not None:
-        _add(after, f"{at}.shortcut.1.bias", trainee, constant)
+    after = rebuilt(trainee, shrunk, lambda name: bias if name == f"{at}.offset" else name, {})
+    _add(after, f"{at}.offset" if block.shortcut is None else f"{at}.shortcut.1.bias", constants)
     return replace(after, born=_relabelled(after.born, stage, moved))
 
 
@@ -201,9 +205,15 @@ def resize_stem(trainee: Trainee, kernel: int) -> Trainee:
 
     architecture = replace(residual(trainee.model.architecture), stem_kernel=kernel)
     result = rebuilt(trainee, architecture, lambda name: None if name == STEM else name, {}, fill)
+    new = dict(result.model.named_parameters())
     for key, shadow in result.shadows.items():
         if shadow.travel == "weight" and STEM in shadow.tensors:
-            shadow.tensors[STEM].copy_(resampled(trainee.shadows[key].tensors[STEM]))
+            average = trainee.shadows[key].tensors[STEM]
+            shadow.tensors[STEM].copy_(resampled(average))
+            if GAIN in shadow.tensors:
+                gains.keep_(shadow.tensors[GAIN], gains.lengths(average), gains.lengths(shadow.tensors[STEM]))
+    if GAIN in new:
+        gains.keep_(new[GAIN], gains.lengths(old), gains.lengths(new[STEM]))
     return result
 
 
@@ -224,23 +234,47 @@ def axis_sizes(model: Network) -> dict[str, int]:
     return model.architecture.axis_sizes()
 
 
-def _initialise(block: nn.Module) -> None:
-    """He-normal convolutions, batch norms as new, the last gamma 0."""
+def _initialise(model: Network, name: str) -> None:
+    """He-normal convolutions of a block, norms as new, the last scale 0."""
+    block = model.get_submodule(name)
     assert isinstance(block, Block)
     for convolution, norm in ((block.conv1, block.bn1), (block.conv2, block.bn2)):
         assert isinstance(convolution, Convolution)
-        nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+        nn.init.kaiming_normal_(convolution.weight, mode=model.mode, nonlinearity="relu")
+        convolution.reset_gain()
         norm.reset_parameters()
-    nn.init.zeros_(block.bn2.weight)
+    nn.init.zeros_(block.last_scale)
 
 
-def _add(after: Trainee, name: str, trainee: Trainee, other: str) -> None:
-    """Adds the old tensor `other` to the new one `name`, in the model and in every average of it."""
+def _constants(trainee: Trainee, at: str) -> dict[str | None, Tensor]:
+    """What a dead branch adds to every pixel, [channels], by the name of the average; None: the model's own."""
+    takes_away = residual(trainee.model.architecture).norm in _TAKE_AWAY
+    averages = [(key, shadow.tensors) for key, shadow in trainee.shadows.items() if shadow.travel == "weight"]
+    copies: list[tuple[str | None, Mapping[str, Tensor]]] = [(None, trainee.model.state_dict()), *averages]
+    found: dict[str | None, Tensor] = {}
+    for key, every in copies:
+        known = {name.removeprefix(f"{at}."): tensor for name, tensor in every.items() if name.startswith(f"{at}.")}
+        if "bn2.bias" not in known:
+            continue
+        found[key] = known["bn2.bias"]
+        if not takes_away and known["conv1.weight"].abs().max() < known["conv2.weight"].abs().max():  # it is dead
+            filters = known["conv2.weight"]
+            filters = normalised(filters, known["conv2.gain"]) if "conv2.gain" in known else filters
+            read = filters.sum((2, 3)) @ known["bn1.bias"].relu()
+            found[key] = known["bn2.bias"] + known.get("bn2.weight", 1.0) * read
+    return found
+
+
+_TAKE_AWAY: tuple[NormKind, ...] = ("batch", "mean_only")  # a constant that a convolution puts out
+
+
+def _add(after: Trainee, name: str, constants: Mapping[str | None, Tensor]) -> None:
+    """Adds to the tensor `name` in the model, and in every average of it; an offset becomes what is added."""
     with torch.no_grad():
-        after.model.get_parameter(name).add_(trainee.model.get_parameter(other))
-        for key, shadow in after.shadows.items():
-            if shadow.travel == "weight" and name in shadow.tensors:
-                shadow.tensors[name].add_(trainee.shadows[key].tensors[other])
+        for key, constant in constants.items():
+            tensor = after.model.get_parameter(name) if key is None else after.shadows[key].tensors.get(name)
+            if tensor is not None:
+                tensor.copy_(constant if name.endswith(".offset") else tensor + constant)
 
 
 def _with_interiors(

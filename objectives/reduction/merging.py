@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from objectives.networks.network import Network
+from objectives.networks.norms.slots import Affine
 
 
 def readers(model: Network, axis: str) -> list[str]:
@@ -109,6 +110,11 @@ def _folded(model: Network, axis: str) -> list[Tensor]:
             shift = module.bias.double() - mean.double() * scale
             bias = shift if bias is None else bias * scale + shift
             weight = weight * scale[:, None]
+            continue
+        if isinstance(module, Affine):
+            assert weight is not None, name
+            scale = module.weight.double()
+            weight, bias = weight * scale[:, None], module.bias.double()
             continue
         flush()
         weight = bias = None

@@ -17,6 +17,7 @@ from objectives.errors import DataError
 from objectives.evaluation import Evaluation, evaluate
 from objectives.export import ExportedModel
 from objectives.networks.network import Network, build
+from objectives.networks.norms.gains import folded
 from objectives.pipeline import Pipeline
 from objectives.reduction.settings import Reduction
 
@@ -61,7 +62,11 @@ class Terms:
         return self.dataset.train.x.device
 
     def trainable(self, network: Network) -> Network:
-        """A copy of a network as its pipeline trains it, on the device, in evaluation mode."""
+        """A copy of a network as its pipeline trains it, on the device, in evaluation mode.
+
+        But for normalised weights: what is smaller is judged and trained by the weights that it computes with.
+        """
+        network = folded(network)
         made = build(network.architecture, self.pipeline.ghost_batch)
         made.load_state_dict(network.state_dict())
         return made.to(self.device).eval()

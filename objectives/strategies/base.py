@@ -8,7 +8,7 @@ inside the hooks, so that spaces and studies can be described without loading it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, ClassVar, Self, TypeVar
 
@@ -51,6 +51,11 @@ class Strategy:
     @property
     def reads_accuracy(self) -> bool:
         """Whether its boundaries look at `state.accuracy`: the evaluations that it is told of are then charged."""
+        return False
+
+    @property
+    def reads_activations(self) -> bool:
+        """Whether steps keep for `activation_penalty` what it reads; else that is told of nothing."""
         return False
 
     def describe(self) -> str:
@@ -99,6 +104,13 @@ class Strategy:
 
     def penalty(self, trainee: Trainee) -> Tensor | None:
         """A scalar added to the loss, or None."""
+        return None
+
+    def activation_penalty(self, activations: Sequence[Tensor]) -> Tensor | None:
+        """A scalar added to the loss, or None; for those that `reads_activations`, of what the norms of a ResNet read.
+
+        Each [batch, channels, height, width], in the number format of the training, from the first norm to the last.
+        """
         return None
 
     def after_step(self, trainee: Trainee, step: Step) -> None:

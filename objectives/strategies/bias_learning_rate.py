@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BiasLearningRate(Strategy):
-    """Lets the biases of batch norms learn `factor` times as fast as the rest.
+    """Lets the biases of norms learn `factor` times as fast as the rest.
 
     After Page 2018 ("How to train your ResNet") and Jordan 2024 (airbench), who use 64 in short runs. Their weight
     decay is divided by the factor, so that learning rate times weight decay, which sets how fast a parameter decays,
@@ -44,10 +44,10 @@ class BiasLearningRate(Strategy):
         if self.factor == 1:
             return state
         from objectives.networks import surgery
-        from objectives.networks.resnet import GhostBatchNorm
+        from objectives.networks.norms.slots import Norm
 
         trainee = surgery.reindex(state.trainee, {})  # a copy: the old trainee stays as it is
-        biases = {layer.bias for layer in trainee.model.modules() if isinstance(layer, GhostBatchNorm)}
+        biases = {layer.bias for layer in trainee.model.modules() if isinstance(layer, Norm)}
         for group in tuple(trainee.optimizer.param_groups):
             chosen = [parameter for parameter in group["params"] if parameter in biases]
             if not chosen:

@@ -122,7 +122,7 @@ def _trained(state: TrainState, event: str) -> TrainState:
     from objectives.networks import surgery
 
     model = state.trainee.model
-    if model.get_parameter(STEM).requires_grad or not model.get_parameter("stem.1.weight").requires_grad:
+    if model.get_parameter(STEM).requires_grad or not model.get_parameter("stem.1.bias").requires_grad:
         return state
     trainee = surgery.reindex(state.trainee, {})  # a copy: the old trainee stays as it is
     trainee.model.get_parameter(STEM).requires_grad_(True)

@@ -13,6 +13,8 @@ NAMES = {
     "grow": "Net2Net",
     "identity": "identity start",
     "whiten": "whitened stem",
+    "weightnorm": "weight norm",
+    "standard": "standardization loss",
     "morph": "MorphNet",
     "lottery": "lottery ticket",
     "lowrank": "low rank",

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from objectives.device.formats import FORMATS
 from objectives.networks.network import Network
-from objectives.networks.resnet import GhostBatchNorm
+from objectives.networks.norms.slots import GhostBatchNorm, MeanNorm
 from objectives.networks.trainee import Shadow, Trainee
 from objectives.state import Schedule, TrainState
 
@@ -58,7 +58,7 @@ def refresh_statistics(model: Network, state: TrainState, n_images: int) -> None
     batches of at most the pipeline's size, and the network computes in the number format of the training, as it does
     when it is evaluated. In place; the network must share nothing with the one in training.
     """
-    found: dict[GhostBatchNorm, list[tuple[Tensor, Tensor]]] = {}
+    found: dict[GhostBatchNorm | MeanNorm, list[tuple[Tensor, Tensor]]] = {}
 
     def observe(norm: torch.nn.Module, inputs: tuple[Tensor, ...]) -> None:
         variance, mean = torch.var_mean(inputs[0].to(norm.running_mean.dtype), (0, 2, 3))  # type: ignore[arg-type]
@@ -66,7 +66,9 @@ def refresh_statistics(model: Network, state: TrainState, n_images: int) -> None
 
     for layer in model.convolutions():
         layer.compute = None  # a copy's would still compute with the weights of the network that it was copied from
-    handles = [m.register_forward_pre_hook(observe) for m in model.modules() if isinstance(m, GhostBatchNorm)]
+    handles = [
+        m.register_forward_pre_hook(observe) for m in model.modules() if isinstance(m, GhostBatchNorm | MeanNorm)
+    ]
     n, device = len(state.data.y), state.data.x.device
     n_images = min(n, n_images)
     chosen = torch.arange(n_images, device=device) * n // n_images
@@ -80,6 +82,6 @@ def refresh_statistics(model: Network, state: TrainState, n_images: int) -> None
         handle.remove()
     for norm, statistics in found.items():
         means, variances = zip(*statistics, strict=True)
-        for kept, measured in ((norm.running_mean, means), (norm.running_var, variances)):
-            assert kept is not None
-            kept.copy_(torch.stack(measured).mean(0))
+        for kept, measured in ((norm.running_mean, means), (getattr(norm, "running_var", None), variances)):
+            if kept is not None:
+                kept.copy_(torch.stack(measured).mean(0))

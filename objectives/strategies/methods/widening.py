@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from objectives.networks import surgery
+from objectives.networks.norms import gains
 from objectives.networks.surgery import Index
 from objectives.networks.trainee import Trainee
 from objectives.strategies.methods import lasso
@@ -54,6 +55,7 @@ def part_(trainee: Trainee, index: Index) -> None:
     Two copies get V/2 + D and V/2 - D, with D as large as V: from the first step on their filters receive different
     gradients. Averages of the weights, whose copies are equal too, get the same D.
     """
+    named = {name: parameter.detach() for name, parameter in trainee.model.named_parameters()}
     averages = [shadow.tensors for shadow in trainee.shadows.values() if shadow.travel == "weight"]
     for group in lasso.grouped(trainee.model):
         if group.in_axis is None or group.in_axis not in index:
@@ -66,5 +68,15 @@ def part_(trainee: Trainee, index: Index) -> None:
         # of variance 1 again; a channel without a copy has nothing to part from
         apart = (apart - sums / copies) * (copies / (copies - 1).clamp(min=1)).sqrt() * (copies > 1)
         apart *= (group.weight * copies).std()
-        for tensor in [group.weight, *(tensors[group.name] for tensors in averages if group.name in tensors)]:
-            tensor.add_(apart)
+        for tensors in (named, *averages):
+            if group.name in tensors:
+                _add_(tensors, group.name, apart)
+
+
+def _add_(tensors: Mapping[str, Tensor], name: str, amount: Tensor) -> None:
+    """Adds to a weight; the gain of one that is normalised follows the length of its filters."""
+    weight, gain = tensors[name], tensors.get(f"{name.removesuffix('weight')}gain")
+    before = None if gain is None else gains.lengths(weight)
+    weight.add_(amount)
+    if gain is not None and before is not None:
+        gains.keep_(gain, before, gains.lengths(weight))

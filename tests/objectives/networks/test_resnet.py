@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from objectives.networks.architecture import FAMILIES, Architecture, Stage, build, described
-from objectives.networks.resnet import Block, Convolution, GhostBatchNorm, ResNet, convolve, haar
+from objectives.networks.norms.slots import GhostBatchNorm
+from objectives.networks.resnet import Block, Convolution, ResNet, convolve, haar
 from tests.objectives.networks.factorised import with_factors
 
 

@@ -20,8 +20,9 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from objectives.networks import flops
 from objectives.networks.architecture import Architecture, Stage, interior_axis, stage_axis
 from objectives.networks.network import Network, architecture_of, build
+from objectives.networks.norms.slots import GhostBatchNorm
 from objectives.networks.plain import AnyArchitecture
-from objectives.networks.resnet import Block, FactorisedHead, GhostBatchNorm, ResNet
+from objectives.networks.resnet import Block, FactorisedHead, ResNet
 from objectives.networks.surgery import NEW, Index, drop_block, insert_block, reindex
 from objectives.networks.trainee import Shadow, Trainee
 from objectives.state import Step

@@ -20,6 +20,7 @@ NETWORKS: dict[str, AnyArchitecture] = {
         (Stage(6, (5,)), Stage(8, (6,))),
         factors=(("head", (3,)), ("stage1.block0.conv2", (4, 5))),
     ),
+    "unnormed": Architecture(1, 4, (Stage(5, (4,)), Stage(6, (0, 3))), norm="none"),
     "dense": PlainArchitecture(1, 4, SIZE, dense=(7, 6), inputs=64),
     "convolutions": PlainArchitecture(
         2,

@@ -41,8 +41,10 @@ from objectives.strategies.net2net import Net2Net
 from objectives.strategies.plateau import Plateau
 from objectives.strategies.progressive_resolution import ProgressiveResolution
 from objectives.strategies.prune_train import PruneTrain
+from objectives.strategies.standardization_loss import StandardizationLoss
 from objectives.strategies.strided_stem import StridedStem
 from objectives.strategies.swa import Swa
+from objectives.strategies.weight_norm import WeightNorm
 from objectives.strategies.whitening import Whitening
 from objectives.task import DataSpec, Seeds, Task
 from objectives.train import Trained, begun, bound, starting_state, train
@@ -178,7 +180,15 @@ CASES = {
         learns=False,
     ),
     "Muon": Case(Muon(), Muon(lr=0.0), events=(), learns=False),
+    "StandardizationLoss": Case(
+        StandardizationLoss(alpha=0.1),
+        StandardizationLoss(alpha=0.0),
+        events=(),
+        learns=False,
+        commutes=("pruning",),  # copies of a channel are two channels that are to be standardised
+    ),
     "Swa": Case(Swa(start=0.5, lr=0.2, images=200), Swa(start=1.0), events=("averaging since epoch 2",), learns=False),
+    "WeightNorm": Case(WeightNorm(norm="mean_only"), WeightNorm(norm="batch"), events=(), learns=False),
     "Whitening": Case(
         Whitening(frozen=0.5), Whitening(share=0.0), events=("the stem trains from here on",), learns=True
     ),

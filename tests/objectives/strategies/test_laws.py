@@ -18,6 +18,7 @@ from objectives.data.dataset import Dataset
 from objectives.device.formats import LossScaler
 from objectives.networks.architecture import Architecture
 from objectives.networks.network import architecture_of, build
+from objectives.networks.norms import gains
 from objectives.networks.surgery import drop_block, insert_block, reindex
 from objectives.networks.trainee import Trainee
 from objectives.pipeline import Pipeline, Report
@@ -342,7 +343,10 @@ def test_a_step_that_moves_no_weight_commutes_with_widening(case: Case, digits: 
 
 @commuting("widening")
 def test_a_step_commutes_with_widening_in_all_that_holds_no_copies(case: Case, digits: Dataset) -> None:
-    """And in the momentum and the statistics of all the rest. See above for what does not commute."""
+    """And in the momentum and the statistics of all the rest. See above for what does not commute.
+
+    Nor do the gains of filters that read copies, and their momentum: both follow the length of the whole filter.
+    """
     torch.manual_seed(7)
     start = stepped(begin_in_double(case.using(case.active, weight_decay=0.0), digits, case.task), digits, 3)
     for axis, channels in repeats(start.trainee).items():
@@ -358,6 +362,8 @@ def test_a_step_commutes_with_widening_in_all_that_holds_no_copies(case: Case, d
             for name in parameters
             if axis in labels[name] and f"{kind} {name}" in held
         ]
+        tied = {name for names in gains.pairs(wide.trainee.model) if axis in labels[names[0]][1:] for name in names}
+        moved += [key for key in held if key.partition(" ")[2] in tied and key not in moved]
         assert moved
         assert len(moved) < len(held) / 2
         for name in moved:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
 from objectives.data.dataset import Dataset
-from objectives.networks.resnet import GhostBatchNorm, ResNet
+from objectives.networks.norms.slots import GhostBatchNorm
+from objectives.networks.resnet import ResNet
 from objectives.state import TrainState
 from objectives.strategies.ema import Ema
 from objectives.strategies.lookahead import Lookahead
