@@ -269,8 +269,20 @@ class Architecture:
         ]
 
     def activations(self, size: int) -> int:
-        """Values per image of `size` pixels a side that convolutions put out: what a training step must remember."""
-        return sum(layer.outputs for layer in self.layers(size))
+        """Values per image of `size` pixels a side that convolutions put out: what a training step must remember.
+
+        So it must what poolings that draw read, between stages: within 10 % as much (thin and wide, 32 pixels).
+        """
+        return sum(layer.outputs for layer in self.layers(size)) + self._drawn_from(size)
+
+    def _drawn_from(self, size: int) -> int:
+        """Values per image of `size` pixels a side that poolings draw from, but in the place of a max-pooling."""
+        how, found = self.downsampling, 0
+        if how is None or how.method == "average" or self.transition == "pool":
+            return 0
+        for side, before, stage in zip(self.sides(size), self.stages, self.stages[1:], strict=False):
+            found += (before.width + how.behind * stage.interiors[0]) * side * side
+        return found
 
     def to_json(self) -> dict[str, object]:
         """This architecture as plain JSON data; `from_json` is the inverse."""
