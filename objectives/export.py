@@ -21,7 +21,9 @@ from objectives.inference.folder import DESCRIPTION, WEIGHTS, verified
 from objectives.networks.network import Network, architecture_of, build
 from objectives.train import Trained
 
-FORMAT = 5  # of the folder; raised when a reader of the old one could not read the new one
+# Of the folder; raised when a reader of the old one could not read the new one. 5: how transitions halve
+# images, what stands behind convolutions.
+FORMAT = 5
 BATCH = 64  # images, whose training step takes as much memory as this takes at most
 
 

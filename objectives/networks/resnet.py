@@ -13,6 +13,7 @@ from objectives.networks.architecture import (
     HEAD,
     WEIGHT_NORMED,
     Architecture,
+    Downsampling,
     Kind,
     NormKind,
     factor_axes,
@@ -22,6 +23,7 @@ from objectives.networks.architecture import (
 )
 from objectives.networks.base import Labels, Network
 from objectives.networks.norms.slots import Norm, norm_of, normalised
+from objectives.networks.pooling import halving
 
 
 def module_name(label: str) -> str:
@@ -146,11 +148,16 @@ class Block(nn.Module):
         pools: bool = False,
         factors: tuple[tuple[int, ...] | None, tuple[int, ...] | None] = (None, None),
         norm: NormKind = "batch",
+        downsampling: Downsampling | None = None,
     ) -> None:
         super().__init__()
         self.has_branch = interior > 0
         self.pools = pools  # the shortcut is a 3x3 convolution and a max-pooling
         is_normalised = norm in WEIGHT_NORMED
+        self.downsampling = downsampling if transition else None
+        self._halves = self.downsampling is not None and not pools  # what shortcut and branch read
+        self._is_behind = self.downsampling is not None and self.downsampling.behind  # of its first convolution
+        stride = 1 if self._halves else stride
         if self.has_branch:
             self.conv1 = _convolution(n_in, interior, stride, factors[0], is_normalised)
             self.bn1 = norm_of(norm, interior, ghost)
@@ -170,10 +177,16 @@ class Block(nn.Module):
         return self.bn2.get_parameter("weight") if gain is None else gain
 
     def forward(self, x: Tensor, seen: list[Tensor] | None = None) -> Tensor:
+        halve, read = self._halving(x), x
+        if halve is not None:
+            x = halve(x)
+            read = read if self._is_behind else x
         out = x if self.shortcut is None else self._shortcut(x, seen)
         if self.has_branch:
-            inner = F.relu_(self.bn1(_noted(self.conv1(x), seen)))
-            branch: Tensor = self.bn2(_noted(self.conv2(inner), seen))
+            inside: Tensor = F.relu_(self.bn1(_noted(self.conv1(read), seen)))
+            if halve is not None and self._is_behind:
+                inside = halve(inside)
+            branch: Tensor = self.bn2(_noted(self.conv2(inside), seen))
             out = branch.add_(out)
         elif self.offset is not None:
             out = out + self.offset.view(1, -1, 1, 1)
@@ -182,10 +195,18 @@ class Block(nn.Module):
     def _shortcut(self, x: Tensor, seen: list[Tensor] | None) -> Tensor:
         convolution, norm = cast("nn.Sequential", self.shortcut)
         out: Tensor = convolution(x)
-        if self.pools:
+        if self.pools and self.downsampling is not None:
+            out = halving(self.downsampling, out, training=self.training)(out)
+        elif self.pools:
             out = F.max_pool2d(out, 2, ceil_mode=True)
         result: Tensor = norm(_noted(out, seen))
         return result
+
+    def _halving(self, x: Tensor) -> Callable[[Tensor], Tensor] | None:
+        """What halves the maps that the block reads, or their like; None where nothing but strides does."""
+        if self.downsampling is None or not self._halves:
+            return None
+        return halving(self.downsampling, x, training=self.training)
 
 
 def _convolution(
@@ -255,6 +276,7 @@ class ResNet(Network):
                         factors.get(layer_label(number, position, 2)),
                     ),
                     norm=norm,
+                    downsampling=architecture.downsampling,
                 )
                 blocks.append(block)
                 width = stage.width
