@@ -19,7 +19,7 @@ from objectives.data.dataset import Dataset
 from objectives.device.auto import EXPECTED, Auto, Executors
 from objectives.device.clock import Clock, PeakMemory
 from objectives.device.comparison import admitted
-from objectives.device.executors import Compiled, Eager, Executor, Segment
+from objectives.device.executors import Compiled, Eager, Executor, Segment, wrap_products
 from objectives.device.formats import FORMATS, LossScaler, NumberFormat
 from objectives.evaluation import Evaluation, evaluate, finiteness
 from objectives.feasibility import first_architecture, full_architecture, layers, obstacle
@@ -73,7 +73,7 @@ def train(pipeline: Pipeline, task: Task, dataset: Dataset, seeds: Seeds) -> Gen
             state = bound(state)
             executor = executors.of(_segment(state, number_format, scaler), batches.shape)
             epoch = run_epoch(executor, batches, state)
-        spent_flops += epoch.n_images * flops.count(*_work(state, epoch.size))[1]
+        spent_flops += epoch.n_images * _step_flops(state, epoch.size)
         n_skipped += epoch.n_skipped
         state = replace(state, epoch=state.epoch + 1, loss=epoch.loss, events=(*state.events, *executor.notes))
         state = replace(state, train_seconds=clock.charged, train_flops=float(spent_flops))
@@ -282,11 +282,13 @@ def set_lr(optimizer: Optimizer, lr: float) -> None:
             group["lr"] = value
 
 
-def _work(state: TrainState, size: int) -> tuple[AnyArchitecture, int, frozenset[str]]:
-    """What `flops.count` asks for: the network in training, the side of its images, the parameters that are frozen."""
-    model = state.trainee.model
+def _step_flops(state: TrainState, size: int) -> int:
+    """FLOPs of a training step per image of `size` pixels a side: without what is frozen, and as strategies save it."""
+    model, strategies = state.trainee.model, state.pipeline.strategies
     frozen = frozenset(name for name, parameter in model.named_parameters() if not parameter.requires_grad)
-    return model.architecture, size, frozen
+    if not any(strategy.saves_work for strategy in strategies):
+        return flops.count(model.architecture, size, frozen)[1]
+    return flops.counted(model.architecture, size, frozen, lambda network: wrap_products(network, strategies))[1]
 
 
 def _full(state: TrainState) -> AnyArchitecture:

@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Protocol
@@ -20,10 +20,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from objectives.device.formats import LossScaler, NumberFormat
+from objectives.networks.network import Network
 from objectives.networks.resnet import Convolution
 from objectives.networks.trainee import Trainee
 from objectives.state import Step
-from objectives.strategies.base import Strategy
+from objectives.strategies.base import Multiply, Strategy
 
 Recorded = tuple[Tensor, list[Tensor]]  # logits and activations, see `Network.recorded`
 CAPTURE_WARM_UP = 3  # steps on a side stream before a capture, as CUDA graphs ask for
@@ -83,6 +84,7 @@ class Eager:
         self._statistics = [b for b in model.buffers() if b.is_floating_point()] if segment.scaler else []
         for layer in model.convolutions():
             layer.compute = _wrapped(layer, segment)
+        wrap_products(model, segment.strategies)
         model.train()
 
     def step(self, x: Tensor, y: Tensor) -> Step:
@@ -284,3 +286,13 @@ def _wrapped(layer: Convolution, segment: Segment) -> Callable[[Tensor], Tensor]
     for strategy in segment.strategies:
         compute = strategy.convolution(layer, compute)
     return None if compute is plain and not segment.number_format.strict else compute
+
+
+def wrap_products(model: Network, strategies: Sequence[Strategy]) -> None:
+    """Lets every layer multiply as strategies say while it trains; nothing stands in between where they say nothing."""
+    for layer in model.multiplying():
+        plain: Multiply = layer.multiplied
+        multiply = plain
+        for strategy in strategies:
+            multiply = strategy.product(layer, multiply)
+        layer.multiply = None if multiply is plain else multiply

@@ -11,6 +11,7 @@ from objectives.networks.plain import AnyArchitecture
 
 if TYPE_CHECKING:
     from objectives.networks.resnet import Convolution
+    from objectives.networks.sequential import Dense
 
 Labels = tuple[str | None, ...]  # one per dimension of a tensor; None: not a channel axis
 
@@ -45,6 +46,17 @@ class Network(nn.Module):
     def convolutions(self) -> list[Convolution]:
         """Every convolution, from the first to the last."""
         raise NotImplementedError
+
+    def multiplying(self) -> list[Convolution | Dense]:
+        """Every layer whose product of input and weight strategies may wrap: all but a classifier."""
+        return [*self.convolutions()]
+
+    def unwrap(self) -> None:
+        """Lets every layer compute as it does by itself: a copy would compute with the weights of the original."""
+        for convolution in self.convolutions():
+            convolution.compute = None
+        for layer in self.multiplying():
+            layer.multiply = None
 
     def parts(self) -> list[tuple[str, Callable[[Tensor], Tensor]]]:
         """What the network computes one after the other, each with the name of the module that holds its tensors."""

@@ -66,6 +66,7 @@ class Convolution(nn.Conv2d):
         self.dims = dims
         self.gain = nn.Parameter(torch.ones(n_out)) if is_normalised else None  # [out]
         self.compute: Callable[[Tensor], Tensor] | None = None  # in place of the plain convolution, in training only
+        self.multiply: Callable[[Tensor, Tensor], Tensor] | None = None  # within it: likewise of input and weight
 
     def forward(self, x: Tensor) -> Tensor:
         if self.compute is not None and self.training:
@@ -74,7 +75,13 @@ class Convolution(nn.Conv2d):
 
     def plainly(self, x: Tensor) -> Tensor:
         """What it computes without what wraps it."""
-        return convolve(x, self.filters, self.stride[0], self.borders)
+        if self.multiply is not None and self.training:
+            return self.multiply(x, self.filters)
+        return self.multiplied(x, self.filters)
+
+    def multiplied(self, x: Tensor, weight: Tensor) -> Tensor:
+        """x convolved with a weight as this layer does it."""
+        return convolve(x, weight, self.stride[0], self.borders)
 
     @property
     def filters(self) -> Tensor:

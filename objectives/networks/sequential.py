@@ -51,16 +51,24 @@ class ConvolutionalLayer(nn.Module):
 class Dense(nn.Module):
     """A dense layer: values [batch, in], or channels [batch, in, height, width], to [batch, out].
 
-    Behind a convolution its weight is [out, in, pixels]: the channels that it reads are a dimension of their own.
+    Behind a convolution its weight is [out, in, pixels]: the channels that it reads are a dimension of their own. Its
+    product of input and weight can be wrapped by strategies, while it trains.
     """
 
     def __init__(self, n_in: int, n_out: int, pixels: int | None = None) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(n_out, n_in, *(() if pixels is None else (pixels,))))
         self.bias = nn.Parameter(torch.zeros(n_out))
+        self.multiply: Callable[[Tensor, Tensor], Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x.flatten(1), self.weight.flatten(1), self.bias)
+        if self.multiply is not None and self.training:
+            return self.multiply(x, self.weight)
+        return self.multiplied(x, self.weight)
+
+    def multiplied(self, x: Tensor, weight: Tensor) -> Tensor:
+        """x times a weight, which may read fewer channels, and the bias."""
+        return F.linear(x.flatten(1), weight.flatten(1), self.bias)
 
 
 class PlainNetwork(Network):
@@ -112,6 +120,10 @@ class PlainNetwork(Network):
 
     def convolutions(self) -> list[Convolution]:
         return [module for module in self.modules() if isinstance(module, Convolution)]
+
+    def multiplying(self) -> list[Convolution | Dense]:
+        dense = [module for module in self.children() if isinstance(module, Dense) and module is not self.head]
+        return [*self.convolutions(), *dense]
 
     def axes(self) -> dict[str, Labels]:
         """The axis of every dimension of every parameter and buffer, by name.

@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from objectives.networks.network import Network
     from objectives.networks.plain import AnyArchitecture
     from objectives.networks.resnet import Convolution
+    from objectives.networks.sequential import Dense
     from objectives.networks.trainee import Trainee
     from objectives.state import Step, TrainState
 
 T = TypeVar("T")
+Multiply = Callable[["Tensor", "Tensor"], "Tensor"]  # x: [batch, in, height, width], weight: [out, in, kernel, kernel]
 
 
 def learned(default: T) -> T:
@@ -45,6 +47,7 @@ class Strategy:
     capturable: ClassVar[bool] = True  # its part of a step decides nothing on the host, so a graph may replay it
     excludes: ClassVar[tuple[type[Strategy], ...]] = ()  # strategies that it cannot run with
     needs_blocks: ClassVar[bool] = False  # it acts on the stem, the blocks or the image size of a residual network
+    saves_work: ClassVar[bool] = False  # layers that it wraps multiply less: their FLOPs are counted as they compute
     # What pipelines mean that were stored before a parameter existed, where that is not its default.
     of_before: ClassVar[Mapping[str, object]] = {}
 
@@ -97,6 +100,14 @@ class Strategy:
     def convolution(self, layer: Convolution, compute: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         """How a layer computes while training: `compute`, or a function that wraps it."""
         return compute
+
+    def product(self, layer: Convolution | Dense, multiply: Multiply) -> Multiply:
+        """How a layer multiplies its input with its weight while training: `multiply`, or a function that wraps it.
+
+        Within `convolution`, and within what the number format makes of both: where gradients of the two part. Of a
+        dense layer, the classifier left out, x is [batch, in] or as of a convolution, and the weight [out, in, ...].
+        """
+        return multiply
 
     def batch(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """The batch to train on."""

@@ -22,6 +22,7 @@ from objectives.strategies.average_pooling import AveragePooling
 from objectives.strategies.balanced_sampling import BalancedSampling
 from objectives.strategies.base import Strategy
 from objectives.strategies.bias_learning_rate import BiasLearningRate
+from objectives.strategies.column_row_sampling import ColumnRowSampling
 from objectives.strategies.data_fraction import DataFraction
 from objectives.strategies.ema import Ema
 from objectives.strategies.fixed_architecture import FixedArchitecture
@@ -38,9 +39,11 @@ from objectives.strategies.net2net import Net2Net
 from objectives.strategies.plateau import Plateau
 from objectives.strategies.progressive_resolution import ProgressiveResolution
 from objectives.strategies.prune_train import PruneTrain
+from objectives.strategies.pruned_activation_gradients import PrunedActivationGradients
 from objectives.strategies.s3_pool import S3Pool
 from objectives.strategies.stochastic_pooling import StochasticPooling
 from objectives.strategies.strided_stem import StridedStem
+from objectives.strategies.structure_and_strength import StructureAndStrength
 from objectives.strategies.swa import Swa
 from objectives.strategies.whitening import Whitening
 
@@ -83,6 +86,13 @@ STRATEGIES_DRAWN: dict[str, st.SearchStrategy[Strategy]] = {
     "AveragePooling": st.builds(AveragePooling, side=st.integers(1, 2), behind=st.booleans()),
     "BalancedSampling": st.builds(BalancedSampling, share=st.floats(0, 1)),
     "BiasLearningRate": st.builds(BiasLearningRate, factor=st.floats(1, 1024)),
+    "ColumnRowSampling": st.builds(
+        ColumnRowSampling,
+        share=st.floats(0, 1, exclude_min=True),
+        least=st.integers(1, 99),
+        choice=st.sampled_from(["largest", "drawn"]),
+        until=st.floats(0, 1, exclude_min=True),
+    ),
     "DataFraction": st.builds(
         DataFraction,
         start=st.floats(0, 1, exclude_min=True),
@@ -130,6 +140,10 @@ STRATEGIES_DRAWN: dict[str, st.SearchStrategy[Strategy]] = {
         momentum=st.floats(0, 1, exclude_max=True),
         steps=st.integers(1, 10),
         keep_norm=st.booleans(),
+    ),
+    "PrunedActivationGradients": st.builds(PrunedActivationGradients, share=st.floats(0, 1, exclude_max=True)),
+    "StructureAndStrength": st.builds(
+        StructureAndStrength, until=st.floats(0, 1), dictionary=st.sampled_from(["patches", "random"])
     ),
     "Swa": st.builds(Swa, start=st.floats(0, 1), lr=st.floats(0, 1), images=st.integers(16, 99_999)),
     "Whitening": st.builds(Whitening, share=st.floats(0, 1), frozen=st.floats(0, 1)),

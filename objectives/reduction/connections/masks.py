@@ -176,8 +176,7 @@ class MaskedTraining:
             nesterov=pipeline.momentum > 0,
             weight_decay=pipeline.weight_decay,
         )
-        for layer in model.convolutions():
-            layer.compute = None  # of a copied network it computes with the weights of the original
+        model.unwrap()
         torch.manual_seed(self.seeds.augmentation + begins)  # for networks that draw while they train
         model.train()
         for epoch in range(begins, begins + self.epochs):

@@ -57,8 +57,7 @@ def retrained(model: Network, terms: Terms, seeds: Seeds, epochs: int, clock: Cl
         for epoch in range(epochs):
             if run_epoch(executor, batches, replace(state, epoch=epoch)).diverged:
                 break
-    for layer in model.convolutions():
-        layer.compute = None  # it pins the number format of this training
+    model.unwrap()  # what wraps its layers pins the number format of this training
     return model.eval()
 
 

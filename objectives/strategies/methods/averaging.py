@@ -65,8 +65,7 @@ def refresh_statistics(model: Network, state: TrainState, n_images: int) -> None
         variance, mean = torch.var_mean(inputs[0].to(norm.running_mean.dtype), (0, 2, 3))  # type: ignore[arg-type]
         found.setdefault(norm, []).append((mean, variance))  # type: ignore[arg-type]
 
-    for layer in model.convolutions():
-        layer.compute = None  # a copy's would still compute with the weights of the network that it was copied from
+    model.unwrap()
     handles = [
         m.register_forward_pre_hook(observe) for m in model.modules() if isinstance(m, GhostBatchNorm | MeanNorm)
     ]

@@ -26,6 +26,7 @@ from objectives.strategies.average_pooling import AveragePooling
 from objectives.strategies.balanced_sampling import BalancedSampling
 from objectives.strategies.base import Strategy
 from objectives.strategies.bias_learning_rate import BiasLearningRate
+from objectives.strategies.column_row_sampling import ColumnRowSampling
 from objectives.strategies.data_fraction import DataFraction
 from objectives.strategies.ema import Ema
 from objectives.strategies.fixed_architecture import FixedArchitecture
@@ -42,10 +43,12 @@ from objectives.strategies.net2net import Net2Net
 from objectives.strategies.plateau import Plateau
 from objectives.strategies.progressive_resolution import ProgressiveResolution
 from objectives.strategies.prune_train import PruneTrain
+from objectives.strategies.pruned_activation_gradients import PrunedActivationGradients
 from objectives.strategies.s3_pool import S3Pool
 from objectives.strategies.standardization_loss import StandardizationLoss
 from objectives.strategies.stochastic_pooling import StochasticPooling
 from objectives.strategies.strided_stem import StridedStem
+from objectives.strategies.structure_and_strength import StructureAndStrength
 from objectives.strategies.swa import Swa
 from objectives.strategies.weight_norm import WeightNorm
 from objectives.strategies.whitening import Whitening
@@ -138,6 +141,13 @@ CASES = {
         events=(r"classes come 50 to 50 times an epoch, they have \d\d to 5\d images",),
         learns=True,
     ),
+    "ColumnRowSampling": Case(
+        ColumnRowSampling(share=0.5, least=4, until=0.5),
+        ColumnRowSampling(share=1.0),
+        events=("layers read all of their channels from here on",),
+        learns=False,
+        commutes=(),  # of fewer channels it takes fewer
+    ),
     "DataFraction": Case(
         DataFraction(start=0.5, until=0.5, steps=2),
         DataFraction(start=1.0),
@@ -199,12 +209,28 @@ CASES = {
         learns=False,
         commutes=("pruning",),  # copies of a channel are two channels that are to be standardised
     ),
+    "PrunedActivationGradients": Case(
+        PrunedActivationGradients(),
+        PrunedActivationGradients(share=0.0),
+        events=(),
+        learns=False,
+        commutes=(),  # it draws a number for every entry, and other ones where there are fewer
+    ),
+    "StructureAndStrength": Case(
+        StructureAndStrength(until=0.5),
+        StructureAndStrength(until=0.0),
+        events=("structures are free from here on",),
+        learns=False,
+    ),
     "Swa": Case(Swa(start=0.5, lr=0.2, images=200), Swa(start=1.0), events=("averaging since epoch 2",), learns=False),
     "WeightNorm": Case(WeightNorm(norm="mean_only"), WeightNorm(norm="batch"), events=(), learns=False),
     "Whitening": Case(
         Whitening(frozen=0.5), Whitening(share=0.0), events=("the stem trains from here on",), learns=True
     ),
 }
+
+# Of the space `everything` alone: `make test-all` tries each of them with every other strategy.
+RARE = {"ColumnRowSampling", "PrunedActivationGradients", "StructureAndStrength"}
 
 
 # What plain networks make of the cases that do not need residual blocks, where it is something else.
@@ -219,7 +245,7 @@ ON_PLAIN: dict[str, dict[str, dict[str, object]]] = {
         "PruneTrain": {"active": PRUNING, "events": (r"lambda .* from LPR 0.5", r"pruned .* to .*")},
     },
 }
-NEED_NORMS = ("BiasLearningRate", "IdentityInit", "Muon")  # or convolutions behind the first
+NEED_NORMS = ("BiasLearningRate", "IdentityInit", "Muon", "StructureAndStrength")  # or convolutions
 NEED_BLOCKS = tuple(name for name, case in CASES.items() if case.active.needs_blocks)
 PLAIN_CASES = {
     f"{name} on {family}": replace(case, ground=ground, **ON_PLAIN[family].get(name, {}))  # type: ignore[arg-type]

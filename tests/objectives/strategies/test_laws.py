@@ -35,6 +35,7 @@ from tests.objectives.strategies.cases import (
     PLAIN,
     PLAIN_CASES,
     PLAIN_GROUNDS,
+    RARE,
     RESIDUAL,
     SEEDS,
     Case,
@@ -231,7 +232,13 @@ def test_a_run_teaches_nothing_to_the_strategy_that_was_sampled(case: Case, digi
     assert vars(case.active) == before
 
 
-@pytest.mark.parametrize("names", list(permutations(CASES, 2)), ids=" then ".join)
+def pairs() -> list[object]:
+    """Any two strategies in either order; those with a rare one are left to `make test-all`."""
+    long = {False: (), True: (pytest.mark.long,)}
+    return [pytest.param(n, id=" then ".join(n), marks=long[not RARE.isdisjoint(n)]) for n in permutations(CASES, 2)]
+
+
+@pytest.mark.parametrize("names", pairs())
 def test_any_two_strategies_train_together_or_refuse_each_other(names: tuple[str, str], digits: Dataset) -> None:
     one, other = (CASES[name].active for name in names)
     if isinstance(one, other.excludes) or isinstance(other, one.excludes):

@@ -64,8 +64,7 @@ def test_weights_of_a_boundary_that_ends_the_run_count_once(digits: Dataset) -> 
 def with_plain_batch_norms(network: ResNet) -> ResNet:
     """A copy whose batch norms are PyTorch's, which update_bn knows."""
     copy = deepcopy(network)
-    for layer in copy.convolutions():
-        layer.compute = None
+    copy.unwrap()
     for name, module in list(copy.named_modules()):
         if isinstance(module, GhostBatchNorm):
             norm = nn.BatchNorm2d(module.num_features, dtype=module.weight.dtype)
