@@ -24,13 +24,17 @@ from objectives.state import TrainState
 from objectives.strategies.adaptive import Adaptive
 from objectives.strategies.balanced_sampling import BalancedSampling
 from objectives.strategies.base import Strategy
+from objectives.strategies.batch_growth import BatchGrowth
 from objectives.strategies.bias_learning_rate import BiasLearningRate
 from objectives.strategies.data_fraction import DataFraction
 from objectives.strategies.ema import Ema
 from objectives.strategies.fixed_architecture import FixedArchitecture
 from objectives.strategies.freeze import Freeze
+from objectives.strategies.gradient_approximation import GradientApproximation
+from objectives.strategies.gradient_clipping import GradientClipping
 from objectives.strategies.haar_stem import HaarStem
 from objectives.strategies.identity_init import IdentityInit
+from objectives.strategies.inconsistent_sgd import InconsistentSGD
 from objectives.strategies.kernel_rescaling import KernelRescaling
 from objectives.strategies.lookahead import Lookahead
 from objectives.strategies.lottery_ticket import LotteryTicket
@@ -41,6 +45,7 @@ from objectives.strategies.net2net import Net2Net
 from objectives.strategies.plateau import Plateau
 from objectives.strategies.progressive_resolution import ProgressiveResolution
 from objectives.strategies.prune_train import PruneTrain
+from objectives.strategies.regime_adaptation import RegimeAdaptation
 from objectives.strategies.strided_stem import StridedStem
 from objectives.strategies.swa import Swa
 from objectives.strategies.whitening import Whitening
@@ -132,6 +137,12 @@ CASES = {
         events=(r"classes come 50 to 50 times an epoch, they have \d\d to 5\d images",),
         learns=True,
     ),
+    "BatchGrowth": Case(
+        BatchGrowth(at=0.5, until=0.5, steps=1, rate="scaled", momentum="corrected"),
+        BatchGrowth(factor=1),
+        events=("batch 50 to 100",),
+        learns=False,
+    ),
     "DataFraction": Case(
         DataFraction(start=0.5, until=0.5, steps=2),
         DataFraction(start=1.0),
@@ -142,11 +153,30 @@ CASES = {
         FixedArchitecture(((8, (8,)), (16, (12,)))), FixedArchitecture(), events=(), learns=False
     ),
     "Freeze": Case(Freeze(start=0.5), Freeze(start=1.0), events=("frozen: stem", "frozen: stage 0"), learns=False),
+    "GradientApproximation": Case(
+        GradientApproximation("skip", until=0.75),
+        GradientApproximation(share=0.0),
+        events=("gradients are exact from here on",),
+        learns=True,
+    ),
+    "GradientClipping": Case(
+        GradientClipping(norm=0.5),
+        GradientClipping(norm=0.0),
+        events=(r"gradients of [\d.]+% of the steps were longer than 0.5",),
+        learns=True,
+        commutes=("pruning",),  # copies of a channel share a gradient, and what is shared is shorter
+    ),
     "HaarStem": Case(HaarStem(), HaarStem(levels=0), events=(), learns=False),
     "Plateau": Case(
         Plateau(gain=0.9),
         Plateau(gain=0.0),
         events=(r"loss .*, best before .*: cools down to epoch 3",),
+        learns=False,
+    ),
+    "RegimeAdaptation": Case(
+        RegimeAdaptation(reference=40),
+        RegimeAdaptation(share=0.0),
+        events=("5 epochs instead of 4, for 50 updates",),
         learns=False,
     ),
     "StridedStem": Case(StridedStem(), StridedStem(stride=1), events=(), learns=False),
@@ -156,6 +186,12 @@ CASES = {
         KernelRescaling(start=3, kernel=3),
         events=("kernels of the stem 3 -> 5 pixels",),
         learns=False,
+    ),
+    "InconsistentSGD": Case(
+        InconsistentSGD(sigmas=0.0, stop=2),
+        InconsistentSGD(stop=0),
+        events=(r"\d+ of \d+ batches were above the limit: \d+ further steps",),
+        learns=True,
     ),
     "Lookahead": Case(Lookahead(interval=4, pull=0.8), Lookahead(pull=1.0), events=(), learns=False),
     "MorphNet": Case(
@@ -197,7 +233,7 @@ ON_PLAIN: dict[str, dict[str, dict[str, object]]] = {
         "PruneTrain": {"active": PRUNING, "events": (r"lambda .* from LPR 0.5", r"pruned .* to .*")},
     },
 }
-NEED_NORMS = ("BiasLearningRate", "IdentityInit", "Muon")  # or convolutions behind the first
+NEED_NORMS = ("BiasLearningRate", "GradientApproximation", "IdentityInit", "Muon")  # or convolutions behind the first
 NEED_BLOCKS = tuple(name for name, case in CASES.items() if case.active.needs_blocks)
 PLAIN_CASES = {
     f"{name} on {family}": replace(case, ground=ground, **ON_PLAIN[family].get(name, {}))  # type: ignore[arg-type]
@@ -205,6 +241,9 @@ PLAIN_CASES = {
     for name, case in CASES.items()
     if name not in NEED_BLOCKS and (family == "vgg" or name not in NEED_NORMS)
 }
+
+# Whose pairs with others are tried by `make test-all` alone: they change no network, and all pairs take two minutes.
+SELDOM_PAIRED = ("BatchGrowth", "GradientApproximation", "GradientClipping", "InconsistentSGD", "RegimeAdaptation")
 
 
 class NothingIsRead(TorchDispatchMode):

@@ -36,6 +36,7 @@ from tests.objectives.strategies.cases import (
     PLAIN_GROUNDS,
     RESIDUAL,
     SEEDS,
+    SELDOM_PAIRED,
     Case,
     Ground,
     Surgery,
@@ -230,7 +231,13 @@ def test_a_run_teaches_nothing_to_the_strategy_that_was_sampled(case: Case, digi
     assert vars(case.active) == before
 
 
-@pytest.mark.parametrize("names", list(permutations(CASES, 2)), ids=" then ".join)
+PAIRS = [
+    pytest.param(pair, marks=pytest.mark.long if set(pair) & set(SELDOM_PAIRED) else ())
+    for pair in permutations(CASES, 2)
+]
+
+
+@pytest.mark.parametrize("names", PAIRS, ids=" then ".join)
 def test_any_two_strategies_train_together_or_refuse_each_other(names: tuple[str, str], digits: Dataset) -> None:
     one, other = (CASES[name].active for name in names)
     if isinstance(one, other.excludes) or isinstance(other, one.excludes):
@@ -291,7 +298,7 @@ class Operate(Strategy):
     """All surgeries, one at each boundary, whatever the others do; of plain networks the one that they have."""
 
     def between_epochs(self, state: TrainState) -> TrainState:
-        if state.epoch > 1 and not isinstance(state.full, Architecture):
+        if state.epoch > (len(SURGERIES) if isinstance(state.full, Architecture) else 1):
             return state
         return replace(state, trainee=SURGERIES[state.epoch - 1](state.trainee))
 
