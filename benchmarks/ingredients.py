@@ -21,16 +21,21 @@ from objectives.device.allocator import keep_freed_memory
 from objectives.pipeline import Pipeline
 from objectives.strategies.average_pooling import AveragePooling
 from objectives.strategies.base import Strategy
+from objectives.strategies.batch_growth import BatchGrowth
 from objectives.strategies.bias_learning_rate import BiasLearningRate
 from objectives.strategies.data_fraction import DataFraction
 from objectives.strategies.ema import Ema
 from objectives.strategies.freeze import Freeze
+from objectives.strategies.gradient_approximation import GradientApproximation
+from objectives.strategies.gradient_clipping import GradientClipping
 from objectives.strategies.haar_stem import HaarStem
 from objectives.strategies.identity_init import IdentityInit
+from objectives.strategies.inconsistent_sgd import InconsistentSGD
 from objectives.strategies.lookahead import Lookahead
 from objectives.strategies.muon import Muon
 from objectives.strategies.plateau import Plateau
 from objectives.strategies.progressive_resolution import ProgressiveResolution
+from objectives.strategies.regime_adaptation import RegimeAdaptation
 from objectives.strategies.s3_pool import S3Pool
 from objectives.strategies.standardization_loss import StandardizationLoss
 from objectives.strategies.stochastic_pooling import StochasticPooling
@@ -44,12 +49,16 @@ NETWORKS = {"thin": replace(PLAIN, depth=1), "fast": replace(PLAIN, width=0.25, 
 
 STRATEGIES: tuple[Strategy, ...] = (
     AveragePooling(),
+    BatchGrowth(),
     BiasLearningRate(),
     DataFraction(),
     Ema(),
     Freeze(),
+    GradientApproximation(),
+    GradientClipping(),
     HaarStem(),
     IdentityInit(),
+    InconsistentSGD(),
     Lookahead(),
     Muon(),
     Plateau(),
@@ -62,11 +71,23 @@ STRATEGIES: tuple[Strategy, ...] = (
     Whitening(),
 )
 
+VARIANTS: dict[str, Strategy] = {
+    "BatchGrowth, lr scaled": BatchGrowth(rate="scaled"),
+    "BatchGrowth, momentum corrected": BatchGrowth(momentum="corrected"),
+    "BatchGrowth, both": BatchGrowth(rate="scaled", momentum="corrected"),
+    "GradientApproximation, early": GradientApproximation("early"),
+    "GradientApproximation, skip": GradientApproximation("skip"),
+    "GradientClipping at 1": GradientClipping(1.0),
+    "InconsistentSGD, 1 sigma": InconsistentSGD(sigmas=1.0),
+}
+LARGE: dict[str, object] = {"batch_size": 512, "lr_rule": "sqrt"}  # as Hoffer et al. 2017 do
+
 
 def cases(plain: Pipeline) -> dict[str, Pipeline]:
     """The plain pipeline, with each strategy at its defaults, and with each setting that is an ingredient."""
     found = {"plain": plain, "plain, once more (the noise)": plain}
     found |= {type(s).__name__: replace(plain, strategies=(s,)) for s in STRATEGIES}
+    found |= {name: replace(plain, strategies=(s,)) for name, s in VARIANTS.items()}
     settings: dict[str, dict[str, object]] = {
         "alternating flip": {"alternating_flip": True},
         "WeightNorm mean-only": {"strategies": (WeightNorm(norm="mean_only"),)},
@@ -75,6 +96,16 @@ def cases(plain: Pipeline) -> dict[str, Pipeline]:
         "no label smoothing": {"label_smoothing": 0.0},
         "bf16": {"number_format": "bf16"},
         "batch 128": {"batch_size": 128},
+        "ghost 32": {"ghost_batch": 32},
+        "ghost 32, GradientApproximation": {"ghost_batch": 32, "strategies": (GradientApproximation(),)},
+        "batch 512": LARGE,
+        "batch 512, ghost 64": {**LARGE, "ghost_batch": 64},
+        "batch 512, ghost 64, RegimeAdaptation": {
+            **LARGE,
+            "ghost_batch": 64,
+            "strategies": (RegimeAdaptation(plain.batch_size),),
+        },
+        "five sixths of the epochs": {"epochs": round(5 / 6 * plain.epochs)},
         "six tenths of the epochs": {"epochs": round(0.6 * plain.epochs)},
     }
     return found | {name: replace(plain, **values) for name, values in settings.items()}  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import permutations
 from typing import Literal, cast, get_args
 
@@ -22,6 +22,7 @@ ScheduleName = Literal["one_cycle", "cosine", "step"]
 ExecutorName = Literal["auto", "eager", "cuda_graph", "compile"]
 
 LR_REFERENCE_BATCH = 256  # samples; `Pipeline.lr` is stated for this batch size
+MAX_LR = 100.0  # of `Pipeline.lr`
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,11 @@ class Pipeline:
         """Peak learning rate of the optimizer at this batch size."""
         factor = self.batch_size / LR_REFERENCE_BATCH
         return self.lr * {"none": 1.0, "sqrt": math.sqrt(factor), "linear": factor}[self.lr_rule]
+
+    def with_batch(self, batch_size: int, peak_lr: float) -> Pipeline:
+        """These settings with another batch size and, as far as `MAX_LR` allows, another peak learning rate at it."""
+        scaled = replace(self, batch_size=batch_size, lr=1.0)
+        return replace(scaled, lr=min(MAX_LR, peak_lr / scaled.peak_lr))
 
     def describe(self) -> str:
         """This pipeline in words, for tables and notes: what is neutral is left out; of a reduction all but itself."""
@@ -180,7 +186,7 @@ class Reading:
 # name, lowest, highest value of every bounded setting
 _RANGES: tuple[tuple[str, float, float], ...] = (
     ("batch_size", 1, 65536),
-    ("lr", 0.0, 100.0),
+    ("lr", 0.0, MAX_LR),
     ("ghost_batch", 0, 65536),
     ("momentum", 0.0, 0.9999),
     ("weight_decay", 0.0, 1.0),

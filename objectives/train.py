@@ -64,16 +64,17 @@ def train(pipeline: Pipeline, task: Task, dataset: Dataset, seeds: Seeds) -> Gen
     state, batches = _ready(pipeline, task, dataset, seeds, clock, number_format)
     memory, executors = PeakMemory(device), Executors(pipeline.executor, dict(EXPECTED))
     scaler = LossScaler(device.type) if number_format.scaled else None
-    spent_flops, n_skipped = 0, 0
+    spent_flops: float = 0
+    n_skipped = 0
     with clock.span("calibration"):
         state = begun(state, *batches.first())
-        batches = batches.over(state.data, state.pipeline.batch_size)
+        batches = batches.over(state.data, state.pipeline.batch_size, repeats=state.repeats)
     while state.epoch < state.ends:
         with clock.span("steps"):
             state = bound(state)
             executor = executors.of(_segment(state, number_format, scaler), batches.shape)
             epoch = run_epoch(executor, batches, state)
-        spent_flops += epoch.n_images * _step_flops(state, epoch.size)
+        spent_flops += epoch.n_images * _work(state, epoch.size)
         n_skipped += epoch.n_skipped
         state = replace(state, epoch=state.epoch + 1, loss=epoch.loss, events=(*state.events, *executor.notes))
         state = replace(state, train_seconds=clock.charged, train_flops=float(spent_flops))
@@ -85,7 +86,7 @@ def train(pipeline: Pipeline, task: Task, dataset: Dataset, seeds: Seeds) -> Gen
             state = replace(state, accuracy=result.accuracy if _is_read(state) else nan)
             with clock.span("boundary"):
                 state = after_boundary(state)
-                batches = batches.over(state.data, state.pipeline.batch_size)
+                batches = batches.over(state.data, state.pipeline.batch_size, repeats=state.repeats)
             if state.epoch >= state.ends:  # the boundary ended the run, perhaps with another model
                 with memory.evaluating():
                     result = evaluated(state, task, dataset, clock, number_format)
@@ -182,7 +183,8 @@ def warm_up(state: TrainState, batches: Batches, number_format: NumberFormat) ->
 
 def begun(state: TrainState, x: Tensor, y: Tensor) -> TrainState:
     """The state after every strategy was calibrated on the first batch; those that cannot act say so."""
-    outline = Outline(state.full, int(state.data.x.shape[-1]), state.pipeline.epochs)
+    pipeline = state.pipeline
+    outline = Outline(state.full, int(state.data.x.shape[-1]), pipeline.epochs, batch_size=pipeline.batch_size)
     for index in range(len(state.pipeline.strategies)):
         state = state.pipeline.strategies[index].begin(state, x, y)
         if (reason := state.pipeline.strategies[index].idle(outline)) is not None:
@@ -282,13 +284,24 @@ def set_lr(optimizer: Optimizer, lr: float) -> None:
             group["lr"] = value
 
 
-def _step_flops(state: TrainState, size: int) -> int:
-    """FLOPs of a training step per image of `size` pixels a side: without what is frozen, and as strategies save it."""
+def _work(state: TrainState, size: int) -> float:
+    """FLOPs of a training step per image of so many pixels a side: without gradients that are not computed, and as
+    strategies save it."""
     model, strategies = state.trainee.model, state.pipeline.strategies
     frozen = frozenset(name for name, parameter in model.named_parameters() if not parameter.requires_grad)
-    if not any(strategy.saves_work for strategy in strategies):
-        return flops.count(model.architecture, size, frozen)[1]
-    return flops.counted(model.architecture, size, frozen, lambda network: wrap_products(network, strategies))[1]
+
+    def counted(still: frozenset[str]) -> int:
+        if not any(strategy.saves_work for strategy in strategies):
+            return flops.count(model.architecture, size, still)[1]
+        return flops.counted(model.architecture, size, still, lambda network: wrap_products(network, strategies))[1]
+
+    whole = counted(frozen)
+    work: float = whole
+    for strategy in strategies:
+        names, share = strategy.left_out(model)
+        if share > 0:
+            work -= share * (whole - counted(frozen | names))
+    return work
 
 
 def _full(state: TrainState) -> AnyArchitecture:
@@ -309,7 +322,7 @@ def _report(
     size: int,
     clock: Clock,
     memory: PeakMemory,
-    spent_flops: int,
+    spent_flops: float,
     n_skipped: int,
 ) -> Report:
     """What the consumer is told of an epoch; `size` is the side of the validation images in pixels."""

@@ -11,6 +11,7 @@ from typing import cast
 
 from objectives.pipeline import (
     LR_REFERENCE_BATCH,
+    MAX_LR,
     ExecutorName,
     LrRule,
     NumberFormatName,
@@ -18,7 +19,6 @@ from objectives.pipeline import (
     ScheduleName,
 )
 from objectives.strategies.base import Strategy
-from objectives.strategies.prune_train import MAX_LR
 from spaces.base import BASELINE, Given, Least, Narrowed, Parameters, Trial, Value, baseline, obstacle
 from spaces.ingredients import EVERYTHING, Ingredients, can_act, outlined
 from spaces.ladders import ladder

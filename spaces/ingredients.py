@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import floor, log, sqrt
 from statistics import median
+from typing import Literal, cast
 
 from objectives.networks.architecture import HEAD, WIDTH_STEP, Architecture
 from objectives.networks.families import build
@@ -18,12 +19,16 @@ from objectives.strategies.adaptive import Adaptive
 from objectives.strategies.average_pooling import AveragePooling
 from objectives.strategies.balanced_sampling import BalancedSampling
 from objectives.strategies.base import Outline, Strategy
+from objectives.strategies.batch_growth import BatchGrowth
 from objectives.strategies.bias_learning_rate import BiasLearningRate
 from objectives.strategies.data_fraction import DataFraction
 from objectives.strategies.ema import Ema
 from objectives.strategies.freeze import Freeze
+from objectives.strategies.gradient_approximation import GradientApproximation
+from objectives.strategies.gradient_clipping import GradientClipping
 from objectives.strategies.haar_stem import HaarStem
 from objectives.strategies.identity_init import IdentityInit
+from objectives.strategies.inconsistent_sgd import InconsistentSGD
 from objectives.strategies.kernel_rescaling import KernelRescaling
 from objectives.strategies.lookahead import Lookahead
 from objectives.strategies.lottery_ticket import LotteryTicket
@@ -34,6 +39,7 @@ from objectives.strategies.net2net import Net2Net
 from objectives.strategies.plateau import Plateau
 from objectives.strategies.progressive_resolution import SIZE_STEP, ProgressiveResolution
 from objectives.strategies.prune_train import PruneTrain, dying_share, kappa_for
+from objectives.strategies.regime_adaptation import RegimeAdaptation
 from objectives.strategies.s3_pool import S3Pool
 from objectives.strategies.standardization_loss import StandardizationLoss
 from objectives.strategies.stochastic_pooling import StochasticPooling
@@ -83,7 +89,8 @@ def outlined(given: Given, plain: Pipeline) -> Run:
     n_steps = (plain.epochs - 1) * max(1, given.n_train // plain.batch_size)
     kappa = strength * plain.peak_lr * n_steps / (1 - plain.momentum) / median(rows)
     prunable = floor(10 * dying_share(kappa)) / 10
-    return Run(full, given.size, plain.epochs, prunable, given.unevenness >= UNEVEN)
+    is_uneven = given.unevenness >= UNEVEN
+    return Run(full, given.size, plain.epochs, prunable, is_uneven, batch_size=plain.batch_size)
 
 
 def can_act(switch: str, run: Run) -> bool:
@@ -98,7 +105,11 @@ def can_act(switch: str, run: Run) -> bool:
             return run.epochs > 1 and (_widest(run) > WIDTH_STEP or _deepest(run) > 1)
         case "prune":
             return run.epochs > 1 and run.prunable >= SHARES[0]
-        case "freeze" | "kernel" | "lottery" | "morph" | "plateau" | "swa":
+        case "approximate":
+            return GradientApproximation().idle(run) is None
+        case "regime":
+            return RegimeAdaptation().idle(run) is None
+        case "batches" | "isgd" | "freeze" | "kernel" | "lottery" | "morph" | "plateau" | "swa":
             return run.epochs > 1
         case "lowrank":  # a smaller rank makes no layer dearer
             return LowRank(rank=RANKS[1]).idle(run) is None
@@ -275,6 +286,48 @@ def bias_learning_rate(trial: Trial, given: Given, run: Run) -> Strategy:
     return BiasLearningRate(factor=trial.suggest_float("bias.factor", 2.0, 64.0, log=True))
 
 
+def batch_growth(trial: Trial, given: Given, run: Run) -> Strategy:
+    """Batches that grow."""
+    at = trial.suggest_float("batches.at", 0.2, 0.8)
+    steps = trial.suggest_int("batches.steps", 1, 3) if run.epochs > 2 else 1
+    return BatchGrowth(
+        at=at,
+        until=at if steps == 1 else trial.suggest_float("batches.until", 0.8, 0.9),
+        steps=steps,
+        rate="scaled" if trial.suggest_categorical("batches.scaled", (False, True)) else "kept",
+        momentum="corrected" if trial.suggest_categorical("batches.corrected", (False, True)) else "kept",
+    )
+
+
+def regime_adaptation(trial: Trial, given: Given, run: Run) -> Strategy:
+    """Epochs for as many updates as small batches make."""
+    return RegimeAdaptation(share=trial.suggest_float("regime.share", 0.5, 1.0))
+
+
+def gradient_approximation(trial: Trial, given: Given, run: Run) -> Strategy:
+    """Gradients of weights of which a part is not computed."""
+    mode = trial.suggest_categorical("approximate.mode", ("batch", "skip", "early"))
+    return GradientApproximation(
+        mode=cast("Literal['batch', 'skip', 'early']", mode),
+        share=trial.suggest_float("approximate.share", 0.25, 0.75),
+        until=trial.suggest_float("approximate.until", 0.5, 1.0) if run.epochs > 1 else 1.0,
+    )
+
+
+def gradient_clipping(trial: Trial, given: Given, run: Run) -> Strategy:
+    """Long gradients shortened."""
+    return GradientClipping(norm=trial.suggest_float("clip.norm", 0.1, 10.0, log=True))
+
+
+def inconsistent_sgd(trial: Trial, given: Given, run: Run) -> Strategy:
+    """Batches of a high loss trained on for longer."""
+    return InconsistentSGD(
+        sigmas=trial.suggest_float("isgd.sigmas", 0.5, 3.0),
+        stop=trial.suggest_int("isgd.stop", 1, 5),
+        pace=trial.suggest_float("isgd.pace", 0.1, 10.0, log=True),
+    )
+
+
 def freeze(trial: Trial, given: Given, run: Run) -> Strategy:
     """Early stages that stop training first."""
     return Freeze(start=min(trial.suggest_float("freeze.start", 0.3, 0.9), _last_boundary(run)))
@@ -304,6 +357,7 @@ def lookahead(trial: Trial, given: Given, run: Run) -> Strategy:
 
 
 EVERYTHING: Ingredients = {
+    "regime": (RegimeAdaptation, regime_adaptation),  # before what looks at where the run ends, as the next one is
     "plateau": (Plateau, plateau),  # first: others look at where the run ends
     "haar": (HaarStem, haar_stem),
     "stride": (StridedStem, strided_stem),
@@ -327,6 +381,10 @@ EVERYTHING: Ingredients = {
     "resolution": (ProgressiveResolution, progressive_resolution),
     "balance": (BalancedSampling, balanced_sampling),  # where it acts, before what it cannot run with
     "data": (DataFraction, data_fraction),
+    "batches": (BatchGrowth, batch_growth),
+    "approximate": (GradientApproximation, gradient_approximation),
+    "isgd": (InconsistentSGD, inconsistent_sgd),
+    "clip": (GradientClipping, gradient_clipping),  # of the gradients that there are in the end
     "lookahead": (Lookahead, lookahead),
     "ema": (Ema, ema),
     "swa": (Swa, swa),

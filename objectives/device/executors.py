@@ -100,28 +100,35 @@ class Eager:
         for strategy in segment.strategies:
             for penalty in (strategy.penalty(segment.trainee), strategy.activation_penalty(activations)):
                 total = total if penalty is None else total + penalty
-        done = Step(x, y, loss.detach(), self._optimise(total))
+        done = Step(x, y, loss.detach(), self._differentiated(total))
+        for strategy in segment.strategies:
+            strategy.gradients(segment.trainee, done)
+        self._optimise()
         for statistic, before in zip(self._statistics, kept, strict=True):
             statistic.copy_(torch.where(done.taken > 0, statistic, before))
         for strategy in segment.strategies:
             strategy.after_step(segment.trainee, done)
         return done
 
-    def _optimise(self, total: Tensor) -> Tensor:
-        """Steps the optimizer down the gradient of `total`; scalar 1, or 0 when loss scaling skipped the step."""
+    def _differentiated(self, total: Tensor) -> Tensor:
+        """Leaves the gradients of `total`; scalar 1, or 0 where they overflowed and loss scaling skips the step."""
         optimizer, scaler = self.segment.trainee.optimizer, self.segment.scaler
         if scaler is None:
             total.backward()  # type: ignore[no-untyped-call]
+            return self._always
+        scaler.scale(total).backward()  # type: ignore[no-untyped-call]
+        scaler.unscale_(optimizer)
+        return scaler.step_taken(optimizer)
+
+    def _optimise(self) -> None:
+        """Steps the optimizer down the gradients, where they are finite, and drops them."""
+        optimizer, scaler = self.segment.trainee.optimizer, self.segment.scaler
+        if scaler is None:
             optimizer.step()
-            taken = self._always
         else:
-            scaler.scale(total).backward()  # type: ignore[no-untyped-call]
-            scaler.unscale_(optimizer)
-            taken = scaler.step_taken(optimizer)
             scaler.step(optimizer)
             scaler.update()
         optimizer.zero_grad(set_to_none=True)
-        return taken
 
 
 class Compiled(Eager):

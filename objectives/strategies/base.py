@@ -38,18 +38,23 @@ class Outline:
     full: AnyArchitecture  # what the settings ask for
     size: int  # pixels: side of the images
     epochs: int  # length of the schedule
+    batch_size: int | None = field(default=None, kw_only=True)  # samples per optimizer step; None: not known
 
 
 @dataclass(frozen=True)
 class Strategy:
     """One acceleration method with its parameters."""
 
-    capturable: ClassVar[bool] = True  # its part of a step decides nothing on the host, so a graph may replay it
     excludes: ClassVar[tuple[type[Strategy], ...]] = ()  # strategies that it cannot run with
     needs_blocks: ClassVar[bool] = False  # it acts on the stem, the blocks or the image size of a residual network
     saves_work: ClassVar[bool] = False  # layers that it wraps multiply less: their FLOPs are counted as they compute
     # What pipelines mean that were stored before a parameter existed, where that is not its default.
     of_before: ClassVar[Mapping[str, object]] = {}
+
+    @property
+    def capturable(self) -> bool:
+        """Whether its part of a step decides nothing on the host, so that a graph may replay it."""
+        return True
 
     @property
     def reads_accuracy(self) -> bool:
@@ -123,6 +128,17 @@ class Strategy:
         Each [batch, channels, height, width], in the number format of the training, from the first norm to the last.
         """
         return None
+
+    def gradients(self, trainee: Trainee, step: Step) -> None:
+        """Acts on the gradients of loss and penalties before the optimizer steps, in place.
+
+        They are those of the parameters, None where one has none; of fp16 they come unscaled, and where `step.taken` is
+        0 they are not finite and the optimizer leaves them alone: what a strategy remembers is multiplied by it.
+        """
+
+    def left_out(self, model: Network) -> tuple[frozenset[str], float]:
+        """The parameters that get no gradient, by name, in what share of the work: so much less is counted."""
+        return frozenset(), 0.0
 
     def after_step(self, trainee: Trainee, step: Step) -> None:
         """Acts after an optimizer step, in place; every effect is multiplied by `step.taken`."""

@@ -24,7 +24,6 @@ LEAST_KAPPA = 2.5  # 2 of 28 runs below it removed anything (1 and 2 %), 11 of 1
 # At which half of the channels die, by forecast: the same for all networks. Digits lose about 0.7 of what it says and
 # Fashion-MNIST 1.3 times as much, in the order that it says (12 runs, benchmarks/shapes.md).
 HALF_KAPPA = 12.0
-MAX_LR = 100.0  # the largest that a pipeline may have
 
 
 def dying_share(kappa: float) -> float:
@@ -75,7 +74,7 @@ class PruneTrain(Strategy):
     calibrated_at: float = learned(0.0)  # epoch of the last growth that lambda knows of
     calibrated_for: AnyArchitecture | None = learned(None)  # what lambda is meant for
     has_pruned: bool = learned(False)
-    sampled_batch: int = learned(0)  # samples
+    filled: float = learned(1.0)  # the batch in force, over what it would be if no memory had become free
 
     def __post_init__(self) -> None:
         if not 0 <= self.lpr < 1 or self.interval < 1 or self.round_to < 1 or self.grace < 0:
@@ -101,12 +100,12 @@ class PruneTrain(Strategy):
             return state
         from objectives.strategies.methods import lasso
 
-        model, batch = state.trainee.model, min(state.pipeline.batch_size, len(state.data.y))
+        model = state.trainee.model
         shrink, (norm, way) = 2 * self._expected_shrink(state, 1.0), _median_norms(state.trainee, self.threshold)
         strength = lasso.strength(self.lpr, _loss(model, x, y), float(lasso.value(model)))
         if self.kappa > 0 and shrink > 0:
             strength = min(strength, self.kappa * norm / shrink)
-        learned = self.having_learned(strength=strength, sampled_batch=batch, calibrated_for=model.architecture)
+        learned = self.having_learned(strength=strength, calibrated_for=model.architecture)
         state = state.with_strategy(self, learned).with_event(f"lambda {strength:.3g} from {self._origin}")
         if strength * shrink < LEAST_KAPPA * way:
             return state.with_event(
@@ -256,20 +255,23 @@ class PruneTrain(Strategy):
         """The state with the batch whose activations fill what those of the full network did at the sampled batch.
 
         In multiples of 32, never below the sampled batch, at most doubled at once. The peak learning rate scales alike.
+        Where another strategy changes the batch, what was sampled counts as changed by as much.
         """
         size, pipeline = int(state.data.x.shape[-1]), state.pipeline
         n_images, now = len(state.data.y), state.trainee.model.architecture
-        before, sampled = min(pipeline.batch_size, n_images), min(self.sampled_batch, n_images)
+        before = min(pipeline.batch_size, n_images)
+        sampled = min(round(before / self.filled), n_images)
         full = state.full.behind_stem_of(now)
         room = sampled * full.activations(size) / now.activations(size)
         batch = int(min(room, MAX_BATCH_GROWTH * before)) // 32 * 32
         batch = max(sampled, min(MAX_BATCH, n_images, batch))
         if batch == before:
             return state
+        (me,) = (strategy for strategy in state.pipeline.strategies if isinstance(strategy, PruneTrain))
+        filling = state.with_strategy(me, me.having_learned(filled=batch / sampled))
         peak = pipeline.peak_lr * batch / before
-        scaled = replace(pipeline, batch_size=batch, lr=1.0)
-        scaled = replace(scaled, lr=min(MAX_LR, peak / scaled.peak_lr))
-        return replace(state, pipeline=scaled).with_event(f"batch {before} to {batch}")
+        resized = filling.pipeline.with_batch(batch, peak)
+        return replace(filling, pipeline=resized).with_event(f"batch {before} to {batch}")
 
     def _expected_shrink(self, state: TrainState, strength: float) -> float:
         """How much the norm of a group shrinks until the last boundary, if the penalty alone moves it.

@@ -21,14 +21,18 @@ from objectives.strategies.adaptive import Adaptive
 from objectives.strategies.average_pooling import AveragePooling
 from objectives.strategies.balanced_sampling import BalancedSampling
 from objectives.strategies.base import Strategy
+from objectives.strategies.batch_growth import BatchGrowth
 from objectives.strategies.bias_learning_rate import BiasLearningRate
 from objectives.strategies.column_row_sampling import ColumnRowSampling
 from objectives.strategies.data_fraction import DataFraction
 from objectives.strategies.ema import Ema
 from objectives.strategies.fixed_architecture import FixedArchitecture
 from objectives.strategies.freeze import Freeze
+from objectives.strategies.gradient_approximation import GradientApproximation
+from objectives.strategies.gradient_clipping import GradientClipping
 from objectives.strategies.haar_stem import HaarStem
 from objectives.strategies.identity_init import IdentityInit
+from objectives.strategies.inconsistent_sgd import InconsistentSGD
 from objectives.strategies.kernel_rescaling import KernelRescaling
 from objectives.strategies.lookahead import Lookahead
 from objectives.strategies.lottery_ticket import LotteryTicket
@@ -40,6 +44,7 @@ from objectives.strategies.plateau import Plateau
 from objectives.strategies.progressive_resolution import ProgressiveResolution
 from objectives.strategies.prune_train import PruneTrain
 from objectives.strategies.pruned_activation_gradients import PrunedActivationGradients
+from objectives.strategies.regime_adaptation import RegimeAdaptation
 from objectives.strategies.s3_pool import S3Pool
 from objectives.strategies.stochastic_pooling import StochasticPooling
 from objectives.strategies.strided_stem import StridedStem
@@ -86,6 +91,15 @@ STRATEGIES_DRAWN: dict[str, st.SearchStrategy[Strategy]] = {
     "AveragePooling": st.builds(AveragePooling, side=st.integers(1, 2), behind=st.booleans()),
     "BalancedSampling": st.builds(BalancedSampling, share=st.floats(0, 1)),
     "BiasLearningRate": st.builds(BiasLearningRate, factor=st.floats(1, 1024)),
+    "BatchGrowth": st.builds(
+        BatchGrowth,
+        factor=st.integers(1, 99),
+        at=st.floats(0.01, 0.5),
+        until=st.floats(0.5, 0.99),
+        steps=st.integers(1, 8),
+        rate=st.sampled_from(["kept", "scaled"]),
+        momentum=st.sampled_from(["kept", "corrected"]),
+    ),
     "ColumnRowSampling": st.builds(
         ColumnRowSampling,
         share=st.floats(0, 1, exclude_min=True),
@@ -107,10 +121,18 @@ STRATEGIES_DRAWN: dict[str, st.SearchStrategy[Strategy]] = {
         ).map(tuple),
     ),
     "Freeze": st.builds(Freeze, start=st.floats(0.01, 0.5), until=st.floats(0.5, 1)),
+    "GradientApproximation": st.builds(
+        GradientApproximation,
+        mode=st.sampled_from(["batch", "skip", "early"]),
+        share=st.floats(0, 1, exclude_max=True),
+        until=st.floats(0, 1, exclude_min=True),
+    ),
+    "GradientClipping": st.builds(GradientClipping, norm=st.floats(0, 1e9, exclude_max=True)),
     "HaarStem": st.builds(HaarStem, levels=st.integers(0, 1)),
     "Plateau": st.builds(Plateau, gain=st.floats(0, 1, exclude_max=True), cooldown=st.floats(0, 1)),
     "S3Pool": st.builds(S3Pool, side=st.integers(1, 2), strips=st.integers(1, 99), behind=st.booleans()),
     "StochasticPooling": st.builds(StochasticPooling, side=st.integers(1, 2), behind=st.booleans()),
+    "RegimeAdaptation": st.builds(RegimeAdaptation, reference=st.integers(1, 9999), share=st.floats(0, 1)),
     "StridedStem": st.builds(StridedStem, stride=st.integers(1, 2)),
     "IdentityInit": st.builds(IdentityInit, share=st.floats(0, 1)),
     "KernelRescaling": st.builds(
@@ -118,6 +140,13 @@ STRATEGIES_DRAWN: dict[str, st.SearchStrategy[Strategy]] = {
         start=st.sampled_from((1, 3)),
         kernel=st.sampled_from((3, 5, 7)),
         at=st.floats(0.01, 0.99),
+    ),
+    "InconsistentSGD": st.builds(
+        InconsistentSGD,
+        sigmas=st.floats(0, 99),
+        stop=st.integers(0, 100),
+        pace=st.floats(0, 100, exclude_min=True),
+        fixed=st.booleans(),
     ),
     "Lookahead": st.builds(Lookahead, interval=st.integers(1, 99), pull=st.floats(0, 1, exclude_min=True)),
     "LotteryTicket": st.builds(

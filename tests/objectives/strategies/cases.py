@@ -25,14 +25,18 @@ from objectives.strategies.adaptive import Adaptive
 from objectives.strategies.average_pooling import AveragePooling
 from objectives.strategies.balanced_sampling import BalancedSampling
 from objectives.strategies.base import Strategy
+from objectives.strategies.batch_growth import BatchGrowth
 from objectives.strategies.bias_learning_rate import BiasLearningRate
 from objectives.strategies.column_row_sampling import ColumnRowSampling
 from objectives.strategies.data_fraction import DataFraction
 from objectives.strategies.ema import Ema
 from objectives.strategies.fixed_architecture import FixedArchitecture
 from objectives.strategies.freeze import Freeze
+from objectives.strategies.gradient_approximation import GradientApproximation
+from objectives.strategies.gradient_clipping import GradientClipping
 from objectives.strategies.haar_stem import HaarStem
 from objectives.strategies.identity_init import IdentityInit
+from objectives.strategies.inconsistent_sgd import InconsistentSGD
 from objectives.strategies.kernel_rescaling import KernelRescaling
 from objectives.strategies.lookahead import Lookahead
 from objectives.strategies.lottery_ticket import LotteryTicket
@@ -44,6 +48,7 @@ from objectives.strategies.plateau import Plateau
 from objectives.strategies.progressive_resolution import ProgressiveResolution
 from objectives.strategies.prune_train import PruneTrain
 from objectives.strategies.pruned_activation_gradients import PrunedActivationGradients
+from objectives.strategies.regime_adaptation import RegimeAdaptation
 from objectives.strategies.s3_pool import S3Pool
 from objectives.strategies.standardization_loss import StandardizationLoss
 from objectives.strategies.stochastic_pooling import StochasticPooling
@@ -148,6 +153,12 @@ CASES = {
         learns=False,
         commutes=(),  # of fewer channels it takes fewer
     ),
+    "BatchGrowth": Case(
+        BatchGrowth(at=0.5, until=0.5, steps=1, rate="scaled", momentum="corrected"),
+        BatchGrowth(factor=1),
+        events=("batch 50 to 100",),
+        learns=False,
+    ),
     "DataFraction": Case(
         DataFraction(start=0.5, until=0.5, steps=2),
         DataFraction(start=1.0),
@@ -158,6 +169,19 @@ CASES = {
         FixedArchitecture(((8, (8,)), (16, (12,)))), FixedArchitecture(), events=(), learns=False
     ),
     "Freeze": Case(Freeze(start=0.5), Freeze(start=1.0), events=("frozen: stem", "frozen: stage 0"), learns=False),
+    "GradientApproximation": Case(
+        GradientApproximation("skip", until=0.75),
+        GradientApproximation(share=0.0),
+        events=("gradients are exact from here on",),
+        learns=True,
+    ),
+    "GradientClipping": Case(
+        GradientClipping(norm=0.5),
+        GradientClipping(norm=0.0),
+        events=(r"gradients of [\d.]+% of the steps were longer than 0.5",),
+        learns=True,
+        commutes=("pruning",),  # copies of a channel share a gradient, and what is shared is shorter
+    ),
     "HaarStem": Case(HaarStem(), HaarStem(levels=0), events=(), learns=False),
     "Plateau": Case(
         Plateau(gain=0.9),
@@ -173,6 +197,12 @@ CASES = {
         learns=False,
         commutes=(),  # every channel draws for itself: of fewer or more of them each draws something else
     ),
+    "RegimeAdaptation": Case(
+        RegimeAdaptation(reference=40),
+        RegimeAdaptation(share=0.0),
+        events=("5 epochs instead of 4, for 50 updates",),
+        learns=False,
+    ),
     "StridedStem": Case(StridedStem(), StridedStem(stride=1), events=(), learns=False),
     "IdentityInit": Case(IdentityInit(), IdentityInit(share=0.0), events=(), learns=False),
     "KernelRescaling": Case(
@@ -180,6 +210,12 @@ CASES = {
         KernelRescaling(start=3, kernel=3),
         events=("kernels of the stem 3 -> 5 pixels",),
         learns=False,
+    ),
+    "InconsistentSGD": Case(
+        InconsistentSGD(sigmas=0.0, stop=2),
+        InconsistentSGD(stop=0),
+        events=(r"\d+ of \d+ batches were above the limit: \d+ further steps",),
+        learns=True,
     ),
     "Lookahead": Case(Lookahead(interval=4, pull=0.8), Lookahead(pull=1.0), events=(), learns=False),
     "MorphNet": Case(
@@ -230,8 +266,12 @@ CASES = {
 }
 
 # Of the space `everything` alone: `make test-all` tries each of them with every other strategy.
-RARE = {"ColumnRowSampling", "PrunedActivationGradients", "StructureAndStrength"}
-
+# Pairs of all would take minutes.
+RARE = {
+    *("AveragePooling", "BatchGrowth", "ColumnRowSampling", "GradientApproximation", "GradientClipping"),
+    *("InconsistentSGD", "PrunedActivationGradients", "RegimeAdaptation", "StandardizationLoss"),
+    *("StochasticPooling", "StructureAndStrength"),
+}
 
 # What plain networks make of the cases that do not need residual blocks, where it is something else.
 PRUNING = PruneTrain(lpr=0.5, interval=3, threshold=0.3)
@@ -245,7 +285,8 @@ ON_PLAIN: dict[str, dict[str, dict[str, object]]] = {
         "PruneTrain": {"active": PRUNING, "events": (r"lambda .* from LPR 0.5", r"pruned .* to .*")},
     },
 }
-NEED_NORMS = ("BiasLearningRate", "IdentityInit", "Muon", "StructureAndStrength")  # or convolutions
+# Strategies that act on norms, or on convolutions behind the first one: dense networks have neither.
+NEED_NORMS = ("BiasLearningRate", "GradientApproximation", "IdentityInit", "Muon", "StructureAndStrength")
 NEED_BLOCKS = tuple(name for name, case in CASES.items() if case.active.needs_blocks)
 PLAIN_CASES = {
     f"{name} on {family}": replace(case, ground=ground, **ON_PLAIN[family].get(name, {}))  # type: ignore[arg-type]

@@ -299,7 +299,7 @@ class Operate(Strategy):
     """All surgeries, one at each boundary, whatever the others do; of plain networks the one that they have."""
 
     def between_epochs(self, state: TrainState) -> TrainState:
-        if state.epoch > 1 and not isinstance(state.full, Architecture):
+        if state.epoch > (len(SURGERIES) if isinstance(state.full, Architecture) else 1):
             return state
         return replace(state, trainee=SURGERIES[state.epoch - 1](state.trainee))
 
