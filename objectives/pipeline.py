@@ -63,14 +63,31 @@ class Pipeline:
         for name, low, high in _RANGES:
             _check_range(name, getattr(self, name), low, high)
         for strategy, other in permutations(self.strategies, 2):
-            if isinstance(other, (type(strategy), *strategy.excludes)):
+            if strategy.refuses(other):
                 raise ValueError(f"{type(strategy).__name__} cannot run with {type(other).__name__}: choose one")
+        for strategy in self.strategies:
+            if strategy.number_formats and self.number_format not in strategy.number_formats:
+                name, possible = type(strategy).__name__, " or ".join(strategy.number_formats)
+                raise ValueError(f"{name} cannot run in number format {self.number_format}: choose {possible}")
 
     @property
     def peak_lr(self) -> float:
         """Peak learning rate of the optimizer at this batch size."""
         factor = self.batch_size / LR_REFERENCE_BATCH
         return self.lr * {"none": 1.0, "sqrt": math.sqrt(factor), "linear": factor}[self.lr_rule]
+
+    @property
+    def last_format(self) -> NumberFormatName:
+        """The number format that a run ends in: of its last evaluations."""
+        name: str = self.number_format
+        for strategy in self.strategies:
+            name = strategy.last_format(name, self.epochs)
+        return cast("NumberFormatName", name)
+
+    @property
+    def is_emulated(self) -> bool:
+        """Whether it computes as no unit of the device does, so that its seconds mean nothing."""
+        return any(strategy.emulated for strategy in self.strategies)
 
     def describe(self) -> str:
         """This pipeline in words, for tables and notes: what is neutral is left out; of a reduction all but itself."""
@@ -145,6 +162,7 @@ class Report:
     # The deployed network, as `Architecture.describe` puts it: the one whose accuracy and work these are. What the
     # boundary makes of it is told with the next epoch, which trains that. Empty in reports of earlier versions.
     architecture: str = ""
+    modelled_seconds: float = 0.0  # of the task's machine so far, by the time model; 0 where it names none
     right: tuple[int, ...] = ()  # validation images of each class that the deployed network tells rightly; likewise
 
     def to_json(self) -> dict[str, object]:

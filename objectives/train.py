@@ -23,6 +23,7 @@ from objectives.device.executors import Compiled, Eager, Executor, Segment
 from objectives.device.formats import FORMATS, LossScaler, NumberFormat
 from objectives.evaluation import Evaluation, evaluate, finiteness
 from objectives.feasibility import first_architecture, full_architecture, layers, obstacle
+from objectives.modelled.seconds import computes_in, step_seconds
 from objectives.networks import flops
 from objectives.networks.network import Network, build
 from objectives.networks.plain import AnyArchitecture
@@ -64,7 +65,7 @@ def train(pipeline: Pipeline, task: Task, dataset: Dataset, seeds: Seeds) -> Gen
     state, batches = _ready(pipeline, task, dataset, seeds, clock, number_format)
     memory, executors = PeakMemory(device), Executors(pipeline.executor, dict(EXPECTED))
     scaler = LossScaler(device.type) if number_format.scaled else None
-    spent_flops, n_skipped = 0, 0
+    spent_flops, n_skipped, modelled = 0, 0, 0.0
     with clock.span("calibration"):
         state = begun(state, *batches.first())
         batches = batches.over(state.data, state.pipeline.batch_size)
@@ -75,6 +76,7 @@ def train(pipeline: Pipeline, task: Task, dataset: Dataset, seeds: Seeds) -> Gen
             epoch = run_epoch(executor, batches, state)
         spent_flops += epoch.n_images * flops.count(*_work(state, epoch.size))[1]
         n_skipped += epoch.n_skipped
+        modelled += _modelled_seconds(state, epoch, task)
         state = replace(state, epoch=state.epoch + 1, loss=epoch.loss, events=(*state.events, *executor.notes))
         state = replace(state, train_seconds=clock.charged, train_flops=float(spent_flops))
         executor.notes.clear()
@@ -84,12 +86,16 @@ def train(pipeline: Pipeline, task: Task, dataset: Dataset, seeds: Seeds) -> Gen
         if state.epoch < state.ends:
             state = replace(state, accuracy=result.accuracy if _is_read(state) else nan)
             with clock.span("boundary"):
-                state = after_boundary(state)
+                before, state = state, after_boundary(state)
                 batches = batches.over(state.data, state.pipeline.batch_size)
+            if state.pipeline.number_format != before.pipeline.number_format:
+                number_format, scaler = FORMATS[state.pipeline.number_format], None  # it goes over to fp32
+                number_format.set_float32_products()
             if state.epoch >= state.ends:  # the boundary ended the run, perhaps with another model
                 with memory.evaluating():
                     result = evaluated(state, task, dataset, clock, number_format)
         report = _report(state, epoch, result, dataset.size, clock, memory, spent_flops, n_skipped)
+        report = replace(report, modelled_seconds=modelled)
         state = replace(state, history=(*state.history, report), events=())
         yield report
     return Trained(result.model, pipeline, report, task.test_time_flip)
@@ -287,6 +293,15 @@ def _work(state: TrainState, size: int) -> tuple[AnyArchitecture, int, frozenset
     model = state.trainee.model
     frozen = frozenset(name for name, parameter in model.named_parameters() if not parameter.requires_grad)
     return model.architecture, size, frozen
+
+
+def _modelled_seconds(state: TrainState, epoch: Epoch, task: Task) -> float:
+    """Seconds of an epoch that the time model tells of the task's machine; 0 where it names none."""
+    if task.machine is None:
+        return 0.0
+    network, batch_size = state.trainee.model.architecture, state.pipeline.batch_size
+    step = step_seconds(network, epoch.size, batch_size, computes_in(state.pipeline), task.machine)
+    return step * epoch.n_images / batch_size
 
 
 def _full(state: TrainState) -> AnyArchitecture:

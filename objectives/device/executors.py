@@ -11,7 +11,7 @@ import tempfile
 import warnings
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Protocol
 
@@ -97,28 +97,31 @@ class Eager:
             penalty = strategy.penalty(segment.trainee)
             if penalty is not None:
                 total = total + penalty
-        done = Step(x, y, loss.detach(), self._optimise(total))
+        done = self._optimise(total, Step(x, y, loss.detach(), self._always))
         for statistic, before in zip(self._statistics, kept, strict=True):
             statistic.copy_(torch.where(done.taken > 0, statistic, before))
         for strategy in segment.strategies:
             strategy.after_step(segment.trainee, done)
         return done
 
-    def _optimise(self, total: Tensor) -> Tensor:
-        """Steps the optimizer down the gradient of `total`; scalar 1, or 0 when loss scaling skipped the step."""
-        optimizer, scaler = self.segment.trainee.optimizer, self.segment.scaler
+    def _optimise(self, total: Tensor, step: Step) -> Step:
+        """Steps the optimizer down the gradient of `total`; says whether loss scaling skipped the step."""
+        segment, optimizer, scaler = self.segment, self.segment.trainee.optimizer, self.segment.scaler
         if scaler is None:
             total.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            taken = self._always
         else:
             scaler.scale(total).backward()  # type: ignore[no-untyped-call]
             scaler.unscale_(optimizer)
-            taken = scaler.step_taken(optimizer)
+            step = replace(step, taken=scaler.step_taken(optimizer))
+        for strategy in segment.strategies:
+            strategy.gradients(segment.trainee, step)
+        if scaler is None:
+            optimizer.step()
+        else:
             scaler.step(optimizer)
             scaler.update()
         optimizer.zero_grad(set_to_none=True)
-        return taken
+        return step
 
 
 class Compiled(Eager):
@@ -245,6 +248,8 @@ def unusable(name: str, segment: Segment) -> str | None:
         return reason
     if name == "cuda_graph" and (held := [type(s).__name__ for s in segment.strategies if not s.capturable]):
         return f"{held[0]} decides on the host"
+    if name != "eager" and (held := [type(s).__name__ for s in segment.strategies if s.emulated]):
+        return f"{held[0]} is emulated: compiled it would draw and round otherwise, and its seconds mean nothing"
     return None
 
 

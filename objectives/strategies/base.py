@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, Self, TypeVar
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from objectives.modelled.assumptions import Arithmetic
     from objectives.networks.network import Network
     from objectives.networks.plain import AnyArchitecture
     from objectives.networks.resnet import Convolution
@@ -45,13 +46,28 @@ class Strategy:
     capturable: ClassVar[bool] = True  # its part of a step decides nothing on the host, so a graph may replay it
     excludes: ClassVar[tuple[type[Strategy], ...]] = ()  # strategies that it cannot run with
     needs_blocks: ClassVar[bool] = False  # it acts on the stem, the blocks or the image size of a residual network
+    number_formats: ClassVar[tuple[str, ...]] = ()  # of pipelines that it can run in; none: in all
+    emulated: ClassVar[bool] = False  # it stands for units that the device has not: its seconds mean nothing
     # What pipelines mean that were stored before a parameter existed, where that is not its default.
     of_before: ClassVar[Mapping[str, object]] = {}
+
+    @property
+    def arithmetic(self) -> Arithmetic | None:
+        """The emulated format that steps are taken in now; None: in the pipeline's own."""
+        return None
 
     @property
     def reads_accuracy(self) -> bool:
         """Whether its boundaries look at `state.accuracy`: the evaluations that it is told of are then charged."""
         return False
+
+    def refuses(self, other: Strategy) -> bool:
+        """Whether it cannot run with the other one."""
+        return isinstance(other, (type(self), *self.excludes))
+
+    def last_format(self, number_format: str, epochs: int) -> str:
+        """The number format that a run of so many epochs ends in, given the one that it begins in."""
+        return number_format
 
     def describe(self) -> str:
         """This strategy in a few words, for tables and notes."""
@@ -100,6 +116,9 @@ class Strategy:
     def penalty(self, trainee: Trainee) -> Tensor | None:
         """A scalar added to the loss, or None."""
         return None
+
+    def gradients(self, trainee: Trainee, step: Step) -> None:
+        """Acts on the gradients between the backward pass and the optimizer step, in place; loss scaling is undone."""
 
     def after_step(self, trainee: Trainee, step: Step) -> None:
         """Acts after an optimizer step, in place; every effect is multiplied by `step.taken`."""
