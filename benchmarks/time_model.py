@@ -2,7 +2,7 @@
 
 Measures steps over families, depths, widths, batch sizes and image sizes in every number format of the device, fits the
 numbers of the machine to some of the networks, and sets what the model says of the others beside what was measured.
-`--steps` keeps what was measured, or takes it from there. Prints Markdown, and the machine as a section of a study file.
+`--steps` keeps what was measured, or takes it from there. Prints Markdown, and the machine for a study file.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -107,7 +107,9 @@ class Step:
         return median(found[1:])
 
 
-def measured(chosen: Iterable[Case], formats: Sequence[str], device: torch.device, n_rounds: int) -> list[dict]:
+def measured(
+    chosen: Iterable[Case], formats: Sequence[str], device: torch.device, n_rounds: int
+) -> list[dict[str, object]]:
     """Seconds of every case in every format: the median of the rounds, formats in turn."""
     found = []
     for case in chosen:
@@ -122,7 +124,7 @@ def measured(chosen: Iterable[Case], formats: Sequence[str], device: torch.devic
 def probed(name: str, formats: Sequence[str], device: torch.device) -> Machine:
     """A machine by large operations alone: what a fit begins from, and what a network reaches at best."""
 
-    def fastest(call: object, n: int = 5) -> float:
+    def fastest(call: Callable[[], object], n: int = 5) -> float:
         best = []
         for _ in range(n + 1):
             if device.type == "cuda":
@@ -145,7 +147,7 @@ def probed(name: str, formats: Sequence[str], device: torch.device) -> Machine:
     return Machine(name, 20 * launch, 20 * launch, bandwidth, HALF_LENGTH, rates)
 
 
-def as_measured(each: dict) -> tuple[Case, Measured]:
+def as_measured(each: dict[str, object]) -> tuple[Case, Measured]:
     """A case and its step, from a line of what was measured."""
     plain = dict(each)
     number_format, seconds = plain.pop("number_format"), plain.pop("seconds")

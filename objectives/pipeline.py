@@ -94,8 +94,9 @@ class Pipeline:
         if self.reduction is not None:
             return self.reduction.describe()
         rule = "" if self.lr_rule == "none" else f" {self.lr_rule}"
+        emulated = [strategy for strategy in self.strategies if strategy.emulated]
         parts = [
-            self.number_format,
+            *([strategy.describe() for strategy in emulated] or [self.number_format]),
             f"{self.epochs} epochs {self.schedule.replace('_', '-')}",
             f"batch {self.batch_size}" + (f" ghost {self.ghost_batch}" if self.ghost_batch else ""),
             f"lr {self.lr:.3g}{rule}",
@@ -106,7 +107,7 @@ class Pipeline:
         parts.append(" ".join(augmentations) or "no augmentation")
         if self.label_smoothing >= 0.005:
             parts.append(f"smoothing {self.label_smoothing:.2f}")
-        parts += [strategy.describe() for strategy in self.strategies]
+        parts += [strategy.describe() for strategy in self.strategies if strategy not in emulated]
         if self.executor not in ("auto", "eager"):  # `auto` says in the trial what it chose
             parts.append(self.executor.replace("_", " "))
         return ", ".join(parts)

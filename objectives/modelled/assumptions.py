@@ -23,7 +23,7 @@ def by_width(bits: int) -> Arithmetic:
     are half as wide (TF32, BF16, FP8: 495, 989, 1979 TFLOP/s dense).
     """
     return Arithmetic(
-        PLAIN_BITS / bits, bits / 8, f"{bits} bits: 32/{bits} times the rate of fp32, by the width of operands"
+        PLAIN_BITS / bits, bits / 8, f"{bits} bits: by the width of operands 32/{bits} times as fast as fp32"
     )
 
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from objectives.feasibility import first_architecture, full_architecture
 from objectives.modelled.assumptions import Arithmetic
 from objectives.modelled.machine import Machine, value_bytes
-from objectives.feasibility import first_architecture, full_architecture
 from objectives.networks.architecture import Layer
 from objectives.networks.plain import AnyArchitecture
 from objectives.pipeline import Pipeline

@@ -11,7 +11,8 @@ from objectives.strategies.dynamic_fixed_point import PLAIN_BITS, check_bits
 from objectives.strategies.emulated import Stored
 
 if TYPE_CHECKING:
-    from objectives.strategies.methods.quantising import Quantise, RoundingName
+    from objectives.strategies.methods.names import RoundingName
+    from objectives.strategies.methods.quantising import Quantise
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 from objectives.modelled.assumptions import FLOAT8, Arithmetic
 from objectives.strategies.emulated import Emulated
 
 if TYPE_CHECKING:
+    from objectives.strategies.methods.names import Float8Name
     from objectives.strategies.methods.quantising import Quantise
 
 FormatName = Literal["e4m3", "e5m2", "fp32"]
@@ -49,9 +50,9 @@ class Float8(Emulated):
     def forward(self) -> Quantise:
         from objectives.strategies.methods.quantising import float8
 
-        return partial(float8, name=self.activations)
+        return partial(float8, name=cast("Float8Name", self.activations))
 
     def backward(self) -> Quantise:
         from objectives.strategies.methods.quantising import float8
 
-        return partial(float8, name=self.errors)
+        return partial(float8, name=cast("Float8Name", self.errors))

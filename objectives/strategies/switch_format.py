@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SwitchFormat(Strategy):
-    """Trains in the pipeline's number format, or in an emulated one, up to a share of the run, and in fp32 from then on.
+    """Trains in the pipeline's number format, or an emulated one, up to a share of the run, and in fp32 from then on.
 
     After Buehler's idea that the first epochs need no precision; Gupta et al. (2015, section 4) went over to more bits
     for the last epochs. Weights and momentum go on as they are.

@@ -8,13 +8,13 @@ Powers of two are made from their bits: `exp2` and `log2` may miss them by a uni
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-RoundingName = Literal["nearest", "stochastic"]
-Float8Name = Literal["e4m3", "e5m2"]
+from objectives.strategies.methods.names import Float8Name, RoundingName
+
 Quantise = Callable[[Tensor], Tensor]
 
 FLOAT8 = {"e4m3": (torch.float8_e4m3fn, 8), "e5m2": (torch.float8_e5m2, 15)}  # type, exponent of its largest number
