@@ -31,6 +31,7 @@ from objectives.strategies.muon import Muon
 from objectives.strategies.plateau import Plateau
 from objectives.strategies.progressive_resolution import ProgressiveResolution
 from objectives.strategies.swa import Swa
+from objectives.strategies.switch_format import SwitchFormat
 from objectives.strategies.whitening import Whitening
 from objectives.task import DataSpec, Task
 
@@ -63,6 +64,7 @@ def cases(plain: Pipeline) -> dict[str, Pipeline]:
         "cutout 25 %": {"cutout": 0.25},
         "no label smoothing": {"label_smoothing": 0.0},
         "bf16": {"number_format": "bf16"},
+        "bf16, then fp32": {"number_format": "bf16", "strategies": (SwitchFormat(),)},
         "batch 128": {"batch_size": 128},
         "six tenths of the epochs": {"epochs": round(0.6 * plain.epochs)},
     }

@@ -35,6 +35,7 @@ from objectives.strategies.progressive_resolution import SIZE_STEP, ProgressiveR
 from objectives.strategies.prune_train import PruneTrain, dying_share, kappa_for
 from objectives.strategies.strided_stem import StridedStem
 from objectives.strategies.swa import Swa
+from objectives.strategies.switch_format import SwitchFormat
 from objectives.strategies.whitening import Whitening
 from spaces.base import Given, Trial
 
@@ -51,6 +52,7 @@ class Run(Outline):
 
     prunable: float  # share of the channels that the strongest penalty of this space kills, by forecast; in tenths
     is_uneven: bool  # some class has many times the images of another
+    is_low: bool  # it computes in less than fp32
 
 
 Chosen = Callable[[Trial, Given, Run], Strategy]
@@ -78,7 +80,8 @@ def outlined(given: Given, plain: Pipeline) -> Run:
     n_steps = (plain.epochs - 1) * max(1, given.n_train // plain.batch_size)
     kappa = strength * plain.peak_lr * n_steps / (1 - plain.momentum) / median(rows)
     prunable = floor(10 * dying_share(kappa)) / 10
-    return Run(full, given.size, plain.epochs, prunable, given.unevenness >= UNEVEN)
+    is_low = plain.number_format != "fp32"
+    return Run(full, given.size, plain.epochs, prunable, given.unevenness >= UNEVEN, is_low)
 
 
 def can_act(switch: str, run: Run) -> bool:
@@ -105,6 +108,8 @@ def can_act(switch: str, run: Run) -> bool:
             return IdentityInit().idle(run) is None
         case "muon":
             return Muon().idle(run) is None
+        case "switch":
+            return run.is_low and run.epochs > 1
         case "balance":
             return run.is_uneven
         case "resolution":
@@ -270,6 +275,11 @@ def lookahead(trial: Trial, given: Given, run: Run) -> Strategy:
     )
 
 
+def switch_format(trial: Trial, given: Given, run: Run) -> Strategy:
+    """Low precision first, then fp32."""
+    return SwitchFormat(at=trial.suggest_float("switch.at", 0.25, 0.9))
+
+
 EVERYTHING: Ingredients = {
     "plateau": (Plateau, plateau),  # first: others look at where the run ends
     "haar": (HaarStem, haar_stem),
@@ -292,6 +302,7 @@ EVERYTHING: Ingredients = {
     "lookahead": (Lookahead, lookahead),
     "ema": (Ema, ema),
     "swa": (Swa, swa),
+    "switch": (SwitchFormat, switch_format),
 }
 
 

@@ -97,7 +97,7 @@ def explanation(reports: Sequence[Report], accuracies: Sequence[float]) -> dict[
         BOUNDARY_SECONDS: round(last.boundary_seconds, 4),
     }
     if last.modelled_seconds:
-        attributes[MODELLED] = [round(report.modelled_seconds, 6) for report in reports]
+        attributes[MODELLED] = [float(f"{report.modelled_seconds:.6g}") for report in reports]
     if 0 < len(last.right) <= MANY_CLASSES:
         attributes[RIGHT] = list(last.right)
     if rows := timeline_json(reports, accuracies):
