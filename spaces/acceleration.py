@@ -89,7 +89,7 @@ def pipeline(trial: Trial, given: Given, ingredients: Ingredients, most: int | N
     momentum = trial.suggest_float("momentum", 0.8, 0.98)
     number_format = cast("NumberFormatName", trial.suggest_categorical("number_format", given.number_formats))
     shape = {"batch_size": batch_size, "lr": lr, "momentum": momentum, "epochs": epochs, "depth": depth, "width": width}
-    plain = Pipeline(number_format=number_format, **shape)  # type: ignore[arg-type]
+    plain = Pipeline(number_format=number_format, **shape)
     run = outlined(given, plain)
     strategies: tuple[Strategy, ...] = ()
     for switch, (kind, chosen) in ingredients.items():

@@ -15,6 +15,7 @@ from search.errors import UsageError
 from search.proposals.draws import Draw
 from search.study import records
 from search.study.spec import read
+from search.views import figures
 from spaces import SPACES
 from spaces.base import BASELINE
 from spaces.restricted import sample
@@ -86,6 +87,9 @@ def test_a_front_of_modelled_seconds_says_so_and_says_emulated_wherever_a_format
         pipeline = records.pipeline(trial)
         assert ("emulated" in records.in_words(trial)) == pipeline.is_emulated
         assert trial.values[0] == pytest.approx(trial.user_attrs[records.MODELLED][-1], rel=1e-5)
+        note = figures.note(trial)
+        assert f"* {trial.values[0]:.4g} modelled seconds" in note
+        assert ("emulated" in note) == pipeline.is_emulated
         assert not trial.user_attrs.get(records.NOISY)  # what is counted cannot be disturbed
     n_emulated = sum(records.pipeline(trial).is_emulated for trial in trials)
     assert n_emulated >= 6
