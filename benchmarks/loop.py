@@ -20,7 +20,7 @@ from objectives.networks.resnet import Convolution
 from objectives.networks.trainee import Trainee
 from objectives.pipeline import Pipeline, Report
 from objectives.state import Step, TrainState
-from objectives.strategies.base import Strategy
+from objectives.strategies.base import Multiply, Strategy
 from objectives.strategies.ema import Ema
 from objectives.strategies.progressive_resolution import ProgressiveResolution
 from objectives.task import Task
@@ -45,10 +45,19 @@ class Empty(Strategy):
 
         return wrapped
 
+    def product(self, layer: Convolution, multiply: Multiply) -> Multiply:
+        def wrapped(x: Tensor, weight: Tensor) -> Tensor:
+            return multiply(x, weight)
+
+        return wrapped
+
     def batch(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         return x, y
 
     def penalty(self, trainee: Trainee) -> Tensor | None:
+        return None
+
+    def gradients(self, trainee: Trainee, step: Step) -> None:
         return None
 
     def after_step(self, trainee: Trainee, step: Step) -> None:

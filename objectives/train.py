@@ -65,16 +65,18 @@ def train(pipeline: Pipeline, task: Task, dataset: Dataset, seeds: Seeds) -> Gen
     state, batches = _ready(pipeline, task, dataset, seeds, clock, number_format)
     memory, executors = PeakMemory(device), Executors(pipeline.executor, dict(EXPECTED))
     scaler = LossScaler(device.type) if number_format.scaled else None
-    spent_flops, n_skipped, modelled = 0, 0, 0.0
+    spent_flops: float = 0
+    n_skipped = 0
+    modelled = 0.0
     with clock.span("calibration"):
         state = begun(state, *batches.first())
-        batches = batches.over(state.data, state.pipeline.batch_size)
+        batches = batches.over(state.data, state.pipeline.batch_size, repeats=state.repeats)
     while state.epoch < state.ends:
         with clock.span("steps"):
             state = bound(state)
             executor = executors.of(_segment(state, number_format, scaler), batches.shape)
             epoch = run_epoch(executor, batches, state)
-        spent_flops += epoch.n_images * flops.count(*_work(state, epoch.size))[1]
+        spent_flops += epoch.n_images * _work(state, epoch.size)
         n_skipped += epoch.n_skipped
         modelled += _modelled_seconds(state, epoch, task)
         state = replace(state, epoch=state.epoch + 1, loss=epoch.loss, events=(*state.events, *executor.notes))
@@ -87,7 +89,7 @@ def train(pipeline: Pipeline, task: Task, dataset: Dataset, seeds: Seeds) -> Gen
             state = replace(state, accuracy=result.accuracy if _is_read(state) else nan)
             with clock.span("boundary"):
                 before, state = state, after_boundary(state)
-                batches = batches.over(state.data, state.pipeline.batch_size)
+                batches = batches.over(state.data, state.pipeline.batch_size, repeats=state.repeats)
             if state.pipeline.number_format != before.pipeline.number_format:
                 number_format, scaler = FORMATS[state.pipeline.number_format], None  # it goes over to fp32
                 number_format.set_float32_products()
@@ -188,7 +190,8 @@ def warm_up(state: TrainState, batches: Batches, number_format: NumberFormat) ->
 
 def begun(state: TrainState, x: Tensor, y: Tensor) -> TrainState:
     """The state after every strategy was calibrated on the first batch; those that cannot act say so."""
-    outline = Outline(state.full, int(state.data.x.shape[-1]), state.pipeline.epochs)
+    pipeline = state.pipeline
+    outline = Outline(state.full, int(state.data.x.shape[-1]), pipeline.epochs, batch_size=pipeline.batch_size)
     for index in range(len(state.pipeline.strategies)):
         state = state.pipeline.strategies[index].begin(state, x, y)
         if (reason := state.pipeline.strategies[index].idle(outline)) is not None:
@@ -288,11 +291,17 @@ def set_lr(optimizer: Optimizer, lr: float) -> None:
             group["lr"] = value
 
 
-def _work(state: TrainState, size: int) -> tuple[AnyArchitecture, int, frozenset[str]]:
-    """What `flops.count` asks for: the network in training, the side of its images, the parameters that are frozen."""
+def _work(state: TrainState, size: int) -> float:
+    """FLOPs of a training step per image of so many pixels a side, without the gradients that are not computed."""
     model = state.trainee.model
     frozen = frozenset(name for name, parameter in model.named_parameters() if not parameter.requires_grad)
-    return model.architecture, size, frozen
+    whole = flops.count(model.architecture, size, frozen)[1]
+    work: float = whole
+    for strategy in state.pipeline.strategies:
+        names, share = strategy.left_out(model)
+        if share > 0:
+            work -= share * (whole - flops.count(model.architecture, size, frozen | names)[1])
+    return work
 
 
 def _modelled_seconds(state: TrainState, epoch: Epoch, task: Task) -> float:
@@ -322,7 +331,7 @@ def _report(
     size: int,
     clock: Clock,
     memory: PeakMemory,
-    spent_flops: int,
+    spent_flops: float,
     n_skipped: int,
 ) -> Report:
     """What the consumer is told of an epoch; `size` is the side of the validation images in pixels."""

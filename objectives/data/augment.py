@@ -68,9 +68,12 @@ class Batches:
         augmentation: Augmentation,
         normalise: Normalisation,
         seeds: tuple[int, int],
+        *,
+        repeats: bool = False,
     ) -> None:
         n, self._n_channels, self._height, self._size = images.x.shape
         self._images, self._augmentation, self._normalise, self._seeds = images, augmentation, normalise, seeds
+        self._repeats = repeats
         self.batch_size = min(batch_size, n)
         self.n_steps = n // self.batch_size
         self._device = images.x.device
@@ -82,11 +85,15 @@ class Batches:
         """Of a batch: [batch, channels, height, width]."""
         return self.batch_size, self._n_channels, self._height, self._size
 
-    def over(self, images: Images, batch_size: int) -> Batches:
-        """The same order and augmentation over other images or another batch size; itself when neither changed."""
-        if images is self._images and min(batch_size, len(images.y)) == self.batch_size:
+    def over(self, images: Images, batch_size: int, *, repeats: bool = False) -> Batches:
+        """The same augmentation over other images or another batch size; itself when nothing changed.
+
+        In the same order, or where it `repeats` in that of the first epoch in all of them.
+        """
+        same_size = min(batch_size, len(images.y)) == self.batch_size
+        if images is self._images and same_size and repeats == self._repeats:
             return self
-        return Batches(images, batch_size, self._augmentation, self._normalise, self._seeds)
+        return Batches(images, batch_size, self._augmentation, self._normalise, self._seeds, repeats=repeats)
 
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """`n_steps` batches (x: [batch, channels, size, size] float32 in channels_last, y: [batch])."""
@@ -107,7 +114,7 @@ class Batches:
 
     def _drawn(self, epoch: int) -> tuple[Tensor, torch.Generator, Tensor | None]:
         """(order of the images, what augments them, which are mirrored where that alternates) of an epoch."""
-        order_generator = torch.Generator(self._device).manual_seed(self._seeds[0] + epoch)
+        order_generator = torch.Generator(self._device).manual_seed(self._seeds[0] + (0 if self._repeats else epoch))
         generator = torch.Generator(self._device).manual_seed(self._seeds[1] + epoch)
         order = torch.randperm(len(self._images.y), generator=order_generator, device=self._device)
         return order, generator, self._sides(epoch)

@@ -11,7 +11,7 @@ import tempfile
 import warnings
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Protocol
 
@@ -23,7 +23,7 @@ from objectives.device.formats import LossScaler, NumberFormat
 from objectives.networks.resnet import Convolution
 from objectives.networks.trainee import Trainee
 from objectives.state import Step
-from objectives.strategies.base import Strategy
+from objectives.strategies.base import Multiply, Strategy
 
 CAPTURE_WARM_UP = 3  # steps on a side stream before a capture, as CUDA graphs ask for
 
@@ -81,7 +81,7 @@ class Eager:
         # A forward pass that overflows in fp16 poisons the running statistics: a skipped step restores them.
         self._statistics = [b for b in model.buffers() if b.is_floating_point()] if segment.scaler else []
         for layer in model.convolutions():
-            layer.compute = _wrapped(layer, segment)
+            layer.compute, layer.multiply = _wrapped(layer, segment), _product(layer, segment)
         model.train()
 
     def step(self, x: Tensor, y: Tensor) -> Step:
@@ -97,31 +97,35 @@ class Eager:
             penalty = strategy.penalty(segment.trainee)
             if penalty is not None:
                 total = total + penalty
-        done = self._optimise(total, Step(x, y, loss.detach(), self._always))
+        done = Step(x, y, loss.detach(), self._differentiated(total))
+        for strategy in segment.strategies:
+            strategy.gradients(segment.trainee, done)
+        self._optimise()
         for statistic, before in zip(self._statistics, kept, strict=True):
             statistic.copy_(torch.where(done.taken > 0, statistic, before))
         for strategy in segment.strategies:
             strategy.after_step(segment.trainee, done)
         return done
 
-    def _optimise(self, total: Tensor, step: Step) -> Step:
-        """Steps the optimizer down the gradient of `total`; says whether loss scaling skipped the step."""
-        segment, optimizer, scaler = self.segment, self.segment.trainee.optimizer, self.segment.scaler
+    def _differentiated(self, total: Tensor) -> Tensor:
+        """Leaves the gradients of `total`; scalar 1, or 0 where they overflowed and loss scaling skips the step."""
+        optimizer, scaler = self.segment.trainee.optimizer, self.segment.scaler
         if scaler is None:
             total.backward()  # type: ignore[no-untyped-call]
-        else:
-            scaler.scale(total).backward()  # type: ignore[no-untyped-call]
-            scaler.unscale_(optimizer)
-            step = replace(step, taken=scaler.step_taken(optimizer))
-        for strategy in segment.strategies:
-            strategy.gradients(segment.trainee, step)
+            return self._always
+        scaler.scale(total).backward()  # type: ignore[no-untyped-call]
+        scaler.unscale_(optimizer)
+        return scaler.step_taken(optimizer)
+
+    def _optimise(self) -> None:
+        """Steps the optimizer down the gradients, where they are finite, and drops them."""
+        optimizer, scaler = self.segment.trainee.optimizer, self.segment.scaler
         if scaler is None:
             optimizer.step()
         else:
             scaler.step(optimizer)
             scaler.update()
         optimizer.zero_grad(set_to_none=True)
-        return step
 
 
 class Compiled(Eager):
@@ -281,3 +285,12 @@ def _wrapped(layer: Convolution, segment: Segment) -> Callable[[Tensor], Tensor]
     for strategy in segment.strategies:
         compute = strategy.convolution(layer, compute)
     return None if compute is plain and not segment.number_format.strict else compute
+
+
+def _product(layer: Convolution, segment: Segment) -> Multiply | None:
+    """What the strategies make of a layer's product of input and weight, or None where it is the plain one."""
+    plain: Multiply = layer.multiplied
+    multiply = plain
+    for strategy in segment.strategies:
+        multiply = strategy.product(layer, multiply)
+    return None if multiply is plain else multiply

@@ -51,6 +51,7 @@ class Convolution(nn.Conv2d):
         super().__init__(n_in, n_out, sides, stride, padding=borders, bias=False)
         self.dims = dims
         self.compute: Callable[[Tensor], Tensor] | None = None  # in place of the plain convolution, in training only
+        self.multiply: Callable[[Tensor, Tensor], Tensor] | None = None  # within it: likewise of input and weight
 
     def forward(self, x: Tensor) -> Tensor:
         if self.compute is not None and self.training:
@@ -59,7 +60,13 @@ class Convolution(nn.Conv2d):
 
     def plainly(self, x: Tensor) -> Tensor:
         """What it computes without what wraps it."""
-        return convolve(x, self.weight, self.stride[0], self.borders)
+        if self.multiply is not None and self.training:
+            return self.multiply(x, self.weight)
+        return self.multiplied(x, self.weight)
+
+    def multiplied(self, x: Tensor, weight: Tensor) -> Tensor:
+        """x convolved with a weight as this layer does it."""
+        return convolve(x, weight, self.stride[0], self.borders)
 
     @property
     def borders(self) -> tuple[int, ...]:

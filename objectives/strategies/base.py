@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from objectives.state import Step, TrainState
 
 T = TypeVar("T")
+Multiply = Callable[["Tensor", "Tensor"], "Tensor"]  # x: [batch, in, height, width], weight: [out, in, kernel, kernel]
 
 
 def learned(default: T) -> T:
@@ -37,19 +38,24 @@ class Outline:
     full: AnyArchitecture  # what the settings ask for
     size: int  # pixels: side of the images
     epochs: int  # length of the schedule
+    batch_size: int | None = field(default=None, kw_only=True)  # samples per optimizer step; None: not known
 
 
 @dataclass(frozen=True)
 class Strategy:
     """One acceleration method with its parameters."""
 
-    capturable: ClassVar[bool] = True  # its part of a step decides nothing on the host, so a graph may replay it
     excludes: ClassVar[tuple[type[Strategy], ...]] = ()  # strategies that it cannot run with
     needs_blocks: ClassVar[bool] = False  # it acts on the stem, the blocks or the image size of a residual network
     number_formats: ClassVar[tuple[str, ...]] = ()  # of pipelines that it can run in; none: in all
     emulated: ClassVar[bool] = False  # it stands for units that the device has not: its seconds mean nothing
     # What pipelines mean that were stored before a parameter existed, where that is not its default.
     of_before: ClassVar[Mapping[str, object]] = {}
+
+    @property
+    def capturable(self) -> bool:
+        """Whether its part of a step decides nothing on the host, so that a graph may replay it."""
+        return True
 
     @property
     def arithmetic(self) -> Arithmetic | None:
@@ -109,6 +115,13 @@ class Strategy:
         """How a layer computes while training: `compute`, or a function that wraps it."""
         return compute
 
+    def product(self, layer: Convolution, multiply: Multiply) -> Multiply:
+        """How a layer convolves its input with its weight while training: `multiply`, or a function that wraps it.
+
+        Within `convolution`, and within what the number format makes of both: where gradients of the two part.
+        """
+        return multiply
+
     def batch(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """The batch to train on."""
         return x, y
@@ -118,7 +131,15 @@ class Strategy:
         return None
 
     def gradients(self, trainee: Trainee, step: Step) -> None:
-        """Acts on the gradients between the backward pass and the optimizer step, in place; loss scaling is undone."""
+        """Acts on the gradients of loss and penalties before the optimizer steps, in place.
+
+        They are those of the parameters, None where one has none; of fp16 they come unscaled, and where `step.taken` is
+        0 they are not finite and the optimizer leaves them alone: what a strategy remembers is multiplied by it.
+        """
+
+    def left_out(self, model: Network) -> tuple[frozenset[str], float]:
+        """The parameters that get no gradient, by name, in what share of the work: so much less is counted."""
+        return frozenset(), 0.0
 
     def after_step(self, trainee: Trainee, step: Step) -> None:
         """Acts after an optimizer step, in place; every effect is multiplied by `step.taken`."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from objectives.networks.resnet import Convolution
     from objectives.networks.trainee import Trainee
     from objectives.state import Step, TrainState
+    from objectives.strategies.base import Multiply
     from objectives.strategies.methods.quantising import Quantise
 
 
@@ -65,9 +65,7 @@ class Emulated(Strategy, ABC):
         return f"emulated {self.what}"
 
     def refuses(self, other: Strategy) -> bool:
-        # it computes convolutions itself: another one's way to compute them would be lost
-        wraps = type(other).convolution is not Strategy.convolution
-        return super().refuses(other) or isinstance(other, Emulated) or wraps
+        return super().refuses(other) or isinstance(other, Emulated)
 
     def idle(self, outline: Outline) -> str | None:
         if self.is_neutral:
@@ -84,17 +82,15 @@ class Emulated(Strategy, ABC):
         is_on = not any(isinstance(s, SwitchFormat) and s.has_switched for s in state.pipeline.strategies)
         return self if is_on == self.is_on else self.having_learned(is_on=is_on)
 
-    def convolution(self, layer: Convolution, compute: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    def product(self, layer: Convolution, multiply: Multiply) -> Multiply:
         if not self.acts:
-            return compute
-        from objectives.networks.resnet import convolve
+            return multiply
         from objectives.strategies.methods.quantising import passed
 
         forward, backward = self.forward(), self.backward()
 
-        def emulated(x: Tensor) -> Tensor:
-            weight = passed(layer.weight, forward, None)
-            out = convolve(passed(x, forward, backward), weight, layer.stride[0], layer.borders)
+        def emulated(x: Tensor, weight: Tensor) -> Tensor:
+            out = multiply(passed(x, forward, backward), passed(weight, forward, None))
             return passed(out, forward, backward)
 
         return emulated

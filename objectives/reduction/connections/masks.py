@@ -177,7 +177,7 @@ class MaskedTraining:
             weight_decay=pipeline.weight_decay,
         )
         for layer in model.convolutions():
-            layer.compute = None  # of a copied network it computes with the weights of the original
+            layer.compute = layer.multiply = None  # of a copied network it computes with the weights of the original
         model.train()
         for epoch in range(begins, begins + self.epochs):
             for x, y in batches.epoch(epoch):

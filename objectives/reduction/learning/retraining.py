@@ -55,7 +55,7 @@ def retrained(model: Network, terms: Terms, seeds: Seeds, epochs: int, clock: Cl
             if run_epoch(executor, batches, replace(state, epoch=epoch)).diverged:
                 break
     for layer in model.convolutions():
-        layer.compute = None  # it pins the number format of this training
+        layer.compute = layer.multiply = None  # it pins the number format of this training
     return model.eval()
 
 

@@ -65,7 +65,7 @@ def refresh_statistics(model: Network, state: TrainState, n_images: int) -> None
         found.setdefault(norm, []).append((mean, variance))  # type: ignore[arg-type]
 
     for layer in model.convolutions():
-        layer.compute = None  # a copy's would still compute with the weights of the network that it was copied from
+        layer.compute = layer.multiply = None  # a copy computes with the weights of the original
     handles = [m.register_forward_pre_hook(observe) for m in model.modules() if isinstance(m, GhostBatchNorm)]
     n, device = len(state.data.y), state.data.x.device
     n_images = min(n, n_images)

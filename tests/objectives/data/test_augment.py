@@ -206,6 +206,17 @@ def test_batches_over_the_same_are_themselves_and_over_others_keep_order_and_aug
     assert not torch.equal(epoch(source.over(other, 5), 2)[0], epoch(source, 2)[0])
 
 
+def test_batches_that_repeat_come_in_the_order_of_the_first_epoch_and_are_augmented_anew() -> None:
+    dataset = numbered(20)
+    source = batches(dataset, 5, EVERYTHING)
+    repeating = source.over(dataset.train, 5, repeats=True)
+    assert repeating.over(dataset.train, 5, repeats=True) is repeating
+    for number in range(3):
+        assert torch.equal(epoch(repeating, number)[1], epoch(source, 0)[1])
+    assert not torch.equal(epoch(repeating, 1)[0], epoch(repeating, 0)[0])
+    assert not torch.equal(epoch(repeating.over(dataset.train, 5), 1)[1], epoch(source, 0)[1])
+
+
 def test_an_alternating_flip_shows_every_image_from_each_side_in_turn() -> None:
     dataset = numbered(40)
     source = batches(dataset, 8, Augmentation(flip=True, alternating=True))

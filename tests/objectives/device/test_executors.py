@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from objectives.device.executors import Eager, Segment
-from objectives.device.formats import FORMATS
+from objectives.device.formats import FORMATS, LossScaler
 from objectives.networks.architecture import Architecture, Stage
 from objectives.networks.resnet import Convolution, ResNet
 from objectives.networks.trainee import Trainee
 from objectives.state import Step
-from objectives.strategies.base import Strategy
+from objectives.strategies.base import Multiply, Strategy
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,51 @@ class Pull(Strategy):
 
     def penalty(self, trainee: Trainee) -> Tensor:
         return self.strength * torch.stack([p.sum() for p in trainee.model.parameters()]).sum()
+
+
+@dataclass(frozen=True)
+class Shorten(Strategy):
+    """Multiplies every gradient."""
+
+    factor: float
+
+    def gradients(self, trainee: Trainee, step: Step) -> None:
+        for parameter in trainee.model.parameters():
+            parameter.grad.mul_(self.factor)
+
+
+@dataclass(frozen=True)
+class Bend(Strategy):
+    """Adds to every gradient."""
+
+    amount: float
+
+    def gradients(self, trainee: Trainee, step: Step) -> None:
+        for parameter in trainee.model.parameters():
+            parameter.grad.add_(self.amount)
+
+
+@dataclass(frozen=True)
+class Watch(Strategy):
+    """Remembers the gradients and what it is told of the step."""
+
+    seen: list[Tensor] = field(default_factory=list, compare=False)
+    taken: list[float] = field(default_factory=list, compare=False)
+
+    def gradients(self, trainee: Trainee, step: Step) -> None:
+        self.seen[:] = [parameter.grad.clone() for parameter in trainee.model.parameters()]
+        self.taken.append(float(step.taken))
+
+
+@dataclass(frozen=True)
+class Weigh(Strategy):
+    """Scales the weight of every convolution where it is multiplied, then adds to what comes out."""
+
+    factor: float
+    amount: float
+
+    def product(self, layer: Convolution, multiply: Multiply) -> Multiply:
+        return lambda x, weight: multiply(x, weight * self.factor) + self.amount
 
 
 def trainee() -> Trainee:
@@ -104,3 +149,47 @@ def test_the_loss_is_the_smoothed_cross_entropy_of_the_training_network() -> Non
     target = 0.7 * F.one_hot(found.y, 3) + 0.1
     expected = -(target * log_probabilities).sum(1).mean()
     torch.testing.assert_close(found.loss.double(), expected.detach(), rtol=1e-6, atol=1e-6)
+
+
+def test_gradients_of_loss_and_penalties_are_changed_from_left_to_right_before_the_optimizer_steps() -> None:
+    plain, watch = trainee(), Watch()
+    before = [parameter.detach().clone() for parameter in plain.model.parameters()]
+    step(plain, Pull(0.5), watch)
+    for bends, expected in (
+        ((Shorten(2.0), Bend(1.0)), lambda g: 2 * g + 1),
+        ((Bend(1.0), Shorten(2.0)), lambda g: 2 * (g + 1)),
+    ):
+        subject = trainee()
+        done = step(subject, Pull(0.5), *bends)
+        assert done.taken == 1
+        for parameter, start, gradient in zip(subject.model.parameters(), before, watch.seen, strict=True):
+            torch.testing.assert_close(parameter.detach(), start - 0.1 * expected(gradient), rtol=1e-12, atol=1e-12)
+
+
+def test_gradients_of_fp16_are_seen_unscaled_and_of_a_step_that_is_not_taken_they_move_nothing() -> None:
+    exact, half = Watch(), Watch()
+    subjects = [replace(trainee(), model=trainee().model.float()) for _ in range(2)]
+    x, y = torch.linspace(-1, 1, 4 * 16).sin().view(4, 1, 4, 4), torch.tensor([0, 1, 2, 1])
+    for subject, watch, scaler in zip(subjects, (exact, half), (None, LossScaler("cpu", 2.0**10)), strict=True):
+        optimizer = torch.optim.SGD(subject.model.parameters(), lr=0.1, fused=True)
+        subject = replace(subject, optimizer=optimizer)
+        running = Eager(Segment(subject, (watch, Shorten(0.5)), FORMATS["fp16" if scaler else "fp32"], scaler, 0.0))
+        running.step(x, y)
+    for one, other in zip(exact.seen, half.seen, strict=True):
+        torch.testing.assert_close(other, one, rtol=0.05, atol=2e-3)
+    before = [parameter.detach().clone() for parameter in subject.model.parameters()]
+    running.step(x * 1e6, y)
+    assert half.taken == [1, 0]
+    assert all(map(torch.equal, subject.model.parameters(), before))
+
+
+def test_the_last_strategy_wraps_a_product_outermost_in_training_only() -> None:
+    subject = trainee()
+    step(subject, Weigh(2.0, 1.0), Weigh(3.0, 0.5), Times(2.0))
+    layer = subject.model.convolutions()[-1]
+    x = torch.randn(2, layer.in_channels, 4, 4, dtype=torch.float64)
+    plain = F.conv2d(x, layer.weight, None, layer.stride, layer.padding)
+    torch.testing.assert_close(layer.train()(x), (6 * plain + 1.5) * 2)
+    torch.testing.assert_close(layer.eval()(x), plain)
+    step(subject)
+    assert all(convolution.multiply is None for convolution in subject.model.convolutions())
