@@ -40,6 +40,7 @@ from objectives.strategies.s3_pool import S3Pool
 from objectives.strategies.standardization_loss import StandardizationLoss
 from objectives.strategies.stochastic_pooling import StochasticPooling
 from objectives.strategies.swa import Swa
+from objectives.strategies.switch_format import SwitchFormat
 from objectives.strategies.weight_norm import WeightNorm
 from objectives.strategies.whitening import Whitening
 from objectives.task import DataSpec, Task
@@ -95,6 +96,7 @@ def cases(plain: Pipeline) -> dict[str, Pipeline]:
         "cutout 25 %": {"cutout": 0.25},
         "no label smoothing": {"label_smoothing": 0.0},
         "bf16": {"number_format": "bf16"},
+        "bf16, then fp32": {"number_format": "bf16", "strategies": (SwitchFormat(),)},
         "batch 128": {"batch_size": 128},
         "ghost 32": {"ghost_batch": 32},
         "ghost 32, GradientApproximation": {"ghost_batch": 32, "strategies": (GradientApproximation(),)},

@@ -213,7 +213,7 @@ class TrainingObjective:
             model.network.to(self._device),
             self._test.images,
             Normalisation(as_taken(model, self._dataset), self._device),
-            admitted(FORMATS[pipeline.number_format], reached, self._device),
+            admitted(FORMATS[pipeline.last_format], reached, self._device),
             batch_size=pipeline.batch_size,
             mirrored=model.mirrored,
         )

@@ -64,8 +64,12 @@ class Pipeline:
         for name, low, high in _RANGES:
             _check_range(name, getattr(self, name), low, high)
         for strategy, other in permutations(self.strategies, 2):
-            if isinstance(other, (type(strategy), *strategy.excludes)):
+            if strategy.refuses(other):
                 raise ValueError(f"{type(strategy).__name__} cannot run with {type(other).__name__}: choose one")
+        for strategy in self.strategies:
+            if strategy.number_formats and self.number_format not in strategy.number_formats:
+                name, possible = type(strategy).__name__, " or ".join(strategy.number_formats)
+                raise ValueError(f"{name} cannot run in number format {self.number_format}: choose {possible}")
 
     @property
     def peak_lr(self) -> float:
@@ -78,13 +82,27 @@ class Pipeline:
         scaled = replace(self, batch_size=batch_size, lr=1.0)
         return replace(scaled, lr=min(MAX_LR, peak_lr / scaled.peak_lr))
 
+    @property
+    def last_format(self) -> NumberFormatName:
+        """The number format that a run ends in: of its last evaluations."""
+        name: str = self.number_format
+        for strategy in self.strategies:
+            name = strategy.last_format(name, self.epochs)
+        return cast("NumberFormatName", name)
+
+    @property
+    def is_emulated(self) -> bool:
+        """Whether it computes as no unit of the device does, so that its seconds mean nothing."""
+        return any(strategy.emulated for strategy in self.strategies)
+
     def describe(self) -> str:
         """This pipeline in words, for tables and notes: what is neutral is left out; of a reduction all but itself."""
         if self.reduction is not None:
             return self.reduction.describe()
         rule = "" if self.lr_rule == "none" else f" {self.lr_rule}"
+        emulated = [strategy for strategy in self.strategies if strategy.emulated]
         parts = [
-            self.number_format,
+            *([strategy.describe() for strategy in emulated] or [self.number_format]),
             f"{self.epochs} epochs {self.schedule.replace('_', '-')}",
             f"batch {self.batch_size}" + (f" ghost {self.ghost_batch}" if self.ghost_batch else ""),
             f"lr {self.lr:.3g}{rule}",
@@ -95,7 +113,7 @@ class Pipeline:
         parts.append(" ".join(augmentations) or "no augmentation")
         if self.label_smoothing >= 0.005:
             parts.append(f"smoothing {self.label_smoothing:.2f}")
-        parts += [strategy.describe() for strategy in self.strategies]
+        parts += [strategy.describe() for strategy in self.strategies if strategy not in emulated]
         if self.executor not in ("auto", "eager"):  # `auto` says in the trial what it chose
             parts.append(self.executor.replace("_", " "))
         return ", ".join(parts)
@@ -151,6 +169,7 @@ class Report:
     # The deployed network, as `Architecture.describe` puts it: the one whose accuracy and work these are. What the
     # boundary makes of it is told with the next epoch, which trains that. Empty in reports of earlier versions.
     architecture: str = ""
+    modelled_seconds: float = 0.0  # of the task's machine so far, by the time model; 0 where it names none
     right: tuple[int, ...] = ()  # validation images of each class that the deployed network tells rightly; likewise
 
     def to_json(self) -> dict[str, object]:

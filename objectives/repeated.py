@@ -68,6 +68,7 @@ def _pooled(reports: Sequence[Report], n_by_class: Sequence[int]) -> Report:
         boundary_seconds=mean("boundary_seconds"),
         eval_seconds=mean("eval_seconds"),
         train_flops=mean("train_flops"),
+        modelled_seconds=mean("modelled_seconds"),
         peak_memory=max(report.peak_memory for report in reports),
         eval_peak_memory=max(report.eval_peak_memory for report in reports),
         skipped_steps=max(report.skipped_steps for report in reports),

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, fields
 
 import numpy as np
 
+from objectives.modelled.machine import Machine
+
 DATA_SETS = ("digits", "fashion_mnist", "cifar10", "cifar100")  # that have a name of their own
 SERIES = "series"  # kind of data that are no images
 
@@ -91,6 +93,7 @@ class Task:
     stem_stride: int = 1
     test_time_flip: bool = False  # accuracies are those of an image and its mirror image taken together
     base: str | None = None  # folder of the exported network that is made smaller, where that is what is done
+    machine: Machine | None = None  # whose seconds are told beside those of the device, by the time model
 
     def to_json(self) -> dict[str, object]:
         """This task as plain JSON data; `from_json` is the inverse."""
@@ -101,7 +104,9 @@ class Task:
         """The task that `to_json` wrote."""
         values = dict(plain)
         data = DataSpec.from_json(values.pop("data"))  # type: ignore[arg-type]
-        return cls(data=data, **values)  # type: ignore[arg-type]
+        machine = values.pop("machine", None)
+        there = None if machine is None else Machine.from_json(machine)  # type: ignore[arg-type]
+        return cls(data=data, machine=there, **values)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)

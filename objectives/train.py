@@ -23,6 +23,7 @@ from objectives.device.executors import Compiled, Eager, Executor, Segment, wrap
 from objectives.device.formats import FORMATS, LossScaler, NumberFormat
 from objectives.evaluation import Evaluation, evaluate, finiteness
 from objectives.feasibility import first_architecture, full_architecture, layers, obstacle
+from objectives.modelled.seconds import computes_in, step_seconds
 from objectives.networks import flops
 from objectives.networks.network import Network, build
 from objectives.networks.plain import AnyArchitecture
@@ -66,6 +67,7 @@ def train(pipeline: Pipeline, task: Task, dataset: Dataset, seeds: Seeds) -> Gen
     scaler = LossScaler(device.type) if number_format.scaled else None
     spent_flops: float = 0
     n_skipped = 0
+    modelled = 0.0
     with clock.span("calibration"):
         state = begun(state, *batches.first())
         batches = batches.over(state.data, state.pipeline.batch_size, repeats=state.repeats)
@@ -76,6 +78,7 @@ def train(pipeline: Pipeline, task: Task, dataset: Dataset, seeds: Seeds) -> Gen
             epoch = run_epoch(executor, batches, state)
         spent_flops += epoch.n_images * _work(state, epoch.size)
         n_skipped += epoch.n_skipped
+        modelled += _modelled_seconds(state, epoch, task)
         state = replace(state, epoch=state.epoch + 1, loss=epoch.loss, events=(*state.events, *executor.notes))
         state = replace(state, train_seconds=clock.charged, train_flops=float(spent_flops))
         executor.notes.clear()
@@ -85,12 +88,16 @@ def train(pipeline: Pipeline, task: Task, dataset: Dataset, seeds: Seeds) -> Gen
         if state.epoch < state.ends:
             state = replace(state, accuracy=result.accuracy if _is_read(state) else nan)
             with clock.span("boundary"):
-                state = after_boundary(state)
+                before, state = state, after_boundary(state)
                 batches = batches.over(state.data, state.pipeline.batch_size, repeats=state.repeats)
+            if state.pipeline.number_format != before.pipeline.number_format:
+                number_format, scaler = FORMATS[state.pipeline.number_format], None  # it goes over to fp32
+                number_format.set_float32_products()
             if state.epoch >= state.ends:  # the boundary ended the run, perhaps with another model
                 with memory.evaluating():
                     result = evaluated(state, task, dataset, clock, number_format)
         report = _report(state, epoch, result, dataset.size, clock, memory, spent_flops, n_skipped)
+        report = replace(report, modelled_seconds=modelled)
         state = replace(state, history=(*state.history, report), events=())
         yield report
     return Trained(result.model, pipeline, report, task.test_time_flip)
@@ -302,6 +309,15 @@ def _work(state: TrainState, size: int) -> float:
         if share > 0:
             work -= share * (whole - counted(frozen | names))
     return work
+
+
+def _modelled_seconds(state: TrainState, epoch: Epoch, task: Task) -> float:
+    """Seconds of an epoch that the time model tells of the task's machine; 0 where it names none."""
+    if task.machine is None:
+        return 0.0
+    network, batch_size = state.trainee.model.architecture, state.pipeline.batch_size
+    step = step_seconds(network, epoch.size, batch_size, computes_in(state.pipeline), task.machine)
+    return step * epoch.n_images / batch_size
 
 
 def _full(state: TrainState) -> AnyArchitecture:

@@ -142,7 +142,7 @@ class Recording(Invocation):
         """
         name, spec = super().asked()
         if not spec.what.is_timed:
-            raise UsageError(f"study {name!r} makes a network smaller: what is recorded is trainings and seconds")
+            raise UsageError(f"study {name!r} minimises {spec.what.words}: what is recorded is seconds of a clock")
         changes = {"sampler": "random", "stopping": "none", "repeats": 0, "confirm": 0}
         spec = spec.model_copy(update={"search": spec.search.model_copy(update=changes)})
         return check_name(f"{name[:57]}-record" if self.as_name is None else self.as_name), spec

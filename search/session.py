@@ -349,9 +349,10 @@ class _Session:
 
     def _created(self, facts: Mapping[str, Any], objectives: Sequence[Objective]) -> Study:
         number_formats, calibration = base.number_format(facts), dict[str, object]()
-        if number_formats is None:  # seconds count
+        if number_formats is None:
             number_formats = objectives[0].number_formats()
-            calibration = disturbance.calibrated([each.reference for each in objectives])
+            if self.spec.what.is_timed:
+                calibration = disturbance.calibrated([each.reference for each in objectives])
         for number_format, why in number_formats.items():
             if why is not None:
                 self.display.say(f"number format {number_format} is left out: {why}")

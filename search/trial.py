@@ -58,6 +58,7 @@ def run(study: Study, trial: optuna.Trial, objective: Objective, watcher: Watche
     disturbed = None
     try:
         pipeline, before = study.pipeline(trial), study.snapshot()
+        assert not (pipeline.is_emulated and study.spec.what.is_timed), "emulated formats have no seconds"
         attributes = storage.patiently(lambda: trial.user_attrs)
         if records.REPEAT_OF in attributes:
             watcher.say(_why_again(before, trial.number, attributes[records.REPEAT_OF]))

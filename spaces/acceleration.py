@@ -87,7 +87,9 @@ def pipeline(trial: Trial, given: Given, ingredients: Ingredients, most: int | N
     peak = Pipeline(batch_size=batch_size, lr=trial.suggest_float("lr", 0.02, 6.4, log=True), lr_rule=rule).peak_lr
     lr = min(peak, MAX_LR)
     momentum = trial.suggest_float("momentum", 0.8, 0.98)
-    plain = Pipeline(batch_size=batch_size, lr=lr, momentum=momentum, epochs=epochs, depth=depth, width=width)
+    number_format = cast("NumberFormatName", trial.suggest_categorical("number_format", given.number_formats))
+    shape = {"batch_size": batch_size, "lr": lr, "momentum": momentum, "epochs": epochs, "depth": depth, "width": width}
+    plain = Pipeline(number_format=number_format, **shape)
     run = outlined(given, plain)
     strategies: tuple[Strategy, ...] = ()
     for switch, (kind, chosen) in ingredients.items():
@@ -103,7 +105,6 @@ def pipeline(trial: Trial, given: Given, ingredients: Ingredients, most: int | N
     alternates = flip and epochs > 1
     return replace(
         plain,
-        number_format=cast("NumberFormatName", trial.suggest_categorical("number_format", given.number_formats)),
         ghost_batch=ghost_batch(trial, batch_size),
         weight_decay=trial.suggest_float("weight_decay", 1e-5, 5e-3, log=True),
         schedule=cast("ScheduleName", trial.suggest_categorical("schedule", ("one_cycle", "cosine", "step"))),

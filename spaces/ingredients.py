@@ -45,6 +45,7 @@ from objectives.strategies.standardization_loss import StandardizationLoss
 from objectives.strategies.stochastic_pooling import StochasticPooling
 from objectives.strategies.strided_stem import StridedStem
 from objectives.strategies.swa import Swa
+from objectives.strategies.switch_format import SwitchFormat
 from objectives.strategies.weight_norm import WeightNorm
 from objectives.strategies.whitening import Whitening
 from spaces.base import Given, Trial
@@ -62,6 +63,7 @@ class Run(Outline):
 
     prunable: float  # share of the channels that the strongest penalty of this space kills, by forecast; in tenths
     is_uneven: bool  # some class has many times the images of another
+    is_low: bool  # it computes in less than fp32
 
 
 Chosen = Callable[[Trial, Given, Run], Strategy]
@@ -89,8 +91,8 @@ def outlined(given: Given, plain: Pipeline) -> Run:
     n_steps = (plain.epochs - 1) * max(1, given.n_train // plain.batch_size)
     kappa = strength * plain.peak_lr * n_steps / (1 - plain.momentum) / median(rows)
     prunable = floor(10 * dying_share(kappa)) / 10
-    is_uneven = given.unevenness >= UNEVEN
-    return Run(full, given.size, plain.epochs, prunable, is_uneven, batch_size=plain.batch_size)
+    is_uneven, is_low = given.unevenness >= UNEVEN, plain.number_format != "fp32"
+    return Run(full, given.size, plain.epochs, prunable, is_uneven, is_low, batch_size=plain.batch_size)
 
 
 def can_act(switch: str, run: Run) -> bool:
@@ -121,6 +123,8 @@ def can_act(switch: str, run: Run) -> bool:
             return IdentityInit().idle(run) is None
         case "muon":
             return Muon().idle(run) is None
+        case "switch":
+            return run.is_low and run.epochs > 1
         case "balance":
             return run.is_uneven
         case "resolution":
@@ -356,6 +360,11 @@ def lookahead(trial: Trial, given: Given, run: Run) -> Strategy:
     )
 
 
+def switch_format(trial: Trial, given: Given, run: Run) -> Strategy:
+    """Low precision first, then fp32."""
+    return SwitchFormat(at=trial.suggest_float("switch.at", 0.25, 0.9))
+
+
 EVERYTHING: Ingredients = {
     "regime": (RegimeAdaptation, regime_adaptation),  # before what looks at where the run ends, as the next one is
     "plateau": (Plateau, plateau),  # first: others look at where the run ends
@@ -388,6 +397,7 @@ EVERYTHING: Ingredients = {
     "lookahead": (Lookahead, lookahead),
     "ema": (Ema, ema),
     "swa": (Swa, swa),
+    "switch": (SwitchFormat, switch_format),
 }
 
 

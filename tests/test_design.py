@@ -43,11 +43,19 @@ FLOORS = (
     ("objectives.objective", "objectives.mirroring", "objectives.repeated", "objectives.confusion"),
     ("objectives.reduction",),
     ("objectives.train", "objectives.export", "objectives.evaluation", "objectives.inference"),
-    ("objectives.feasibility", "objectives.work", "objectives.device"),
+    ("objectives.feasibility", "objectives.work", "objectives.device", "objectives.modelled"),
     ("objectives.strategies", "objectives.state", "objectives.pipeline", "objectives.device.formats"),
     ("objectives.data",),
     ("objectives.networks",),
-    ("objectives.task", "objectives.host", "objectives.errors", "objectives.words", "objectives.reduction.settings"),
+    (
+        "objectives.task",
+        "objectives.host",
+        "objectives.errors",
+        "objectives.words",
+        "objectives.reduction.settings",
+        "objectives.modelled.machine",
+        "objectives.modelled.assumptions",
+    ),
 )
 MOST_FILES = 14  # of a room; more is a corridor
 

@@ -256,6 +256,8 @@ def unusable(name: str, segment: Segment) -> str | None:
         return reason
     if name == "cuda_graph" and (held := [type(s).__name__ for s in segment.strategies if not s.capturable]):
         return f"{held[0]} decides on the host"
+    if name != "eager" and (held := [type(s).__name__ for s in segment.strategies if s.emulated]):
+        return f"{held[0]} is emulated: compiled it would draw and round otherwise, and its seconds mean nothing"
     return None
 
 

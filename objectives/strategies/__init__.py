@@ -1,6 +1,7 @@
 """One file per strategy. A new file is found by itself: `STRATEGIES` has every strategy by its class name."""
 
 from importlib import import_module
+from inspect import isabstract
 from pkgutil import iter_modules
 
 from objectives.strategies.base import Strategy
@@ -12,7 +13,7 @@ def _discover() -> dict[str, type[Strategy]]:
     found = list(Strategy.__subclasses__())
     for strategy in found:  # and those that are made of others
         found += strategy.__subclasses__()
-    return {strategy.__name__: strategy for strategy in found}
+    return {strategy.__name__: strategy for strategy in found if not isabstract(strategy)}
 
 
 STRATEGIES = _discover()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, Self, TypeVar
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from objectives.modelled.assumptions import Arithmetic
     from objectives.networks.network import Network
     from objectives.networks.plain import AnyArchitecture
     from objectives.networks.resnet import Convolution
@@ -48,6 +49,8 @@ class Strategy:
     excludes: ClassVar[tuple[type[Strategy], ...]] = ()  # strategies that it cannot run with
     needs_blocks: ClassVar[bool] = False  # it acts on the stem, the blocks or the image size of a residual network
     saves_work: ClassVar[bool] = False  # layers that it wraps multiply less: their FLOPs are counted as they compute
+    number_formats: ClassVar[tuple[str, ...]] = ()  # of pipelines that it can run in; none: in all
+    emulated: ClassVar[bool] = False  # it stands for units that the device has not: its seconds mean nothing
     # What pipelines mean that were stored before a parameter existed, where that is not its default.
     of_before: ClassVar[Mapping[str, object]] = {}
 
@@ -55,6 +58,11 @@ class Strategy:
     def capturable(self) -> bool:
         """Whether its part of a step decides nothing on the host, so that a graph may replay it."""
         return True
+
+    @property
+    def arithmetic(self) -> Arithmetic | None:
+        """The emulated format that steps are taken in now; None: in the pipeline's own."""
+        return None
 
     @property
     def reads_accuracy(self) -> bool:
@@ -65,6 +73,14 @@ class Strategy:
     def reads_activations(self) -> bool:
         """Whether steps keep for `activation_penalty` what it reads; else that is told of nothing."""
         return False
+
+    def refuses(self, other: Strategy) -> bool:
+        """Whether it cannot run with the other one."""
+        return isinstance(other, (type(self), *self.excludes))
+
+    def last_format(self, number_format: str, epochs: int) -> str:
+        """The number format that a run of so many epochs ends in, given the one that it begins in."""
+        return number_format
 
     def describe(self) -> str:
         """This strategy in a few words, for tables and notes."""

@@ -36,7 +36,9 @@ def _lines(options: argparse.Namespace) -> list[str]:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     recorded = simulate.opened(storage.url(options.storage, None), options.study)
     if not recorded.kind.is_timed:
-        raise UsageError(f"study {options.study!r} makes a network smaller: what is simulated is trainings and seconds")
+        raise UsageError(
+            f"study {options.study!r} minimises {recorded.kind.words}: what is simulated is seconds of a clock"
+        )
     if recorded.box is None or len(recorded.points) < FEWEST:
         n = len(recorded.points)
         raise UsageError(

@@ -7,7 +7,7 @@ from typing import Literal
 
 from objectives.pipeline import Report
 
-KindName = Literal["pareto", "reduce"]
+KindName = Literal["pareto", "reduce", "modelled"]
 
 ACCURACY = "val_accuracy"  # the second objective of every kind, maximised
 
@@ -35,15 +35,22 @@ class Kind:
 
     @property
     def is_timed(self) -> bool:
-        """Whether the cost is read from a clock, and a trial costs the more the longer it trains.
-
-        What is counted cannot be disturbed, nor forecast from a few steps, and falls while a reduction goes on.
-        """
+        """Whether the cost is read from a clock: what is counted cannot be disturbed, nor forecast from a few steps."""
         return self.name == "pareto"
+
+    @property
+    def trains(self) -> bool:
+        """Whether a trial trains a network, and costs the more the longer it does; else it makes one smaller."""
+        return self.name != "reduce"
 
     def cost(self, report: Report) -> float:
         """The cost of a network, as the report that was its last tells it."""
-        return report.train_seconds if self.is_timed else report.inference_flops
+        costs = {
+            "pareto": report.train_seconds,
+            "reduce": report.inference_flops,
+            "modelled": report.modelled_seconds,
+        }
+        return costs[self.name]
 
     def shown(self, cost: float) -> str:
         """A cost as a cell of a table."""
@@ -60,7 +67,7 @@ class Kind:
 
     def moment(self, epoch: int) -> str:
         """What ended with the report of this number; the first of a reduction is of what it begins with."""
-        if self.is_timed:
+        if self.trains:
             return f"epoch {epoch}"
         return f"attempt {epoch - 1}" if epoch > 1 else "before"
 
@@ -91,5 +98,18 @@ REDUCE = Kind(
     scale=1e6,
     unit="MFLOP",
 )
+MODELLED = Kind(
+    name="modelled",
+    metric="modelled_seconds",
+    column="modelled s",
+    words="modelled seconds of training",
+    decades="decades of modelled seconds",
+    work="training",
+    cheaper="faster",
+    cheapest="fastest",
+    n_decimals=2,
+    scale=1.0,
+    unit="modelled s",
+)
 
-KINDS: dict[str, Kind] = {kind.name: kind for kind in (PARETO, REDUCE)}
+KINDS: dict[str, Kind] = {kind.name: kind for kind in (PARETO, REDUCE, MODELLED)}

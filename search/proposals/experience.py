@@ -47,7 +47,7 @@ class Experience:
     ) -> Candidate[Pipeline]:
         """The pipeline to train next, with its parameters; one that is predicted to take `most` seconds at most."""
         assert now.box is not None
-        settings = Settings(per_cost=float(now.kind.is_timed))  # FLOPs of what comes out are not what a trial takes
+        settings = Settings(per_cost=float(now.kind.trains))  # FLOPs of what comes out are not what a trial takes
         settings = settings if n_startup is None else replace(settings, n_startup=n_startup)
         n_proposed = sum(records.is_proposed(trial) for trial in now.trials)
         plain = now.kind.is_timed and n_proposed % PLAIN_EVERY == PLAIN_EVERY - 1

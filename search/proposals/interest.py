@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from objectives.modelled.seconds import run_seconds
 from objectives.pipeline import Pipeline
 from objectives.task import Task
 from objectives.work import n_steps, step_work
@@ -55,12 +56,14 @@ def box(
 
 
 def forecast(pipeline: Pipeline, task: Task, given: Given, probe: Probe | None) -> float:
-    """Seconds that a pipeline is expected to train: probed seconds of a step, times steps.
+    """Seconds that a pipeline is expected to train: probed seconds of a step, times steps; or what the time model says.
 
     Of reductions nothing is known beforehand that would tell them apart: of all the same.
     """
     if pipeline.reduction is not None:
         return 1.0
+    if task.machine is not None:
+        return run_seconds(pipeline, task, task.machine, given.size, 3, given.n_train)
     steps = n_steps(pipeline, given.n_train)
     work = step_work(pipeline, task, given.size)
     if probe is None:

@@ -238,7 +238,7 @@ def created(
             if reason := facts.get("executors", {}).get(executor):
                 raise ValueError(f"[space] executors: {executor} would run as eager: {reason}: leave it out")
         check(SPACES[spec.space.name], given, spec.restrictions)
-        if spec.what.is_timed and (reason := obstacle(Pipeline(batch_size=given.batch_size[0]), given)) is not None:
+        if spec.what.trains and (reason := obstacle(Pipeline(batch_size=given.batch_size[0]), given)) is not None:
             raise ValueError(f"[space] batch_size = {list(spec.space.batch_size)}: {reason}")
     except ValueError as error:
         raise UsageError(f"study {name!r} on this device and data: {error}") from error
@@ -313,6 +313,7 @@ def identity(spec: StudySpec, given: Given, facts: Mapping[str, Any]) -> dict[st
     return {
         "kind": spec.kind,
         **reduced,
+        **({} if spec.machine is None else {"machine": spec.machine.model_dump()}),
         "space": walk(SPACES[spec.space.name], given, spec.restrictions) | {"name": [spec.space.name]},
         "fixed": dict(spec.space.fix),
         "excluded": {name: sorted(map(str, values)) for name, values in spec.restrictions.exclude.items()},

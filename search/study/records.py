@@ -18,6 +18,7 @@ from search.pareto.curves import Curve, Point
 from search.pareto.front import Outcome, front
 
 # User attributes of a trial. Short, flat, JSON; units in the name where there are any.
+MODELLED = "modelled_seconds"  # after each epoch, where a study minimises them
 PIPELINE, WORDS, CURVE, REASON = "pipeline", "pipeline_words", "curve", "stop_reason"
 ANCHOR, RETRY_OF, SEED_TRIAL, OWNER, MESSAGE = "anchor", "retry_of", "seed_trial", "owner", "message"
 EVENTS = "events"  # what strategies did between epochs, in words; not where there is a timeline, which says it too
@@ -95,6 +96,8 @@ def explanation(reports: Sequence[Report], accuracies: Sequence[float]) -> dict[
         "eval_seconds": round(last.eval_seconds, 4),
         BOUNDARY_SECONDS: round(last.boundary_seconds, 4),
     }
+    if last.modelled_seconds:
+        attributes[MODELLED] = [float(f"{report.modelled_seconds:.6g}") for report in reports]
     if 0 < len(last.right) <= MANY_CLASSES:
         attributes[RIGHT] = list(last.right)
     if rows := timeline_json(reports, accuracies):

@@ -25,7 +25,7 @@ from search.pareto.rules import STOPPING
 from search.study.files import sections
 from search.study.files.contents import contents
 from search.study.files.mistakes import in_words
-from search.study.files.sections import ReduceSection, Section
+from search.study.files.sections import MachineSection, ReduceSection, Section
 from spaces import SPACES
 from spaces.base import Given, Reducing, Value
 from spaces.restricted import Restrictions, check, suggestion
@@ -155,6 +155,7 @@ class StudySpec(Section):
     space: SpaceSection
     search: SearchSection
     reduce: ReduceSection | None = None
+    machine: MachineSection | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -163,10 +164,8 @@ class StudySpec(Section):
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Self:
-        search = self.search
-        sections.check_kind(
-            self.kind, self.space.name, self.reduce, self.metric, search.stopping, search.fastest or search.slowest
-        )
+        seconds, stopping = self.search.fastest or self.search.slowest, self.search.stopping
+        sections.check_kind(self.kind, self.space.name, self.reduce, self.metric, stopping, seconds, self.machine)
         return self
 
     @property
@@ -194,7 +193,8 @@ class StudySpec(Section):
     def task(self) -> Task:
         """What every trial of this study has in common."""
         data = DataSpec(**self.data.model_dump(), seed=self.search.seed)
-        return Task(data, self.network.family, self.network.stem_stride, self.test_time_flip)
+        machine = self.machine.machine if self.machine else None
+        return Task(data, self.network.family, self.network.stem_stride, self.test_time_flip, machine=machine)
 
     @property
     def restrictions(self) -> Restrictions:
@@ -219,7 +219,7 @@ class StudySpec(Section):
         No batch is larger than the training set: all those would be one. `base`: how the network was trained that a
         study makes smaller.
         """
-        space = self.space
+        space, number_formats = self.space, sections.having_rates(number_formats, self.machine)
         most = 2 ** ((n_train or MAX_BATCH).bit_length() - 1)
         return Given(
             self.network.family,

@@ -49,8 +49,8 @@ def lacking(now: Snapshot, at_most: float | None, min_accuracy: float | None) ->
     if at_most is not None:
         nearest, what = min(now.candidates, key=lambda each: each.cost), now.kind.cheapest
         asked = (
-            f"trains in {at_most:g} s"
-            if now.kind.is_timed
+            f"trains in {at_most:g} {now.kind.unit}"
+            if now.kind.trains
             else f"has {at_most / now.kind.scale:g} {now.kind.unit} or less"
         )
     else:
@@ -74,7 +74,7 @@ def _in_words(point: Candidate, now: Snapshot) -> str:
     low, high = point.interval
     mark = MARK if now.trials[point.trial].user_attrs.get(records.NOISY) else ""
     source = f"mean of {counted(point.n_seeds, 'fresh seed')}" if point.n_seeds else "of a single run"
-    cost = f"{'in' if now.kind.is_timed else 'with'} {mark}{now.kind.brief(point.cost, 3)}"
+    cost = f"{'in' if now.kind.trains else 'with'} {mark}{now.kind.brief(point.cost, 3)}"
     return f"trial {point.trial}: {point.accuracy:.2%} {cost} ({source}; {low:.1%} to {high:.1%})"
 
 

@@ -181,7 +181,7 @@ class LiveDisplay(Display):
     def trial_started(self, number: int, anchor: str | None, pipeline: Pipeline) -> None:
         self._titles[number] = trial_title(number, anchor, pipeline)
         self._bars[number] = self._epochs.add_task(
-            f"trial {number}", total=pipeline.epochs if self._kind.is_timed else None, now=""
+            f"trial {number}", total=pipeline.epochs if self._kind.trains else None, now=""
         )
 
     def epoch_finished(self, number: int, report: Report, accuracy: float) -> None:
@@ -243,7 +243,7 @@ def trial_title(number: int, anchor: str | None, pipeline: Pipeline) -> str:
 def epoch_line(report: Report, accuracy: float, kind: Kind) -> str:
     """An epoch in words, or an attempt at a smaller network, of which nobody knows how many come."""
     events = f"  {'; '.join(report.events)}" if report.events else ""
-    which = f"epoch {report.epoch} of {report.epochs}" if kind.is_timed else f"attempt {report.epoch - 1}"
+    which = f"epoch {report.epoch} of {report.epochs}" if kind.trains else f"attempt {report.epoch - 1}"
     return f"{which}  {reached(report, accuracy, kind)}{events}"
 
 
@@ -261,7 +261,7 @@ def outcome_line(number: int, reason: str, message: str) -> str:
 def best_line(best: Outcome, kind: Kind, *, is_first: bool) -> str:
     """The most accurate trial in words, the first of which say that a single training's accuracy is of validation."""
     where = " on validation" if is_first else ""
-    joint = "in" if kind.is_timed else "with"
+    joint = "in" if kind.trains else "with"
     return f"best so far {best.accuracy:.2%}{where} {joint} {kind.said(best.cost)} (trial {best.trial})"
 
 

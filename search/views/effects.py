@@ -37,6 +37,7 @@ NAMES = {
     "lookahead": "lookahead",
     "ema": "EMA",
     "swa": "SWA",
+    "switch": "fp32 at the end",
     "plateau": "end at a plateau",
 }
 

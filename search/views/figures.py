@@ -65,6 +65,8 @@ def note(trial: FrozenTrial) -> str:
         took = records.in_seconds(seconds, attributes.get(records.WALL_SECONDS))
         reached = f"attempt {epoch - 1}" if is_reduced else f"epoch {epoch} of {attributes[records.PIPELINE]['epochs']}"
         lines.append(f"* {reached}: {accuracy:.2%} after {took}")
+        if modelled := attributes.get(records.MODELLED):
+            lines.append(f"* {modelled[-1]:.4g} modelled seconds")
         lines.append(
             f"* {attributes['n_parameters']:,} parameters, {attributes['inference_flops'] / 1e6:.2f} MFLOP an inference"
         )

@@ -29,7 +29,7 @@ def as_json(now: Snapshot) -> dict[str, object]:
         "study": now.name,
         "trials": asdict(now.counts),
         "front": [_point(trial, now) for trial in now.front_trials],
-        **({} if now.kind.is_timed else {"base": now.base}),
+        **({} if now.kind.trains else {"base": now.base}),
         "baseline": _point(now.baseline, now) if now.baseline is not None else None,
         "correction": confirmed.correction_json(now),
         "refit": _refit(now),
@@ -92,7 +92,7 @@ def lines(now: Snapshot, width: int | None = None) -> list[str]:
             f"{_share(now.box.useful, now)} to {now.kind.brief(now.box.fastest)} and no error, both in decades"
         )
     return [
-        *(timeline.lines(now, width) if now.kind.is_timed else []),
+        *(timeline.lines(now, width) if now.kind.trains else []),
         *effects.lines(now, width),
         *said,
         f"models      {now.artifacts} ({disk.words(disk.folder_bytes(now.artifacts))})",
@@ -194,7 +194,7 @@ def _disturbed(now: Snapshot) -> list[str]:
 
 def _test_time(now: Snapshot) -> list[str]:
     """What test-time augmentation costs, where the accuracies come from it."""
-    if not now.spec.test_time_flip or not now.front or not now.kind.is_timed:
+    if not now.spec.test_time_flip or not now.front or not now.kind.trains:
         return []
     attributes = [trial.user_attrs for trial in now.front_trials]
     seconds = [each["eval_seconds"] / each[records.PIPELINE]["epochs"] for each in attributes]
@@ -214,7 +214,7 @@ def _point(trial: FrozenTrial, now: Snapshot) -> dict[str, object]:
         "pipeline": trial.user_attrs[records.PIPELINE],
         "balanced_accuracy": trial.user_attrs["balanced_accuracy"],
         "noisy": trial.user_attrs.get(records.NOISY),
-        "against_plain": now.against_plain(trial) if now.kind.is_timed else None,
+        "against_plain": now.against_plain(trial) if now.kind.trains else None,
         "timeline": timeline.as_json(trial),
         "network": str(network) if (network := now.network(trial.number)) is not None else None,
         **confirmed.as_json(now.confirmed_of(trial), now.kind),
@@ -250,14 +250,14 @@ def _cells(trial: FrozenTrial, now: Snapshot) -> dict[str, str]:
 
 def _of_base(trial: FrozenTrial, now: Snapshot) -> dict[str, object]:
     """What a network that was made smaller says beside its FLOPs."""
-    if now.kind.is_timed:
+    if now.kind.trains:
         return {}
     return {"n_parameters": trial.user_attrs["n_parameters"], "seconds": records.seconds(trial)}
 
 
 def _share(accuracy: float, now: Snapshot) -> str:
     """An accuracy from which on it counts, in as many digits as tell it from that of a network to make smaller."""
-    return f"{accuracy:.0%}" if now.kind.is_timed else f"{accuracy:.1%}"
+    return f"{accuracy:.0%}" if now.kind.trains else f"{accuracy:.1%}"
 
 
 def _compared(trials: Sequence[FrozenTrial], now: Snapshot) -> list[tuple[float, float]]:

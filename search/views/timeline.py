@@ -25,7 +25,7 @@ NETWORK = r"(?:\d+\[[\d ]*\](?:-\d+\[[\d ]*\])*|(?: ?(?:inputs|conv|dense) \d+(?
 
 def header(kind: Kind) -> list[str]:
     """The names of `cells`."""
-    return list(COLUMNS) if kind.is_timed else ["attempt", *COLUMNS[1:]]
+    return list(COLUMNS) if kind.trains else ["attempt", *COLUMNS[1:]]
 
 
 def cells(moment: Moment, kind: Kind = PARETO) -> list[str]:

@@ -23,10 +23,14 @@ from objectives.strategies.balanced_sampling import BalancedSampling
 from objectives.strategies.base import Strategy
 from objectives.strategies.batch_growth import BatchGrowth
 from objectives.strategies.bias_learning_rate import BiasLearningRate
+from objectives.strategies.block_floating_point import BlockFloatingPoint
 from objectives.strategies.column_row_sampling import ColumnRowSampling
 from objectives.strategies.data_fraction import DataFraction
+from objectives.strategies.dynamic_fixed_point import DynamicFixedPoint
 from objectives.strategies.ema import Ema
 from objectives.strategies.fixed_architecture import FixedArchitecture
+from objectives.strategies.fixed_point import FixedPoint
+from objectives.strategies.float8 import Float8
 from objectives.strategies.freeze import Freeze
 from objectives.strategies.gradient_approximation import GradientApproximation
 from objectives.strategies.gradient_clipping import GradientClipping
@@ -50,16 +54,24 @@ from objectives.strategies.stochastic_pooling import StochasticPooling
 from objectives.strategies.strided_stem import StridedStem
 from objectives.strategies.structure_and_strength import StructureAndStrength
 from objectives.strategies.swa import Swa
+from objectives.strategies.switch_format import SwitchFormat
 from objectives.strategies.whitening import Whitening
 
 
 def compatible(names: list[str]) -> list[str]:
     """The strategies of a list without those that one before them excludes or that exclude one before them."""
-    kept: list[type[Strategy]] = []
-    for strategy in (STRATEGIES[name] for name in names):
-        if not any(issubclass(strategy, other.excludes) or issubclass(other, strategy.excludes) for other in kept):
+    kept: list[Strategy] = []
+    for strategy in (STRATEGIES[name]() for name in names):
+        if not any(strategy.refuses(other) or other.refuses(strategy) for other in kept):
             kept.append(strategy)
-    return [strategy.__name__ for strategy in kept]
+    return [type(strategy).__name__ for strategy in kept]
+
+
+def drawn(settings: dict[str, object]) -> Pipeline:
+    """The pipeline of some settings, in fp32 where one of its strategies can run in nothing else."""
+    if any(strategy.number_formats for strategy in settings["strategies"]):  # type: ignore[attr-defined]
+        settings = settings | {"number_format": "fp32"}
+    return Pipeline(**settings)  # type: ignore[arg-type]
 
 
 # What the generator draws for every strategy and every setting. Two tests see that none is missing.
@@ -73,7 +85,18 @@ PRUNING: dict[str, st.SearchStrategy[object]] = {
     "grace": st.integers(0, 9),
     "adapt_batch": st.booleans(),
 }
+BITS = st.integers(2, 16) | st.just(32)
+ROUNDING = st.sampled_from(["nearest", "stochastic"])
 STRATEGIES_DRAWN: dict[str, st.SearchStrategy[Strategy]] = {
+    "BlockFloatingPoint": st.builds(BlockFloatingPoint, bits=BITS, rounding=ROUNDING, by_slice=st.booleans()),
+    "DynamicFixedPoint": st.builds(DynamicFixedPoint, bits=BITS),
+    "FixedPoint": st.builds(
+        FixedPoint, bits=st.integers(8, 16) | st.just(32), integer_bits=st.integers(1, 8), rounding=ROUNDING
+    ),
+    "Float8": st.builds(
+        Float8, activations=st.sampled_from(["e4m3", "e5m2"]), errors=st.sampled_from(["e4m3", "e5m2"])
+    ),
+    "SwitchFormat": st.builds(SwitchFormat, at=st.floats(0, 1, exclude_min=True)),
     "Adaptive": st.builds(
         Adaptive,
         start=st.floats(0, 1, exclude_min=True),
@@ -219,7 +242,7 @@ SETTINGS_DRAWN: dict[str, st.SearchStrategy[object]] = {
     ),
     "reduction": st.none() | st.builds(Reduction, epsilon=st.floats(0.001, 1), inputs=st.booleans()),
 }
-pipelines = st.fixed_dictionaries(SETTINGS_DRAWN).map(lambda settings: Pipeline(**settings))  # type: ignore[arg-type]
+pipelines = st.fixed_dictionaries(SETTINGS_DRAWN).map(drawn)
 
 reports = st.builds(
     Report,
@@ -259,7 +282,8 @@ def test_a_pipeline_is_described_in_one_line_that_names_its_strategies(pipeline:
     if pipeline.reduction is not None:  # what is reduced is the same for a whole study
         assert words == pipeline.reduction.describe()
         return
-    assert words.startswith(f"{pipeline.number_format}, {pipeline.epochs} epochs")
+    (computes_in,) = [s.describe() for s in pipeline.strategies if s.emulated] or [pipeline.number_format]
+    assert words.startswith(f"{computes_in}, {pipeline.epochs} epochs")
     assert all(strategy.describe() in words for strategy in pipeline.strategies)
 
 

@@ -101,7 +101,15 @@ def test_the_version_is_said_and_is_the_one_to_cite(capsys: pytest.CaptureFixtur
     assert f"\nversion: {__version__}\n" in (REPOSITORY / "CITATION.cff").read_text()
 
 
-BUILT_IN = ["cifar_pareto", "digits_pareto", "digits_reduce", "fashion_pareto", "fashion_reduce", "fashion_structure"]
+BUILT_IN = [
+    "cifar_pareto",
+    "digits_pareto",
+    "digits_reduce",
+    "fashion_pareto",
+    "fashion_reduce",
+    "fashion_structure",
+    "formats_accuracy",
+]
 COMPLETED = {  # what stands before the cursor, its words as bash takes them apart -> what is offered
     "frontrunner st": ["studies"],
     "frontrunner help doc": ["doctor"],

@@ -54,10 +54,10 @@ def _limit(now: Snapshot, options: argparse.Namespace) -> float | None:
     Raises:
         UsageError: it is none that this kind of study minimises.
     """
-    asked = {"pareto": options.under_seconds, "reduce": options.under_mflop}
-    limit: float | None = asked.pop(now.kind.name)
+    asked = {True: options.under_seconds, False: options.under_mflop}
+    limit: float | None = asked.pop(now.kind.trains)
     if any(other is not None for other in asked.values()):
-        flag = "--under-seconds S" if now.kind.is_timed else "--under-mflop M"
+        flag = "--under-seconds S" if now.kind.trains else "--under-mflop M"
         raise UsageError(f"the front of {now.name!r} is one of accuracy over {now.kind.words}: ask with {flag}")
     return None if limit is None else limit * now.kind.scale
 

@@ -1,4 +1,6 @@
-"""`[reduce]` of a study file: which network is made smaller, and within what ranges."""
+"""Sections of a study file that one kind has: `[reduce]`, which network is made smaller, and `[machine]`, whose seconds
+are modelled; and what a file of that kind need not say, or may not.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +11,14 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from objectives.host.durable import damaged, sums
+from objectives.modelled.machine import Machine
 from objectives.networks import families
-from objectives.pipeline import Pipeline, ScheduleName
+from objectives.pipeline import NumberFormatName, Pipeline, ScheduleName
 from objectives.words import expanded, printable
 
 WEIGHTS = "weights.safetensors"  # of an exported network: its sum tells it from others
 REDUCTION = "reduction"  # the space of such studies
+FORMATS = "emulated_formats"  # the space of studies of kind modelled
 ONE_DEPTH = (1, 1)  # of [space], where the family is a plain one
 # Of [space], what a reduction does not choose, with what stands there in studies of this kind.
 UNUSED: dict[str, tuple[tuple[float, float] | None, ...]] = {
@@ -29,6 +33,7 @@ UNSTOPPED = "stopping {!r} judges by seconds, of which a reduction takes more th
 
 Epochs = Annotated[int, Field(ge=1, le=1000)]
 Share = Annotated[float, Field(ge=1e-6, le=1)]
+Positive = Annotated[float, Field(gt=0, le=1e18)]
 
 
 class Section(BaseModel):
@@ -107,6 +112,32 @@ class ReduceSection(Section):
             raise ValueError(f"reduce.model = {printable(str(self.model))!r} is no exported network: {why}")
 
 
+class MachineSection(Section):
+    """`[machine]`: whose modelled seconds a study minimises, as `benchmarks.time_model` prints it."""
+
+    name: Annotated[str, Field(min_length=1, max_length=100)]
+    step_seconds: Positive
+    launch_seconds: Positive
+    bandwidth: Positive
+    half_length: Positive
+    rates: dict[NumberFormatName, Positive]
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        Machine(**self.model_dump())
+        return self
+
+    @property
+    def machine(self) -> Machine:
+        """As the time model takes it."""
+        return Machine(**self.model_dump())
+
+
+def having_rates(number_formats: tuple[str, ...], machine: MachineSection | None) -> tuple[str, ...]:
+    """The number formats that a study can offer: where seconds are modelled, those that have a rate."""
+    return number_formats if machine is None else tuple(name for name in number_formats if name in machine.rates)
+
+
 def completed(plain: Mapping[str, Any]) -> Mapping[str, Any]:
     """A study file with what it need not say: of kind `reduce` its space, and of an exported network its family; of a
     plain family its depth, and a rate that suits networks without norms where one is trained to be made smaller.
@@ -132,7 +163,11 @@ def completed(plain: Mapping[str, Any]) -> Mapping[str, Any]:
 def _of_its_kind(plain: Mapping[str, Any]) -> Mapping[str, Any]:
     if plain.get("reduce") is not None and plain.get("kind", "pareto") == "pareto":
         raise ValueError('[reduce] belongs to studies of kind "reduce": begin the file with kind = "reduce"')
+    if plain.get("machine") is not None and plain.get("kind") != "modelled":
+        raise ValueError('[machine] belongs to studies of kind "modelled": begin the file with kind = "modelled"')
     reduce, space, search = (plain.get(name) or {} for name in ("reduce", "space", "search"))
+    if plain.get("kind") == "modelled" and isinstance(space, dict) and isinstance(search, dict):
+        return {**plain, "space": {"name": FORMATS, **space}, "search": {"stopping": "none", "repeats": 0, **search}}
     if plain.get("kind") != "reduce" or not all(isinstance(each, dict) for each in (reduce, space, search)):
         return plain  # of another kind, or about to be told what is wrong
     for name, unused in UNUSED.items():
@@ -148,8 +183,21 @@ def _of_its_kind(plain: Mapping[str, Any]) -> Mapping[str, Any]:
     return made
 
 
+def _check_modelled(space: str, machine: MachineSection | None, stopping: str) -> None:
+    if machine is None:
+        raise ValueError('kind "modelled" needs a section [machine]: python -m benchmarks.time_model prints one')
+    if stopping != "none":
+        raise ValueError(f"stopping {stopping!r} judges by seconds of a clock, which are modelled here: leave it out")
+
+
 def check_kind(
-    kind: str, space: str, reduce: ReduceSection | None, metric: str, stopping: str, seconds: object
+    kind: str,
+    space: str,
+    reduce: ReduceSection | None,
+    metric: str,
+    stopping: str,
+    seconds: object,
+    machine: MachineSection | None = None,
 ) -> None:
     """Refuses what does not belong together.
 
@@ -158,9 +206,13 @@ def check_kind(
     Raises:
         ValueError: a part that another kind has, or lacks.
     """
+    belongs = {REDUCTION: "reduce", FORMATS: "modelled"}
+    if kind != "reduce" and (other := belongs.get(space, kind)) != kind:
+        raise ValueError(f'space {space!r} belongs to studies of kind "{other}": leave it out, or say that kind')
+    if kind == "modelled":
+        _check_modelled(space, machine, stopping)
+        return
     if kind == "pareto":
-        if space == REDUCTION:
-            raise ValueError(f'space {REDUCTION!r} belongs to studies of kind "reduce": leave it out, or say that kind')
         return
     if reduce is None:
         raise ValueError('kind "reduce" needs a network: model = "FOLDER" under [reduce], or a section [reduce.base]')

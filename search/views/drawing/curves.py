@@ -23,11 +23,11 @@ def learning(now: Snapshot) -> go.Figure:
     """Accuracy against what the study minimises; the front is marked, stopped trials are dotted and say why."""
     figure = theme.new(
         "Learning curves (red: the front, dotted: stopped early)"
-        if now.kind.is_timed
+        if now.kind.trains
         else "The way of each reduction (red: the front)"
     )
     every = list[tuple[float, float]]()
-    for trial in _drawn(now, records.CURVE if now.kind.is_timed else records.TIMELINE):
+    for trial in _drawn(now, records.CURVE if now.kind.trains else records.TIMELINE):
         told = _told(trial, now.kind)
         every += [(cost, accuracy) for _, cost, accuracy in told]
         errors = [theme.error(accuracy, now.n_val) for _, _, accuracy in told]
@@ -52,12 +52,16 @@ def learning(now: Snapshot) -> go.Figure:
 
 def has_curves(now: Snapshot) -> bool:
     """Whether there is a trial of which `learning` shows something."""
-    return bool(_drawn(now, records.CURVE if now.kind.is_timed else records.TIMELINE))
+    return bool(_drawn(now, records.CURVE if now.kind.trains else records.TIMELINE))
 
 
 def _told(trial: FrozenTrial, kind: Kind) -> list[tuple[int, float, float]]:
     """(epoch, cost of what a trial has come to, its accuracy)."""
-    if kind.is_timed:
+    if not kind.is_timed and kind.trains:
+        points = trial.user_attrs[records.CURVE]
+        told = zip(points, trial.user_attrs.get(records.MODELLED, ()), strict=False)
+        return [(epoch, cost, accuracy) for (epoch, _, accuracy, _), cost in told]
+    if kind.trains:
         return [(epoch, seconds, accuracy) for epoch, seconds, accuracy, _ in trial.user_attrs[records.CURVE]]
     return [(each.epoch, each.inference_flops, each.val_accuracy) for each in records.timeline(trial)]
 

@@ -47,7 +47,7 @@ def figure(now: Snapshot, most: int = MAX_OTHERS) -> go.Figure:
 
 def title(kind: Kind) -> str:
     """What the figure shows."""
-    return f"The front: how accurate {'after how many' if kind.is_timed else 'with how many'} {kind.words}"
+    return f"The front: how accurate {'after how many' if kind.trains else 'with how many'} {kind.words}"
 
 
 def _add_base(figure: go.Figure, base: Mapping[str, Any], now: Snapshot) -> None:

@@ -58,7 +58,7 @@ class Shown:
 
 def joined(kind: Kind) -> str:
     """The word between an accuracy and its cost."""
-    return "after" if kind.is_timed else "with"
+    return "after" if kind.trains else "with"
 
 
 def shown(trial: FrozenTrial, now: Snapshot) -> Shown:
@@ -83,7 +83,7 @@ def baseline(now: Snapshot) -> Shown | None:
 
 def plain_front(now: Snapshot) -> list[Shown]:
     """The front of the runs without any strategy, by rising seconds; of reductions, which have none, nothing."""
-    if not now.kind.is_timed:
+    if not now.kind.trains:
         return []
     outcomes = [Outcome(trial.number, *trial.values) for trial in now.plain]
     return [shown(now.trials[each.trial], now) for each in front(outcomes)]

@@ -55,17 +55,24 @@ def seconds_axis(figure: go.Figure, seconds: Iterable[float], title: str) -> Non
     _cost_axis(figure, seconds, title, PARETO)
 
 
+AXES = {
+    "pareto": "seconds of training (device)",
+    "reduce": "FLOPs of an inference",
+    "modelled": "modelled seconds of training",
+}
+
+
 def cost_axis(figure: go.Figure, costs: Iterable[float], kind: Kind) -> None:
     """A logarithmic axis below of what a kind of study minimises, with ticks in units that people use."""
-    _cost_axis(figure, costs, "seconds of training (device)" if kind.is_timed else "FLOPs of an inference", kind)
+    _cost_axis(figure, costs, AXES[kind.name], kind)
 
 
 def _cost_axis(figure: go.Figure, costs: Iterable[float], title: str, kind: Kind) -> None:
     values = [each for each in costs if each > 0]
     low, high = min(values, default=kind.scale) / 1.15, max(values, default=kind.scale) * 1.15
-    ticks = _within(SECONDS if kind.is_timed else FLOPS, low, high)
+    ticks = _within(SECONDS if kind.trains else FLOPS, low, high)
     if len(ticks) > MOST_TICKS:
-        ticks = _within(ROUND_SECONDS if kind.is_timed else ROUND_FLOPS, low, high)
+        ticks = _within(ROUND_SECONDS if kind.trains else ROUND_FLOPS, low, high)
     ticks = ticks if len(ticks) > 1 else _ends(values)
     said = {"tickvals": ticks, "ticktext": [in_units(each, kind) for each in ticks]}
     figure.update_xaxes(type="log", title={"text": title, "standoff": 6}, range=_decades(low, high), **said)
@@ -104,7 +111,7 @@ def error(accuracy: float, n_images: int) -> float:
 
 def in_units(cost: float, kind: Kind = PARETO) -> str:
     """A cost in words, to three digits: '0.5 s', '30 s', '5 min', '2 h', '20 kFLOP', '1.5 MFLOP'."""
-    if not kind.is_timed:
+    if not kind.trains:
         size, unit = next((each for each in FLOPS_UNITS if cost >= each[0]), (1.0, "FLOP"))
         return f"{cost / size:.3g} {unit}"
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):

@@ -68,7 +68,7 @@ def commands(now: Snapshot) -> list[tuple[str, str]]:
     return [
         ("go on with it, or begin it elsewhere with its file", f"{command('run')} --study {now.name}{option}"),
         (
-            f"{'train' if now.kind.is_timed else 'make'} its front with more fresh seeds, open the test split",
+            f"{'train' if now.kind.trains else 'make'} its front with more fresh seeds, open the test split",
             f"{command('confirm')} --study {now.name}{option}",
         ),
         ("make this page again", f"{command('report')} --study {now.name}{option}"),

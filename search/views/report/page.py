@@ -109,7 +109,7 @@ def page(
 
 def contents(now: Snapshot) -> dict[str, str]:
     """The sections of the page, and what leads to them."""
-    named = {**CONTENTS} if now.kind.is_timed else {**CONTENTS, **OF_REDUCTIONS}
+    named = {**CONTENTS} if now.kind.trains else {**CONTENTS, **OF_REDUCTIONS}
     if not now.kind.is_timed:
         del named["effects"]
     return {key: name for key, name in named.items() if now.front or key not in NEED_FRONT}

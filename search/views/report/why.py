@@ -69,7 +69,7 @@ def factors(trial: Mapping[str, Any], baseline: Mapping[str, Any]) -> dict[str, 
 def _last(attributes: Mapping[str, Any]) -> tuple[int, float]:
     """(epochs, seconds) of a run."""
     epoch, seconds, *_ = attributes[records.CURVE][-1]
-    return epoch, seconds
+    return epoch, (attributes.get(records.MODELLED) or [seconds])[-1]
 
 
 def _alone(each: Shown) -> str:

@@ -48,6 +48,28 @@ def test_a_format_decides_the_type_of_products_and_never_that_of_parameters(name
     assert {t.dtype for t in model.state_dict().values() if t.is_floating_point()} == {torch.float32}
 
 
+@pytest.mark.parametrize(
+    ("dtype", "normal", "largest", "subnormal"),
+    [
+        (torch.float16, 2.0**-14, 65504.0, 2.0**-24),
+        (torch.bfloat16, 2.0**-126, (2 - 2.0**-7) * 2.0**127, 2.0**-133),
+        (torch.float32, 2.0**-126, (2 - 2.0**-23) * 2.0**127, 2.0**-149),
+    ],
+    ids=str,
+)
+def test_formats_reach_from_their_smallest_numbers_to_their_largest(
+    dtype: torch.dtype, normal: float, largest: float, subnormal: float
+) -> None:
+    limits = torch.finfo(dtype)
+    assert (limits.smallest_normal, limits.max) == (normal, largest)
+    numbers = torch.tensor([subnormal, 0.49 * subnormal, largest, 2.01 * largest], dtype=torch.float64).to(dtype)
+    assert numbers.double().tolist() == [subnormal, 0.0, largest, float("inf")]
+    if dtype == torch.float16:  # as Buehler's table 2.1 has them
+        assert [f"{x:.2e}" for x in (normal, largest, subnormal)] == ["6.10e-05", "6.55e+04", "5.96e-08"]
+        weight, update = torch.tensor(1.0, dtype=dtype), torch.tensor(2.0**-11, dtype=dtype)
+        assert weight + update == weight  # why the master weights are in fp32
+
+
 def test_only_fp16_is_scaled() -> None:
     assert [name for name, number_format in FORMATS.items() if number_format.scaled] == ["fp16"]
 

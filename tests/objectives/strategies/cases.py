@@ -27,10 +27,14 @@ from objectives.strategies.balanced_sampling import BalancedSampling
 from objectives.strategies.base import Strategy
 from objectives.strategies.batch_growth import BatchGrowth
 from objectives.strategies.bias_learning_rate import BiasLearningRate
+from objectives.strategies.block_floating_point import BlockFloatingPoint
 from objectives.strategies.column_row_sampling import ColumnRowSampling
 from objectives.strategies.data_fraction import DataFraction
+from objectives.strategies.dynamic_fixed_point import DynamicFixedPoint
 from objectives.strategies.ema import Ema
 from objectives.strategies.fixed_architecture import FixedArchitecture
+from objectives.strategies.fixed_point import FixedPoint
+from objectives.strategies.float8 import Float8
 from objectives.strategies.freeze import Freeze
 from objectives.strategies.gradient_approximation import GradientApproximation
 from objectives.strategies.gradient_clipping import GradientClipping
@@ -55,6 +59,7 @@ from objectives.strategies.stochastic_pooling import StochasticPooling
 from objectives.strategies.strided_stem import StridedStem
 from objectives.strategies.structure_and_strength import StructureAndStrength
 from objectives.strategies.swa import Swa
+from objectives.strategies.switch_format import SwitchFormat
 from objectives.strategies.weight_norm import WeightNorm
 from objectives.strategies.whitening import Whitening
 from objectives.task import DataSpec, Seeds, Task
@@ -78,6 +83,7 @@ class Ground:
 
 
 RESIDUAL = Ground(TASK, PLAIN)
+IN_BF16 = Ground(TASK, replace(PLAIN, number_format="bf16"))
 PLAIN_GROUNDS = {  # convolutions with batch norms in front of a dense layer; dense layers with biases on pixels
     "vgg": Ground(Task(TASK.data, "vgg"), replace(PLAIN, width=0.125)),
     "lenet300": Ground(Task(TASK.data, "lenet300"), replace(PLAIN, width=0.25)),
@@ -96,6 +102,7 @@ class Case:
     learns: bool  # has learned something once it is bound to its first segment
     commutes: tuple[Surgery, ...] = ("pruning", "widening")  # with what its step commutes; say why where one is missing
     ground: Ground = RESIDUAL
+    saturates: bool = False  # its numbers have a largest one, so that no learning rate makes a run leave them
 
     def using(self, *strategies: Strategy, **settings: object) -> Pipeline:
         """The run of its ground with strategies."""
@@ -140,6 +147,13 @@ CASES = {
     ),
     "AveragePooling": Case(AveragePooling(), AveragePooling(side=1), events=(), learns=False),
     "BiasLearningRate": Case(BiasLearningRate(factor=8.0), BiasLearningRate(factor=1.0), events=(), learns=False),
+    "BlockFloatingPoint": Case(
+        BlockFloatingPoint(),
+        BlockFloatingPoint(bits=32),
+        events=("8-bit block floating point rounded at random is emulated: .*",),
+        learns=False,
+        commutes=(),  # other channels draw other numbers
+    ),
     "BalancedSampling": Case(
         BalancedSampling(),
         BalancedSampling(share=0.0),
@@ -164,6 +178,28 @@ CASES = {
         DataFraction(start=1.0),
         events=("250 of 500 images", "375 of 500 images", "500 of 500 images"),
         learns=True,
+    ),
+    "DynamicFixedPoint": Case(
+        DynamicFixedPoint(),
+        DynamicFixedPoint(bits=32),
+        events=("DFP16 is emulated: .*",),
+        learns=False,
+        commutes=("pruning",),  # half of a number may round unlike half of what it rounds to
+    ),
+    "FixedPoint": Case(
+        FixedPoint(),
+        FixedPoint(bits=32),
+        events=("fixed point <4, 12> rounded at random is emulated: .*",),
+        learns=False,
+        commutes=(),
+        saturates=True,
+    ),
+    "Float8": Case(
+        Float8(),
+        Float8("fp32", "fp32"),
+        events=(r"fp8 \(e4m3, errors e5m2\) is emulated: .*",),
+        learns=False,
+        commutes=("pruning",),
     ),
     "FixedArchitecture": Case(
         FixedArchitecture(((8, (8,)), (16, (12,)))), FixedArchitecture(), events=(), learns=False
@@ -258,6 +294,13 @@ CASES = {
         events=("structures are free from here on",),
         learns=False,
     ),
+    "SwitchFormat": Case(
+        SwitchFormat(),
+        SwitchFormat(at=1.0),
+        events=("bf16 until epoch 2, fp32 from here on",),
+        learns=False,
+        ground=IN_BF16,
+    ),
     "Swa": Case(Swa(start=0.5, lr=0.2, images=200), Swa(start=1.0), events=("averaging since epoch 2",), learns=False),
     "WeightNorm": Case(WeightNorm(norm="mean_only"), WeightNorm(norm="batch"), events=(), learns=False),
     "Whitening": Case(
@@ -287,12 +330,14 @@ ON_PLAIN: dict[str, dict[str, dict[str, object]]] = {
 }
 # Strategies that act on norms, or on convolutions behind the first one: dense networks have neither.
 NEED_NORMS = ("BiasLearningRate", "GradientApproximation", "IdentityInit", "Muon", "StructureAndStrength")
+EMULATED = tuple(name for name, case in CASES.items() if case.active.emulated)
+OF_ANY_CONVOLUTION = (*EMULATED, "SwitchFormat")  # whatever network it is in, and slow
 NEED_BLOCKS = tuple(name for name, case in CASES.items() if case.active.needs_blocks)
 PLAIN_CASES = {
     f"{name} on {family}": replace(case, ground=ground, **ON_PLAIN[family].get(name, {}))  # type: ignore[arg-type]
     for family, ground in PLAIN_GROUNDS.items()
     for name, case in CASES.items()
-    if name not in NEED_BLOCKS and (family == "vgg" or name not in NEED_NORMS)
+    if name not in (*NEED_BLOCKS, *OF_ANY_CONVOLUTION) and (family == "vgg" or name not in NEED_NORMS)
 }
 
 

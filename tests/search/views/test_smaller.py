@@ -144,8 +144,8 @@ def test_the_best_of_it_is_asked_for_by_flops(smaller: Study, command: Callable[
             "best --under-mflop 0.1",
             "of 'smaller' has 0.1 MFLOP or less: the smallest is trial 3: 89.00% with",
         ),
-        ("simulate", "study 'smaller' makes a network smaller: what is simulated is trainings and seconds"),
-        ("record", "study 'smaller' makes a network smaller: what is recorded is trainings and seconds"),
+        ("simulate", "study 'smaller' minimises MFLOP of an inference: what is simulated is seconds of a clock"),
+        ("record", "study 'smaller' minimises MFLOP of an inference: what is recorded is seconds of a clock"),
     ],
 )
 def test_what_is_of_seconds_is_refused_in_one_line(

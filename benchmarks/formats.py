@@ -1,0 +1,155 @@
+"""How accurate each emulated number format trains: python -m benchmarks.formats [--only NAME ...].
+
+Accuracies only: an emulated format is slower than fp32 by construction, so that its seconds say nothing. Every format
+beside fp32 from the same seeds. `swalp` are the four trainings of Yang et al. 2019, whose order is SWA-FP, SWALP,
+SGD-FP, SGD-LP. Prints Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import sqrt
+from statistics import fmean, stdev
+
+import torch
+from torch import Tensor
+
+from benchmarks.shapes import CPU
+from benchmarks.training import conditions
+from objectives.data.dataset import Dataset, load
+from objectives.device.allocator import keep_freed_memory
+from objectives.networks.resnet import Convolution
+from objectives.pipeline import Pipeline
+from objectives.strategies.base import Strategy
+from objectives.strategies.block_floating_point import BlockFloatingPoint
+from objectives.strategies.dynamic_fixed_point import DynamicFixedPoint
+from objectives.strategies.fixed_point import FixedPoint
+from objectives.strategies.float8 import Float8
+from objectives.strategies.methods.quantising import passed
+from objectives.strategies.swa import Swa
+from objectives.strategies.switch_format import SwitchFormat
+from objectives.task import DataSpec, Seeds, Task
+from objectives.train import train
+from search.pareto.intervals import student
+
+FP16 = torch.finfo(torch.float16)
+LOST = 2.0**-25  # half of the smallest subnormal number of fp16: what is below becomes 0
+SCALES = (1.0, 2.0**10, 2.0**16)  # the last is where torch's scaler begins
+PLAIN = Pipeline(batch_size=64, lr=0.2, epochs=6, schedule="one_cycle", label_smoothing=0.1, crop=False, flip=True)
+FP32 = "fp32 (SGD-FP)"
+
+EMULATED: dict[str, tuple[Strategy, ...]] = {
+    "SWA (SWA-FP)": (Swa(start=0.5, lr=0.2),),
+    "8-bit block floating point (SGD-LP)": (BlockFloatingPoint(),),
+    "8-bit block floating point, SWA (SWALP)": (BlockFloatingPoint(), Swa(start=0.5, lr=0.2)),
+    "6-bit block floating point": (BlockFloatingPoint(bits=6),),
+    "6-bit block floating point, then fp32": (BlockFloatingPoint(bits=6), SwitchFormat(at=0.5)),
+    "DFP16": (DynamicFixedPoint(),),
+    "DFP8": (DynamicFixedPoint(bits=8),),
+    "fixed point <4, 12> at random": (FixedPoint(),),
+    "fixed point <4, 12> to the nearest": (FixedPoint(rounding="nearest"),),
+    "fixed point <4, 8> at random": (FixedPoint(bits=12),),
+    "fixed point <4, 8> to the nearest": (FixedPoint(bits=12, rounding="nearest"),),
+    "fp8 e4m3, errors e5m2": (Float8(),),
+    "fp8 e4m3, errors e4m3": (Float8(errors="e4m3"),),
+}
+REAL: dict[str, Pipeline] = {
+    "bf16": replace(PLAIN, number_format="bf16"),
+    "bf16, then fp32": replace(PLAIN, number_format="bf16", strategies=(SwitchFormat(at=0.5),)),
+}
+
+
+def cases() -> dict[str, Pipeline]:
+    """fp32, then every format, and what it is combined with."""
+    return {FP32: PLAIN, **REAL, **{name: replace(PLAIN, strategies=each) for name, each in EMULATED.items()}}
+
+
+@dataclass(frozen=True)
+class Underflow(Strategy):
+    """Counts the errors of activations that fp16 cannot hold, without and with loss scaling. Changes nothing."""
+
+    counts: dict[str, float] = field(default_factory=dict, compare=False)
+
+    def convolution(self, layer: Convolution, compute: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        def counted(error: Tensor) -> Tensor:
+            size = error.abs()
+            self._add("all", (size > 0).sum())
+            for scale in SCALES:
+                self._add(f"lost at {scale:g}", ((size > 0) & (size * scale < LOST)).sum())
+                self._add(f"too large at {scale:g}", (size * scale > FP16.max).sum())
+            return error
+
+        return lambda x: passed(compute(x), None, counted)
+
+    def _add(self, name: str, n: Tensor) -> None:
+        self.counts[name] = self.counts.get(name, 0.0) + float(n)
+
+
+def underflow(task: Task, dataset: Dataset, epochs: int) -> list[str]:
+    """What of the errors of a training in fp32 would be lost in fp16, by the scale of the loss."""
+    found = Underflow()
+    for _ in train(replace(PLAIN, epochs=epochs, strategies=(found,)), task, dataset, Seeds.of(0, 0)):
+        pass
+    lines = ["| scale of the loss | errors that become 0 | errors that become infinite |", "|---|---|---|"]
+    for scale in SCALES:
+        lost, large = (found.counts[f"{what} at {scale:g}"] / found.counts["all"] for what in ("lost", "too large"))
+        lines.append(f"| {scale:g} | {lost:.2%} | {large:.2g} |")
+    return lines
+
+
+def accuracy(pipeline: Pipeline, task: Task, dataset: Dataset, seed: int) -> float:
+    """The validation accuracy that a training ends with."""
+    *_, last = train(pipeline, task, dataset, Seeds.of(seed, 0))
+    return last.accuracy
+
+
+def rows(accuracies: Mapping[str, Sequence[float]]) -> list[str]:
+    """A table of accuracies by seed; differences are paired, with Student's interval of 95 % of their mean."""
+    lines = ["| training | accuracy, mean (each) | points beside fp32 |", "|---|---|---|"]
+    for name, each in accuracies.items():
+        points = [100 * (one - other) for one, other in zip(each, accuracies[FP32], strict=True)]
+        half = f" ± {student(len(points) - 1) * stdev(points) / sqrt(len(points)):.2f}" if len(points) > 1 else ""
+        told = ", ".join(f"{one:.2%}" for one in each)
+        lines.append(f"| {name} | {fmean(each):.2%} ({told}) | {fmean(points):+.2f}{half} |")
+    return lines
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Trains in the formats that are named, or in all."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.formats", description=__doc__.partition("\n")[0])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=PLAIN.epochs)
+    parser.add_argument("--n-train", type=int, default=8_000)
+    parser.add_argument("--data", default="fashion_mnist", help="a data set, or folder:PATH")
+    parser.add_argument("--family", default="thin")
+    parser.add_argument("--stem-stride", type=int, default=2)
+    parser.add_argument("--underflow", action="store_true", help="only what of the errors is lost in fp16")
+    parser.add_argument("--only", nargs="+", default=None, help="trainings, by name (default: all)")
+    options = parser.parse_args(words)
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    print(conditions(CPU, f"python -m benchmarks.formats {shlex.join(words)}".rstrip()))
+    task = Task(DataSpec(options.data, n_train=options.n_train), options.family, options.stem_stride)
+    dataset = load(task.data, CPU)
+    if options.underflow:
+        print("\n".join(["", *underflow(task, dataset, options.epochs)]))
+        return 0
+    chosen = {n: p for n, p in cases().items() if options.only is None or n in (FP32, *options.only)}
+    chosen = {name: replace(pipeline, epochs=options.epochs) for name, pipeline in chosen.items()}
+    print(f"\n{options.family}: {chosen[FP32].describe()}; {options.n_train} images\n", flush=True)
+    found: dict[str, list[float]] = {name: [] for name in chosen}
+    for seed in range(options.seeds):
+        for name, pipeline in chosen.items():
+            found[name].append(accuracy(pipeline, task, dataset, seed))
+            print(f"<!-- seed {seed}, {name}: {found[name][-1]:.4f} -->", flush=True)
+    print("\n" + "\n".join(rows(found)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
