@@ -1,6 +1,6 @@
-"""Poolings that halve images: 2x2 pixels become one. Some draw while training; in evaluation none does.
+"""What halves images: a wavelet transform, and poolings, where 2x2 pixels become one.
 
-They draw from the default generator of the device, and wait for nothing: a captured step draws anew each time that it
+Some poolings draw while training; in evaluation none does. They draw from the default generator of the device, and wait for nothing: a captured step draws anew each time that it
 is replayed. Odd sides are rounded up, as by a stride of 2.
 """
 
@@ -14,6 +14,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from objectives.networks.architecture import Downsampling
+
+
+def haar(x: Tensor) -> Tensor:
+    """The Haar wavelet transform, [batch, channels, height, width] to [batch, 4 channels, height / 2, width / 2].
+
+    Orthonormal, so nothing is lost; images with an odd side are padded by their border.
+    """
+    height, width = x.shape[2:]
+    if height % 2 or width % 2:
+        x = F.pad(x, (0, width % 2, 0, height % 2), mode="replicate")
+    top, bottom = x[:, :, ::2], x[:, :, 1::2]
+    high, low = top - bottom, top + bottom
+    parts = [sign * half[..., 1::2] + half[..., ::2] for half in (low, high) for sign in (1, -1)]
+    return torch.cat(parts, 1).mul_(0.5).contiguous(memory_format=torch.channels_last)
 
 
 def halving(how: Downsampling, like: Tensor, *, training: bool) -> Callable[[Tensor], Tensor]:

@@ -23,7 +23,7 @@ from objectives.networks.architecture import (
 )
 from objectives.networks.base import Labels, Network
 from objectives.networks.norms.slots import Norm, norm_of, normalised
-from objectives.networks.pooling import halving
+from objectives.networks.pooling import haar, halving
 
 
 def module_name(label: str) -> str:
@@ -230,20 +230,6 @@ def _noted(x: Tensor, seen: list[Tensor] | None) -> Tensor:
     if seen is not None:
         seen.append(x)
     return x
-
-
-def haar(x: Tensor) -> Tensor:
-    """The Haar wavelet transform, [batch, channels, height, width] to [batch, 4 channels, height / 2, width / 2].
-
-    Orthonormal, so nothing is lost; images with an odd side are padded by their border.
-    """
-    height, width = x.shape[2:]
-    if height % 2 or width % 2:
-        x = F.pad(x, (0, width % 2, 0, height % 2), mode="replicate")
-    top, bottom = x[:, :, ::2], x[:, :, 1::2]
-    high, low = top - bottom, top + bottom
-    parts = [sign * half[..., 1::2] + half[..., ::2] for half in (low, high) for sign in (1, -1)]
-    return torch.cat(parts, 1).mul_(0.5).contiguous(memory_format=torch.channels_last)
 
 
 class ResNet(Network):

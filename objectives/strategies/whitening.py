@@ -148,7 +148,7 @@ def _patch_covariance(state: TrainState) -> Tensor:
     import torch
     from torch.nn.functional import unfold
 
-    from objectives.networks.resnet import haar
+    from objectives.networks.pooling import haar
 
     model = state.trainee.model
     stem, n = model.convolutions()[0], len(state.data.y)

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from objectives.networks.architecture import Architecture, Downsampling, PoolingMethod, Stage, build
-from objectives.networks.pooling import average, expected_s3, halving, s3, sampled, stochastic, weighted
-from objectives.networks.resnet import ResNet, haar
+from objectives.networks.pooling import average, expected_s3, haar, halving, s3, sampled, stochastic, weighted
+from objectives.networks.resnet import ResNet
 
 METHODS: tuple[PoolingMethod, ...] = ("average", "stochastic", "s3")
 EVERY = [Downsampling(method, strips, behind) for method in METHODS for strips in (1, 2) for behind in (False, True)]

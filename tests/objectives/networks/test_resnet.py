@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from objectives.networks.architecture import FAMILIES, Architecture, Downsampling, Stage, build, described
 from objectives.networks.norms.slots import GhostBatchNorm
-from objectives.networks.resnet import Block, Convolution, ResNet, convolve, haar
+from objectives.networks.pooling import haar
+from objectives.networks.resnet import Block, Convolution, ResNet, convolve
 from tests.objectives.networks.factorised import with_factors
 
 

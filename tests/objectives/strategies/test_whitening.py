@@ -12,7 +12,8 @@ from torch import Tensor
 
 from objectives.data.dataset import Dataset, Images
 from objectives.device.clock import peak_memory, reset_peak_memory
-from objectives.networks.resnet import Convolution, haar
+from objectives.networks.pooling import haar
+from objectives.networks.resnet import Convolution
 from objectives.state import TrainState
 from objectives.strategies.base import Strategy
 from objectives.strategies.ema import Ema
