@@ -29,6 +29,7 @@ FLOORS = (
         "search.base",
         "search.reducing",
         "search.reducible",
+        "search.training",
         "search.invocation",
         "search.crew",
         "search.trial",
