@@ -290,6 +290,19 @@ def _report() -> argparse.ArgumentParser:
     return p
 
 
+def _compare() -> argparse.ArgumentParser:
+    p = _of("compare", "compare birds birds-wide -o birds.html")
+    words = "a study, by its name in the database, or a database: FILE.db, FILE.db:NAME"
+    p.add_argument("a", metavar="NAME", help=words)
+    p.add_argument("b", metavar="OTHER", help="likewise")
+    _storage(p)
+    words = "also where data, validation images or devices differ, which the front cannot be blamed for"
+    p.add_argument("--anyway", action="store_true", help=words)
+    p.add_argument("-o", "--output", metavar="FILE.html", help="write it as a page, too, that needs no network")
+    p.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    return p
+
+
 def _completion() -> argparse.ArgumentParser:
     p = _of("completion", "completion bash")
     p.add_argument("shell", choices=("bash",), help="whose script is printed")
@@ -342,6 +355,9 @@ COMMANDS = {
         "search.commands.studies", "list, show, rename, delete studies; study files; disk space", _studies
     ),
     "report": Command("search.commands.report", "write a study as one page: its front, what it cost, and why", _report),
+    "compare": Command(
+        "search.commands.fronts.compare", "set two fronts beside each other: which differences are sure", _compare
+    ),
     "doctor": Command("search.commands.doctor", "look for what is wrong around a study, and mend it", _doctor),
     "dashboard": Command("search.commands.dashboard", "show a read-only copy of studies in a browser", _dashboard),
     "completion": Command(

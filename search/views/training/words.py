@@ -115,9 +115,7 @@ def _means(found: Result) -> list[str]:
     kind = "balanced accuracy" if found.metric == "balanced" else "accuracy"
     said = [f"{kind:<9} {accuracy.mean:.2%} ({mean}95 %: {low:.1%} to {high:.1%}, {source})"]
     if found.exported is not None:
-        said.append(
-            f"          {found.exported:.2%} in the training that the pipeline comes from, on these images"
-        )
+        said.append(f"          {found.exported:.2%} in the training that the pipeline comes from, on these images")
     if seconds.interval is not None:
         spread = f"{mean}95 %: {seconds.interval[0]:.3g} to {seconds.interval[1]:.3g}"
     elif n > 1:
