@@ -172,6 +172,8 @@ HEAVY = {"torch", "torchvision", "sklearn", "plotly", "optuna_dashboard", "jinja
         "from search.__main__ import main; main(['confirm', '--study', 'none'])",
         "from search.__main__ import main; main('reduce --model none --data digits -o new'.split())",
         "from search.__main__ import main; main(['best', '--study', 'none', '--storage', 'sqlite:///none.db'])",
+        "from search.__main__ import main; main('train --pipeline none --data digits -o new'.split())",
+        "from search.__main__ import main; main('compare one other --storage sqlite:///none.db'.split())",
         "from search.__main__ import main; main(['predict', '--model', 'none', '--images', 'none', '-o', 'none.csv'])",
         "from search.__main__ import main; main(['data', 'no_such_folder']); main(['cache', 'show'])",
         "from search.commands import dashboard, doctor; from search.__main__ import main; main(['studies', 'list'])",

@@ -14,7 +14,7 @@ from search.pareto.intervals import LEVEL, Interval
 
 Array = NDArray[np.float64]
 
-N_RESAMPLED = 2000
+N_RESAMPLED = 1000
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import optuna
-import sqlalchemy
 
 from objectives.host.durable import write_file
 from objectives.words import expanded, printable
@@ -74,8 +73,7 @@ class _Named:
         path, _, name = word.rpartition(":")
         for place, study in ((word, None), (path, name or None)):
             if place and os.path.isfile(expanded(place)):
-                made = sqlalchemy.URL.create("sqlite", database=expanded(place))
-                return cls(made.render_as_string(), study)
+                return cls(f"sqlite:///{expanded(place)}", study)
         if word.endswith(FILES) or os.sep in word:
             raise UsageError(f"there is no database file {word}: name a study, FILE.db, or FILE.db:NAME")
         return cls(url, word)

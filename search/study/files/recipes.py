@@ -69,8 +69,8 @@ def _of_export(place: str, folder: Path) -> Recipe:
     except ValueError as error:
         raise DataError(printable(str(error))) from error
     try:
-        return _of_plain(found)
-    except (ValueError, TypeError) as error:
+        return _of_description(found)
+    except (ValueError, TypeError, AttributeError) as error:
         raise UsageError(printable(f"--pipeline {place} cannot be trained anew: {error}")) from error
 
 
