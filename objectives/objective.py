@@ -21,7 +21,7 @@ from objectives.device.comparison import admitted, compared
 from objectives.device.executors import Eager, Segment, missing
 from objectives.device.formats import FORMATS, LossScaler, unavailable
 from objectives.device.opening import opened
-from objectives.errors import DataError
+from objectives.errors import DataError, DeviceError
 from objectives.evaluation import evaluate
 from objectives.export import export, load_model
 from objectives.feasibility import full_architecture, layers, reachable
@@ -165,6 +165,9 @@ class TrainingObjective:
 
         With `whole` on all of them at once: accuracies are then those of images that are trained on. A pipeline with a
         reduction makes the task's base smaller instead, and yields a report per attempt.
+
+        Raises:
+            DeviceError: the device cannot compute in the number format.
         """
         self._trained, self._is_whole = None, whole
         self._exported_with = self._dataset
@@ -173,6 +176,8 @@ class TrainingObjective:
             self._trained = yield from reductions(base, pipeline, self._dataset, seeds)
             self._exported_with = as_taken(base, self._dataset)
             return
+        if reason := unavailable(pipeline.number_format, self._device):  # a study never asks for it
+            raise DeviceError(f"number format {pipeline.number_format} {reason}: choose another, fp32")
         dataset = self._dataset.whole if whole else self._dataset
         self._trained = yield from train_on_splits(pipeline, self._task, dataset, seeds)
 
@@ -186,7 +191,7 @@ class TrainingObjective:
             raise ValueError("there is nothing to export: the last training did not run to its end")
         data = self._task.data
         split = {"seed": data.seed, "n_train": data.n_train, "drop_small_classes": data.drop_small_classes}
-        about = {**about, "split": split}
+        about = {**about, "split": split, "family": self._task.family, "stem_stride": self._task.stem_stride}
         export(self._trained, self._exported_with, folder, about, is_measured=not self._is_whole)
 
     def test(self, folder: Path) -> dict[str, object] | None:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
 
 from objectives.host.durable import damaged, sums, write_folder
-from objectives.pipeline import Report
 from objectives.task import Seeds
 from search.errors import DeviceFault, StorageError, UsageError
 from search.invocation import Invocation
@@ -17,6 +15,7 @@ from search.study.files.sections import UNSTOPPED, ReduceSection
 from search.study.spec import StudySpec
 from search.views.display import Display
 from search.workers.seam import Objective, TrialFault
+from search.workers.single import GivenUp, to_its_end
 
 REPEAT = 2  # of the seeds of trial 0: they are those of the training of the base
 
@@ -125,16 +124,12 @@ def _train(name: str, spec: StudySpec, folder: Path, objective: Objective, displ
     assert spec.reduce.base is not None
     pipeline, seeds = spec.reduce.base.pipeline, Seeds.of(spec.search.seed, 0, repeat=REPEAT)
     display.say(f"the network to make smaller is trained first, once: {pipeline.describe()}")
-    last: Report | None = None
     try:
-        with closing(objective.reports(pipeline, seeds)) as running:
-            for last in running:
-                if last.diverged:
-                    raise UsageError(
-                        f"the network to make smaller diverged in epoch {last.epoch}: lower reduce.base.lr"
-                    )
+        last = to_its_end(objective, pipeline, seeds)
         objective.export(folder, {"study": name, "made_of": _made_of(spec)})
+    except GivenUp as given_up:
+        why = f"diverged in epoch {given_up.last.epoch}: lower reduce.base.lr"
+        raise UsageError(f"the network to make smaller {why}") from given_up
     except TrialFault as fault:
         raise DeviceFault(f"the network to make smaller cannot be trained: {fault}") from fault
-    assert last is not None
     display.say(f"  {last.accuracy:.2%} after {last.train_seconds:.2f} s")

@@ -1,4 +1,4 @@
-"""`Invocation`, `Confirming`, `Reducing`: what one command line asks for, parsed once.
+"""`Invocation`, `Confirming`, `Retraining`, `Reducing`: what one command line asks for, parsed once.
 
 They end at the session: rooms get the values they use.
 """
@@ -146,6 +146,67 @@ class Recording(Invocation):
         changes = {"sampler": "random", "stopping": "none", "repeats": 0, "confirm": 0}
         spec = spec.model_copy(update={"search": spec.search.model_copy(update=changes)})
         return check_name(f"{name[:57]}-record" if self.as_name is None else self.as_name), spec
+
+
+@dataclass(frozen=True)
+class Retraining:
+    """A command line of `frontrunner train`; `search.commands.parsers` says what each flag means."""
+
+    pipeline: str | None  # folder or file; None: a point of the study
+    study: str | None
+    trial: int | None
+    under_seconds: float | None
+    under_mflop: float | None
+    min_accuracy: float | None
+    data: str | None
+    output: str
+    seeds: int
+    whole: bool
+    family: str | None
+    size: int | None
+    channels: int | None
+    labels: str | None
+    data_root: str | None
+    n_train: int | None
+    seed: int
+    device: str
+    in_process: bool
+    storage: str | None
+    json: bool
+    verbose: bool
+    quiet: bool
+    words: Sequence[str]  # as they were typed
+
+    def images(self, known: DataSpec | None, size: int | None, split: int) -> DataSpec:
+        """The data to train on. `known`: those of the study, `size` and `split`: as the pipeline was found with.
+
+        Raises:
+            UsageError: they cannot be meant.
+        """
+        name = known.name if self.data is None and known is not None else as_data(self.data or "")
+        is_same = known is not None and known.name == name
+        before = known if known is not None and is_same else DataSpec(name)
+        given = {
+            "root": self.data_root,
+            "labels": self.labels,
+            "channels": self.channels,
+            "size": self.size or (None if before.is_series else size),
+        }
+        changes = {key: value for key, value in given.items() if value is not None}
+        try:
+            return replace(before, **changes, n_train=self.n_train, seed=split)  # type: ignore[arg-type]
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+
+    @property
+    def place(self) -> Path:
+        """The folder of the network, or of the folders of several."""
+        return Path(expanded(self.output))
+
+    @property
+    def again(self) -> str:
+        """The command that goes on."""
+        return f"{command('train')} {shlex.join(map(_without_password, self.words))}"
 
 
 @dataclass(frozen=True)

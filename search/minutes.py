@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -28,6 +28,7 @@ from search.study.study import Study
 from search.views.display import Display
 from search.workers.place import Kept, Place, ThisProcess
 from search.workers.seam import Halted, Objective, Training, TrialFault, WorkerLost
+from search.workers.single import GivenUp, to_its_end
 from spaces.base import BASELINE
 
 PLAN_SHARE = 1 / 20  # of the minutes: what all probes may take
@@ -195,32 +196,34 @@ def refit(
     n = data["n_train"] + data["n_val"] if now.n_splits == 1 else data["n_val"]
     display.say(f"trial {chosen.number} is trained on all {counted(n, 'image')}, those that validate included")
     seeds = Seeds.of(study.spec.search.seed, chosen.number, repeat=AGAIN)
-    last: Report | None = None
+    seen: list[Report] = []
+
+    def watch(report: Report) -> str | None:
+        seen.append(report)
+        return "the time is up" if left.left() < 0 and report.epoch < report.epochs else None
+
     alarm = threading.Timer(max(0.0, left.left()), halt or (lambda: None))
     alarm.daemon = True
     try:
         alarm.start()
-        with closing(objective.reports(pipeline, seeds, whole=True)) as running:
-            for last in running:
-                if last.diverged or (left.left() < 0 and last.epoch < last.epochs):
-                    why = "it diverged" if last.diverged else "the time is up"
-                    display.say(f"it was given up after epoch {last.epoch} of {last.epochs}: {why}")
-                    return
+        last = to_its_end(objective, pipeline, seeds, watch, whole=True)
+    except GivenUp as given_up:
+        display.say(f"it was given up {given_up}")
+        return
     except Halted:
-        display.say(f"it was given up in epoch {1 + (last.epoch if last is not None else 0)}: the time is up")
+        display.say(f"it was given up in epoch {1 + (seen[-1].epoch if seen else 0)}: the time is up")
         return
     except (TrialFault, DeviceLost, WorkerLost) as fault:
         display.say(f"it failed: {fault}")
         return
     finally:
         alarm.cancel()
-    assert last is not None
     confirmed = now.confirmed_of(chosen)
     measured, n_seeds = budget.accuracy(now, chosen), confirmed.n if confirmed is not None else 0
     promise = promised(measured, n_seeds, data["n_val"], data["n_train"], n)
     told = {"trial": chosen.number, "train_seconds": last.train_seconds, "n_images": n, **asdict(promise)}
     about = {"study": study.name, "trial": chosen.number, "refit": told, "metric": study.spec.metric}
-    about |= _calibration_of_twin(study, chosen.number)
+    about |= calibration_of_twin(study.networks.of(chosen.number), f"trial {chosen.number}")
     study.patiently(lambda: study.optuna.set_user_attr(records.REFIT, None))  # killed in between, no old one is told
     try:
         objective.export(study.networks.refit, about)
@@ -229,13 +232,13 @@ def refit(
     study.patiently(lambda: study.optuna.set_user_attr(records.REFIT, told))
 
 
-def _calibration_of_twin(study: Study, number: int) -> dict[str, object]:
-    """How sure a network may be that no image is left to measure by: as sure as the one that the trial trained.
+def calibration_of_twin(folder: Path, name: str) -> dict[str, object]:
+    """How sure a network may be that no image is left to measure by: as sure as its twin in a folder.
 
-    It has the same pipeline and nearly the same images; a few more of them make it right more often, if anything.
+    That has the same pipeline and nearly the same images; a few more of them make it right more often, if anything.
     """
-    twin = description(study.networks.of(number))
+    twin = description(folder)
     if twin is None or not twin.get("calibration"):
         return {}
     fitted = {"temperature": twin["calibration"]["temperature"], "n_images": 0}
-    return {"calibration": {**fitted, "source": f"that of trial {number}, trained on a part of the images"}}
+    return {"calibration": {**fitted, "source": f"that of {name}, trained on a part of the images"}}

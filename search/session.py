@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import inf
@@ -18,7 +18,6 @@ from typing import Any, cast
 
 import optuna
 
-from objectives.errors import DeviceLost
 from objectives.task import Task
 from objectives.words import counted
 from search import base
@@ -26,7 +25,7 @@ from search.crew import Crew
 from search.database import file, storage
 from search.database.file import READ_ONLY
 from search.database.storage import Database
-from search.errors import DeviceFault, StorageError, UsageError
+from search.errors import StorageError, UsageError
 from search.host import devices
 from search.host.places import STUDIES
 from search.invocation import Asked, Confirming, Invocation, Planning
@@ -41,10 +40,11 @@ from search.study.snapshot import Snapshot
 from search.study.spec import StudySpec, override
 from search.study.study import Study
 from search.views import figures, summary
-from search.views.display import Display, display_of, say_skipped
+from search.views.display import Display, display_of, resumable, say_data
 from search.workers import cluster
 from search.workers.place import Cluster, Place, ThisHost, ThisProcess
-from search.workers.seam import Objective, Remote, Training, TrialFault, WorkerLost
+from search.workers.seam import Objective, Remote, Training
+from search.workers.single import told_as_device_fault
 
 
 def run(asked: Invocation, training: Training) -> None:
@@ -85,7 +85,7 @@ def _run(asked: Invocation, training: Training, held: ExitStack) -> None:
         base.check_model(spec)
     if now is None or not is_complete or opening.is_elsewhere(now, spec):  # other images tell another study
         deadline = began + spec.search.timeout if spec.search.timeout else inf
-        with _resumable(display, asked.again(n_trials)):
+        with resumable(display, asked.again(n_trials)):
             session = _Session(name, spec, url, database, place, training, display)
             now = session.train(n_trials, deadline, minutes=budget)
         if budget is None and not now.is_complete(n_trials):
@@ -118,7 +118,7 @@ def plan(asked: Planning, training: Training) -> tuple[Path, Plan]:
     path = STUDIES / f"{planner.name}.toml"
     if path.exists():
         raise UsageError(f"{path} is there already: --as NAME for another one, or remove it")
-    with _told_as_device_fault(), ExitStack() as held:
+    with told_as_device_fault(), ExitStack() as held:
         made, _ = planner.plan(held)
     write(made, path)
     return path, made
@@ -154,7 +154,7 @@ def confirm(asked: Confirming, training: Training) -> None:
     now = replace(study, spec=spec).snapshot()
     if now.is_complete(0, inf) and not now.untested:
         display.say(f"study {study.name!r} is confirmed: nothing to train or to test; for more seeds --seeds N")
-    with _resumable(display, asked.again):
+    with resumable(display, asked.again):
         if not now.is_complete(0, inf):
             now = session.train(0, inf, inf)
         if now.untested:
@@ -177,7 +177,7 @@ def _study_of(
         return name, spec, place
     if asked.data is None or asked.minutes is None:
         raise UsageError("no study is named: --study NAME, or --data folder:DIR --minutes M to have one planned")
-    with _told_as_device_fault(), _resumable(display, asked.again(0)):
+    with told_as_device_fault(), resumable(display, asked.again(0)):
         name, spec, place = _planner(asked.planning, place, training, display).study(held)
     return name, asked.adapted(spec), place
 
@@ -289,7 +289,7 @@ class _Session:
             objective, *_ = self.place.opened(
                 self.name, self.task, self.where, self.training, held, self.display.data_read
             )
-            with _told_as_device_fault():
+            with told_as_device_fault():
                 facts = opening.blurred(objective.facts(), self.place.mixed_devices)
                 found = opening.loaded(self.name, self.database)
                 study = opening.resumed(self.name, self.spec, found, self.database, facts, self.place.workers)
@@ -323,7 +323,7 @@ class _Session:
         """The study, created or resumed, with nothing left over from a run that died."""
         if not figures.installed():  # takes a second to find out, while the worker gets ready
             self.display.say("optuna-dashboard or plotly is not installed: notes and figures are left out")
-        with _told_as_device_fault():
+        with told_as_device_fault():
             facts, *others = [opening.blurred(each.facts(), self.place.mixed_devices) for each in objectives]
             opening.check_alike(self.name, facts, others)
             with self.database.exclusive(self.name):  # of two runs that start at once, one creates it
@@ -336,11 +336,7 @@ class _Session:
                 else:
                     study = self._created(facts, objectives)
                 queue.enqueue_anchors(study, in_minutes=in_minutes)
-        if about := facts.get("about"):
-            self.display.say(str(about))
-        say_skipped(cast("list[str]", facts["skipped"]), self.display)
-        for warning in cast("list[str]", facts["warnings"]):
-            self.display.say(f"warning: {warning}")
+        say_data(facts, self.display)
         for number in recovery.recover(study):
             figures.note_trial(study.optuna, study.trials()[number])
             self.display.say(f"trial {number} was lost with the process that ran it: it is queued again")
@@ -363,33 +359,6 @@ class _Session:
         for warning in opening.unheeded(self.spec, study.given):
             self.display.say(f"warning: {warning}")
         return study
-
-
-@contextmanager
-def _resumable(display: Display, command: str) -> Iterator[None]:
-    """Says how to go on where the block is interrupted."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        display.say(f"interrupted; to go on: {command}")
-        raise
-
-
-@contextmanager
-def _told_as_device_fault() -> Iterator[None]:
-    """What befalls a worker outside of a training, in words.
-
-    Raises:
-        DeviceFault: it failed, or was lost.
-    """
-    try:
-        yield
-    except TrialFault as fault:
-        raise DeviceFault(f"the worker cannot start: {fault}") from fault
-    except DeviceLost as lost:
-        raise DeviceFault(f"the device was lost: {lost}: run the command again") from lost
-    except WorkerLost as lost:
-        raise DeviceFault(f"a worker was lost while no trial ran: {lost}: run the command again") from lost
 
 
 def _show(now: Snapshot, *, as_json: bool) -> None:

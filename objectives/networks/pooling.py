@@ -1,7 +1,8 @@
 """What halves images: a wavelet transform, and poolings, where 2x2 pixels become one.
 
-Some poolings draw while training; in evaluation none does. They draw from the default generator of the device, and wait for nothing: a captured step draws anew each time that it
-is replayed. Odd sides are rounded up, as by a stride of 2.
+Some poolings draw while training; in evaluation none does. They draw from the default generator of the device, and
+wait for nothing: a captured step draws anew each time that it is replayed. Odd sides are rounded up, as by a stride of
+2.
 """
 
 from __future__ import annotations

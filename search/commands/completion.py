@@ -13,6 +13,7 @@ from search.host.places import BUILT_IN, STUDIES
 # What a value can be where it has no choices, by the metavar of its argument; all others are free.
 VALUES = {
     "NAME": ["@studies"],  # of a study
+    "OTHER": ["@studies"],
     "STUDY": ["@studies", "@files"],
     "DATA": ["digits", "fashion_mnist", "cifar10", "cifar100", "folder:", "series:"],
     "DIR": ["@folders"],

@@ -19,6 +19,7 @@ MOST_SEEDS = 20
 CRITERIA = ("taylor", "taylor_sum", "activation", "l1_own", "l1_next", "l1_both", "similarity", "random")
 RETRAINING, NUMBER_FORMATS = ("full", "blocks"), ("fp32", "tf32", "bf16", "fp16")
 QUANTISED = ("affine", "shared")
+FAMILIES = ("small", "thin", "wide", "fast", "lenet300", "lenet5", "vgg", "cnn1d")  # as `networks.families.ALL`
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,38 @@ def _export() -> argparse.ArgumentParser:
     return p
 
 
+def _train() -> argparse.ArgumentParser:
+    example = "train --pipeline studies/artifacts/birds/trial-00004 --data folder:birds -o birds-anew --seeds 3"
+    p = _of("train", example)
+    source = p.add_mutually_exclusive_group(required=True)
+    words = "the folder of an exported network, or a TOML or JSON file of a pipeline"
+    source.add_argument("--pipeline", metavar="PATH", help=words)
+    source.add_argument("--study", metavar="NAME", help="or a point of its front: its name in the database")
+    _limits(p).add_argument("--trial", type=whole(MOST_TRIALS, least=0), metavar="N", help="this one of the study")
+    words = "to train on: a folder, digits, fashion_mnist, ... (default: that of the study)"
+    p.add_argument("--data", metavar="FOLDER", help=words)
+    p.add_argument("-o", "--output", required=True, metavar="DIR", help="the network; of several, a folder for each")
+    words = f"trainings to measure it by, 0 to {MOST_SEEDS} (default: 1)"
+    p.add_argument("--seeds", type=whole(MOST_SEEDS, least=0), default=1, metavar="K", help=words)
+    words = "then once more, on all images, those that validate included"
+    p.add_argument("--whole", action="store_true", help=words)
+    p.add_argument("--family", choices=FAMILIES, help="of networks (default: that of the pipeline)")
+    words = "side of the images, 4 to 1024 pixels (default: that of the pipeline)"
+    p.add_argument("--size", type=whole(1024, least=4), metavar="N", help=words)
+    p.add_argument("--channels", type=whole(3), metavar="N", help="1 grey, 3 colour (default: what the images have)")
+    p.add_argument("--n-train", type=whole(10**9), metavar="N", help="training images to use (default: all)")
+    words = "names the classes of a folder: columns file, label, perhaps split"
+    p.add_argument("--labels", metavar="FILE.csv", help=words)
+    p.add_argument("--data-root", metavar="DIR", help="where to look for data sets first")
+    p.add_argument("--seed", type=whole(2**32 - 1, least=0), default=0, metavar="N", help="that all seeds derive from")
+    words = "cpu, cuda, cuda:1 (default: a GPU if there is one)"
+    p.add_argument("--device", default="auto", metavar="DEVICE", help=words)
+    p.add_argument("--in-process", action="store_true", help="train in this process, for debugging")
+    _storage(p)
+    run.add_words(p)
+    return p
+
+
 def _cache() -> argparse.ArgumentParser:
     p = _of("cache", "cache clear --older-than 30")
     commands = p.add_subparsers(dest="command", required=True)
@@ -257,6 +290,19 @@ def _report() -> argparse.ArgumentParser:
     return p
 
 
+def _compare() -> argparse.ArgumentParser:
+    p = _of("compare", "compare birds birds-wide -o birds.html")
+    words = "a study, by its name in the database, or a database: FILE.db, FILE.db:NAME"
+    p.add_argument("a", metavar="NAME", help=words)
+    p.add_argument("b", metavar="OTHER", help="likewise")
+    _storage(p)
+    words = "also where data, validation images or devices differ, which the front cannot be blamed for"
+    p.add_argument("--anyway", action="store_true", help=words)
+    p.add_argument("-o", "--output", metavar="FILE.html", help="write it as a page, too, that needs no network")
+    p.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    return p
+
+
 def _completion() -> argparse.ArgumentParser:
     p = _of("completion", "completion bash")
     p.add_argument("shell", choices=("bash",), help="whose script is printed")
@@ -290,6 +336,9 @@ COMMANDS = {
     "predict": Command("search.commands.networks.predict", "tell what images show, with an exported network", _predict),
     "test": Command("search.commands.networks.test", "say how good an exported network is on labelled images", _test),
     "export": Command("search.commands.networks.export", "copy a network of a front to a place of choice", _export),
+    "train": Command(
+        "search.commands.networks.train", "train a pipeline anew, on images of choice, with fresh seeds", _train
+    ),
     "data": Command("search.commands.data", "show what a data set holds, before anything is trained", _data),
     "cache": Command("search.commands.cache", "show and clear the decoded images that are kept", _cache),
     "plan": Command("search.commands.plan", "choose a study for a folder and minutes, and write its file", _plan),
@@ -306,6 +355,9 @@ COMMANDS = {
         "search.commands.studies", "list, show, rename, delete studies; study files; disk space", _studies
     ),
     "report": Command("search.commands.report", "write a study as one page: its front, what it cost, and why", _report),
+    "compare": Command(
+        "search.commands.fronts.compare", "set two fronts beside each other: which differences are sure", _compare
+    ),
     "doctor": Command("search.commands.doctor", "look for what is wrong around a study, and mend it", _doctor),
     "dashboard": Command("search.commands.dashboard", "show a read-only copy of studies in a browser", _dashboard),
     "completion": Command(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Literal, Self
+from typing import Literal, Self, cast
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -25,6 +26,7 @@ from search.views.reading import MANY_FILES, Tenths
 
 WIDEST, HIGHEST = 80, 10  # columns and lines of the plot
 MAX_LISTED = 20  # images that cannot be used
+TRIAL = "trial"
 ABOVE = 6  # lines of a terminal that are left to what is said above a live display
 
 
@@ -51,8 +53,8 @@ class Display:
     def trial_started(self, number: int, anchor: str | None, pipeline: Pipeline) -> None:
         """A trial begins to train."""
 
-    def epoch_finished(self, number: int, report: Report, accuracy: float) -> None:
-        """A trial finished an epoch."""
+    def epoch_finished(self, number: int, report: Report, accuracy: float | None) -> None:
+        """A trial finished an epoch; without an accuracy where there is none to measure."""
 
     def trial_finished(self, number: int, reason: str, message: str) -> None:
         """A trial ended."""
@@ -92,8 +94,8 @@ class _Standing:
 class PlainDisplay(Display):
     """One line per event, for logs."""
 
-    def __init__(self, console: Console, *, every_epoch: bool) -> None:
-        self._console, self._every_epoch = console, every_epoch
+    def __init__(self, console: Console, *, every_epoch: bool, what: str = TRIAL) -> None:
+        self._console, self._every_epoch, self._what = console, every_epoch, what
         self._standing: _Standing | None = None
         self._kind = PARETO
         self._best: Outcome | None = None  # that was said
@@ -111,14 +113,14 @@ class PlainDisplay(Display):
         self._say_best(now)
 
     def trial_started(self, number: int, anchor: str | None, pipeline: Pipeline) -> None:
-        self.say(trial_title(number, anchor, pipeline))
+        self.say(trial_title(number, anchor, pipeline, self._what))
 
-    def epoch_finished(self, number: int, report: Report, accuracy: float) -> None:
+    def epoch_finished(self, number: int, report: Report, accuracy: float | None) -> None:
         if self._every_epoch:
-            self.say(f"  trial {number}: {epoch_line(report, accuracy, self._kind)}")
+            self.say(f"  {self._what} {number}: {epoch_line(report, accuracy, self._kind)}")
 
     def trial_finished(self, number: int, reason: str, message: str) -> None:
-        self.say(f"  {outcome_line(number, reason, message)}")
+        self.say(f"  {outcome_line(number, reason, message, self._what)}")
 
     def study_stands(self, now: Snapshot) -> None:
         if self._standing is not None and self._standing.deadline is None:
@@ -137,8 +139,8 @@ class PlainDisplay(Display):
 class LiveDisplay(Display):
     """A display that is redrawn in place: the trials at hand below the trials that ended."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self, console: Console, what: str = TRIAL) -> None:
+        self._console, self._what = console, what
         columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
         said = TextColumn("{task.fields[said]}", markup=False, style="progress.download")
         self._study = Progress(*columns[:2], said, console=console)
@@ -179,18 +181,20 @@ class LiveDisplay(Display):
         self.study_stands(now)
 
     def trial_started(self, number: int, anchor: str | None, pipeline: Pipeline) -> None:
-        self._titles[number] = trial_title(number, anchor, pipeline)
+        self._titles[number] = trial_title(number, anchor, pipeline, self._what)
+        if self._standing is None:  # nothing but this is told of
+            self._below = Text("")
         self._bars[number] = self._epochs.add_task(
-            f"trial {number}", total=pipeline.epochs if self._kind.trains else None, now=""
+            f"{self._what} {number}", total=pipeline.epochs if self._kind.trains else None, now=""
         )
 
-    def epoch_finished(self, number: int, report: Report, accuracy: float) -> None:
+    def epoch_finished(self, number: int, report: Report, accuracy: float | None) -> None:
         now = f"{reached(report, accuracy, self._kind)}  {'; '.join(report.events)}"
         self._epochs.update(self._bars[number], completed=report.epoch, total=report.epochs, now=now)
 
     def trial_finished(self, number: int, reason: str, message: str) -> None:
         self._epochs.remove_task(self._bars.pop(number))
-        line = f"{outcome_line(number, reason, message)}  {self._titles.pop(number).partition(': ')[2]}"
+        line = f"{outcome_line(number, reason, message, self._what)}  {self._titles.pop(number).partition(': ')[2]}"
         style = "" if reason == "complete" else "dim"
         self._console.print(Text(line, style=style), no_wrap=True, overflow=self._cut)
 
@@ -235,27 +239,27 @@ class LiveDisplay(Display):
         return [Text(line, no_wrap=True, overflow="crop") for line in drawn]
 
 
-def trial_title(number: int, anchor: str | None, pipeline: Pipeline) -> str:
+def trial_title(number: int, anchor: str | None, pipeline: Pipeline, what: str = TRIAL) -> str:
     """A trial in words: its number, its name where it is an anchor, its pipeline."""
-    return f"trial {number}{f' ({anchor})' if anchor else ''}: {pipeline.describe()}"
+    return f"{what} {number}{f' ({anchor})' if anchor else ''}: {pipeline.describe()}"
 
 
-def epoch_line(report: Report, accuracy: float, kind: Kind) -> str:
+def epoch_line(report: Report, accuracy: float | None, kind: Kind) -> str:
     """An epoch in words, or an attempt at a smaller network, of which nobody knows how many come."""
     events = f"  {'; '.join(report.events)}" if report.events else ""
     which = f"epoch {report.epoch} of {report.epochs}" if kind.trains else f"attempt {report.epoch - 1}"
     return f"{which}  {reached(report, accuracy, kind)}{events}"
 
 
-def reached(report: Report, accuracy: float, kind: Kind) -> str:
+def reached(report: Report, accuracy: float | None, kind: Kind) -> str:
     """Where a training stands: its seconds, its accuracy, and what else counts."""
     cost = [] if kind.is_timed else [kind.said(kind.cost(report))]
-    return "  ".join([f"{report.train_seconds:.2f} s", *cost, f"{accuracy:.2%}"])
+    return "  ".join([f"{report.train_seconds:.2f} s", *cost, *([] if accuracy is None else [f"{accuracy:.2%}"])])
 
 
-def outcome_line(number: int, reason: str, message: str) -> str:
+def outcome_line(number: int, reason: str, message: str, what: str = TRIAL) -> str:
     """How a trial ended, in words."""
-    return f"trial {number}: {message}" + ("" if reason == "complete" else f"  [{reason.replace('_', ' ')}]")
+    return f"{what} {number}: {message}" + ("" if reason == "complete" else f"  [{reason.replace('_', ' ')}]")
 
 
 def best_line(best: Outcome, kind: Kind, *, is_first: bool) -> str:
@@ -263,6 +267,25 @@ def best_line(best: Outcome, kind: Kind, *, is_first: bool) -> str:
     where = " on validation" if is_first else ""
     joint = "in" if kind.trains else "with"
     return f"best so far {best.accuracy:.2%}{where} {joint} {kind.said(best.cost)} (trial {best.trial})"
+
+
+def say_data(facts: Mapping[str, object], display: Display) -> None:
+    """What a worker knows of its images: how many there are, which cannot be used, what to beware of."""
+    if about := facts.get("about"):
+        display.say(str(about))
+    say_skipped(cast("list[str]", facts["skipped"]), display)
+    for warning in cast("list[str]", facts["warnings"]):
+        display.say(f"warning: {warning}")
+
+
+@contextmanager
+def resumable(display: Display, command: str) -> Iterator[None]:
+    """Says how to go on where the block is interrupted."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        display.say(f"interrupted; to go on: {command}")
+        raise
 
 
 def say_skipped(skipped: Sequence[str], display: Display) -> None:
@@ -290,12 +313,15 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-def display_of(*, quiet: bool, verbose: bool) -> Display:
-    """What shows a run: nothing, lines, or a table that is drawn again and again where stderr is a terminal."""
+def display_of(*, quiet: bool, verbose: bool, what: str = TRIAL) -> Display:
+    """What shows a run: nothing, lines, or a table that is drawn again and again where stderr is a terminal.
+
+    `what`: what is trained, one by one.
+    """
     err = Console(stderr=True)
     if quiet:
         return Display()
     redraws = sys.stderr.isatty() and not err.is_dumb_terminal  # FORCE_COLOR makes a terminal of a file
     if redraws and not verbose:
-        return LiveDisplay(err)
-    return PlainDisplay(err, every_epoch=verbose)
+        return LiveDisplay(err, what)
+    return PlainDisplay(err, every_epoch=verbose, what=what)

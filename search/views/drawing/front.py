@@ -26,13 +26,13 @@ def figure(now: Snapshot, most: int = MAX_OTHERS) -> go.Figure:
     others = [trial for trial in now.points if trial.number not in named and trial.values[1] >= now.floor]
     made = theme.new(title(now.kind))
     shown_others = [points.shown(trial, now) for trial in others[-most:]]
-    _add(made, "dominated", shown_others, OTHER, now, {"size": 6, "opacity": 0.6}, has_bars=False)
-    _add_stairs(made, "front without any strategy", plain, PLAIN, now, "dot")
-    _add_stairs(made, "", drawn, FRONT, now, "solid")
-    _add(made, "front", drawn, FRONT, now, {"size": 9})
+    add_points(made, "dominated", shown_others, OTHER, now, {"size": 6, "opacity": 0.6}, has_bars=False)
+    add_stairs(made, "front without any strategy", plain, PLAIN, now, "dot")
+    add_stairs(made, "", drawn, FRONT, now, "solid")
+    add_points(made, "front", drawn, FRONT, now, {"size": 9})
     if baseline is not None:  # over the mark of the front where it is on it
         look = {"size": 13, "symbol": "diamond-open", "line": {"width": 2.5}}
-        _add(made, "BASELINE", [baseline], BASELINE, now, look)
+        add_points(made, "BASELINE", [baseline], BASELINE, now, look)
     if now.base is not None:
         _add_base(made, now.base, now)
     ends = [end for each in drawn for end in each.cost.interval or (each.cost.mean,)]
@@ -63,7 +63,7 @@ def _add_base(figure: go.Figure, base: Mapping[str, Any], now: Snapshot) -> None
     )
 
 
-def _add(
+def add_points(
     figure: go.Figure,
     name: str,
     drawn: Sequence[Shown],
@@ -104,7 +104,7 @@ def _lines(each: Shown, name: str) -> tuple[str, ...]:
     return first, records.in_words(each.trial)
 
 
-def _add_stairs(figure: go.Figure, name: str, drawn: Sequence[Shown], colour: str, now: Snapshot, dash: str) -> None:
+def add_stairs(figure: go.Figure, name: str, drawn: Sequence[Shown], colour: str, now: Snapshot, dash: str) -> None:
     """The best that can be had for so much, as a line."""
     steps = points.stairs(drawn)
     if not steps:

@@ -1,13 +1,10 @@
 """The report of a study as one HTML page that needs nothing else: no network, and for what matters no JavaScript.
 
-Names of studies, classes, data and messages are strangers': everything is escaped, marks of direction are written as
-escapes, and the policy of the page runs its own two scripts and nothing else.
+How that is done: see `search.views.report.offline`.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import TrialState
 
-from objectives.words import counted, inert
+from objectives.words import counted
 from search.proposals.effects import Effect, effects
 from search.study import records
 from search.study.snapshot import Snapshot
@@ -23,14 +20,13 @@ from search.views import effects as effect_words
 from search.views import summary, timeline
 from search.views.drawing import curves, front, hypervolume, points, theme
 from search.views.drawing import effects as effects_drawn
-from search.views.page import STYLE, picture
+from search.views.page import picture
 from search.views.reduction import against
-from search.views.report import budgets, classes, facts, spent, why
+from search.views.report import budgets, classes, facts, offline, spent, why
 from search.views.report.classes import Examined
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
-    from markupsafe import Markup
 
 HERE = Path(__file__).parent
 MOST_IN_MATRIX = 30  # classes of a confusion matrix: of more no cell can be read
@@ -68,22 +64,10 @@ def page(
     `examined`: what was seen of networks, `unseen`: why others were not; see `search.commands.report`. `behind`: where
     the trials can be seen one by one, if anywhere.
     """
-    import jinja2
-    from plotly.offline import get_plotlyjs
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined, finalize=_shown
-    )
-    environment.filters |= _filters()
+    templates = offline.environment(HERE)
+    templates.filters |= _filters()
     found = effects(now)
     figures = drawn(now, found)
-    scripts = [get_plotlyjs(), (HERE / "report.js").read_text()]
-    trusted = {
-        "style": _markup(STYLE.read_text() + (HERE / "report.css").read_text()),
-        "figures_json": _markup(_inlined(figures)),
-        "scripts": list(map(_markup, scripts)),
-        "policy": _policy(scripts),
-    }
     seen = {
         **{
             "examined": examined,
@@ -102,9 +86,9 @@ def page(
         **seen,
         "figures": figures,
         "legends": _legends(figures),
-        **trusted,
+        **offline.trusted(figures),
     }
-    return environment.get_template("report.html").render(now=now, **shown)
+    return templates.get_template("report.html").render(now=now, **shown)
 
 
 def contents(now: Snapshot) -> dict[str, str]:
@@ -237,11 +221,6 @@ def _nothing(now: Snapshot) -> list[str]:
     return summary.nothing_passed(now) or ["No trial has trained to its end."]
 
 
-def _shown(value: object) -> object:
-    """A value as it is written: what is no markup of ours cannot turn what stands around it."""
-    return inert(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
-
-
 def _filters() -> dict[str, Any]:
     return {
         **{"pipeline": records.in_words, "counted": counted, "picture": picture},
@@ -251,24 +230,3 @@ def _filters() -> dict[str, Any]:
             "plain": lambda plain: json.dumps(plain, ensure_ascii=False),
         },
     }
-
-
-def _markup(text: str) -> Markup:
-    """Text of ours, that stands in the page as it is."""
-    from markupsafe import Markup
-
-    return Markup(text)
-
-
-def _inlined(figures: Mapping[str, go.Figure]) -> str:
-    """Figures as JSON that cannot end the element which it stands in."""
-    plain = ",".join(f"{json.dumps(name)}:{figure.to_json()}" for name, figure in figures.items())
-    escapes = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
-    return f"{{{plain}}}".translate(escapes)
-
-
-def _policy(scripts: Sequence[str]) -> str:
-    """What a browser may do for the page: run these scripts, show what lies in it."""
-    sums = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
-    runs = " ".join(f"'sha256-{each}'" for each in sums)
-    return f"default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src {runs}"
