@@ -24,6 +24,7 @@ FORBIDDEN = {
 FLOORS = (
     ("search.run", "search.__main__", "search.commands"),
     (
+        "search.ablating",
         "search.session",
         "search.minutes",
         "search.base",
@@ -35,7 +36,7 @@ FLOORS = (
         "search.simulation",
     ),
     ("search.views", "search.workers"),
-    ("search.study", "search.proposals", "search.planning"),
+    ("search.study", "search.proposals", "search.planning", "search.ablation"),
     ("search.database",),
     ("search.host",),
     ("search.pareto", "search.errors"),

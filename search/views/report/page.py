@@ -1,41 +1,40 @@
-"""The report of a study as one HTML page that needs nothing else: no network, and for what matters no JavaScript.
-
-Names of studies, classes, data and messages are strangers': everything is escaped, marks of direction are written as
-escapes, and the policy of the page runs its own two scripts and nothing else.
-"""
+"""The report of a study as one HTML page that needs nothing else: no network, and for what matters no JavaScript."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optuna.trial import TrialState
 
-from objectives.words import counted, inert
+from objectives.words import counted
+from search.ablation.result import Ablation, ablations
 from search.proposals.effects import Effect, effects
 from search.study import records
 from search.study.snapshot import Snapshot
 from search.views import effects as effect_words
 from search.views import summary, timeline
-from search.views.drawing import curves, front, hypervolume, points, theme
+from search.views.ablation import page as apart
+from search.views.drawing import curves, front, hypervolume, points, theme, waterfall
 from search.views.drawing import effects as effects_drawn
-from search.views.page import STYLE, picture
+from search.views.page import picture
 from search.views.reduction import against
-from search.views.report import budgets, classes, facts, spent, why
+from search.views.report import budgets, classes, facts, offline, spent, why
 from search.views.report.classes import Examined
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
-    from markupsafe import Markup
 
-HERE = Path(__file__).parent
 MOST_IN_MATRIX = 30  # classes of a confusion matrix: of more no cell can be read
 CONTENTS = {
-    **{"front": "Front", "budgets": "In how much time", "why": "Why it is fast", "effects": "Strategies"},
+    **{
+        "front": "Front",
+        "budgets": "In how much time",
+        "why": "Why it is fast",
+        "effects": "Strategies",
+        "apart": "Ablations",
+    },
     **{"hypervolume": "Hypervolume", "curves": "Curves", "seconds": "Seconds", "surgery": "Sizes"},
     **{"classes": "Classes", "failures": "Failures", "data": "Data", "again": "To do it again"},
 }
@@ -68,22 +67,10 @@ def page(
     `examined`: what was seen of networks, `unseen`: why others were not; see `search.commands.report`. `behind`: where
     the trials can be seen one by one, if anywhere.
     """
-    import jinja2
-    from plotly.offline import get_plotlyjs
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined, finalize=_shown
-    )
+    environment = offline.environment()
     environment.filters |= _filters()
-    found = effects(now)
-    figures = drawn(now, found)
-    scripts = [get_plotlyjs(), (HERE / "report.js").read_text()]
-    trusted = {
-        "style": _markup(STYLE.read_text() + (HERE / "report.css").read_text()),
-        "figures_json": _markup(_inlined(figures)),
-        "scripts": list(map(_markup, scripts)),
-        "policy": _policy(scripts),
-    }
+    found, taken_apart = effects(now), _taken_apart(now)
+    figures = drawn(now, found, taken_apart)
     seen = {
         **{
             "examined": examined,
@@ -102,7 +89,8 @@ def page(
         **seen,
         "figures": figures,
         "legends": _legends(figures),
-        **trusted,
+        "ablations": [apart.shown(each, now) for each in taken_apart],
+        **offline.trusted(figures),
     }
     return environment.get_template("report.html").render(now=now, **shown)
 
@@ -112,10 +100,17 @@ def contents(now: Snapshot) -> dict[str, str]:
     named = {**CONTENTS} if now.kind.is_timed else {**CONTENTS, **OF_REDUCTIONS}
     if not now.kind.is_timed:
         del named["effects"]
+    if not _taken_apart(now):
+        del named["apart"]
     return {key: name for key, name in named.items() if now.front or key not in NEED_FRONT}
 
 
-def drawn(now: Snapshot, found: Sequence[Effect]) -> dict[str, go.Figure]:
+def _taken_apart(now: Snapshot) -> list[Ablation]:
+    """The ablations that say something."""
+    return [each for each in ablations(now) if each.has_pairs]
+
+
+def drawn(now: Snapshot, found: Sequence[Effect], taken_apart: Sequence[Ablation] = ()) -> dict[str, go.Figure]:
     """The figures of which there is something to draw; their titles stand above them in the page."""
     figures = {}
     if now.front or now.baseline is not None:
@@ -128,8 +123,8 @@ def drawn(now: Snapshot, found: Sequence[Effect]) -> dict[str, go.Figure]:
         figures["curves"] = curves.learning(now)
     if curves.has_sizes(now):
         figures["sizes"] = curves.network_sizes(now)
-    for figure in figures.values():
-        figure.update_layout(title=None, margin={"t": 14, "b": 10}, showlegend=False)
+    figures |= {f"ablation-{each.point}": waterfall.figure(each) for each in taken_apart}
+    offline.untitled(figures)
     return figures
 
 
@@ -237,11 +232,6 @@ def _nothing(now: Snapshot) -> list[str]:
     return summary.nothing_passed(now) or ["No trial has trained to its end."]
 
 
-def _shown(value: object) -> object:
-    """A value as it is written: what is no markup of ours cannot turn what stands around it."""
-    return inert(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
-
-
 def _filters() -> dict[str, Any]:
     return {
         **{"pipeline": records.in_words, "counted": counted, "picture": picture},
@@ -251,24 +241,3 @@ def _filters() -> dict[str, Any]:
             "plain": lambda plain: json.dumps(plain, ensure_ascii=False),
         },
     }
-
-
-def _markup(text: str) -> Markup:
-    """Text of ours, that stands in the page as it is."""
-    from markupsafe import Markup
-
-    return Markup(text)
-
-
-def _inlined(figures: Mapping[str, go.Figure]) -> str:
-    """Figures as JSON that cannot end the element which it stands in."""
-    plain = ",".join(f"{json.dumps(name)}:{figure.to_json()}" for name, figure in figures.items())
-    escapes = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
-    return f"{{{plain}}}".translate(escapes)
-
-
-def _policy(scripts: Sequence[str]) -> str:
-    """What a browser may do for the page: run these scripts, show what lies in it."""
-    sums = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
-    runs = " ".join(f"'sha256-{each}'" for each in sums)
-    return f"default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src {runs}"
