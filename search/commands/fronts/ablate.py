@@ -28,10 +28,29 @@ def perform(options: argparse.Namespace, training: Training | None = None) -> in
     from search.workers.seam import preparation
 
     def ablate() -> int:
+        _check(options.output)
         _tell(ablating.ablate(Ablating(**vars(options)), training or preparation), options)
         return OK
 
     return exit_code(ablate, storage.url(options.storage, None))
+
+
+def _check(output: str | None) -> None:
+    """Refuses a page that cannot be written, before anything is trained.
+
+    Raises:
+        UsageError: it cannot be.
+    """
+    from objectives.words import expanded, printable
+    from search.errors import UsageError
+
+    if output is None:
+        return
+    place = Path(expanded(output))
+    if place.is_dir():
+        raise UsageError(printable(f"-o {output} is a folder: name a file in it, {output}/ablation.html"))
+    if not place.absolute().parent.is_dir():
+        raise UsageError(printable(f"there is no folder {place.parent}: make it, or name another file with -o"))
 
 
 def _tell(came_to: Outcome, options: argparse.Namespace) -> None:

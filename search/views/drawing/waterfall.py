@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 ROW = 28  # pixels of an ingredient
+MOST_TICKS = 4  # of half a figure, on a telephone
 THICK = 11  # ... of its bar
 INTERPLAY = "interplay"  # what all together are more than the sum of each by itself
 
@@ -69,7 +70,8 @@ def figure(found: Ablation) -> go.Figure:
             _mark(made, axis, names[0], at, BASELINE, _point("BASELINE, in the same rounds", bars[0], 0))
         ends = bars[-1]
         _mark(made, axis, names[-1], _place(ends, side, 1), FRONT, _point(last, ends, 1))
-    seconds = theme.logarithmic([10**end for each in bars for end in (*each.seconds, *(each.spans[0] or ()))])
+    ends_of_all = [10**end for each in bars for end in (*each.seconds, *(each.spans[0] or ()))]
+    seconds = theme.logarithmic(ends_of_all, MOST_TICKS)
     made.update_layout(
         height=120 + ROW * len(names),
         margin={"l": 10, "t": 40},
