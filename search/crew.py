@@ -23,7 +23,7 @@ from search.errors import DeviceFault
 from search.host import interruptions
 from search.minutes import MIRROR_SHARE, judge_flips
 from search.planning.budget import Budget
-from search.study import queue as turns
+from search.study import queue as queues
 from search.study import records
 from search.study.confirmation import SHARE
 from search.study.snapshot import Snapshot
@@ -42,6 +42,30 @@ class Audience(trial.Watcher, Protocol):
     """Whoever is shown a study while its trials run."""
 
     def study_stands(self, now: Snapshot) -> None: ...
+
+
+class Turns(Protocol):
+    """What a crew runs, one after the other."""
+
+    def are_over(self, now: Snapshot) -> bool:
+        """Whether nothing is left to run, here or elsewhere."""
+
+    def claim(self, study: Study) -> optuna.Trial | None:
+        """The next trial to run; None where only what runs now is missing."""
+
+
+@dataclass(frozen=True)
+class Total:
+    """So many trials, what times them again, and confirmations within a share of their seconds."""
+
+    n_trials: int
+    share: float
+
+    def are_over(self, now: Snapshot) -> bool:
+        return now.is_complete(self.n_trials, self.share)
+
+    def claim(self, study: Study) -> optuna.Trial | None:
+        return queues.claim(study, self.n_trials, self.share)
 
 
 @dataclass
@@ -86,10 +110,14 @@ class Crew:
         deadline: float,
         share: float = SHARE,
         minutes: Budget | None = None,
+        turns: Turns | None = None,
     ) -> None:
-        """`minutes`: what is begun next follows from what is left of them, and from no number of trials."""
-        self._study, self._n_trials, self._deadline, self._share = study, n_trials, deadline, share
-        self._minutes = minutes
+        """`minutes`: what is begun next follows from what is left of them, and from no number of trials.
+
+        `turns`: other trials are run, instead.
+        """
+        self._study, self._deadline, self._minutes = study, deadline, minutes
+        self._turns = turns or Total(n_trials, share)
         self._audience = _InTurn(audience, threading.Lock())
         self._ended = threading.Event()
         self._returned: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()  # one per thread
@@ -177,14 +205,14 @@ class Crew:
         while time.monotonic() < self._deadline and not self._ended.is_set():
             if self._minutes is not None:
                 if is_ready():
-                    asked = turns.claim_within(self._study, self._minutes)
+                    asked = queues.claim_within(self._study, self._minutes)
                     if asked is not None or not self._running:  # else what runs elsewhere decides what follows
                         return asked
                 self._ended.wait(PAUSE)
                 continue
-            if self._study.snapshot().is_complete(self._n_trials, self._share):
+            if self._turns.are_over(self._study.snapshot()):
                 return None
-            if is_ready() and (asked := turns.claim(self._study, self._n_trials, self._share)) is not None:
+            if is_ready() and (asked := self._turns.claim(self._study)) is not None:
                 return asked
             self._ended.wait(PAUSE)
         return None

@@ -16,6 +16,7 @@ from objectives.task import DataSpec, as_data
 from objectives.words import expanded
 from search.database import storage
 from search.errors import UsageError
+from search.host import devices
 from search.host.called import command
 from search.study.spec import StudySpec, asked_data, check_name, named_after, override, read
 
@@ -38,6 +39,12 @@ class Asked:
     quiet: bool
     words: Sequence[str]  # as they were typed
 
+    def workers_of(self, of_study: int | str) -> int | None:
+        """The workers of a study on this host, in all its runs, of which this is one; as the study has them."""
+        if self.workers is not None or self.cluster is not None or not isinstance(of_study, int):
+            return self.workers
+        return max(of_study, devices.requested(self.device, None).workers)
+
 
 @dataclass(frozen=True)
 class Confirming(Asked):
@@ -49,6 +56,21 @@ class Confirming(Asked):
     def again(self) -> str:
         """The command that goes on."""
         return f"{command('confirm')} {shlex.join(map(_without_password, self.words))}"
+
+
+@dataclass(frozen=True)
+class Ablating(Asked):
+    """A command line of `frontrunner ablate`."""
+
+    trial: int
+    seeds: int  # rounds
+    minutes: float | None
+    output: str | None  # the page
+
+    @property
+    def again(self) -> str:
+        """The command that goes on."""
+        return f"{command('ablate')} {shlex.join(map(_without_password, self.words))}"
 
 
 @dataclass(frozen=True)

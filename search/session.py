@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import inf
@@ -62,7 +62,7 @@ def _run(asked: Invocation, training: Training, held: ExitStack) -> None:
     began = time.monotonic()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     budget = None if asked.minutes is None else Budget(began - asked.age, 60 * asked.minutes)
-    place = _place(asked, asked.workers, mixed_devices=asked.mixed_devices)
+    place = place_of(asked, asked.workers, mixed_devices=asked.mixed_devices)
     display = display_of(quiet=asked.quiet, verbose=asked.verbose)
     name, spec, place = _study_of(asked, place, training, display, held)
     base.check(spec, asked)
@@ -86,7 +86,7 @@ def _run(asked: Invocation, training: Training, held: ExitStack) -> None:
     if now is None or not is_complete or opening.is_elsewhere(now, spec):  # other images tell another study
         deadline = began + spec.search.timeout if spec.search.timeout else inf
         with resumable(display, asked.again(n_trials)):
-            session = _Session(name, spec, url, database, place, training, display)
+            session = Session(name, spec, url, database, place, training, display)
             now = session.train(n_trials, deadline, minutes=budget)
         if budget is None and not now.is_complete(n_trials):
             display.say(f"time is up; to go on: {asked.again(n_trials)}")
@@ -111,7 +111,7 @@ def plan(asked: Planning, training: Training) -> tuple[Path, Plan]:
     """
     planner = _planner(
         asked,
-        _place(asked, asked.workers, mixed_devices=False),
+        place_of(asked, asked.workers, mixed_devices=False),
         training,
         display_of(quiet=asked.quiet, verbose=asked.verbose),
     )
@@ -148,9 +148,9 @@ def confirm(asked: Confirming, training: Training) -> None:
     moved = override(study.name, study.spec, asked.data, asked.data_root, None, None, asked.labels)[1]
     spec = moved.model_copy(update={"search": moved.search.model_copy(update={"confirm": asked.seeds})})
     identity = study.attributes()[records.IDENTITY]
-    workers, is_mixed = _workers(asked, identity["workers"]), identity["device"]["model"] == records.MIXED
-    place = _place(asked, workers, mixed_devices=is_mixed)
-    session = _Session(study.name, spec, database.url, database, place, training, display)
+    workers, is_mixed = asked.workers_of(identity["workers"]), identity["device"]["model"] == records.MIXED
+    place = place_of(asked, workers, mixed_devices=is_mixed)
+    session = Session(study.name, spec, database.url, database, place, training, display)
     now = replace(study, spec=spec).snapshot()
     if now.is_complete(0, inf) and not now.untested:
         display.say(f"study {study.name!r} is confirmed: nothing to train or to test; for more seeds --seeds N")
@@ -196,7 +196,7 @@ def _created(url: str, display: Display) -> Database:
     return database
 
 
-def _place(asked: Asked, workers: int | None, *, mixed_devices: bool) -> Place:
+def place_of(asked: Asked, workers: int | None, *, mixed_devices: bool) -> Place:
     """Where it is to train. Devices that cannot be meant are refused before a study is looked for.
 
     Raises:
@@ -211,15 +211,8 @@ def _place(asked: Asked, workers: int | None, *, mixed_devices: bool) -> Place:
     return Cluster(asked.cluster, asked.device, workers, mixed_devices)
 
 
-def _workers(asked: Asked, of_study: int | str) -> int | None:
-    """The workers of the study on this host, in all its runs, of which this is one; as the study has them."""
-    if asked.workers is not None or asked.cluster is not None or not isinstance(of_study, int):
-        return asked.workers
-    return max(of_study, devices.requested(asked.device, None).workers)
-
-
 @dataclass(frozen=True)
-class _Session:
+class Session:
     """A study that is about to be trained, with all that a run needs for it."""
 
     name: str
@@ -256,28 +249,34 @@ class _Session:
 
         With `minutes`, what they suffice for was run, and the best pipeline trained on all images.
         """
+        with self.opened(in_minutes=minutes is not None) as (study, objectives):
+            now = study.snapshot()
+            until = min(deadline, minutes.deadline if minutes is not None else inf)
+            self.display.study_started(now, n_trials or now.n_counted, until if until < inf else None)
+            minutes = minutes and replace(minutes, n_before=len(now.trials))
+            self.work(Crew(study, self.display, n_trials, until, share, minutes), objectives)
+            if minutes is not None and minutes.left() > 0:
+                halt = None if isinstance(self.place, ThisProcess) else cast("Remote", objectives[0]).halt
+                refit(study, objectives[0], minutes, self.display, halt)
+                rest = replace(minutes, is_refitted=True)
+                self.work(Crew(study, self.display, n_trials, until, share, rest), objectives)
+        return study.snapshot()
+
+    @contextmanager
+    def opened(self, *, in_minutes: bool = False) -> Iterator[tuple[Study, Sequence[Objective]]]:
+        """The study, open on devices that are held meanwhile; then its figures are brought up to date."""
         with ExitStack() as held:
             held.enter_context(self.display)
             objectives = self.place.opened(
                 self.name, self.task, self.where, self.training, held, self.display.data_read
             )
-            study = self._open(objectives, in_minutes=minutes is not None)
-            now = study.snapshot()
-            until = min(deadline, minutes.deadline if minutes is not None else inf)
-            self.display.study_started(now, n_trials or now.n_counted, until if until < inf else None)
-            minutes = minutes and replace(minutes, n_before=len(now.trials))
-            self._work(Crew(study, self.display, n_trials, until, share, minutes), objectives)
-            if minutes is not None and minutes.left() > 0:
-                halt = None if isinstance(self.place, ThisProcess) else cast("Remote", objectives[0]).halt
-                refit(study, objectives[0], minutes, self.display, halt)
-                rest = replace(minutes, is_refitted=True)
-                self._work(Crew(study, self.display, n_trials, until, share, rest), objectives)
-            now = study.snapshot()
-            figures.save(study.optuna, now)
+            study = self._open(objectives, in_minutes=in_minutes)
+            yield study, objectives
+            figures.save(study.optuna, study.snapshot())
             self.database.checkpoint()
-            return now
 
-    def _work(self, crew: Crew, objectives: Sequence[Objective]) -> None:
+    def work(self, crew: Crew, objectives: Sequence[Objective]) -> None:
+        """Runs the trials of a crew to their end."""
         if isinstance(self.place, ThisProcess):
             crew.work_here(objectives[0])
         else:

@@ -25,6 +25,7 @@ from search.study.recovery import MAX_RETRIES
 from search.study.results import Result
 from search.study.snapshot import Snapshot
 from search.study.study import Study
+from search.views.ablation import without
 from search.workers.seam import Halted, Objective, TrialFault, WorkerLost
 
 VIOLATED = 1e-3  # constraint of a stopped trial above the floor, for samplers that must be told a value
@@ -67,14 +68,16 @@ def run(study: Study, trial: optuna.Trial, objective: Objective, watcher: Watche
             watcher.say(
                 f"trial {point} is confirmed: it is trained with fresh seeds as trial {trial.number}, not counted"
             )
+        if records.ABLATION in attributes:
+            watcher.say(without.announced(attributes[records.ABLATION], trial.number))
         watcher.trial_started(trial.number, attributes.get(records.ANCHOR), pipeline)
         try:
             reports, reason = _train(study, before, trial, pipeline, objective, watcher, deadline)
             message = _outcome(study, reports[-1])
             if reason is not None:
-                study.tell(_stopped(study, trial, reports, reason))
+                study.tell(_stopped(study, before, trial, reports, reason))
             else:
-                disturbed = _finish(study, trial, reports, objective, Watch.of(before))
+                disturbed = _finish(study, before, trial, reports, objective)
         except TrialFault as fault:
             reason, message = fault.reason, str(fault)
             _fail(study, trial, fault)
@@ -155,18 +158,25 @@ def _why_again(now: Snapshot, number: int, first: int) -> str:
     return f"trial {first} was disturbed ({why}): it is timed again as trial {number}, not counted"
 
 
-def _finish(study: Study, trial: optuna.Trial, reports: list[Report], objective: Objective, watch: Watch) -> str | None:
+def _finish(
+    study: Study, before: Snapshot, trial: optuna.Trial, reports: list[Report], objective: Objective
+) -> str | None:
     """Tells the result of a training that ran to its end; its network is exported when it enters the front.
 
     Returns what disturbed the training, if anything did.
     """
     last = reports[-1]
-    accuracy, observed = accuracy_of(study, last), watch.observed(last, objective.reference)
+    accuracy, observed = accuracy_of(study, last), Watch.of(before).observed(last, objective.reference)
+    disturbed = cast("str | None", observed.get(records.NOISY))
+    explained = records.explanation(reports, [accuracy_of(study, report) for report in reports]) | observed
+    if records.is_ablation(before.trials[trial.number]):  # no point of any front, and nothing that samplers may learn
+        study.tell(Result(trial.number, "PRUNED", attributes=explained | {records.REASON: records.ABLATION}))
+        return disturbed
     result = Result(
         trial.number,
         "COMPLETE",
         (study.spec.what.cost(last), accuracy),
-        records.explanation(reports, [accuracy_of(study, report) for report in reports]) | observed,
+        explained,
         violation=study.floor - accuracy,
     )
     try:
@@ -174,7 +184,7 @@ def _finish(study: Study, trial: optuna.Trial, reports: list[Report], objective:
     except storage.FAILURES as error:  # whether it is on the front is seen when it is told; `collect` follows
         _export(study, result, objective)
         raise study.put_aside(result, error) from error
-    return cast("str | None", observed.get(records.NOISY))
+    return disturbed
 
 
 def _settle(study: Study, result: Result, objective: Objective) -> None:
@@ -206,11 +216,12 @@ def _export(study: Study, result: Result, objective: Objective) -> None:
         raise StorageError(f"{error.filename} cannot be written ({error.strerror}): make room there") from error
 
 
-def _stopped(study: Study, trial: optuna.Trial, reports: list[Report], reason: str) -> Result:
+def _stopped(study: Study, before: Snapshot, trial: optuna.Trial, reports: list[Report], reason: str) -> Result:
     """The result of a training that was stopped early."""
     last, accuracies = reports[-1], [accuracy_of(study, report) for report in reports]
     attributes = records.explanation(reports, accuracies) | {records.REASON: reason}
-    if learns_from_pruned(study.spec.search.sampler) or not _is_plausible(study, last):
+    is_told = records.is_ablation(before.trials[trial.number]) or learns_from_pruned(study.spec.search.sampler)
+    if is_told or not _is_plausible(study, last):
         return Result(trial.number, "PRUNED", attributes=attributes)
     violation = max(study.floor - accuracies[-1], VIOLATED)
     return Result(trial.number, "COMPLETE", (study.spec.what.cost(last), accuracies[-1]), attributes, violation)

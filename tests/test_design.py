@@ -13,17 +13,20 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parents[1]
-PACKAGES = ("search", "spaces", "objectives")
+PACKAGES = ("frontrunner", "search", "spaces", "objectives")
 FILES = sorted(path for package in PACKAGES for path in (REPOSITORY / package).rglob("*.py"))
 FORBIDDEN = {
-    "objectives": ("search", "spaces", "optuna", "optuna_dashboard"),
-    "spaces": ("search", "torch", "optuna_dashboard"),
-    "search": (),
+    "objectives": ("frontrunner", "search", "spaces", "optuna", "optuna_dashboard"),
+    "spaces": ("frontrunner", "search", "torch", "optuna_dashboard"),
+    "search": ("frontrunner",),
+    "frontrunner": (),
 }
 # From the top floor down; a room, or a file of it that stands on a floor of its own.
 FLOORS = (
+    ("frontrunner",),
     ("search.run", "search.__main__", "search.commands"),
     (
+        "search.ablating",
         "search.session",
         "search.minutes",
         "search.base",
@@ -36,7 +39,7 @@ FLOORS = (
         "search.simulation",
     ),
     ("search.views", "search.workers"),
-    ("search.study", "search.proposals", "search.planning"),
+    ("search.study", "search.proposals", "search.planning", "search.ablation"),
     ("search.database",),
     ("search.host",),
     ("search.pareto", "search.errors"),
@@ -186,6 +189,8 @@ HEAVY = {"torch", "torchvision", "sklearn", "plotly", "optuna_dashboard", "jinja
         "from search.__main__ import main; main(['data', 'no_such_folder']); main(['cache', 'show'])",
         "from search.commands import dashboard, doctor; from search.__main__ import main; main(['studies', 'list'])",
         "from search.__main__ import main; main(['report', '--study', 'none'])",
+        "import frontrunner; frontrunner.Front(), frontrunner.Model, frontrunner.load",
+        "import frontrunner\n    try: frontrunner.load('x', 'y.db')\n    except ValueError: pass",
         "import search.session, search.crew, search.views.summary, search.views.figures, spaces, objectives.pipeline",
     ],
 )

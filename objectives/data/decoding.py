@@ -86,31 +86,40 @@ def fault(error: Exception) -> str:
 
 
 def decode(path: str, size: int) -> Picture:
-    """One image file.
-
-    Its content says what it is, whatever its name. EXIF orientation is applied; of an animation the first frame counts;
-    colour profiles are ignored. 16-bit grey is scaled by 255 / 65535 and rounded, 16-bit colour keeps its high bytes;
-    transparency is composited on white; palettes and CMYK become RGB as Pillow does it. The shorter side is scaled to
-    `size` (bilinear, antialiased) and the centre kept.
+    """One image file, as `squared` has it. Its content says what it is, whatever its name.
 
     Raises:
         Exception: of nearly any type: Pillow's readers raise what their parsers run into.
     """
-    from PIL import Image
-
     with _opened(path) as image:
         header = _header(image)
         image.draft(None, (2 * size, 2 * size))  # JPEG only: decodes at 1/2, 1/4, 1/8 if that leaves twice the size
-        turn = _turn(image)
-        image.load()
-        grey = is_grey(image.mode.encode())  # here: a reader may change the mode as it loads
-        whole = _to_rgb(image)
+        return Picture(*squared(image, size), header)
+
+
+def squared(image: Image.Image, size: int) -> tuple[Bytes, bool]:
+    """(pixels [size, size, 3], whether they have no colour) of an image, whose metadata are cleared.
+
+    EXIF orientation is applied; of an animation the first frame counts; colour profiles are ignored. 16-bit grey is
+    scaled by 255 / 65535 and rounded, 16-bit colour keeps its high bytes; transparency is composited on white; palettes
+    and CMYK become RGB as Pillow does it. The shorter side is scaled to `size` (bilinear, antialiased) and the centre
+    kept.
+
+    Raises:
+        Exception: as `decode`.
+    """
+    from PIL import Image
+
+    turn = _turn(image)
+    image.load()
+    grey = is_grey(image.mode.encode())  # here: a reader may change the mode as it loads
+    whole = _to_rgb(image)
     whole = whole if turn is None else whole.transpose(turn)
     side = min(whole.size)
     left, top = (whole.width - side) / 2, (whole.height - side) / 2
     box = (left, top, left + side, top + side)
     small = whole.resize((size, size), Image.Resampling.BILINEAR, box=box, reducing_gap=3.0)
-    return Picture(np.asarray(small), grey, header)
+    return np.asarray(small), grey
 
 
 def read_header(path: str) -> tuple[bytes, bytes, int, int]:

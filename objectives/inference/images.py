@@ -64,7 +64,7 @@ def found(places: Sequence[str], *, follow_links: bool = False) -> list[Found]:
             fault = "" if os.path.isfile(place) else NOT_AN_IMAGE  # a pipe would be waited for
             files.append(Found(place, place, is_named=True, fault=fault))
         else:
-            raise DataError(printable(f"there is no file or folder {place}: check the path after --images"))
+            raise DataError(printable(f"there is no file or folder {place}: check the path"))
     return files
 
 

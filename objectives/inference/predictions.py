@@ -6,11 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from objectives.data.cache.decoders import n_cores
 from objectives.data.dataset import with_channels
+from objectives.data.sources import Bytes
 from objectives.export import ExportedModel
-from objectives.inference.images import Found, Part, decoded, told
+from objectives.inference.images import Found, decoded, told
 
 TOP = 3  # classes that are told of an image, the likeliest first
 
@@ -36,8 +38,8 @@ class Prediction:
 Answer = Prediction | str | None  # of a file: a prediction, why there is none, or None for no image and not called one
 
 
-def predictions(model: ExportedModel, files: Sequence[Found]) -> Iterator[Answer]:
-    """The answer to every file, in order, computed where the network is.
+def predictions(model: ExportedModel, files: Sequence[Found], top: int = TOP) -> Iterator[Answer]:
+    """The answer to every file, in order, computed where the network is; it tells the `top` likeliest classes.
 
     Raises:
         OSError: the folder for temporary files cannot be written.
@@ -50,7 +52,7 @@ def predictions(model: ExportedModel, files: Sequence[Found]) -> Iterator[Answer
     try:
         for part in decoded(files, model.size):
             faults = {position: told(files[position], fault) for position, fault in part.faults.items()}
-            answers |= faults | dict(zip(part.kept, _of(model, part), strict=True))
+            answers |= faults | dict(zip(part.kept, of_pixels(model, part.pixels, top), strict=True))
             while at in answers:
                 yield answers.pop(at)
                 at += 1
@@ -58,14 +60,19 @@ def predictions(model: ExportedModel, files: Sequence[Found]) -> Iterator[Answer
         torch.set_num_threads(n_threads)
 
 
-def _of(model: ExportedModel, part: Part) -> Iterator[Prediction]:
+def of_pixels(model: ExportedModel, pixels: Bytes, top: int = TOP) -> Iterator[Prediction]:
+    """The prediction of each of some images [n, size, size, 1 or 3]."""
+    return of_inputs(model, torch.from_numpy(with_channels(pixels, model.channels)).permute(0, 3, 1, 2), top)
+
+
+def of_inputs(model: ExportedModel, inputs: Tensor, top: int = TOP) -> Iterator[Prediction]:
+    """The prediction of each of some inputs as `ExportedModel.logits` takes them, a few computed at once."""
     device = next(model.network.parameters()).device
-    pixels = torch.from_numpy(with_channels(part.pixels, model.channels)).permute(0, 3, 1, 2)
-    for x in torch.split(pixels, model.at_once):
+    for x in torch.split(inputs, model.at_once):
         if not len(x):
             return
         found = model.probabilities(x.to(device)).cpu()
-        sure, which = found.topk(min(TOP, found.shape[1]))
+        sure, which = found.topk(min(top, found.shape[1]))
         for numbers, classes in zip(sure.tolist(), which.tolist(), strict=True):
-            top = tuple((model.classes[c], p) for c, p in zip(classes, numbers, strict=True))
-            yield Prediction(top, numbers[0] - numbers[1])
+            likeliest = tuple((model.classes[c], p) for c, p in zip(classes, numbers, strict=True))
+            yield Prediction(likeliest, numbers[0] - (numbers[1] if len(numbers) > 1 else 0.0))

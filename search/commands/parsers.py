@@ -41,6 +41,20 @@ def _confirm() -> argparse.ArgumentParser:
     return p
 
 
+def _ablate() -> argparse.ArgumentParser:
+    p = _of("ablate", "ablate --study birds --trial 24 --seeds 3 --minutes 10")
+    p.add_argument("--study", required=True, metavar="NAME", help="its name in the database")
+    p.add_argument("--trial", type=whole(MOST_TRIALS, least=0), required=True, metavar="N", help="of its front, say")
+    words = f"rounds, each of seeds of its own, 1 to {MOST_SEEDS} (default: 3)"
+    p.add_argument("--seeds", type=whole(MOST_SEEDS), default=3, metavar="N", help=words)
+    words = "that all of it may take: what does not fit is left for the same command again"
+    p.add_argument("--minutes", type=seconds, metavar="M", help=words)
+    p.add_argument("-o", "--output", metavar="FILE.html", help="the page (default: NAME-trial-N.html)")
+    run.add_places(p)
+    run.add_words(p)
+    return p
+
+
 def _plan() -> argparse.ArgumentParser:
     p = _of("plan", "plan birds --minutes 10")
     p.add_argument(
@@ -331,6 +345,9 @@ COMMANDS = {
     ),
     "confirm": Command(
         "search.commands.confirm", "train a front again with fresh seeds, then open the test split", _confirm
+    ),
+    "ablate": Command(
+        "search.commands.fronts.ablate", "switch off each ingredient of a point in turn: seconds and points", _ablate
     ),
     "best": Command("search.commands.networks.best", "say which network of a front to take, and where it lies", _best),
     "predict": Command("search.commands.networks.predict", "tell what images show, with an exported network", _predict),

@@ -69,12 +69,24 @@ def of_accuracies(groups: Sequence[Sequence[float]]) -> list[Estimate]:
     return _of(groups, lambda share: math.asin(math.sqrt(share)), _share)
 
 
+def of_differences(groups: Sequence[Sequence[float]]) -> list[Estimate]:
+    """Means of differences between pairs, a group for each pipeline that another one is compared with.
+
+    Pairs share their other half, so that all groups together have as many degrees of freedom as the residual of a
+    layout in blocks (Fisher 1935, section 25).
+    """
+    return _of(groups, lambda difference: difference, lambda mean: mean, least=1)
+
+
 def _share(angle: float) -> float:
     return math.sin(min(max(angle, 0.0), math.pi / 2)) ** 2
 
 
 def _of(
-    groups: Sequence[Sequence[float]], forth: Callable[[float], float], back: Callable[[float], float]
+    groups: Sequence[Sequence[float]],
+    forth: Callable[[float], float],
+    back: Callable[[float], float],
+    least: int = LEAST_DEGREES,
 ) -> list[Estimate]:
     """Means of groups that have about one spread, which all of them tell: two values alone would be multiplied by 12.7.
 
@@ -82,7 +94,7 @@ def _of(
     """
     scaled = [[forth(value) for value in group] for group in groups]
     degrees = sum(len(group) - 1 for group in scaled)
-    if degrees < LEAST_DEGREES:
+    if degrees < least:
         return [Estimate(fmean(group), None) for group in groups]
     variances = [variance(values) if len(values) > 1 else None for values in scaled]
     usual = median(

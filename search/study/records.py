@@ -27,6 +27,7 @@ QUESTION = "question"  # that it was proposed for
 WOULD_STOP = "would_stop"  # with stopping switched off: when and why the trial would have been stopped
 REPEAT_OF = "repeat_of"  # number of the trial that is timed again, because it was disturbed
 CONFIRM_OF = "confirm_of"  # number of the trial whose pipeline is trained with fresh seeds
+ABLATION = "ablation"  # what it is of an ablation: see search.ablation.course; also why it ended, at its end
 FILL = "fill"  # that it is what the time that was left had room for
 NOISY = "noisy"  # what disturbed a finished training, in words
 UNDISTURBED = "undisturbed_seconds"  # estimate: what it would have taken otherwise
@@ -69,6 +70,7 @@ class Counts:
     by_reason: dict[str, int]
     repeats: int  # among the complete: trials that were timed again
     confirmations: int  # among the complete: trials with fresh seeds
+    ablations: int = 0  # among none of those that ended: trials of pipelines that are taken apart
 
 
 def curve_json(reports: Sequence[Report], accuracies: Sequence[float]) -> list[list[float | None]]:
@@ -239,9 +241,19 @@ def is_confirmation(trial: FrozenTrial) -> bool:
     return CONFIRM_OF in trial.user_attrs
 
 
+def is_ablation(trial: FrozenTrial) -> bool:
+    """Whether the trial trains another one's pipeline, or that without one of its ingredients, to compare the two."""
+    return ABLATION in trial.user_attrs
+
+
+def is_ended_ablation(trial: FrozenTrial) -> bool:
+    """Whether it is such a trial and trained to its end. To Optuna it is PRUNED: no point of any front."""
+    return is_ablation(trial) and trial.state == TrialState.PRUNED and reason(trial) == ABLATION
+
+
 def is_searched(trial: FrozenTrial) -> bool:
     """Whether the trial is one of the search: counted, and proposed for what it is."""
-    return not is_repeat(trial) and not is_confirmation(trial)
+    return not is_repeat(trial) and not is_confirmation(trial) and not is_ablation(trial)
 
 
 def is_proposed(trial: FrozenTrial) -> bool:
@@ -319,8 +331,9 @@ def n_counted(trials: Sequence[FrozenTrial]) -> int:
 
 def counts(trials: Sequence[FrozenTrial]) -> Counts:
     """How the trials ended."""
-    states = Counter(trial.state for trial in trials)
-    reasons = Counter(reason(trial) for trial in trials if trial.state.is_finished())
+    told = [trial for trial in trials if not (is_ablation(trial) and trial.state.is_finished())]
+    states = Counter(trial.state for trial in told)
+    reasons = Counter(reason(trial) for trial in told if trial.state.is_finished())
     return Counts(
         states[TrialState.COMPLETE],
         states[TrialState.PRUNED],
@@ -330,6 +343,7 @@ def counts(trials: Sequence[FrozenTrial]) -> Counts:
         dict(sorted(reasons.items())),
         sum(is_repeat(trial) for trial in trials if is_finished_run(trial)),
         sum(is_confirmation(trial) for trial in trials if is_finished_run(trial)),
+        len(trials) - len(told),
     )
 
 

@@ -31,8 +31,10 @@ from spaces import SPACES
 from spaces.base import Given, Trial
 from spaces.restricted import sample
 
+FIRST_ROUND = 100  # of an ablation: its repeat of the seeds of a trial, of which others have single digits
 LATE = "late_result"  # study attribute, with the number of the trial: told after it had been given up
-_INHERITED = (records.SEED_TRIAL, records.ANCHOR, records.REPEAT_OF, records.CONFIRM_OF)  # by a trial queued once more
+# by a trial queued once more
+_INHERITED = (records.SEED_TRIAL, records.ANCHOR, records.REPEAT_OF, records.CONFIRM_OF, records.ABLATION)
 _OF_A_RUN = (records.OWNER, records.REASON, records.MESSAGE, records.WOULD_STOP, records.NOISY, records.UNDISTURBED)
 
 T = TypeVar("T")
@@ -172,9 +174,11 @@ class Study:
         return OptunaTrial(self.optuna, trial_id)
 
     def pipeline(self, trial: OptunaTrial) -> Pipeline:
-        """The pipeline that the trial chooses."""
+        """The pipeline that the trial chooses; of an ablation the one that it is of."""
 
         def sampled() -> Pipeline:
+            if (told := trial.user_attrs.get(records.ABLATION)) is not None:
+                return Pipeline.from_json(told["pipeline"])
             anchor = trial.user_attrs.get(records.ANCHOR)
             space = SPACES[self.spec.space.name]
             allowed = restrictions(self.spec, self.optuna.user_attrs)
@@ -183,8 +187,10 @@ class Study:
         return self.patiently(sampled)
 
     def seeds(self, trial: OptunaTrial) -> Seeds:
-        """The seeds of a trial; a retry has those of the trial that it repeats."""
+        """The seeds of a trial; a retry has those of the trial that it repeats, a round of an ablation one for all."""
         attributes = self.patiently(lambda: trial.user_attrs)
+        if (told := attributes.get(records.ABLATION)) is not None:
+            return Seeds.of(self.spec.search.seed, told["of"], FIRST_ROUND + told["round"])
         return Seeds.of(self.spec.search.seed, attributes.get(records.SEED_TRIAL, trial.number))
 
     def enqueue(self, trial: FrozenTrial, attributes: Mapping[str, object]) -> None:
@@ -196,6 +202,10 @@ class Study:
         """Queues the parameters of a trial with the seeds of the new one."""
         name = {records.ANCHOR: trial.user_attrs[records.ANCHOR]} if records.ANCHOR in trial.user_attrs else {}
         self._enqueue(trial, {**name, **attributes})
+
+    def enqueue_ablation(self, told: Mapping[str, object]) -> None:
+        """Queues a training of an ablation. It has no parameters: its pipeline need not be one of the space."""
+        self.optuna.enqueue_trial({}, user_attrs={records.ABLATION: dict(told)})
 
     def _enqueue(self, trial: FrozenTrial, attributes: dict[str, object]) -> None:
         queued = trial.system_attrs.get("fixed_params", {})  # all of an anchor's, also those not yet asked for

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Literal, Self, cast
+from typing import Literal, Protocol, Self, cast
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -47,8 +47,13 @@ class Display:
     def data_read(self, what: str, done: int, total: int) -> None:
         """So many of the files of the data are listed, read, decoded; a `Progress`."""
 
-    def study_started(self, now: Snapshot, n_trials: int, deadline: float | None = None) -> None:
-        """The study is open; its trials come next, until there are so many or the deadline (of `time.monotonic()`)."""
+    def study_started(
+        self, now: Snapshot, n_trials: int, deadline: float | None = None, goal: Goal | None = None
+    ) -> None:
+        """The study is open; its trials come next, until there are so many or the deadline (of `time.monotonic()`).
+
+        `goal`: what else is to be come to.
+        """
 
     def trial_started(self, number: int, anchor: str | None, pipeline: Pipeline) -> None:
         """A trial begins to train."""
@@ -63,6 +68,16 @@ class Display:
         """A trial was added to the study."""
 
 
+class Goal(Protocol):
+    """What a run is to come to, and where it stands."""
+
+    def line(self, now: Snapshot) -> str:
+        """Where it stands, in words."""
+
+    def done(self, now: Snapshot) -> tuple[int, int]:
+        """(trainings that ended, all)."""
+
+
 @dataclass(frozen=True)
 class _Standing:
     """Where a study stands compared with its goal, for a line of text."""
@@ -71,13 +86,19 @@ class _Standing:
     deadline: float | None  # of `time.monotonic()`; None: the number of trials is the goal
     started: float
     n_at_start: int
+    goal: Goal | None = None  # another one
 
     @property
     def seconds_left(self) -> float | None:
         """Until the deadline; None without one."""
         return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
 
+    def done(self, now: Snapshot) -> tuple[int, int]:
+        return (now.n_counted, self.n_trials) if self.goal is None else self.goal.done(now)
+
     def line(self, now: Snapshot) -> str:
+        if self.goal is not None:
+            return self.goal.line(now)
         done = now.n_counted
         total = f"{done} of {self.n_trials} trials" if self.deadline is None else counted(done, "trial")
         parts = [total, f"{len(now.front)} on the front"]
@@ -108,8 +129,10 @@ class PlainDisplay(Display):
         if total >= MANY_FILES and (line := self._tenths.line(what, done, total)):
             self.say(line)
 
-    def study_started(self, now: Snapshot, n_trials: int, deadline: float | None = None) -> None:
-        self._standing, self._kind = _Standing(n_trials, deadline, time.monotonic(), now.n_counted), now.kind
+    def study_started(
+        self, now: Snapshot, n_trials: int, deadline: float | None = None, goal: Goal | None = None
+    ) -> None:
+        self._standing, self._kind = _Standing(n_trials, deadline, time.monotonic(), now.n_counted, goal), now.kind
         self._say_best(now)
 
     def trial_started(self, number: int, anchor: str | None, pipeline: Pipeline) -> None:
@@ -175,8 +198,10 @@ class LiveDisplay(Display):
             self._data_bar, description=words, total=total or None, completed=done, visible=shown, said=said
         )
 
-    def study_started(self, now: Snapshot, n_trials: int, deadline: float | None = None) -> None:
-        self._standing, self._kind = _Standing(n_trials, deadline, time.monotonic(), now.n_counted), now.kind
+    def study_started(
+        self, now: Snapshot, n_trials: int, deadline: float | None = None, goal: Goal | None = None
+    ) -> None:
+        self._standing, self._kind = _Standing(n_trials, deadline, time.monotonic(), now.n_counted, goal), now.kind
         self._study.update(self._study_bar, description="trials" if deadline is None else "time", visible=True)
         self.study_stands(now)
 
@@ -202,9 +227,9 @@ class LiveDisplay(Display):
         if self._standing is None:
             return
         if self._standing.deadline is None:
-            done, total = now.n_counted, self._standing.n_trials
+            done, total = self._standing.done(now)
             self._study.update(self._study_bar, completed=done, total=total, said=f"{done}/{total}")
-        best = [best_line(now.front[-1], now.kind, is_first=True)] if now.front else []
+        best = [best_line(now.front[-1], now.kind, is_first=True)] if now.front and not self._standing.goal else []
         self._below, self._marks = Text("\n".join([self._standing.line(now), *best])), marks(now)
 
     def _frame(self) -> Group:

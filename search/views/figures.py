@@ -16,6 +16,7 @@ from search.pareto.kinds import PARETO, REDUCE
 from search.study import records
 from search.study.snapshot import Snapshot
 from search.views import timeline
+from search.views.ablation import without
 from search.views.drawing import curves, front, hypervolume
 
 MAX_OTHERS = 100  # dominated points; every poll of the dashboard sends a figure again: it must stay small
@@ -56,6 +57,8 @@ def note(trial: FrozenTrial) -> str:
         lines.append(f"* times trial {records.first(trial)} again")
     if records.is_confirmation(trial):
         lines.append(f"* confirms trial {attributes[records.CONFIRM_OF]} with fresh seeds")
+    if records.is_ablation(trial):
+        lines.append(f"* {literal(without.told(attributes[records.ABLATION]))}")
     if disturbed := attributes.get(records.NOISY):
         lines.append(f"* disturbed: {disturbed}; undisturbed about {attributes[records.UNDISTURBED]:.2f} s")
     if records.MESSAGE in attributes:

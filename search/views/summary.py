@@ -75,6 +75,7 @@ def lines(now: Snapshot, width: int | None = None) -> list[str]:
     apart = {"of them timed again": counts.repeats, "with fresh seeds": counts.confirmations}
     again = f" ({', '.join(f'{n} {what}' for what, n in apart.items() if n)})" if any(apart.values()) else ""
     ended = f"{counts.complete} complete{again}, {counts.pruned} stopped early, {counts.failed} failed"
+    ended += f", {counts.ablations} to take points apart" if counts.ablations else ""
     said = [
         *_legend(now),
         *_uncertain(now),

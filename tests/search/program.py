@@ -249,6 +249,7 @@ def main() -> int:
     """The real command line, with shorter waits."""
     from search import run
     from search.commands import confirm, parsers, plan, record
+    from search.commands.fronts import ablate
     from search.commands.networks import train
     from search.database import storage
     from search.host import devices
@@ -265,7 +266,8 @@ def main() -> int:
     from tests.search import program
 
     training = program.training  # of a module that a node of a cluster can import
-    for name, command in {"confirm": confirm, "plan": plan, "record": record, "train": train}.items():
+    own = {"ablate": ablate, "confirm": confirm, "plan": plan, "record": record, "train": train}
+    for name, command in own.items():
         if sys.argv[1:2] == [name]:
             options = parsers.COMMANDS[name].parser().parse_args(sys.argv[2:])
             options.words = sys.argv[2:]

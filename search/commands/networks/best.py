@@ -41,20 +41,35 @@ def asked(now: Snapshot, options: argparse.Namespace, within: float = 0.0) -> Ch
     Raises:
         UsageError: there is none such.
     """
-    at_most = _limit(now, options)
-    found = chosen(now.candidates, at_most, options.min_accuracy, within)
+    return choice(now, options.under_seconds, options.under_mflop, options.min_accuracy, within)
+
+
+def choice(
+    now: Snapshot,
+    under_seconds: float | None = None,
+    under_mflop: float | None = None,
+    min_accuracy: float | None = None,
+    within: float = 0.0,
+) -> Choice:
+    """The point of the front that limits mean; see `search.pareto.choice.chosen`.
+
+    Raises:
+        UsageError: there is none such.
+    """
+    at_most = _limit(now, under_seconds, under_mflop)
+    found = chosen(now.candidates, at_most, min_accuracy, within)
     if found is None:
-        raise UsageError(view.lacking(now, at_most, options.min_accuracy))
+        raise UsageError(view.lacking(now, at_most, min_accuracy))
     return found
 
 
-def _limit(now: Snapshot, options: argparse.Namespace) -> float | None:
-    """The cost that a command line allows.
+def _limit(now: Snapshot, under_seconds: float | None, under_mflop: float | None) -> float | None:
+    """The cost that is allowed.
 
     Raises:
         UsageError: it is none that this kind of study minimises.
     """
-    asked = {True: options.under_seconds, False: options.under_mflop}
+    asked = {True: under_seconds, False: under_mflop}
     limit: float | None = asked.pop(now.kind.trains)
     if any(other is not None for other in asked.values()):
         flag = "--under-seconds S" if now.kind.trains else "--under-mflop M"

@@ -45,7 +45,7 @@ def _predict(options: argparse.Namespace) -> int:
         raise DataError(printable(f"no files in {some(options.images)}: check the path after --images"))
     model = loaded(options.model, options.device)
     if model.is_series:
-        way_out = "model.probabilities(series) of objectives.export.load_model predicts in Python"
+        way_out = "frontrunner.Model.load(FOLDER).predict(series) does in Python"
         raise UsageError(printable(f"{options.model} takes series, and --images are images: {way_out}"))
     truth = None if options.labels is None else _truth(options, files, model)
     with _written(place) as stream:

@@ -89,10 +89,10 @@ def has_sizes(now: Snapshot) -> bool:
 
 
 def _drawn(now: Snapshot, attribute: str) -> list[FrozenTrial]:
-    """The latest trials with an attribute, and all of the front that have it; no confirmations."""
+    """The latest trials with an attribute, and all of the front that have it; none that only say more of others."""
     on_front = {point.trial for point in now.front}
     having = [trial for trial in now.trials if trial.user_attrs.get(attribute)]
-    found = [trial for trial in having if not records.is_confirmation(trial)]
+    found = [t for t in having if not records.is_confirmation(t) and not records.is_ablation(t)]
     latest = {trial.number for trial in found[-MAX_CURVES:]}
     return [trial for trial in found if trial.number in latest | on_front]
 

@@ -42,10 +42,10 @@ def steps(now: Snapshot) -> tuple[list[Step], float]:
 
 
 def _in_order(now: Snapshot) -> Iterator[tuple[float, Outcome | None]]:
-    """(seconds, its point if it has one) of each trial but confirmations, by number."""
+    """(seconds, its point if it has one) of each trial but those that only say more of others, by number."""
     outcomes = {outcome.trial: outcome for outcome in now.outcomes}
     for trial in now.trials:
-        if not records.is_confirmation(trial):
+        if not records.is_confirmation(trial) and not records.is_ablation(trial):
             yield records.seconds(trial), outcomes.get(trial.number)
 
 

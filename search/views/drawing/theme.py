@@ -93,12 +93,12 @@ def errors_axis(figure: go.Figure, accuracies: Iterable[float], n_images: int) -
     )
 
 
-def logarithmic(values: Iterable[float]) -> dict[str, object]:
-    """A logarithmic axis with a few ticks; plotly's own are digits too small to read."""
+def logarithmic(values: Iterable[float], most: int = MOST_TICKS) -> dict[str, object]:
+    """A logarithmic axis with a few ticks, about `most`; plotly's own are digits too small to read."""
     known = [each for each in values if each > 0]
     low, high = min(known, default=1.0) / 1.15, max(known, default=1.0) * 1.15
     ticks = _within(STEPS, low, high)
-    if len(ticks) > MOST_TICKS:
+    if len(ticks) > most:
         ticks = [each for each in ticks if f"{each:e}".startswith("1")]
     ticks = ticks if len(ticks) > 1 else _ends(known)
     return {"type": "log", "range": _decades(low, high), "tickvals": ticks, "ticktext": [f"{each:g}" for each in ticks]}

@@ -71,6 +71,16 @@ def commands(now: Snapshot) -> list[tuple[str, str]]:
             f"{'train' if now.kind.trains else 'make'} its front with more fresh seeds, open the test split",
             f"{command('confirm')} --study {now.name}{option}",
         ),
+        *(
+            [
+                (
+                    "take a point apart, ingredient by ingredient",
+                    f"{command('ablate')} --study {now.name} --trial N{option}",
+                )
+            ]
+            if now.kind.is_timed
+            else []
+        ),
         ("make this page again", f"{command('report')} --study {now.name}{option}"),
     ]
 

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 
 
-def environment(folder: Path) -> jinja2.Environment:
-    """What renders the templates of a folder."""
+def environment(*folders: Path) -> jinja2.Environment:
+    """What renders the templates of folders."""
     import jinja2
 
-    loader = jinja2.FileSystemLoader(folder)
+    loader = jinja2.FileSystemLoader(folders)
     return jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, finalize=_shown)
 
 
@@ -43,6 +43,12 @@ def trusted(figures: Mapping[str, go.Figure]) -> dict[str, object]:
         "scripts": list(map(_markup, scripts)),
         "policy": _policy(scripts),
     }
+
+
+def untitled(figures: Mapping[str, go.Figure]) -> None:
+    """Takes titles and legends from figures: in a page they stand around them."""
+    for figure in figures.values():
+        figure.update_layout(title=None, margin={"t": 14, "b": 10}, showlegend=False)
 
 
 def _shown(value: object) -> object:

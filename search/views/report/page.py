@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optuna.trial import TrialState
 
 from objectives.words import counted
+from search.ablation.result import Ablation, ablations
 from search.proposals.effects import Effect, effects
 from search.study import records
 from search.study.snapshot import Snapshot
 from search.views import effects as effect_words
 from search.views import summary, timeline
-from search.views.drawing import curves, front, hypervolume, points, theme
+from search.views.ablation import page as apart
+from search.views.drawing import curves, front, hypervolume, points, theme, waterfall
 from search.views.drawing import effects as effects_drawn
 from search.views.page import picture
 from search.views.reduction import against
@@ -28,10 +29,15 @@ from search.views.report.classes import Examined
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-HERE = Path(__file__).parent
 MOST_IN_MATRIX = 30  # classes of a confusion matrix: of more no cell can be read
 CONTENTS = {
-    **{"front": "Front", "budgets": "In how much time", "why": "Why it is fast", "effects": "Strategies"},
+    **{
+        "front": "Front",
+        "budgets": "In how much time",
+        "why": "Why it is fast",
+        "effects": "Strategies",
+        "apart": "Ablations",
+    },
     **{"hypervolume": "Hypervolume", "curves": "Curves", "seconds": "Seconds", "surgery": "Sizes"},
     **{"classes": "Classes", "failures": "Failures", "data": "Data", "again": "To do it again"},
 }
@@ -64,10 +70,10 @@ def page(
     `examined`: what was seen of networks, `unseen`: why others were not; see `search.commands.report`. `behind`: where
     the trials can be seen one by one, if anywhere.
     """
-    templates = offline.environment(HERE)
+    templates = offline.environment(offline.HERE, apart.HERE)
     templates.filters |= _filters()
-    found = effects(now)
-    figures = drawn(now, found)
+    found, taken_apart = effects(now), _taken_apart(now)
+    figures = drawn(now, found, taken_apart)
     seen = {
         **{
             "examined": examined,
@@ -86,6 +92,7 @@ def page(
         **seen,
         "figures": figures,
         "legends": _legends(figures),
+        "ablations": [apart.shown(each, now) for each in taken_apart],
         **offline.trusted(figures),
     }
     return templates.get_template("report.html").render(now=now, **shown)
@@ -96,10 +103,17 @@ def contents(now: Snapshot) -> dict[str, str]:
     named = {**CONTENTS} if now.kind.trains else {**CONTENTS, **OF_REDUCTIONS}
     if not now.kind.is_timed:
         del named["effects"]
+    if not _taken_apart(now):
+        del named["apart"]
     return {key: name for key, name in named.items() if now.front or key not in NEED_FRONT}
 
 
-def drawn(now: Snapshot, found: Sequence[Effect]) -> dict[str, go.Figure]:
+def _taken_apart(now: Snapshot) -> list[Ablation]:
+    """The ablations that say something."""
+    return [each for each in ablations(now) if each.has_pairs]
+
+
+def drawn(now: Snapshot, found: Sequence[Effect], taken_apart: Sequence[Ablation] = ()) -> dict[str, go.Figure]:
     """The figures of which there is something to draw; their titles stand above them in the page."""
     figures = {}
     if now.front or now.baseline is not None:
@@ -112,8 +126,8 @@ def drawn(now: Snapshot, found: Sequence[Effect]) -> dict[str, go.Figure]:
         figures["curves"] = curves.learning(now)
     if curves.has_sizes(now):
         figures["sizes"] = curves.network_sizes(now)
-    for figure in figures.values():
-        figure.update_layout(title=None, margin={"t": 14, "b": 10}, showlegend=False)
+    figures |= {f"ablation-{each.point}": waterfall.figure(each) for each in taken_apart}
+    offline.untitled(figures)
     return figures
 
 

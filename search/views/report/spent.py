@@ -62,7 +62,7 @@ def shares(now: Snapshot) -> list[Share]:
         name: []
         for name in (
             *("on the front", "not on the front", "stopped early"),
-            *("failed or lost", "timed again", "fresh seeds", "still running"),
+            *("failed or lost", "timed again", "fresh seeds", "taken apart", "still running"),
         )
     }
     for trial in now.trials:
@@ -80,6 +80,8 @@ def _kind(trial: FrozenTrial, on_front: Iterable[int]) -> str:
         return "on the front"
     if records.is_confirmation(trial):
         return "fresh seeds"
+    if records.is_ablation(trial):
+        return "taken apart"
     if records.is_repeat(trial):
         return "timed again"
     if records.is_stopped(trial):
@@ -93,7 +95,7 @@ def endings(now: Snapshot) -> list[Ending]:
     """The trials that did not train to their end, by reason, the most frequent first."""
     groups: dict[str, list[FrozenTrial]] = {}
     for trial in now.trials:
-        if trial.state.is_finished() and not records.is_finished_run(trial):
+        if trial.state.is_finished() and not records.is_finished_run(trial) and not records.is_ended_ablation(trial):
             groups.setdefault(records.reason(trial), []).append(trial)
     found = []
     for reason, trials in sorted(groups.items(), key=lambda each: -len(each[1])):

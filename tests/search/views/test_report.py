@@ -14,21 +14,26 @@ import sys
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna.trial import FrozenTrial
 
 from objectives.pipeline import Pipeline, Report
 from objectives.task import Seeds
 from objectives.words import DIRECTIONS
 from search import trial
+from search.ablation.course import Course
+from search.ablation.ingredients import taken_apart
+from search.ablation.result import ablations
 from search.database import storage
 from search.study import opening, queue, records, spec
 from search.study.snapshot import Snapshot
 from search.study.study import Study
 from search.views.display import Display
-from search.views.drawing import front, points, theme
+from search.views.drawing import front, points, theme, waterfall
 from search.views.report import budgets, facts, why
 from search.views.report.classes import Examined, Mistake
 from search.views.report.page import CONTENTS, NEED_FRONT, page
@@ -90,7 +95,21 @@ def whole(study: Study) -> Snapshot:
             study.enqueue_afresh(point, {records.CONFIRM_OF: point.number})
     for waiting in [t for t in study.trials() if records.is_confirmation(t)]:
         trial.run(study, study.ask(waiting), Telling([[(2.0 + waiting.number / 100, 0.71)]]), Display(), math.inf)
+    take_apart(study, study.snapshot().front_trials[0])
     study.ask()
+    return study.snapshot()
+
+
+def take_apart(study: Study, point: FrozenTrial) -> Snapshot:
+    """The study after an ablation of a point, with a variant that breaks."""
+    baseline = study.snapshot().baseline
+    assert baseline is not None
+    apart = taken_apart(records.pipeline(point), records.pipeline(baseline), study.given)
+    course = Course(records.first(point), apart.variants, 2)
+    objective = Telling([*[[(1.0 + n % 5, 0.6 + n % 3 / 10)] for n in range(3)], TrialFault("crash", EVIL)] * 20)
+    while (asked := course.claim(study)) is not None:
+        trial.run(study, asked, objective, Display(), math.inf)
+    assert course.are_over(study.snapshot())
     return study.snapshot()
 
 
@@ -164,7 +183,8 @@ CASES: dict[str, Callable[[Study], Snapshot]] = {
 def test_every_study_has_a_page_that_needs_nothing_else(case: str, evil_study: Study) -> None:
     now = CASES[case](evil_study)
     found = read(text := page(now, [SEEN], [EVIL], has_images=True))
-    assert found.sections == [name for name in CONTENTS if now.front or name not in NEED_FRONT]
+    named = [name for name in CONTENTS if case == "whole" or name != "apart"]
+    assert found.sections == [name for name in named if now.front or name not in NEED_FRONT]
     assert [each for each in found.references if not each.startswith(("#", "data:image/jpeg;base64,"))] == []
     assert set(re.findall(r"url\((.{0,9})|@import", text.partition("<body>")[0])) == set()
     drawn = found.figures["front"]["data"] if now.front else []
@@ -216,6 +236,24 @@ def test_the_front_has_a_logarithmic_axis_names_intervals_baseline_and_what_is_p
         assert (low, min(high, 1 - 0.5 / now.n_val)) == pytest.approx((1 - y - more, 1 - y + less))
     assert any(each.n_seeds for each in shown)
     assert all(f"trial {each.number}: " in said for each, said in zip(shown, traces["front"].text, strict=True))
+
+
+def test_a_waterfall_leads_from_baseline_to_the_point_by_what_each_ingredient_did(evil_study: Study) -> None:
+    now = whole(evil_study)
+    (found,) = ablations(now)
+    steps = waterfall.steps(found)
+    assert [step.name for step in steps][-1] == waterfall.INTERPLAY
+    assert len(steps) == 1 + sum(each.n_pairs > 0 for each in found.effects)
+    assert found.together is not None
+    assert 10 ** steps[0].seconds[0] == pytest.approx(found.seconds / found.together.factor[0])
+    assert (10 ** steps[-1].seconds[1], steps[-1].accuracy[1]) == pytest.approx((found.seconds, found.accuracy))
+    for one, after in pairwise(steps):
+        assert (one.seconds[1], one.accuracy[1]) == (after.seconds[0], after.accuracy[0])
+    figure = waterfall.figure(found)
+    assert figure.layout.xaxis.type == "log"
+    assert set(figure.layout.yaxis.categoryarray) == {"BASELINE", f"trial {found.point}", *(s.name for s in steps)}
+    alone = waterfall.steps(replace(found, together=None))
+    assert [step.name for step in alone] == [step.name for step in steps[:-1]]
 
 
 @pytest.mark.parametrize("accuracies", [(0.1, 0.99), (0.97, 0.98), (1.0, 1.0), (0.5, 0.5)])
@@ -346,6 +384,9 @@ def test_a_browser_draws_every_mark_and_no_label_over_another(evil_study: Study,
             )
             assert dict(counted)["front"] == len(now.front) > 2
             assert dict(counted)["BASELINE"] == 1
+            (apart,) = ablations(now)
+            ends = f"document.querySelectorAll('[data-figure=ablation-{apart.point}] .point').length"
+            assert tab.value(ends) == 2 * (2 + len(waterfall.steps(apart)))
             assert tab.value(OVERLAPS) == []
             sizes = (
                 "[...document.querySelectorAll('.plot text')].map(text => parseFloat(getComputedStyle(text).fontSize))"

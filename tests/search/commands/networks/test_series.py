@@ -8,7 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from frontrunner import Model
+from objectives.export import load_model
 from objectives.inference.copying import copied
 from objectives.inference.interchange import TORCHSCRIPT
 from objectives.objective import TrainingObjective
@@ -54,6 +57,17 @@ def test_it_is_copied_and_made_smaller(series: Path, waves: str, command: Comman
     made = command(f"reduce --model {series} --data {waves} -o small --epochs 0 --iterations 1 --device cpu -q")
     assert made.code == 0, made.err
     assert (tmp_path / "small" / "model.json").is_file()
+
+
+def test_it_predicts_in_python(series: Path, waves: str) -> None:
+    x = np.load(waves.removeprefix("series:"))["x_test"].astype(np.float32)
+    found = Model.load(series, "cpu").predict(x)
+    assert [each.source for each in found] == list(map(str, range(20)))
+    assert Model.load(series, "cpu").predict(x[0]).labels == found.labels[:1]
+    expected = load_model(series).probabilities(torch.from_numpy(x))
+    assert [each.probabilities["1"] for each in found] == pytest.approx(expected[:, 1].tolist())
+    with pytest.raises(ValueError, match=r"series are \[20, 16, 2\] torch.float32: this model takes \[n, 2, 16\]"):
+        Model.load(series, "cpu").predict(x.transpose(0, 2, 1))
 
 
 @pytest.mark.parametrize(
