@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -215,12 +215,11 @@ def refit(
     finally:
         alarm.cancel()
     assert last is not None
-    confirmed = now.confirmed_of(chosen)
-    measured, n_seeds = budget.accuracy(now, chosen), confirmed.n if confirmed is not None else 0
-    promise = promised(measured, n_seeds, data["n_val"], data["n_train"], n)
+    fresh = now.fresh_of(chosen)
+    promise = promised(now.accuracy(chosen), len(fresh), data["n_val"], data["n_train"], n)
     told = {"trial": chosen.number, "train_seconds": last.train_seconds, "n_images": n, **asdict(promise)}
     about = {"study": study.name, "trial": chosen.number, "refit": told, "metric": study.spec.metric}
-    about |= _calibration_of_twin(study, chosen.number)
+    about |= _calibration_of_twin(study, [chosen.number, *(trial.number for trial in fresh)])
     study.patiently(lambda: study.optuna.set_user_attr(records.REFIT, None))  # killed in between, no old one is told
     try:
         objective.export(study.networks.refit, about)
@@ -229,13 +228,14 @@ def refit(
     study.patiently(lambda: study.optuna.set_user_attr(records.REFIT, told))
 
 
-def _calibration_of_twin(study: Study, number: int) -> dict[str, object]:
-    """How sure a network may be that no image is left to measure by: as sure as the one that the trial trained.
+def _calibration_of_twin(study: Study, numbers: Sequence[int]) -> dict[str, object]:
+    """How sure a network may be that no image is left to measure by: as sure as one that one of these trials trained.
 
     It has the same pipeline and nearly the same images; a few more of them make it right more often, if anything.
     """
-    twin = description(study.networks.of(number))
-    if twin is None or not twin.get("calibration"):
-        return {}
-    fitted = {"temperature": twin["calibration"]["temperature"], "n_images": 0}
-    return {"calibration": {**fitted, "source": f"that of trial {number}, trained on a part of the images"}}
+    for number in numbers:
+        twin = description(study.networks.of(number))
+        if twin is not None and twin.get("calibration"):
+            fitted = {"temperature": twin["calibration"]["temperature"], "n_images": 0}
+            return {"calibration": {**fitted, "source": f"that of trial {number}, trained on a part of the images"}}
+    return {}
