@@ -157,7 +157,7 @@ def test_a_minute_and_a_folder_lead_to_predictions(
 
     name = walk(run, "run --data folder:photographs --minutes 1", photographs)
     confirmed = json.loads(run(f"confirm --study {name} --seeds 1 --json").out)
-    assert all(point["confirmed"]["n"] >= 1 and point["confirmed"]["test"] for point in confirmed["front"])
+    assert all(point["confirmed"]["n"] >= 1 and point["test_accuracy"] for point in confirmed["front"])
     refit = next(place.folder.glob("studies/artifacts/*/refit"))
     done = run(f"predict --model {refit} --images new photographs/test -o all.csv --json")
     assert json.loads(done.out)["images"] == len(odd.images()) + 1 + 80
