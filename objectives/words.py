@@ -17,6 +17,8 @@ def expanded(path: str) -> str:
 
 def printable(text: str) -> str:
     """`text` on one line of valid UTF-8: bytes of no known encoding and control characters are written as escapes."""
+    if text.isprintable():  # as most are: none of it is a control character, a separator of lines or half a character
+        return text
     clean = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return "".join(
         c.encode("unicode_escape").decode() if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in clean

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -218,12 +218,12 @@ def refit(
         return
     finally:
         alarm.cancel()
-    confirmed = now.confirmed_of(chosen)
-    measured, n_seeds = budget.accuracy(now, chosen), confirmed.n if confirmed is not None else 0
-    promise = promised(measured, n_seeds, data["n_val"], data["n_train"], n)
+    fresh = now.fresh_of(chosen)
+    promise = promised(now.accuracy(chosen), len(fresh), data["n_val"], data["n_train"], n)
     told = {"trial": chosen.number, "train_seconds": last.train_seconds, "n_images": n, **asdict(promise)}
     about = {"study": study.name, "trial": chosen.number, "refit": told, "metric": study.spec.metric}
-    about |= calibration_of_twin(study.networks.of(chosen.number), f"trial {chosen.number}")
+    twins = (chosen.number, *(trial.number for trial in fresh))
+    about |= calibration_of_twin({f"trial {number}": study.networks.of(number) for number in twins})
     study.patiently(lambda: study.optuna.set_user_attr(records.REFIT, None))  # killed in between, no old one is told
     try:
         objective.export(study.networks.refit, about)
@@ -232,13 +232,16 @@ def refit(
     study.patiently(lambda: study.optuna.set_user_attr(records.REFIT, told))
 
 
-def calibration_of_twin(folder: Path, name: str) -> dict[str, object]:
-    """How sure a network may be that no image is left to measure by: as sure as its twin in a folder.
+def calibration_of_twin(twins: Mapping[str, Path]) -> dict[str, object]:
+    """How sure a network may be that no image is left to measure by: as sure as the first of its twins that knows.
 
-    That has the same pipeline and nearly the same images; a few more of them make it right more often, if anything.
+    Their folders are by name, and need not be there.
+
+    A twin has the same pipeline and nearly the same images; a few more of them make it right more often, if anything.
     """
-    twin = description(folder)
-    if twin is None or not twin.get("calibration"):
-        return {}
-    fitted = {"temperature": twin["calibration"]["temperature"], "n_images": 0}
-    return {"calibration": {**fitted, "source": f"that of {name}, trained on a part of the images"}}
+    for name, folder in twins.items():
+        twin = description(folder)
+        if twin is not None and twin.get("calibration"):
+            fitted = {"temperature": twin["calibration"]["temperature"], "n_images": 0}
+            return {"calibration": {**fitted, "source": f"that of {name}, trained on a part of the images"}}
+    return {}

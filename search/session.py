@@ -255,7 +255,7 @@ class Session:
             self.display.study_started(now, n_trials or now.n_counted, until if until < inf else None)
             minutes = minutes and replace(minutes, n_before=len(now.trials))
             self.work(Crew(study, self.display, n_trials, until, share, minutes), objectives)
-            if minutes is not None and minutes.left() > 0:
+            if minutes is not None:
                 halt = None if isinstance(self.place, ThisProcess) else cast("Remote", objectives[0]).halt
                 refit(study, objectives[0], minutes, self.display, halt)
                 rest = replace(minutes, is_refitted=True)

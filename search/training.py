@@ -216,7 +216,7 @@ class _Work:
         if told is None:
             about: dict[str, object] = {"refit": {"n_images": n, **(asdict(promise) if promise else {})}}
             if runs:
-                about |= calibration_of_twin(runs[0].network, _title(runs[0].seed))
+                about |= calibration_of_twin({_title(runs[0].seed): runs[0].network})
             self.display.say(f"now on all {counted(n, 'image')}, those that validate included")
             told = self._trained(0, folder, about)
         if told is None:

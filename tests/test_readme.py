@@ -14,7 +14,7 @@ REPOSITORY = Path(__file__).parents[1]
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 README = PAGES[0].read_text()
 SHOWN = re.findall(
-    r"^ {4}(?:\S+ -- )?(?:frontrunner|python -m search\.?) ?(\w[^#\n\\]*)",
+    r"^ {4}(?:\$ )?(?:\S+ -- )?(?:frontrunner|python -m search\.?) ?(\w[^#\n\\]*)",
     "\n".join(page.read_text() for page in PAGES),
     re.MULTILINE,
 )

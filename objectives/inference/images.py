@@ -55,9 +55,9 @@ def found(places: Sequence[str], *, follow_links: bool = False) -> list[Found]:
     files: list[Found] = []
     for place in map(expanded, places):
         if os.path.isdir(place):
-            folder = place if len(places) > 1 else ""
+            folder, inside = place if len(places) > 1 else "", len(os.path.join(place, ""))
             for entry, fault in Walk(place, follow_links).files(place):
-                name = os.path.join(folder, os.path.relpath(entry.path, place))
+                name = os.path.join(folder, entry.path[inside:])
                 why = fault.replace("follow_links = true", "--follow-links")
                 files.append(Found(entry.path, name, is_named=False, fault=why))
         elif os.path.exists(place):

@@ -75,7 +75,7 @@ def _page(study: optuna.Study, database: Database, behind: str) -> str:
     """The page of the study as it is now. Making it takes a second, of a thousand trials three."""
     from search.views.report.page import page
 
-    return page(opening.stored(study.study_name, database).snapshot(), behind=behind)
+    return page(opening.seen(study.study_name, database), behind=behind)
 
 
 def _named(host: str) -> str | None:

@@ -75,7 +75,8 @@ def number(most: float, *, above: float | None = None) -> Callable[[str], float]
             found = float("nan")
         if not 0 <= found <= most or (above is not None and found <= above):
             least = f"above {above:g} and up" if above is not None else "from 0"
-            raise argparse.ArgumentTypeError(f"{_short(text)} is not a number {least} to {most:g}")
+            hint = f": {found:g}% is {found / 100:g}" if most == 1 and 1 < found <= 100 else ""
+            raise argparse.ArgumentTypeError(f"{_short(text)} is not a number {least} to {most:g}{hint}")
         return found
 
     return read

@@ -129,8 +129,10 @@ def _predict() -> argparse.ArgumentParser:
     p = _of("predict", "predict --model studies/artifacts/birds/trial-00004 --images new/ -o predictions.csv")
     _model(p)
     p.add_argument("--images", required=True, nargs="+", metavar="PATH", help="image files, or folders of them")
-    words = "table to write: id, label, probability, margin, the next two classes, why there is none; - prints it"
-    p.add_argument("-o", "--output", required=True, metavar="FILE.csv", help=words)
+    words = (
+        "table to write: id, label, probability, margin, next classes, why there is none (default: print it)"
+    )
+    p.add_argument("-o", "--output", default="-", metavar="FILE.csv", help=words)
     words = "what the images show, to compare with: columns file, label"
     p.add_argument("--labels", metavar="FILE.csv", help=words)
     p.add_argument("--follow-links", action="store_true", help="also links that lead out of a folder")

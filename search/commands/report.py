@@ -35,7 +35,7 @@ def perform(options: argparse.Namespace) -> int:
 def _report(options: argparse.Namespace, url: str) -> int:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     database = storage.open_storage(url, create=False)
-    now = opening.stored(options.study, database).snapshot()
+    now = opening.seen(options.study, database)
     examined, unseen = _examined(now) if options.images else ([], [])
     text = _page(now, examined, unseen, has_images=options.images)
     place, content = Path(expanded(options.output or f"{now.name}.html")), text.encode("utf-8", "replace")

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
@@ -100,10 +99,10 @@ def to_refit(now: Snapshot, left: float) -> tuple[FrozenTrial, Pipeline] | None:
     Where time is short it has fewer epochs, but as many steps as the point had. None, too, where all images would not
     make it better than the network of the best that is there.
     """
-    best, pace, whole = choice(now), wall_per_second(now) / now.n_splits, 1 / (1 - validating(now))
-    fitting = [t for t in _passing(now) if pace * t.values[0] <= left]
-    found = _best(now, fitting)
-    if best is None or found is None or expected(accuracy(now, found), whole) < accuracy(now, best):
+    best, pace, whole = now.choice, wall_per_second(now) / now.n_splits, 1 / (1 - validating(now))
+    points = (now.trials[outcome.trial] for outcome in now.outcomes)
+    found = now.most_accurate(point for point in points if pace * point.values[0] <= left)
+    if best is None or found is None or expected(now.accuracy(found), whole) < now.accuracy(best):
         return None
     pipeline, longer = records.pipeline(found), min(whole, left / (MARGIN * pace * found.values[0]))
     epochs = max(1, math.floor(pipeline.epochs * max(longer, 1.0) / whole + 1e-9))
@@ -117,7 +116,7 @@ def next_step(now: Snapshot, left: float, total: float, *, n_before: int = 0, is
     """
     if left <= 0:
         return None
-    pace, best = wall_per_second(now), choice(now)
+    pace, best = wall_per_second(now), now.choice
     if is_refitted:
         return _to_confirm(now, left, pace)
     most = _most(now, best, left, pace)
@@ -157,35 +156,12 @@ def least_minutes(now: Snapshot, took: float) -> float:
     return math.ceil((took + RESERVE * wall_per_second(now) * first) / 6) / 10
 
 
-def choice(now: Snapshot) -> FrozenTrial | None:
-    """The pipeline to go with: the most accurate one, by fresh seeds where there are any; None where none passes.
-
-    Of equally accurate ones the cheapest.
-    """
-    return _best(now, _passing(now))
-
-
-def _best(now: Snapshot, trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
-    return max(trials, key=lambda trial: (accuracy(now, trial), -trial.values[0]), default=None)
-
-
-def accuracy(now: Snapshot, trial: FrozenTrial) -> float:
-    """Of a point: by fresh seeds, where there are any."""
-    found = now.confirmed_of(trial)
-    return float(found.accuracy.mean if found is not None else trial.values[1])
-
-
-def _passing(now: Snapshot) -> list[FrozenTrial]:
-    passing = {outcome.trial for outcome in now.outcomes}
-    return [trial for trial in now.points if trial.number in passing]
-
-
 def finale(now: Snapshot, best: FrozenTrial, pace: float) -> float:
     """Seconds on the wall that the rest takes if this one is the best: fresh seeds, and all images."""
     if refitted(now) == best.number:
         return 0.0
     whole = 1 / (1 - validating(now))
-    n = whole / now.n_splits + (0 if now.confirmed_of(best) is not None else 1)
+    n = whole / now.n_splits + (0 if now.fresh_of(best) else 1)
     return float(RESERVE * pace * best.values[0] * n)
 
 

@@ -90,6 +90,15 @@ def failures(trials: Sequence[FrozenTrial], floor: float) -> dict[int, list[str]
     return found
 
 
+def runs(trials: Sequence[FrozenTrial]) -> dict[int, list[FrozenTrial]]:
+    """Fresh seeds that trained to their end, by the number of the first trial of a point, on the front or not."""
+    found: dict[int, list[FrozenTrial]] = {}
+    for trial in filter(records.is_confirmation, trials):
+        if records.is_finished_run(trial):
+            found.setdefault(trial.user_attrs[records.CONFIRM_OF], []).append(trial)
+    return found
+
+
 @dataclass(frozen=True)
 class Confirmed:
     """What fresh seeds say of a point. Its first run is not among them: it was chosen for its luck."""
@@ -113,12 +122,9 @@ def confirmed(
     Disturbed seconds are left out where there are others. `n_val`: validation images, whose number is all that
     an interval of accuracy comes from while there are too few seeds to tell a spread.
     """
-    runs: dict[int, list[FrozenTrial]] = {}
-    for trial in filter(records.is_confirmation, trials):
-        if records.is_finished_run(trial):
-            runs.setdefault(trial.user_attrs[records.CONFIRM_OF], []).append(trial)
-    points = [point for point in shown(trials, floor) if records.first(point) in runs]
-    groups = [runs[records.first(point)] for point in points]
+    fresh = runs(trials)
+    points = [point for point in shown(trials, floor) if records.first(point) in fresh]
+    groups = [fresh[records.first(point)] for point in points]
     costs = of_costs([[t.values[0] for t in _quiet(group)] for group in groups])
     accuracies = of_accuracies([[t.values[1] for t in group] for group in groups])
     begun, found = n_begun(trials, ended=True), {}

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from objectives.host.durable import damaged, sums
 from objectives.pipeline import NumberFormatName, Pipeline
+from search.database.reading import trials
 from search.database.storage import Database
 from search.errors import Foreign, StorageError, UsageError
 from search.host import rubbish
@@ -112,6 +113,19 @@ def stored(name: str, database: Database) -> Study:
     return _readable(name, None, found, database)
 
 
+def seen(name: str, database: Database) -> Snapshot:
+    """The study of that name as it is at this moment, whatever its file or the spaces say now: to look at it.
+
+    Raises:
+        Foreign: this version does not understand it.
+        UsageError: there is none, or it is not ours.
+    """
+    found = loaded(name, database)
+    study = _known(name, None, found, database)
+    with understood(name), rubbish.kept():
+        return study.snapshot(study.patiently(lambda: trials(database.optuna.engine, found._study_id)))
+
+
 def changes(study: Study) -> list[str]:
     """Why this version would not go on with a study that it can read."""
     try:
@@ -121,6 +135,14 @@ def changes(study: Study) -> list[str]:
 
 
 def _readable(name: str, spec: StudySpec | None, found: optuna.Study, database: Database) -> Study:
+    """A stored study with a spec, or with its own, its trials read."""
+    study = _known(name, spec, found, database)
+    with understood(name), rubbish.kept():
+        study.trials()
+    return study
+
+
+def _known(name: str, spec: StudySpec | None, found: optuna.Study, database: Database) -> Study:
     """A stored study with a spec, or with its own."""
     with understood(name):
         known = found.user_attrs
@@ -128,10 +150,7 @@ def _readable(name: str, spec: StudySpec | None, found: optuna.Study, database: 
         spec = own if spec is None else spec
         usable = tuple(n for n, reason in known[records.FORMATS].items() if reason is None)
         given = given_by_facts(spec, usable, known[records.IDENTITY]["data"], known.get(records.BASE))
-        study = Study(name, spec, found, database, given, float(known[records.FLOOR]))
-        with rubbish.kept():
-            study.trials()
-    return study
+        return Study(name, spec, found, database, given, float(known[records.FLOOR]))
 
 
 def _changes(study: Study, spec: StudySpec) -> list[str]:

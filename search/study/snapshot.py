@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from optuna.trial import FrozenTrial
@@ -134,10 +135,14 @@ class Snapshot:
 
     @cached_property
     def kept(self) -> set[int]:
-        """Trials whose networks are kept: of the front, what repeats may bring back to it, what is yet to be tested."""
-        return {trial.number for trial in self.untested} | repeats.kept(
-            self.trials, self.floor, self.spec.search.repeats
-        )
+        """Trials whose networks are kept: of the front, what repeats may bring back to it, what is yet to be tested.
+
+        Where fresh seeds choose what is not on the front, the network of the latest of them, too.
+        """
+        found = repeats.kept(self.trials, self.floor, self.spec.search.repeats)
+        if self.choice is not None and self.choice.number not in found:
+            found |= {trial.number for trial in self.fresh_of(self.choice)[-1:]}
+        return found | {trial.number for trial in self.untested}
 
     @cached_property
     def confirmed(self) -> dict[int, Confirmed]:
@@ -175,6 +180,30 @@ class Snapshot:
         """The folder of a trial's network; None where it is not on this machine."""
         folder = Networks(self.artifacts.absolute()).of(trial)
         return folder if folder.is_dir() else None
+
+    @cached_property
+    def _fresh(self) -> dict[int, list[FrozenTrial]]:
+        return confirmation.runs(self.trials)
+
+    def fresh_of(self, point: FrozenTrial) -> list[FrozenTrial]:
+        """The fresh seeds of a point that trained to their end, whether it is on the front or not."""
+        return self._fresh.get(records.first(point), [])
+
+    def accuracy(self, point: FrozenTrial) -> float:
+        """Of a point, on the front or not: the mean of its fresh seeds, where there are any."""
+        return fmean(trial.values[1] for trial in self.fresh_of(point) or [point])
+
+    @cached_property
+    def choice(self) -> FrozenTrial | None:
+        """The pipeline to go with: the most accurate one, by fresh seeds where there are any; None where none passes.
+
+        Of equally accurate ones the cheapest.
+        """
+        return self.most_accurate(self.trials[outcome.trial] for outcome in self.outcomes)
+
+    def most_accurate(self, points: Iterable[FrozenTrial]) -> FrozenTrial | None:
+        """The most accurate of some points, by fresh seeds where there are any; of equal ones the cheapest."""
+        return max(points, key=lambda point: (self.accuracy(point), -point.values[0]), default=None)
 
     @cached_property
     def untested(self) -> list[FrozenTrial]:

@@ -75,9 +75,9 @@ class Study:
         """The user attributes of the study."""
         return self.patiently(lambda: self.optuna.user_attrs)
 
-    def snapshot(self) -> Snapshot:
-        """The study as it is now."""
-        trials, attributes = tuple(self.trials()), self.attributes()
+    def snapshot(self, trials: Sequence[FrozenTrial] | None = None) -> Snapshot:
+        """The study as it is now; with its trials where they are known already."""
+        trials, attributes = tuple(self.trials() if trials is None else trials), self.attributes()
         return Snapshot(
             *(self.name, self.spec, self.floor, self.given, trials, attributes),
             *(self.database, self.networks.folder),

@@ -36,9 +36,7 @@ def lines(found: Choice, now: Snapshot, min_accuracy: float | None) -> list[str]
         said.append(f"  {MARK} other work disturbed the device whenever this was timed")
     where = "not on this machine: it lies where it was trained" if network is None else str(network)
     said.append(f"network   {where}")
-    if (refit := _refit(best, now)) is not None:
-        said.append(f"of all images  {refit}")
-    return said + _beside(found, now)
+    return [*said, *_of_all_images(best, now), *_beside(found, now)]
 
 
 def lacking(now: Snapshot, at_most: float | None, min_accuracy: float | None) -> str:
@@ -82,6 +80,15 @@ def _refit(point: Candidate, now: Snapshot) -> str | None:
     """The folder of the network that the same pipeline trained on all images; None where there is none."""
     told, folder = now.attributes.get(records.REFIT), Networks(now.artifacts.absolute()).refit
     return str(folder) if told and told["trial"] == point.trial and folder.is_dir() else None
+
+
+def _of_all_images(best: Candidate, now: Snapshot) -> list[str]:
+    """Where the network is that was trained on all images, whichever point's pipeline that was."""
+    told, folder = now.attributes.get(records.REFIT), Networks(now.artifacts.absolute()).refit
+    if not told or not folder.is_dir():
+        return []
+    of = "" if told["trial"] == best.trial else f", the pipeline of trial {told['trial']}"
+    return [f"all       {folder} (trained on all images{of}: expect {told['accuracy']:.1%})"]
 
 
 def _point(point: Candidate, now: Snapshot) -> dict[str, object]:

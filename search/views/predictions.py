@@ -57,7 +57,7 @@ class Table:
     """Writes a row for each file and keeps count."""
 
     stream: TextIO
-    truth: Mapping[str, str] | None = None  # by what files are known by; None: nothing is known
+    knows_truth: bool = False  # whether it has a column for what the images show
     n: int = 0  # images with a prediction
     labels: Counter[str] = field(default_factory=Counter)  # images of each class, as predicted
     missing: list[tuple[str, str]] = field(default_factory=list)  # (name, reason) of files without
@@ -65,11 +65,10 @@ class Table:
 
     def __post_init__(self) -> None:
         self._writer = csv.writer(self.stream, lineterminator="\n")
-        self._writer.writerow([*COLUMNS, *([TRUTH] if self.truth is not None else [])])
+        self._writer.writerow([*COLUMNS, *([TRUTH] if self.knows_truth else [])])
 
-    def add(self, name: str, answer: Told | str, known_as: str) -> None:
-        """A row for a file: what was predicted, or why nothing was."""
-        truth = self.truth.get(known_as, "") if self.truth is not None else None
+    def add(self, name: str, answer: Told | str, truth: str | None = None) -> None:
+        """A row for a file: what was predicted, or why nothing was, and what it shows: empty where nobody knows."""
         row = [cell(name), *[""] * (len(COLUMNS) - 1)]
         if isinstance(answer, str):
             row[-1] = cell(answer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
 from statistics import median
@@ -121,6 +122,7 @@ def _on_all_images(now: Snapshot) -> list[str]:
         f"{told['accuracy']:.1%} on new images ({low:.1%} to {high:.1%}): {told['measured']:.1%} {source}, and what "
         "more images bring.",
         f"network     {now.artifacts / 'refit'}",
+        f"to use it   {command('predict')} --model {shlex.quote(str(now.artifacts / 'refit'))} --images FOLDER",
     ]
 
 

@@ -13,7 +13,6 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict
 from itertools import islice
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -118,7 +117,7 @@ def _answering(processes: Sequence[subprocess.Popen[str]]) -> list[subprocess.Po
 def _send(process: subprocess.Popen[str], chunk: Chunk) -> None:
     assert process.stdin is not None
     try:
-        process.stdin.write(json.dumps(asdict(chunk)) + "\n")
+        process.stdin.write(json.dumps(vars(chunk)) + "\n")
         process.stdin.flush()
     except BrokenPipeError:  # it died: its answer, which is none, says so
         return

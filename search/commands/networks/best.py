@@ -32,7 +32,7 @@ def read(name: str, url: str) -> Snapshot:
         UsageError, StorageError: there is none, or it cannot be read.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return opening.stored(name, storage.open_storage(url, create=False)).snapshot()
+    return opening.seen(name, storage.open_storage(url, create=False))
 
 
 def asked(now: Snapshot, options: argparse.Namespace, within: float = 0.0) -> Choice:

@@ -49,11 +49,11 @@ def _predict(options: argparse.Namespace) -> int:
         raise UsageError(printable(f"{options.model} takes series, and --images are images: {way_out}"))
     truth = None if options.labels is None else _truth(options, files, model)
     with _written(place) as stream:
-        table, n_others = view.Table(stream, truth), 0
+        table, n_others = view.Table(stream, knows_truth=truth is not None), 0
         for file, answer in _answers(model, files):
             n_others += answer is None
             if answer is not None:
-                table.add(file.name, answer, _known_as(file))
+                table.add(file.name, answer, truth.get(_known_as(file), "") if truth is not None else None)
         if not table.n and not table.missing:
             raise DataError(printable(f"no image in {some(options.images)}: check the path after --images"))
     return _told(options, table, n_others, model)

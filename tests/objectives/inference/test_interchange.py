@@ -6,6 +6,7 @@ import io
 from dataclasses import replace
 from pathlib import Path
 
+import onnxruntime
 import pytest
 import torch
 from torch import Tensor
@@ -37,10 +38,7 @@ def test_torchscript_takes_pixels_and_tells_the_same(model: ExportedModel, digit
 
 
 def test_onnx_takes_pixels_and_tells_the_same(model: ExportedModel, digits: Dataset) -> None:
-    for package in ("onnx", "onnxscript"):
-        pytest.importorskip(package, reason="needs the extra onnx")
-    runtime = pytest.importorskip("onnxruntime", reason="needs the extra onnx")
-    session = runtime.InferenceSession(as_onnx(model, digits.val.x[:8]), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(as_onnx(model, digits.val.x[:8]), providers=["CPUExecutionProvider"])
     for x in (digits.val.x[8:30], digits.val.x[:1]):
         found = torch.from_numpy(session.run(None, {"images": x.contiguous().numpy()})[0])
         torch.testing.assert_close(found, model.probabilities(x), rtol=0, atol=WITHIN[ONNX])

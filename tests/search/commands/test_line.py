@@ -33,7 +33,7 @@ LONG = "9" * 5000
         ("confirm --seeds=3 --qqqq", "unrecognized arguments: --qqqq ("),
         ("confirm", "the following arguments are required: --study"),
         ("confirm --study x --seeds 21", "argument --seeds: '21' is not a whole number from 1 to 20"),
-        ("best --study x --min-accuracy 93", "'93' is not a number from 0 to 1"),
+        ("best --study x --min-accuracy 93", "'93' is not a number from 0 to 1: 93% is 0.93"),
         ("best --study x --within nan", "'nan' is not a number from 0 to 100"),
         ("best --study x --min-accuracy 0.9 --under-seconds 3", "not allowed with argument"),
         ("completion fish", "invalid choice: 'fish'"),

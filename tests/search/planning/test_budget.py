@@ -63,7 +63,7 @@ def test_nothing_is_begun_that_is_not_forecast_to_end(
     again = [Run(run.seconds, run.accuracy, confirm_of=n, wall=run.wall) for n, run in enumerate(runs) if fresh]
     now = after(study.snapshot(), [*runs, *again], waiting=waiting)
     step = budget.next_step(now, left, TOTAL)
-    pace, best = budget.wall_per_second(now), budget.choice(now)
+    pace, best = budget.wall_per_second(now), now.choice
     if step is None:
         return
     assert pace * seconds_of(step, now) <= left
@@ -123,7 +123,7 @@ def test_the_longest_run_leaves_room_for_a_fresh_seed_and_for_all_images(study: 
         step = budget.next_step(now, left, TOTAL)
         assert isinstance(step, Fill)
         filled = after(study.snapshot(), [*RUNS, Run(step.seconds, 0.95, fill=True)])
-        best, pace = budget.choice(filled), budget.wall_per_second(filled)
+        best, pace = filled.choice, budget.wall_per_second(filled)
         assert best is not None
         assert best.number == len(RUNS)
         assert pace * step.seconds + budget.finale(filled, best, pace) <= left * (1 + 1e-9)
@@ -155,7 +155,7 @@ def test_a_fresh_seed_that_was_interrupted_is_gone_on_with(left: float, study: S
 
 def test_with_nothing_on_the_front_it_searches_or_ends(study: Study) -> None:
     now = after(study.snapshot(), [Run(2.0, 0.0), Run(4.0, 0.1)])
-    assert budget.choice(now) is None
+    assert now.choice is None
     steps = [budget.next_step(now, left, TOTAL) for left in (TOTAL, SEARCHED, 30.0, 9.0, 1.0)]
     assert [type(step) for step in steps] == [Search, Search, Search, Search, type(None)]
     assert budget.next_step(after(study.snapshot(), []), TOTAL, TOTAL) is None
@@ -168,19 +168,28 @@ def test_with_nothing_on_the_front_it_searches_or_ends(study: Study) -> None:
         pytest.param([(1, 0.75)], 2, id="its fresh seed was worse"),
         pytest.param([(1, 0.75), (1, 0.89)], 1, id="the mean of its fresh seeds was not"),
         pytest.param([(0, 0.95)], 0, id="another one's was better"),
+        pytest.param([(1, 0.75), (2, 0.72)], 1, id="and so was that of the next, which is not on the front"),
     ],
 )
 def test_the_choice_goes_by_fresh_seeds_where_there_are_any(
     fresh: list[tuple[int, float]], chosen: int, study: Study
 ) -> None:
     again = [Run(RUNS[of].seconds, accuracy, confirm_of=of) for of, accuracy in fresh]
-    best = budget.choice(after(study.snapshot(), [*RUNS, *again]))
+    best = after(study.snapshot(), [*RUNS, *again]).choice
     assert best is not None
     assert best.number == chosen
 
 
+def test_a_network_of_the_choice_is_kept_wherever_it_stands(study: Study) -> None:
+    fresh = [Run(4.0, 0.75, confirm_of=1), Run(8.0, 0.77, confirm_of=2), Run(8.0, 0.79, confirm_of=2)]
+    now = after(study.snapshot(), [*RUNS, *fresh])
+    assert now.choice is now.trials[2]
+    assert 2 not in now.kept
+    assert len(now.trials) - 1 in now.kept
+
+
 def test_of_equally_accurate_ones_the_cheapest_is_chosen(study: Study) -> None:
-    best = budget.choice(after(study.snapshot(), [Run(4.0, 0.9), Run(2.0, 0.9), Run(3.0, 0.9)]))
+    best = after(study.snapshot(), [Run(4.0, 0.9), Run(2.0, 0.9), Run(3.0, 0.9)]).choice
     assert best is not None
     assert best.number == 1
 
@@ -261,7 +270,7 @@ def test_a_study_in_minutes_comes_to_its_end_in_time_with_all_its_parts(cheapest
         assert sum(objective.spent) <= room
     found = study.snapshot()
     assert not [t for t in found.trials if t.state == TrialState.RUNNING]
-    best = budget.choice(found)
+    best = found.choice
     assert best is not None
     left = room - sum(objective.spent)
     assert best.values[0] * 5 / 4 <= left

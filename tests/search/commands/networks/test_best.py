@@ -47,6 +47,11 @@ def test_the_point_its_interval_its_network_and_what_stands_beside_it(best: Comm
     assert lines[-1] == "better    trial 2: 92.00% in 4 s (of a single run; 81.2% to 96.8%)"
     assert best("").out.splitlines()[-2].endswith(", as accurate for all that is known")
     assert "its interval reaches below 91.00%" in best("--min-accuracy 0.91").out
+    for number, words in ((1, ""), (2, ", the pipeline of trial 2")):
+        study.optuna.set_user_attr(records.REFIT, {"trial": number, "accuracy": 0.91})
+        study.networks.refit.mkdir(parents=True, exist_ok=True)
+        folder = study.networks.refit.absolute()
+        assert f"all       {folder} (trained on all images{words}: expect 91.0%)" in best("--under-seconds 3").out
     study.networks.remove(1)
     assert "not on this machine" in best("--min-accuracy 0.6").out
 

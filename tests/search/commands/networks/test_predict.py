@@ -121,7 +121,7 @@ def test_a_table_of_labels_that_does_not_fit_is_one_line(
         ("--model MODEL/.. --images BIRDS -o t.csv", 2, "holds 1 network, but is none: name one of them"),
         ("--model BIRDS --images BIRDS -o t.csv", 3, "is not an exported model"),
         ("--model MODEL --images BIRDS -o t.csv --device tpu", 5, "device 'tpu'"),
-        ("--model MODEL --images BIRDS -o - --json", 2, "cannot both be printed"),
+        ("--model MODEL --images BIRDS --json", 2, "cannot both be printed"),
         ("--model MODEL --images BIRDS -o t.csv --labels no.csv", 2, "there is no table of labels no.csv"),
     ],
 )
@@ -141,7 +141,7 @@ def test_files_are_told_by_the_name_that_they_were_called_and_several_folders_st
     for name in "ab":
         shutil.copytree(birds / "test" / "c", tmp_path / name)
     (tmp_path / "notes.txt").write_text("no image")
-    done = command(f"predict --model {model} --images a b ./a/00.png notes.txt -o -")
+    done = command(f"predict --model {model} --images a b ./a/00.png notes.txt")
     assert done.code == 0, done.err
     rows = table(done.out)
     assert [row["id"] for row in rows[6:10]] == ["a/06.png", "a/07.png", "b/00.png", "b/01.png"]
