@@ -25,7 +25,7 @@ from search.host import devices, interruptions
 from search.invocation import Retraining
 from search.minutes import calibration_of_twin
 from search.planning.plan import family_for
-from search.planning.promise import promised
+from search.planning.promise import promised, spread
 from search.study import records
 from search.study.confirmation import ACCURACIES
 from search.study.files.recipes import Recipe
@@ -211,8 +211,8 @@ class _Work:
         data, promise = self.facts["data"], None
         n = data["n_val"] if self.facts.get("n_splits", 1) > 1 else data["n_train"] + data["n_val"]
         if runs:
-            measured = fmean(run.accuracy for run in runs)
-            promise = promised(measured, len(runs), data["n_val"], data["n_train"], n)
+            found, n_val = [run.accuracy for run in runs], data["n_val"]
+            promise = promised(fmean(found), len(runs), n_val, data["n_train"], n, spread(found, n_val))
         if told is None:
             about: dict[str, object] = {"refit": {"n_images": n, **(asdict(promise) if promise else {})}}
             if runs:

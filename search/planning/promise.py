@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import stdev
 
 from search.pareto.intervals import NORMAL, Interval, wilson
 
@@ -17,6 +19,12 @@ def expected(measured: float, more: float) -> float:
     return float(1 - (1 - measured) * more**-POWER)
 
 
+def spread(measured: Sequence[float], n_val: int) -> float:
+    """Decades of error between seeds that reached these accuracies: as they tell, and no less than is assumed."""
+    errors = [math.log10(max(1 - each, 0.5 / n_val)) for each in measured]
+    return max(SEEDS_SPREAD, stdev(errors)) if len(errors) > 1 else SEEDS_SPREAD
+
+
 @dataclass(frozen=True)
 class Promise:
     """An accuracy that is expected, with its interval of 95 %."""
@@ -27,13 +35,16 @@ class Promise:
     n_seeds: int  # fresh ones that it was measured with; 0: the run that was chosen for it
 
 
-def promised(measured: float, n_seeds: int, n_val: int, n_train: int, n: int) -> Promise:
-    """What a pipeline of that accuracy on `n_val` images, trained on `n_train`, promises that is trained on all `n`."""
+def promised(measured: float, n_seeds: int, n_val: int, n_train: int, n: int, between: float = SEEDS_SPREAD) -> Promise:
+    """What a pipeline of that accuracy on `n_val` images, trained on `n_train`, promises that is trained on all `n`.
+
+    `between`: decades of error between its seeds, where more is known of them than what is assumed.
+    """
     more = math.log10(n / n_train)
     error = max(1 - measured, 0.5 / n_val)
     low, high = wilson(measured, n_val)
     left = 1 - expected(1 - error, n / n_train)
-    spread = math.hypot(SEEDS_SPREAD / math.sqrt(max(1, n_seeds)), SEEDS_SPREAD, POWER_SPREAD * more)  # decades
+    spread = math.hypot(between / math.sqrt(max(1, n_seeds)), between, POWER_SPREAD * more)  # decades
     half = NORMAL * spread * math.log(10) * left
     middle = 1 - left
     return Promise(

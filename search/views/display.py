@@ -121,6 +121,7 @@ class PlainDisplay(Display):
         self._kind = PARETO
         self._best: Outcome | None = None  # that was said
         self._tenths = Tenths()
+        self._trained: Pipeline | None = None  # that was said last
 
     def say(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -136,7 +137,8 @@ class PlainDisplay(Display):
         self._say_best(now)
 
     def trial_started(self, number: int, anchor: str | None, pipeline: Pipeline) -> None:
-        self.say(trial_title(number, anchor, pipeline, self._what))
+        is_known, self._trained = self._what != TRIAL and pipeline == self._trained, pipeline
+        self.say(f"{self._what} {number}" if is_known else trial_title(number, anchor, pipeline, self._what))
 
     def epoch_finished(self, number: int, report: Report, accuracy: float | None) -> None:
         if self._every_epoch:

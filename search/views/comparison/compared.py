@@ -38,7 +38,7 @@ class Side:
             if records.is_confirmation(trial) and records.is_finished_run(trial):
                 again.setdefault(trial.user_attrs[records.CONFIRM_OF], []).append((trial.values[0], trial.values[1]))
         runs = [
-            Run(trial.number, *trial.values, again=tuple(again.get(records.first(trial), ())))
+            Run(trial.number, trial.values[0], trial.values[1], tuple(again.get(records.first(trial), ())))
             for trial in self.now.points
         ]
         return Searched(tuple(runs), max(self.now.n_counted, len(runs)), self.now.n_val)
@@ -165,7 +165,7 @@ class Comparison:
     def equally(self) -> tuple[float, float, float]:
         """(seconds, shares of A and of B), as their searches measured them, once both had taken so many seconds."""
         seconds = min(side.seconds for side in self.sides)
-        return seconds, *(side.volume_after(seconds, self.box) for side in self.sides)
+        return seconds, self.a.volume_after(seconds, self.box), self.b.volume_after(seconds, self.box)
 
     @cached_property
     def within(self) -> list[Within]:

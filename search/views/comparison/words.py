@@ -240,6 +240,6 @@ def _within_json(each: Within, found: Comparison) -> dict[str, object]:
 
 def _moved_json(each: Moved) -> dict[str, object]:
     def told(effect: Effect) -> dict[str, Sequence[float] | None]:
-        return {"seconds": effect.seconds and effect.seconds.factors, "points": effect.points}
+        return {"seconds": None if effect.seconds is None else effect.seconds.factors, "points": effect.points}
 
     return {"strategy": each.switch, "a": told(each.a), "b": told(each.b), "differ": _differ(each)}

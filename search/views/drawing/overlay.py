@@ -11,7 +11,10 @@ from search.views.drawing.theme import FRONT, PLAIN
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-LOOKS = ((FRONT, "solid", {"size": 9}), (PLAIN, "dash", {"size": 9, "symbol": "square"}))
+LOOKS: tuple[tuple[str, str, dict[str, object]], ...] = (
+    (FRONT, "solid", {"size": 9}),
+    (PLAIN, "dash", {"size": 9, "symbol": "square"}),
+)
 
 
 def figure(a: Snapshot, b: Snapshot, names: tuple[str, str]) -> go.Figure:

@@ -58,7 +58,7 @@ def test_draws_follow_from_their_seed_and_trials_that_came_to_nothing_are_drawn_
     assert (Searched((), 4, 400).resampled(BOX, 0, 5) == 0).all()
 
 
-@pytest.mark.parametrize("n_seeds", [0, 2])
+@pytest.mark.parametrize("n_seeds", [0, pytest.param(2, marks=pytest.mark.long)])
 def test_equal_searches_are_seldom_told_apart_and_a_better_one_always(n_seeds: int) -> None:
     def is_told(one: Searched, other: Searched, seed: int) -> bool:
         low, high = interval(one.resampled(BOX, seed, 160) - other.resampled(BOX, seed + 1, 160))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from search.pareto.intervals import wilson
-from search.planning.promise import Promise, promised
+from search.planning.promise import Promise, promised, spread
 
 ACCURACIES = st.floats(0, 1)
 COUNTS = st.integers(1, 100_000)
@@ -67,3 +67,10 @@ def test_of_many_images_and_seeds_it_is_the_accuracy_that_was_measured(measured:
     promise = promised(measured, 10_000, 10**9, 10**6, 10**6)
     assert promise.accuracy == pytest.approx(measured)
     assert width(promise) <= 0.15 * (1 - measured)  # another seed still gives another network
+
+
+def test_seeds_that_differ_more_than_is_assumed_promise_less_surely() -> None:
+    restless, steady = spread([0.7, 0.9, 0.79, 0.87], 120), spread([0.8, 0.8, 0.801], 120)
+    assert restless > 0.1 > steady == spread([0.8], 120) == spread([], 120)
+    one, other = (promised(0.8, 4, 10_000, 1_000, 1_250, each) for each in (restless, steady))
+    assert width(one) > 3 * width(other)

@@ -183,6 +183,7 @@ def test_of_strategies_only_what_is_sure_with_all_looked_at_together_is_told() -
     assert moved(1.3 * half, -1.7 * half, 40) == (False, True)  # 3.24 instead of 1.96 standard deviations
 
 
+@pytest.mark.long
 @pytest.mark.skipif(CHROMIUM is None, reason=WHY_NOT)
 def test_a_browser_draws_both_fronts_and_takes_no_markup(make: Make, compare: Command, tmp_path: Path) -> None:
     evil = "<img src=x onerror=alert(1)>"

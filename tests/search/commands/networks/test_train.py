@@ -192,7 +192,7 @@ def test_a_fault_ends_it_in_one_line_and_the_same_command_does_the_rest(place: P
     assert [each.name for each in (place.folder / "out").iterdir()] == ["seed-1"]
     place.script(pause=0.3)
     with place.started(*words[:-1]) as process:
-        wait_for(process, "seed 3: ")
+        wait_for(process, "seed 3")
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
