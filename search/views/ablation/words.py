@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from objectives.words import counted
@@ -64,9 +65,10 @@ def notes(found: Ablation) -> list[str]:
     said = [LEGEND]
     if any(each.is_disturbed for each in rows(found) if each.n_pairs):
         said.append(f"{MARK} Other work disturbed the device when these were timed.")
-    if (interplay := found.interplay) is not None:
-        factor, points = 10 ** interplay[0], 100 * interplay[1]
-        said.append(f"All together are x{factor:.2f} and {points:+.2f} points of what each by itself would come to.")
+    if found.interplay is not None:
+        factor = 10 ** math.fsum(each.decades.mean for each in found.effects)
+        points = 100 * math.fsum(each.gain.mean for each in found.effects)
+        said.append(f"Each by itself they would come to x{factor:.2f} and {points:+.2f} points: the rest is interplay.")
     if found.n_rounds == 1:
         said.append("Of a single seed nothing is known of what chance does: --seeds 3 has intervals.")
     return said

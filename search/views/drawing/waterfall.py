@@ -24,11 +24,11 @@ INTERPLAY = "interplay"  # what all together are more than the sum of each by it
 
 @dataclass(frozen=True)
 class Step:
-    """A bar of the waterfall; seconds in decades, accuracies as they are."""
+    """A bar of the waterfall; seconds in decades, gains of accuracy from BASELINE, whose sum may exceed any."""
 
     name: str
     seconds: tuple[float, float]  # from, to
-    accuracy: tuple[float, float]
+    gain: tuple[float, float]
     spans: tuple[Interval | None, Interval | None]  # of where each ends
     colours: tuple[str, str]
     said: str  # beside the pointer
@@ -42,23 +42,23 @@ def steps(found: Ablation) -> list[Step]:
     told = [each for each in found.effects if each.n_pairs]
     interplay = found.interplay or (0.0, 0.0)
     at = math.log10(found.seconds) - math.fsum([interplay[0], *(each.decades.mean for each in told)])
-    accuracy = found.accuracy - math.fsum([interplay[1], *(each.gain.mean for each in told)])
+    gain = 0.0
     made = []
     for each in told:
-        ends = at + each.decades.mean, accuracy + each.gain.mean
-        spans = _moved(each.decades, at), _moved(each.gain, accuracy)
+        ends = at + each.decades.mean, gain + each.gain.mean
+        spans = _moved(each.decades, at), _moved(each.gain, gain)
         colours = _colour(each.decades, -1), _colour(each.gain, 1)
-        made.append(Step(without.name(each.key), (at, ends[0]), (accuracy, ends[1]), spans, colours, _said(each)))
-        at, accuracy = ends
+        made.append(Step(without.name(each.key), (at, ends[0]), (gain, ends[1]), spans, colours, _said(each)))
+        at, gain = ends
     if found.interplay is not None:
-        ends = at + interplay[0], accuracy + interplay[1]
+        ends = at + interplay[0], gain + interplay[1]
         said = theme.words("what all together are more, or less, than the sum of each by itself")
-        made.append(Step(INTERPLAY, (at, ends[0]), (accuracy, ends[1]), (None, None), (UNDECIDED, UNDECIDED), said))
+        made.append(Step(INTERPLAY, (at, ends[0]), (gain, ends[1]), (None, None), (UNDECIDED, UNDECIDED), said))
     return made
 
 
 def figure(found: Ablation) -> go.Figure:
-    """Left seconds on a logarithmic axis, right accuracy; grey where the interval leaves open which way."""
+    """Left seconds on a logarithmic axis, right points of accuracy; grey where the interval leaves open which way."""
     made, bars = theme.new(f"What trial {found.point} is made of, with 95 % intervals"), steps(found)
     first, last = "BASELINE" if found.interplay is not None else "", f"trial {found.point}"
     names = [theme.literal(name) for name in (*([first] if first else []), *(each.name for each in bars), last)]
@@ -66,10 +66,11 @@ def figure(found: Ablation) -> go.Figure:
         for each in bars:
             _add(made, axis, each, side)
         if first:
-            at = _place(bars[0], side, 0)
-            _mark(made, axis, names[0], at, BASELINE, _point("BASELINE, in the same rounds", bars[0], 0))
-        ends = bars[-1]
-        _mark(made, axis, names[-1], _place(ends, side, 1), FRONT, _point(last, ends, 1))
+            assert found.together is not None
+            said = f"BASELINE, in the same rounds: {found.together.accuracy:.2%} in {found.together.seconds:.3g} s"
+            _mark(made, axis, names[0], _place(bars[0], side, 0), BASELINE, theme.words(said))
+        said = f"{last}: {found.accuracy:.2%} in {found.seconds:.3g} s"
+        _mark(made, axis, names[-1], _place(bars[-1], side, 1), FRONT, theme.words(said))
     ends_of_all = [10**end for each in bars for end in (*each.seconds, *(each.spans[0] or ()))]
     seconds = theme.logarithmic(ends_of_all, MOST_TICKS)
     made.update_layout(
@@ -77,7 +78,12 @@ def figure(found: Ablation) -> go.Figure:
         margin={"l": 10, "t": 40},
         xaxis={**seconds, "title": {"text": "seconds", "standoff": 6}, "domain": [0, 0.46], "tickangle": 0},
         xaxis2={
-            **{"title": {"text": "accuracy, %", "standoff": 6}, "domain": [0.54, 1], "anchor": "y", "tickangle": 0},
+            **{
+                "title": {"text": "points of accuracy", "standoff": 6},
+                "domain": [0.54, 1],
+                "anchor": "y",
+                "tickangle": 0,
+            },
             **{"gridcolor": theme.GRID, "nticks": 4, "zeroline": False, "automargin": True},
         },
         yaxis={"categoryorder": "array", "categoryarray": names[::-1], "range": [-0.6, len(names) - 0.4]},
@@ -102,13 +108,9 @@ def _said(each: Effect) -> str:
     return theme.words(f"{name}: {off}, {pairs} pairs", f"seconds {seconds}", f"points {points}")
 
 
-def _point(name: str, of: Step, end: int) -> str:
-    return theme.words(f"{name}: {of.accuracy[end]:.2%} in {10 ** of.seconds[end]:.3g} s")
-
-
 def _place(of: Step, side: int, end: int) -> float:
     """Where a bar begins (end 0) or ends (1), on the axis of a side."""
-    return 100 * of.accuracy[end] if side else 10 ** of.seconds[end]
+    return 100 * of.gain[end] if side else 10 ** of.seconds[end]
 
 
 def _add(made: go.Figure, axis: str, each: Step, side: int) -> None:

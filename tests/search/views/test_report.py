@@ -246,9 +246,10 @@ def test_a_waterfall_leads_from_baseline_to_the_point_by_what_each_ingredient_di
     assert len(steps) == 1 + sum(each.n_pairs > 0 for each in found.effects)
     assert found.together is not None
     assert 10 ** steps[0].seconds[0] == pytest.approx(found.seconds / found.together.factor[0])
-    assert (10 ** steps[-1].seconds[1], steps[-1].accuracy[1]) == pytest.approx((found.seconds, found.accuracy))
+    assert (10 ** steps[-1].seconds[1], steps[0].gain[0]) == pytest.approx((found.seconds, 0.0))
+    assert steps[-1].gain[1] == pytest.approx(found.accuracy - found.together.accuracy)
     for one, after in pairwise(steps):
-        assert (one.seconds[1], one.accuracy[1]) == (after.seconds[0], after.accuracy[0])
+        assert (one.seconds[1], one.gain[1]) == (after.seconds[0], after.gain[0])
     figure = waterfall.figure(found)
     assert figure.layout.xaxis.type == "log"
     assert set(figure.layout.yaxis.categoryarray) == {"BASELINE", f"trial {found.point}", *(s.name for s in steps)}
