@@ -67,6 +67,7 @@ class Ground:
 
 
 RESIDUAL = Ground(TASK, PLAIN)
+UNNORMED = Ground(TASK, replace(PLAIN, lr=0.3))  # without batch norms so few steps need a higher rate
 PLAIN_GROUNDS = {  # convolutions with batch norms in front of a dense layer; dense layers with biases on pixels
     "vgg": Ground(Task(TASK.data, "vgg"), replace(PLAIN, width=0.125)),
     "lenet300": Ground(Task(TASK.data, "lenet300"), replace(PLAIN, width=0.25)),
@@ -186,6 +187,7 @@ CASES = {
         events=(),
         learns=False,
         commutes=("pruning",),  # copies of a channel are two channels that are to be standardised
+        ground=UNNORMED,
     ),
     "Swa": Case(Swa(start=0.5, lr=0.2, images=200), Swa(start=1.0), events=("averaging since epoch 2",), learns=False),
     "WeightNorm": Case(WeightNorm(norm="mean_only"), WeightNorm(norm="batch"), events=(), learns=False),
