@@ -236,7 +236,8 @@ class ResNet(Network):
     """The network of `architecture`, in channels_last. Maps [batch, in_channels, height, width] to [batch, n_classes].
 
     Convolutions start He-normal over the fan-out, biases at 0, batch norms at (1, 0). Without batch norms, which keep
-    activations from growing from block to block, branches start at 0 (as in Fixup, Zhang et al. 2019).
+    activations from growing from block to block, branches start at 0 (as in Fixup, Zhang et al. 2019), and without any
+    norm convolutions start over the fan-in, so that activations have a variance of about 1.
     """
 
     counter: ClassVar[str] = "stem.1.num_batches_tracked"

@@ -209,13 +209,24 @@ def test_checksums_are_those_that_sha256sum_checks(folder: Path) -> None:
     assert lines == [f"{hashlib.sha256((folder / n).read_bytes()).hexdigest()}  {n}" for n in (DESCRIPTION, WEIGHTS)]
 
 
-@pytest.mark.parametrize("newer", [FORMAT + 1, "2.0", None])
-def test_a_newer_format_is_refused_with_the_way_out(folder: Path, newer: object) -> None:
-    description = json.loads((folder / DESCRIPTION).read_text())
-    content = json.dumps({**description, "format": newer}).encode()
+def rewrite(folder: Path, description: object) -> None:
+    """Writes another description into an export, with its checksum."""
+    content = json.dumps(description).encode()
     old_sum, new_sum = (hashlib.sha256(c).hexdigest() for c in ((folder / DESCRIPTION).read_bytes(), content))
     (folder / DESCRIPTION).write_bytes(content)
     (folder / SUMS).write_text((folder / SUMS).read_text().replace(old_sum, new_sum))
+
+
+def test_an_export_from_before_there_was_a_choice_of_norms_has_batch_norms(folder: Path, trained: Trained) -> None:
+    description = json.loads((folder / DESCRIPTION).read_text())
+    assert description["architecture"].pop("norm") == "batch"
+    rewrite(folder, {**description, "format": 4})
+    assert load_model(folder).network.architecture == trained.model.architecture
+
+
+@pytest.mark.parametrize("newer", [FORMAT + 1, "2.0", None])
+def test_a_newer_format_is_refused_with_the_way_out(folder: Path, newer: object) -> None:
+    rewrite(folder, {**json.loads((folder / DESCRIPTION).read_text()), "format": newer})
     with pytest.raises(ValueError, match=f"export format {newer!r}, this version reads {FORMAT}: update frontrunner"):
         load_model(folder)
 
