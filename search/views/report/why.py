@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from objectives.strategies import STRATEGIES
 from search.pareto.intervals import Estimate, wilson
 from search.study import records
 from search.study.snapshot import Snapshot
@@ -75,7 +76,7 @@ def _last(attributes: Mapping[str, Any]) -> tuple[int, float]:
 def _alone(each: Shown) -> str:
     """What a run is, without a comparison."""
     n, took = _last(each.trial.user_attrs)
-    return f"{n} epochs of {took / n:.2g} s."
+    return f"{n} epochs of {took / n:.2g} {each.kind.unit}."
 
 
 def _speed(each: Shown, baseline: Shown) -> str:
@@ -123,6 +124,8 @@ def _rate(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
     """What changes how fast work is done."""
     one, other = ours[records.PIPELINE], theirs[records.PIPELINE]
     said = [one["number_format"]] if one["number_format"] != other["number_format"] else []
+    named = [each.get("strategy", "") for each in one.get("strategies", ())]
+    said += [f"emulated {name}" for name in named if name in STRATEGIES and STRATEGIES[name].emulated]
     said += [f"batch {one['batch_size']}"] if one["batch_size"] != other["batch_size"] else []
     return _listed(said)
 
