@@ -25,7 +25,7 @@ def test_python_on_every_page_runs(
     new_study: Callable[..., Study], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Five seconds: a network is trained."""
-    study = new_study("images", stopping="none", floor=0.0)
+    study = new_study("pets", stopping="none", floor=0.0)
     queue.enqueue_anchors(study)
     trial.run(study, study.ask(), TrainingObjective(study.spec.task, "cpu"), Display(), math.inf)
     (tmp_path / "new").mkdir()
