@@ -21,6 +21,7 @@ from objectives.device.allocator import keep_freed_memory
 from objectives.pipeline import Pipeline
 from objectives.strategies.base import Strategy
 from objectives.strategies.bias_learning_rate import BiasLearningRate
+from objectives.strategies.column_row_sampling import ColumnRowSampling
 from objectives.strategies.data_fraction import DataFraction
 from objectives.strategies.ema import Ema
 from objectives.strategies.freeze import Freeze
@@ -30,6 +31,8 @@ from objectives.strategies.lookahead import Lookahead
 from objectives.strategies.muon import Muon
 from objectives.strategies.plateau import Plateau
 from objectives.strategies.progressive_resolution import ProgressiveResolution
+from objectives.strategies.pruned_activation_gradients import PrunedActivationGradients
+from objectives.strategies.structure_and_strength import StructureAndStrength
 from objectives.strategies.swa import Swa
 from objectives.strategies.whitening import Whitening
 from objectives.task import DataSpec, Task
@@ -39,6 +42,7 @@ NETWORKS = {"thin": replace(PLAIN, depth=1), "fast": replace(PLAIN, width=0.25, 
 
 STRATEGIES: tuple[Strategy, ...] = (
     BiasLearningRate(),
+    ColumnRowSampling(),
     DataFraction(),
     Ema(),
     Freeze(),
@@ -48,6 +52,8 @@ STRATEGIES: tuple[Strategy, ...] = (
     Muon(),
     Plateau(),
     ProgressiveResolution(),
+    PrunedActivationGradients(),
+    StructureAndStrength(),
     Swa(),
     Whitening(),
 )
