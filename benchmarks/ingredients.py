@@ -57,12 +57,18 @@ STRATEGIES: tuple[Strategy, ...] = (
     Swa(),
     Whitening(),
 )
+VARIANTS: dict[str, Strategy] = {
+    "ColumnRowSampling, drawn": ColumnRowSampling(choice="drawn"),
+    "StructureAndStrength, half of the run": StructureAndStrength(until=0.5),
+    "StructureAndStrength, random": StructureAndStrength(dictionary="random"),
+}
 
 
 def cases(plain: Pipeline) -> dict[str, Pipeline]:
-    """The plain pipeline, with each strategy at its defaults, and with each setting that is an ingredient."""
+    """The plain pipeline, with each strategy at its defaults and in variants, and with each setting that matters."""
     found = {"plain": plain, "plain, once more (the noise)": plain}
     found |= {type(s).__name__: replace(plain, strategies=(s,)) for s in STRATEGIES}
+    found |= {name: replace(plain, strategies=(strategy,)) for name, strategy in VARIANTS.items()}
     settings: dict[str, dict[str, object]] = {
         "alternating flip": {"alternating_flip": True},
         "crop": {"crop": True},
@@ -81,6 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ingredients", description=__doc__.partition("\n")[0])
     parser.add_argument("networks", nargs="*", choices=[*NETWORKS, []], help="thin, fast (default: both)")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=None, help="of all but the shorter one (default: the network's)")
     parser.add_argument("--n-train", type=int, default=8_000)
     parser.add_argument("--data", default="fashion_mnist", help="a data set, or folder:PATH")
     parser.add_argument("--stem-stride", type=int, default=2)
@@ -93,6 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     dataset = load(data, CPU)
     for network in options.networks or NETWORKS:
         plain = NETWORKS[network]
+        plain = replace(plain, epochs=options.epochs or plain.epochs)
         print(
             f"\n{network}: {plain.describe()}; {options.n_train} images, stem stride {options.stem_stride}\n",
             flush=True,

@@ -207,7 +207,7 @@ CASES = {
     ),
 }
 
-# Of the space `everything` alone: `make test-all` tries each of them with every other strategy.
+# Of the space `everything` alone: `make test-all` tries each with every other strategy and in plain networks.
 RARE = {"ColumnRowSampling", "PrunedActivationGradients", "StructureAndStrength"}
 
 
