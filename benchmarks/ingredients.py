@@ -23,6 +23,7 @@ from objectives.strategies.average_pooling import AveragePooling
 from objectives.strategies.base import Strategy
 from objectives.strategies.batch_growth import BatchGrowth
 from objectives.strategies.bias_learning_rate import BiasLearningRate
+from objectives.strategies.column_row_sampling import ColumnRowSampling
 from objectives.strategies.data_fraction import DataFraction
 from objectives.strategies.ema import Ema
 from objectives.strategies.freeze import Freeze
@@ -35,10 +36,12 @@ from objectives.strategies.lookahead import Lookahead
 from objectives.strategies.muon import Muon
 from objectives.strategies.plateau import Plateau
 from objectives.strategies.progressive_resolution import ProgressiveResolution
+from objectives.strategies.pruned_activation_gradients import PrunedActivationGradients
 from objectives.strategies.regime_adaptation import RegimeAdaptation
 from objectives.strategies.s3_pool import S3Pool
 from objectives.strategies.standardization_loss import StandardizationLoss
 from objectives.strategies.stochastic_pooling import StochasticPooling
+from objectives.strategies.structure_and_strength import StructureAndStrength
 from objectives.strategies.swa import Swa
 from objectives.strategies.switch_format import SwitchFormat
 from objectives.strategies.weight_norm import WeightNorm
@@ -52,6 +55,7 @@ STRATEGIES: tuple[Strategy, ...] = (
     AveragePooling(),
     BatchGrowth(),
     BiasLearningRate(),
+    ColumnRowSampling(),
     DataFraction(),
     Ema(),
     Freeze(),
@@ -67,25 +71,30 @@ STRATEGIES: tuple[Strategy, ...] = (
     StandardizationLoss(),
     S3Pool(),
     StochasticPooling(),
+    PrunedActivationGradients(),
+    StructureAndStrength(),
     Swa(),
     WeightNorm(),
     Whitening(),
 )
 
 VARIANTS: dict[str, Strategy] = {
+    "BatchGrowth, both": BatchGrowth(rate="scaled", momentum="corrected"),
     "BatchGrowth, lr scaled": BatchGrowth(rate="scaled"),
     "BatchGrowth, momentum corrected": BatchGrowth(momentum="corrected"),
-    "BatchGrowth, both": BatchGrowth(rate="scaled", momentum="corrected"),
+    "ColumnRowSampling, drawn": ColumnRowSampling(choice="drawn"),
     "GradientApproximation, early": GradientApproximation("early"),
     "GradientApproximation, skip": GradientApproximation("skip"),
     "GradientClipping at 1": GradientClipping(1.0),
     "InconsistentSGD, 1 sigma": InconsistentSGD(sigmas=1.0),
+    "StructureAndStrength, half of the run": StructureAndStrength(until=0.5),
+    "StructureAndStrength, random": StructureAndStrength(dictionary="random"),
 }
 LARGE: dict[str, object] = {"batch_size": 512, "lr_rule": "sqrt"}  # as Hoffer et al. 2017 do
 
 
 def cases(plain: Pipeline) -> dict[str, Pipeline]:
-    """The plain pipeline, with each strategy at its defaults, and with each setting that is an ingredient."""
+    """The plain pipeline, with each strategy at its defaults and in variants, and with each setting that matters."""
     found = {"plain": plain, "plain, once more (the noise)": plain}
     found |= {type(s).__name__: replace(plain, strategies=(s,)) for s in STRATEGIES}
     found |= {name: replace(plain, strategies=(s,)) for name, s in VARIANTS.items()}
@@ -119,6 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ingredients", description=__doc__.partition("\n")[0])
     parser.add_argument("networks", nargs="*", choices=[*NETWORKS, []], help="thin, fast (default: both)")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=None, help="of all but the shorter one (default: the network's)")
     parser.add_argument("--n-train", type=int, default=8_000)
     parser.add_argument("--data", default="fashion_mnist", help="a data set, or folder:PATH")
     parser.add_argument("--stem-stride", type=int, default=2)
@@ -131,6 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     dataset = load(data, CPU)
     for network in options.networks or NETWORKS:
         plain = NETWORKS[network]
+        plain = replace(plain, epochs=options.epochs or plain.epochs)
         print(
             f"\n{network}: {plain.describe()}; {options.n_train} images, stem stride {options.stem_stride}\n",
             flush=True,

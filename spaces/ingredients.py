@@ -21,6 +21,7 @@ from objectives.strategies.balanced_sampling import BalancedSampling
 from objectives.strategies.base import Outline, Strategy
 from objectives.strategies.batch_growth import BatchGrowth
 from objectives.strategies.bias_learning_rate import BiasLearningRate
+from objectives.strategies.column_row_sampling import ColumnRowSampling
 from objectives.strategies.data_fraction import DataFraction
 from objectives.strategies.ema import Ema
 from objectives.strategies.freeze import Freeze
@@ -39,11 +40,13 @@ from objectives.strategies.net2net import Net2Net
 from objectives.strategies.plateau import Plateau
 from objectives.strategies.progressive_resolution import SIZE_STEP, ProgressiveResolution
 from objectives.strategies.prune_train import PruneTrain, dying_share, kappa_for
+from objectives.strategies.pruned_activation_gradients import PrunedActivationGradients
 from objectives.strategies.regime_adaptation import RegimeAdaptation
 from objectives.strategies.s3_pool import S3Pool
 from objectives.strategies.standardization_loss import StandardizationLoss
 from objectives.strategies.stochastic_pooling import StochasticPooling
 from objectives.strategies.strided_stem import StridedStem
+from objectives.strategies.structure_and_strength import StructureAndStrength
 from objectives.strategies.swa import Swa
 from objectives.strategies.switch_format import SwitchFormat
 from objectives.strategies.weight_norm import WeightNorm
@@ -121,6 +124,10 @@ def can_act(switch: str, run: Run) -> bool:
             return BiasLearningRate().idle(run) is None
         case "identity":
             return IdentityInit().idle(run) is None
+        case "sampling":
+            return ColumnRowSampling().idle(run) is None
+        case "structure":
+            return StructureAndStrength().idle(run) is None
         case "muon":
             return Muon().idle(run) is None
         case "switch":
@@ -342,6 +349,26 @@ def plateau(trial: Trial, given: Given, run: Run) -> Strategy:
     return Plateau(gain=trial.suggest_float("plateau.gain", 0.005, 0.2, log=True))
 
 
+def column_row_sampling(trial: Trial, given: Given, run: Run) -> Strategy:
+    """Layers that read a part of their channels."""
+    largest = trial.suggest_categorical("sampling.choice", ("largest", "drawn")) == "largest"
+    return ColumnRowSampling(
+        share=trial.suggest_float("sampling.share", 0.3, 0.9),
+        choice="largest" if largest else "drawn",
+        until=trial.suggest_float("sampling.until", 0.5, 1.0) if run.epochs > 1 else 1.0,
+    )
+
+
+def pruned_activation_gradients(trial: Trial, given: Given, run: Run) -> Strategy:
+    """Small gradients that become 0 at random: to see what that costs, it saves no time."""
+    return PrunedActivationGradients(share=trial.suggest_float("sparse.share", 0.5, 0.99))
+
+
+def structure_and_strength(trial: Trial, given: Given, run: Run) -> Strategy:
+    """Kernels that keep their direction and learn their strength."""
+    return StructureAndStrength(until=trial.suggest_float("structure.until", 0.2, 1.0) if run.epochs > 1 else 1.0)
+
+
 def ema(trial: Trial, given: Given, run: Run) -> Strategy:
     """Averaged weights."""
     return Ema(horizon=trial.suggest_float("ema.horizon", 0.1, 3.0, log=True))
@@ -384,6 +411,9 @@ EVERYTHING: Ingredients = {
     "lowrank": (LowRank, low_rank),  # behind all that it cannot run with it would hardly be drawn
     "prune": (PruneTrain, prune_train),
     "kernel": (KernelRescaling, kernel_rescaling),  # before what freezes the stem
+    "structure": (StructureAndStrength, structure_and_strength),  # behind all that gives kernels another form
+    "sampling": (ColumnRowSampling, column_row_sampling),
+    "sparse": (PrunedActivationGradients, pruned_activation_gradients),
     "muon": (Muon, muon),
     "bias": (BiasLearningRate, bias_learning_rate),
     "freeze": (Freeze, freeze),

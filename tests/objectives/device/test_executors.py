@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -12,7 +13,10 @@ from torch import Tensor
 from objectives.device.executors import Eager, Segment
 from objectives.device.formats import FORMATS, LossScaler
 from objectives.networks.architecture import Architecture, Stage
+from objectives.networks.families import build as family_of
+from objectives.networks.network import build
 from objectives.networks.resnet import Convolution, ResNet
+from objectives.networks.sequential import Dense
 from objectives.networks.trainee import Trainee
 from objectives.state import Step
 from objectives.strategies.base import Multiply, Strategy
@@ -42,6 +46,14 @@ class Plus(Strategy):
 
     def convolution(self, layer: Convolution, compute: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         return lambda x: compute(x) + self.amount
+
+
+@dataclass(frozen=True)
+class Halved(Strategy):
+    """Halves every product."""
+
+    def product(self, layer: Convolution | Dense, multiply: Multiply) -> Multiply:
+        return lambda x, weight: multiply(x, weight) / 2
 
 
 @dataclass(frozen=True)
@@ -124,6 +136,28 @@ def test_the_last_strategy_wraps_a_convolution_outermost() -> None:
     x = torch.randn(2, layer.in_channels, 4, 4, dtype=torch.float64)
     torch.testing.assert_close(layer(x), F.conv2d(x, layer.weight, None, layer.stride, layer.padding) * 2 + 1)
     assert all(convolution.compute is not None for convolution in subject.model.convolutions())
+
+
+@pytest.mark.parametrize("family", ["lenet5", "lenet300", "small"])
+def test_products_of_all_layers_but_the_classifier_are_wrapped_in_training_only(family: str) -> None:
+    torch.manual_seed(0)
+    model = build(family_of(family, depth=1, width=0.5, in_channels=1, n_classes=3, size=12)).double()
+    subject = Trainee(model, torch.optim.SGD(model.parameters(), lr=0.0), {}, {})
+    x = torch.randn(4, 1, 12, 12, dtype=torch.float64)
+    plain, evaluated = model(x), model.eval()(x)
+    Eager(Segment(subject, (Halved(), Halved()), FORMATS["fp32"], None, 0.0)).step(x, torch.tensor([0, 1, 2, 1]))
+    layers = model.multiplying()
+    assert all(layer.multiply is not None for layer in layers)
+    assert not any(layer is model.head for layer in layers)
+    n_weights = {tuple(p.shape) for name, p in model.named_parameters() if name.endswith("weight") and p.dim() > 1}
+    assert {tuple(layer.weight.shape) for layer in layers} | {tuple(model.head.weight.shape)} == n_weights
+    for layer in layers:
+        rest = (6, 6) if isinstance(layer, Convolution) else (*layer.weight.shape[2:], 1)
+        read = torch.randn(2, layer.weight.shape[1], *rest, dtype=torch.float64)
+        assert torch.equal(layer(read), layer.multiplied(read, layer.weight) / 4)
+    assert torch.equal(model.eval()(x), evaluated) or family == "small"  # whose running statistics have moved
+    model.train().unwrap()
+    assert torch.equal(model(x), plain)
 
 
 def test_a_later_segment_forgets_the_wraps_of_an_earlier_one() -> None:

@@ -74,6 +74,35 @@ def test_only_fp16_is_scaled() -> None:
     assert [name for name, number_format in FORMATS.items() if number_format.scaled] == ["fp16"]
 
 
+@pytest.mark.parametrize(
+    ("dtype", "smallest_normal", "largest", "smallest"),
+    [
+        (torch.float16, 2.0**-14, 65504.0, 2.0**-24),  # 6.10e-5 and 5.96e-8
+        (torch.bfloat16, 2.0**-126, 2.0**128 - 2.0**120, 2.0**-133),
+        (torch.float32, 2.0**-126, 2.0**128 - 2.0**104, 2.0**-149),  # 1.18e-38, 3.40e38 and 1.40e-45
+    ],
+    ids=str,
+)
+def test_the_numbers_of_a_format_end_where_the_ieee_table_says(
+    dtype: torch.dtype, smallest_normal: float, largest: float, smallest: float
+) -> None:
+    """By casts: halfway to 0 they are 0, halfway beyond the largest infinite; below the normal ones bits get lost."""
+
+    def cast(*values: float) -> list[float]:
+        return torch.tensor(values, dtype=torch.float64).to(dtype).double().tolist()
+
+    limits = torch.finfo(dtype)
+    assert (limits.smallest_normal, limits.max) == (smallest_normal, largest)
+    assert cast(smallest_normal, largest, smallest) == [smallest_normal, largest, smallest]
+    assert cast(smallest / 2, -smallest / 2, smallest * 0.51) == [0, 0, smallest]
+    last = largest * limits.eps / (2 - limits.eps)  # between the two largest
+    assert cast(largest + 0.49 * last, largest + last / 2) == [largest, float("inf")]
+    step = smallest_normal * limits.eps
+    assert step == smallest  # subnormal numbers are as far from one another as the smallest normal ones
+    assert cast(smallest_normal / 2 * (1 + limits.eps)) == [smallest_normal / 2]
+    assert cast(smallest_normal * (1 + limits.eps)) == [smallest_normal * (1 + limits.eps)]
+
+
 @pytest.mark.parametrize("name", FORMATS)
 def test_products_of_fp32_numbers_are_strict_unless_the_format_is_tf32(name: str) -> None:
     FORMATS["fp32" if name == "tf32" else "tf32"].set_float32_products()  # whatever trained before

@@ -310,13 +310,13 @@ CASES = {
     ),
 }
 
-# Of the space `everything` alone: `make test-all` tries each of them with every other strategy.
-# Pairs of all would take minutes.
+# Of the space `everything` alone: `make test-all` tries each of them with every other strategy, and in plain networks.
 RARE = {
     *("AveragePooling", "BatchGrowth", "ColumnRowSampling", "GradientApproximation", "GradientClipping"),
     *("InconsistentSGD", "PrunedActivationGradients", "RegimeAdaptation", "StandardizationLoss"),
     *("StochasticPooling", "StructureAndStrength"),
 }
+
 
 # What plain networks make of the cases that do not need residual blocks, where it is something else.
 PRUNING = PruneTrain(lpr=0.5, interval=3, threshold=0.3)

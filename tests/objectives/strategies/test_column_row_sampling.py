@@ -192,8 +192,11 @@ def by_hand(architecture: AnyArchitecture, size: int, strategy: ColumnRowSamplin
     return total
 
 
-@pytest.mark.parametrize("choice", ["largest", "drawn"])
-@pytest.mark.parametrize("ground", [RESIDUAL, *PLAIN_GROUNDS.values()], ids=lambda g: g.task.family)
+@pytest.mark.parametrize(
+    ("ground", "choice"),
+    [(RESIDUAL, "largest"), (PLAIN_GROUNDS["vgg"], "drawn"), (PLAIN_GROUNDS["lenet300"], "largest")],
+    ids=["small-largest", "vgg-drawn", "lenet300-largest"],
+)
 def test_flops_are_those_of_the_channels_taken_until_all_are(ground: Ground, choice: str, digits: Dataset) -> None:
     strategy = ColumnRowSampling(share=0.5, least=4, until=0.5, choice=choice)  # type: ignore[arg-type]
     reports, trained = finish(ground.using(strategy), digits, ground.task)
@@ -215,9 +218,7 @@ def test_a_step_multiplies_as_little_as_is_counted(digits: Dataset) -> None:
     assert counter.get_total_flops() == len(y) * by_hand(running.segment.trainee.model.architecture, 8, strategy)
 
 
-@pytest.mark.parametrize(
-    ("until", "epochs", "exact"), [(0.5, 4, 2), (0.8, 5, 4), (0.8, 2, 1), (1.0, 4, None), (0.5, 1, None)]
-)
+@pytest.mark.parametrize(("until", "epochs", "exact"), [(0.5, 4, 2), (0.8, 2, 1), (1.0, 2, None), (0.5, 1, None)])
 def test_layers_read_all_channels_from_their_share_of_the_run_on(
     until: float, epochs: int, exact: int | None, digits: Dataset
 ) -> None:

@@ -60,7 +60,12 @@ from tests.objectives.strategies.cases import (
 GROUNDS = (RESIDUAL, *PLAIN_GROUNDS.values())
 EVERYWHERE = {**CASES, **PLAIN_CASES}
 each_strategy = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-each_strategy_everywhere = pytest.mark.parametrize("case", EVERYWHERE.values(), ids=EVERYWHERE.keys())
+MARKS = {  # of rare ones `make test` tries residual networks
+    name: (pytest.mark.long,) if name not in CASES and name.partition(" on ")[0] in RARE else () for name in EVERYWHERE
+}
+each_strategy_everywhere = pytest.mark.parametrize(
+    "case", [pytest.param(case, id=name, marks=MARKS[name]) for name, case in EVERYWHERE.items()]
+)
 FORMATS = {f"{name}-fp32": (case, "fp32") for name, case in EVERYWHERE.items()}
 FORMATS |= {f"{name}-bf16": (case, "bf16") for name, case in CASES.items() if not case.active.number_formats}
 # Emulated formats are slow and differ in how they round: one of them, after what changes weights, tells of all.
