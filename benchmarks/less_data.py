@@ -154,7 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     p.add_argument("--n-train", type=int, default=10_000, help="images that are all (default: 10000)")
     p.add_argument("--family", default="thin")
     p.add_argument("--stem-stride", type=int, default=2)
-    p.add_argument("--epochs", type=int, default=5, help="over all images; over fewer as many steps (default: 5)")
+    p.add_argument("--epochs", type=int, default=3, help="over all images; over fewer as many steps (default: 3)")
     p.add_argument("--seeds", type=int, default=3)
     p.add_argument("--shares", type=float, nargs="+", default=SHARES)
     p.add_argument("--only", nargs="+", choices=CONTENDERS, default=list(CONTENDERS), help="contenders, by name")

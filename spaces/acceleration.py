@@ -20,8 +20,9 @@ from objectives.pipeline import (
 )
 from objectives.strategies.base import Strategy
 from spaces.base import BASELINE, Given, Least, Narrowed, Parameters, Trial, Value, baseline, obstacle
-from spaces.ingredients import EVERYTHING, Ingredients, can_act, outlined
+from spaces.ingredients import EVERYTHING, can_act
 from spaces.ladders import ladder
+from spaces.run import Ingredients, outlined
 
 # What the default space leaves of what the space `everything` asks: the range between, or one value, which is no
 # parameter at all. A trial had up to 41, of which a study of 30 to 60 trials can learn few.

@@ -5,20 +5,11 @@ Nothing is asked that has no effect in the run at hand, of which `Run` tells.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from math import floor, log, sqrt
-from statistics import median
-from typing import Literal, cast
-
-from objectives.networks.architecture import HEAD, WIDTH_STEP, Architecture
-from objectives.networks.families import build
-from objectives.networks.plain import INPUTS
-from objectives.pipeline import Pipeline
+from objectives.networks.architecture import WIDTH_STEP, Architecture
 from objectives.strategies.adaptive import Adaptive
 from objectives.strategies.average_pooling import AveragePooling
 from objectives.strategies.balanced_sampling import BalancedSampling
-from objectives.strategies.base import Outline, Strategy
+from objectives.strategies.base import Strategy
 from objectives.strategies.batch_growth import BatchGrowth
 from objectives.strategies.bias_learning_rate import BiasLearningRate
 from objectives.strategies.column_row_sampling import ColumnRowSampling
@@ -39,7 +30,7 @@ from objectives.strategies.muon import Muon
 from objectives.strategies.net2net import Net2Net
 from objectives.strategies.plateau import Plateau
 from objectives.strategies.progressive_resolution import SIZE_STEP, ProgressiveResolution
-from objectives.strategies.prune_train import PruneTrain, dying_share, kappa_for
+from objectives.strategies.prune_train import PruneTrain, kappa_for
 from objectives.strategies.pruned_activation_gradients import PrunedActivationGradients
 from objectives.strategies.regime_adaptation import RegimeAdaptation
 from objectives.strategies.s3_pool import S3Pool
@@ -51,51 +42,13 @@ from objectives.strategies.swa import Swa
 from objectives.strategies.switch_format import SwitchFormat
 from objectives.strategies.weight_norm import WeightNorm
 from objectives.strategies.whitening import Whitening
+from spaces import updates
 from spaces.base import Given, Trial
+from spaces.run import MOST_LPR, Ingredients, Run, deepest, last_boundary, widest
 
 SHARES = (0.1, 0.8)  # of the channels that PruneTrain is to remove
 RANKS = (0.1, 0.6)  # shares of the channels that low rank leaves; at 0.6 a layer takes half its work, at 0.8 82 %
 LEAST_STRIDED = 16  # pixels a side
-UNEVEN = 5  # times the images of the smallest class that the largest has where balancing is worth a question
-MOST_LPR = 0.6  # 0.5 over 10 epochs cost 1.5 points of accuracy (Fashion-MNIST)
-
-
-@dataclass(frozen=True)
-class Run(Outline):
-    """What is known of a run before its first step, of its classes, and what PruneTrain can do in it."""
-
-    prunable: float  # share of the channels that the strongest penalty of this space kills, by forecast; in tenths
-    is_uneven: bool  # some class has many times the images of another
-    is_low: bool  # it computes in less than fp32
-
-
-Chosen = Callable[[Trial, Given, Run], Strategy]
-Ingredients = Mapping[str, tuple[type[Strategy], Chosen]]  # by the name of its switch
-
-
-def outlined(given: Given, plain: Pipeline) -> Run:
-    """What is known of a run before its first step.
-
-    How much PruneTrain can shrink norms is an expectation, as it forecasts it from the weights itself: He-normal
-    filters, a loss of ln 10, half the peak rate on average.
-    """
-    # neither channels nor classes play a part in what can act
-    shape = {"depth": plain.depth, "stem_stride": given.stem_stride, "in_channels": 3, "n_classes": 2}
-    full = build(given.family, width=plain.width, size=given.size, **shape)
-    layers = [layer for layer in full.layers(given.size) if layer.writes != HEAD]
-    # norms of filters: He-normal over the fan-out, or over the fan-in in plain networks
-    by_fan_out = isinstance(full, Architecture)
-    rows = [
-        sqrt(2 * layer.n_in / layer.n_out) if by_fan_out else sqrt(2) for layer in layers for _ in range(layer.n_out)
-    ]
-    columns = (layer.n_in * (sqrt(2) if by_fan_out else sqrt(2 * layer.n_out / layer.n_in)) for layer in layers[1:])
-    total = sum(rows) + sum(columns)
-    strength = MOST_LPR / (1 - MOST_LPR) * log(10) / total
-    n_steps = (plain.epochs - 1) * max(1, given.n_train // plain.batch_size)
-    kappa = strength * plain.peak_lr * n_steps / (1 - plain.momentum) / median(rows)
-    prunable = floor(10 * dying_share(kappa)) / 10
-    is_uneven, is_low = given.unevenness >= UNEVEN, plain.number_format != "fp32"
-    return Run(full, given.size, plain.epochs, prunable, is_uneven, is_low, batch_size=plain.batch_size)
 
 
 def can_act(switch: str, run: Run) -> bool:
@@ -107,7 +60,7 @@ def can_act(switch: str, run: Run) -> bool:
         case "adaptive":  # a round, a growth and a tail
             return run.epochs > 3
         case "grow":
-            return run.epochs > 1 and (_widest(run) > WIDTH_STEP or _deepest(run) > 1)
+            return run.epochs > 1 and (widest(run) > WIDTH_STEP or deepest(run) > 1)
         case "prune":
             return run.epochs > 1 and run.prunable >= SHARES[0]
         case "approximate":
@@ -145,9 +98,8 @@ def net2net(trial: Trial, given: Given, run: Run) -> Strategy:
     at = trial.suggest_float("grow.at", 0.1, 0.6)
     steps = trial.suggest_int("grow.steps", 1, 2) if run.epochs > 2 else 1
     rewarms = trial.suggest_categorical("grow.rewarm", (False, True))
-    widest = _widest(run)
-    start = trial.suggest_float("grow.start", 0.25, 0.75) if widest > WIDTH_STEP else 1.0
-    deepens = _deepest(run) > 1
+    start = trial.suggest_float("grow.start", 0.25, 0.75) if widest(run) > WIDTH_STEP else 1.0
+    deepens = deepest(run) > 1
     return Net2Net(
         start_width=min(start, 1 - 5 / widest) if widest > WIDTH_STEP else 1.0,  # widths are rounded to multiples of 8
         # half the blocks where nothing else grows
@@ -285,88 +237,14 @@ def kernel_rescaling(trial: Trial, given: Given, run: Run) -> Strategy:
     return KernelRescaling(at=trial.suggest_float("kernel.at", 0.2, 0.8))
 
 
-def muon(trial: Trial, given: Given, run: Run) -> Strategy:
-    """Orthogonalised momentum for convolutions."""
-    return Muon(
-        lr=trial.suggest_float("muon.lr", 0.02, 1.0, log=True), momentum=trial.suggest_float("muon.momentum", 0.5, 0.95)
-    )
-
-
-def bias_learning_rate(trial: Trial, given: Given, run: Run) -> Strategy:
-    """Biases that learn faster."""
-    return BiasLearningRate(factor=trial.suggest_float("bias.factor", 2.0, 64.0, log=True))
-
-
-def batch_growth(trial: Trial, given: Given, run: Run) -> Strategy:
-    """Batches that grow."""
-    at = trial.suggest_float("batches.at", 0.2, 0.8)
-    steps = trial.suggest_int("batches.steps", 1, 3) if run.epochs > 2 else 1
-    return BatchGrowth(
-        at=at,
-        until=at if steps == 1 else trial.suggest_float("batches.until", 0.8, 0.9),
-        steps=steps,
-        rate="scaled" if trial.suggest_categorical("batches.scaled", (False, True)) else "kept",
-        momentum="corrected" if trial.suggest_categorical("batches.corrected", (False, True)) else "kept",
-    )
-
-
-def regime_adaptation(trial: Trial, given: Given, run: Run) -> Strategy:
-    """Epochs for as many updates as small batches make."""
-    return RegimeAdaptation(share=trial.suggest_float("regime.share", 0.5, 1.0))
-
-
-def gradient_approximation(trial: Trial, given: Given, run: Run) -> Strategy:
-    """Gradients of weights of which a part is not computed."""
-    mode = trial.suggest_categorical("approximate.mode", ("batch", "skip", "early"))
-    return GradientApproximation(
-        mode=cast("Literal['batch', 'skip', 'early']", mode),
-        share=trial.suggest_float("approximate.share", 0.25, 0.75),
-        until=trial.suggest_float("approximate.until", 0.5, 1.0) if run.epochs > 1 else 1.0,
-    )
-
-
-def gradient_clipping(trial: Trial, given: Given, run: Run) -> Strategy:
-    """Long gradients shortened."""
-    return GradientClipping(norm=trial.suggest_float("clip.norm", 0.1, 10.0, log=True))
-
-
-def inconsistent_sgd(trial: Trial, given: Given, run: Run) -> Strategy:
-    """Batches of a high loss trained on for longer."""
-    return InconsistentSGD(
-        sigmas=trial.suggest_float("isgd.sigmas", 0.5, 3.0),
-        stop=trial.suggest_int("isgd.stop", 1, 5),
-        pace=trial.suggest_float("isgd.pace", 0.1, 10.0, log=True),
-    )
-
-
 def freeze(trial: Trial, given: Given, run: Run) -> Strategy:
     """Early stages that stop training first."""
-    return Freeze(start=min(trial.suggest_float("freeze.start", 0.3, 0.9), _last_boundary(run)))
+    return Freeze(start=min(trial.suggest_float("freeze.start", 0.3, 0.9), last_boundary(run)))
 
 
 def plateau(trial: Trial, given: Given, run: Run) -> Strategy:
     """An end where the loss stalls."""
     return Plateau(gain=trial.suggest_float("plateau.gain", 0.005, 0.2, log=True))
-
-
-def column_row_sampling(trial: Trial, given: Given, run: Run) -> Strategy:
-    """Layers that read a part of their channels."""
-    largest = trial.suggest_categorical("sampling.choice", ("largest", "drawn")) == "largest"
-    return ColumnRowSampling(
-        share=trial.suggest_float("sampling.share", 0.3, 0.9),
-        choice="largest" if largest else "drawn",
-        until=trial.suggest_float("sampling.until", 0.5, 1.0) if run.epochs > 1 else 1.0,
-    )
-
-
-def pruned_activation_gradients(trial: Trial, given: Given, run: Run) -> Strategy:
-    """Small gradients that become 0 at random: to see what that costs, it saves no time."""
-    return PrunedActivationGradients(share=trial.suggest_float("sparse.share", 0.5, 0.99))
-
-
-def structure_and_strength(trial: Trial, given: Given, run: Run) -> Strategy:
-    """Kernels that keep their direction and learn their strength."""
-    return StructureAndStrength(until=trial.suggest_float("structure.until", 0.2, 1.0) if run.epochs > 1 else 1.0)
 
 
 def ema(trial: Trial, given: Given, run: Run) -> Strategy:
@@ -376,15 +254,8 @@ def ema(trial: Trial, given: Given, run: Run) -> Strategy:
 
 def swa(trial: Trial, given: Given, run: Run) -> Strategy:
     """Weights averaged over the last epochs."""
-    start = min(trial.suggest_float("swa.start", 0.5, 0.9), _last_boundary(run))
+    start = min(trial.suggest_float("swa.start", 0.5, 0.9), last_boundary(run))
     return Swa(start=start, lr=trial.suggest_float("swa.lr", 0.05, 0.5, log=True))
-
-
-def lookahead(trial: Trial, given: Given, run: Run) -> Strategy:
-    """Slow weights that fast ones return to."""
-    return Lookahead(
-        interval=trial.suggest_int("lookahead.interval", 3, 10), pull=trial.suggest_float("lookahead.pull", 0.3, 0.9)
-    )
 
 
 def switch_format(trial: Trial, given: Given, run: Run) -> Strategy:
@@ -393,7 +264,10 @@ def switch_format(trial: Trial, given: Given, run: Run) -> Strategy:
 
 
 EVERYTHING: Ingredients = {
-    "regime": (RegimeAdaptation, regime_adaptation),  # before what looks at where the run ends, as the next one is
+    "regime": (
+        RegimeAdaptation,
+        steps.regime_adaptation,
+    ),  # before what looks at where the run ends, as the next one is
     "plateau": (Plateau, plateau),  # first: others look at where the run ends
     "haar": (HaarStem, haar_stem),
     "stride": (StridedStem, strided_stem),
@@ -411,46 +285,27 @@ EVERYTHING: Ingredients = {
     "lowrank": (LowRank, low_rank),  # behind all that it cannot run with it would hardly be drawn
     "prune": (PruneTrain, prune_train),
     "kernel": (KernelRescaling, kernel_rescaling),  # before what freezes the stem
-    "structure": (StructureAndStrength, structure_and_strength),  # behind all that gives kernels another form
-    "sampling": (ColumnRowSampling, column_row_sampling),
-    "sparse": (PrunedActivationGradients, pruned_activation_gradients),
-    "muon": (Muon, muon),
-    "bias": (BiasLearningRate, bias_learning_rate),
+    "structure": (StructureAndStrength, updates.structure_and_strength),  # behind all that gives kernels another form
+    "sampling": (ColumnRowSampling, updates.column_row_sampling),
+    "sparse": (PrunedActivationGradients, updates.pruned_activation_gradients),
+    "muon": (Muon, updates.muon),
+    "bias": (BiasLearningRate, updates.bias_learning_rate),
     "freeze": (Freeze, freeze),
     "resolution": (ProgressiveResolution, progressive_resolution),
     "balance": (BalancedSampling, balanced_sampling),  # where it acts, before what it cannot run with
     "data": (DataFraction, data_fraction),
-    "batches": (BatchGrowth, batch_growth),
-    "approximate": (GradientApproximation, gradient_approximation),
-    "isgd": (InconsistentSGD, inconsistent_sgd),
-    "clip": (GradientClipping, gradient_clipping),  # of the gradients that there are in the end
-    "lookahead": (Lookahead, lookahead),
+    "batches": (BatchGrowth, updates.batch_growth),
+    "approximate": (GradientApproximation, updates.gradient_approximation),
+    "isgd": (InconsistentSGD, updates.inconsistent_sgd),
+    "clip": (GradientClipping, updates.gradient_clipping),  # of the gradients that there are in the end
+    "lookahead": (Lookahead, updates.lookahead),
     "ema": (Ema, ema),
     "swa": (Swa, swa),
     "switch": (SwitchFormat, switch_format),
 }
 
 
-def _widest(run: Run) -> int:
-    """Channels of the widest stage, or layer of a plain network."""
-    if isinstance(run.full, Architecture):
-        return max(stage.width for stage in run.full.stages)
-    return max((n for axis, n in run.full.axis_sizes().items() if axis != INPUTS), default=1)
-
-
-def _deepest(run: Run) -> int:
-    """Blocks of the longest stage; a plain network has none that could be added."""
-    if not isinstance(run.full, Architecture):
-        return 1
-    return max(len(stage.interiors) for stage in run.full.stages)
-
-
 def _behind(switch: str, trial: Trial, run: Run) -> bool:
     """Whether a pooling stands behind a convolution, where it can stand before it as well."""
     is_free = isinstance(run.full, Architecture) and run.full.transition == "projection"
     return is_free and bool(trial.suggest_categorical(f"{switch}.behind", (False, True)))
-
-
-def _last_boundary(run: Run) -> float:
-    """The share of the run after which its last epoch begins."""
-    return (run.epochs - 1) / run.epochs

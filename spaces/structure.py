@@ -11,7 +11,8 @@ from __future__ import annotations
 from objectives.pipeline import Pipeline
 from spaces import acceleration
 from spaces.base import Given, Narrowed, Parameters, Trial
-from spaces.ingredients import EVERYTHING, Ingredients
+from spaces.ingredients import EVERYTHING
+from spaces.run import Ingredients
 
 METHODS = ("adaptive", "grow", "morph", "lottery", "lowrank", "prune")
 INGREDIENTS: Ingredients = {switch: EVERYTHING[switch] for switch in METHODS}

@@ -9,7 +9,8 @@ from functools import partial
 from objectives.pipeline import Pipeline
 from objectives.strategies.base import Outline, Strategy
 from spaces.base import BASELINE, Given, obstacle
-from spaces.ingredients import EVERYTHING, outlined
+from spaces.ingredients import EVERYTHING
+from spaces.run import outlined
 
 WHOLE = ""  # the key of a pipeline that nothing is taken from
 # Settings that are switched off together, to what BASELINE has. A rate belongs to its batch: each alone would train at

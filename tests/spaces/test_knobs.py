@@ -14,8 +14,9 @@ from objectives.pipeline import Pipeline
 from objectives.strategies.prune_train import LEAST_KAPPA, PruneTrain, dying_share, kappa_for
 from spaces import acceleration, everything
 from spaces.base import BASELINE, Given, Parameters, Space, Value
-from spaces.ingredients import SHARES, outlined
+from spaces.ingredients import SHARES
 from spaces.restricted import Restrictions, _Explorer, check, contains, sample, usable_anchors, walk
+from spaces.run import outlined
 from tests.objectives.strategies.cases import begin
 
 MOST = 20

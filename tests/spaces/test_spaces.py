@@ -16,9 +16,9 @@ from objectives.reduction.settings import Reduction
 from objectives.strategies import STRATEGIES
 from spaces import SPACES, acceleration, everything, reduction, structure
 from spaces.base import BASELINE, Given, Reducing, Space, Value, baseline
-from spaces.ingredients import outlined
 from spaces.ladders import LADDERS
 from spaces.restricted import Restrictions, _Explorer, anchor_pipelines, check, sample, usable_anchors, walk
+from spaces.run import outlined
 
 GIVEN = Given("thin", ("fp32", "bf16"), (2, 6), (32, 256), (1, 3), (0.5, 2.0), flip=True, unevenness=9.0)
 FREE = Restrictions()

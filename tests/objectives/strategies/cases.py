@@ -318,6 +318,10 @@ RARE = {
 }
 
 
+# Names of cases, and of pairs of them, that S3Pool stands for: it takes the same place in a network, and draws as well.
+# Architectures are chosen before anything else acts, so that pairs in one order are enough. See `conftest.py`.
+STOOD_FOR = r"AveragePooling|StochasticPooling then|then StochasticPooling|then S3Pool"
+
 # What plain networks make of the cases that do not need residual blocks, where it is something else.
 PRUNING = PruneTrain(lpr=0.5, interval=3, threshold=0.3)
 ON_PLAIN: dict[str, dict[str, dict[str, object]]] = {
