@@ -98,14 +98,13 @@ def net2net(trial: Trial, given: Given, run: Run) -> Strategy:
     at = trial.suggest_float("grow.at", 0.1, 0.6)
     steps = trial.suggest_int("grow.steps", 1, 2) if run.epochs > 2 else 1
     rewarms = trial.suggest_categorical("grow.rewarm", (False, True))
-    start = trial.suggest_float("grow.start", 0.25, 0.75) if widest(run) > WIDTH_STEP else 1.0
+    most = widest(run)
+    start = trial.suggest_float("grow.start", 0.25, 0.75) if most > WIDTH_STEP else 1.0
     deepens = deepest(run) > 1
     return Net2Net(
-        start_width=min(start, 1 - 5 / widest) if widest > WIDTH_STEP else 1.0,  # widths are rounded to multiples of 8
+        start_width=min(start, 1 - 5 / most) if most > WIDTH_STEP else 1.0,  # widths are rounded to multiples of 8
         # half the blocks where nothing else grows
-        start_depth=trial.suggest_float("grow.start_depth", 0.3, 1.0 if widest > WIDTH_STEP else 0.5)
-        if deepens
-        else 1.0,
+        start_depth=trial.suggest_float("grow.start_depth", 0.3, 1.0 if most > WIDTH_STEP else 0.5) if deepens else 1.0,
         at=at,
         until=at if steps == 1 else trial.suggest_float("grow.until", 0.6, 0.8),
         steps=steps,
@@ -264,11 +263,8 @@ def switch_format(trial: Trial, given: Given, run: Run) -> Strategy:
 
 
 EVERYTHING: Ingredients = {
-    "regime": (
-        RegimeAdaptation,
-        steps.regime_adaptation,
-    ),  # before what looks at where the run ends, as the next one is
-    "plateau": (Plateau, plateau),  # first: others look at where the run ends
+    "regime": (RegimeAdaptation, updates.regime_adaptation),  # these two first: others look at where the run ends
+    "plateau": (Plateau, plateau),
     "haar": (HaarStem, haar_stem),
     "stride": (StridedStem, strided_stem),
     "average": (AveragePooling, average_pooling),
