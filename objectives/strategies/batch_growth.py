@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
+from objectives.strategies.adaptive import Adaptive
 from objectives.strategies.base import Outline, Strategy
 from objectives.strategies.prune_train import MAX_BATCH
 
@@ -30,6 +31,9 @@ class BatchGrowth(Strategy):
     Raises:
         ValueError: a parameter outside its range.
     """
+
+    # What an epoch brings says whether its network grows, and an epoch of fewer steps brings less in any network.
+    excludes: ClassVar[tuple[type[Strategy], ...]] = (Adaptive,)
 
     factor: int = 2  # of the batch at each growth, from 1; 1 changes nothing
     at: float = 0.5  # share of the run after which the batch grows first, in (0, 1)
