@@ -137,7 +137,13 @@ def _legend(now: Snapshot) -> list[str]:
             f"{'; of the means where it is confirmed' if now.confirmed else ''}. Seconds: of the whole reduction on "
             "this device."
         ]
-    said = "Seconds: training time on this device. Accuracy: of the validation images."
+    what = "Seconds: training time on this device."
+    if (machine := now.spec.machine) is not None:
+        what = (
+            f"Modelled seconds: of {machine.name}, by a formula of the network, the batch and the number format, of no "
+            "clock; of emulated formats by what is assumed of units that have them."
+        )
+    said = f"{what} Accuracy: of the validation images."
     if now.baseline is not None:
         means = ", of the means where both are confirmed" if now.confirmed else ""
         said += (

@@ -93,7 +93,8 @@ def test_a_front_of_modelled_seconds_says_so_and_says_emulated_wherever_a_format
         assert not trial.user_attrs.get(records.NOISY)  # what is counted cannot be disturbed
     n_emulated = sum(records.pipeline(trial).is_emulated for trial in trials)
     assert n_emulated >= 6
-    assert "modelled s" in done.out
+    assert "Modelled seconds: of a made-up machine, by a formula" in done.out
+    assert "on this device" not in done.out
     assert "emulated" in done.out
     assert "seconds of training" not in done.out
     again = place.run(*STUDY, "--json", module="search.run")
