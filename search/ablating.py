@@ -136,6 +136,8 @@ def _trained(
     spec = override(study.name, study.spec, asked.data, asked.data_root, None, None, asked.labels)[1]
     identity = study.attributes()[records.IDENTITY]
     is_mixed = identity["device"]["model"] == records.MIXED
+    if is_mixed:
+        display.say("warning: devices of several models are mixed: two seconds of a pair may be of two of them")
     place = place_of(asked, asked.workers_of(identity["workers"]), mixed_devices=is_mixed)
     session = Session(study.name, spec, database.url, database, place, training, display)
     with session.opened() as (opened, objectives):

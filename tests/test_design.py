@@ -64,6 +64,10 @@ FLOORS = (
 MOST_FILES = 14  # of a room; more is a corridor
 
 
+def test_every_package_says_that_it_is_typed() -> None:
+    assert [name for name in PACKAGES if not (REPOSITORY / name / "py.typed").is_file()] == []
+
+
 def module(path: Path) -> str:
     """The dotted name of a file."""
     parts = path.relative_to(REPOSITORY).with_suffix("").parts
