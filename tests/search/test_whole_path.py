@@ -117,9 +117,9 @@ def check_everywhere_the_same(photographs: Path, rows: dict[str, dict[str, str]]
     right = Counter(name.lstrip("'").split("/")[0] == row["label"].lstrip("'") for name, row in rows.items())
     assert right[True] / len(rows) == pytest.approx(told["accuracy"])
     model, files = load_model("network"), images.found([str(photographs / "test")])
-    pixels = np.concatenate([part.pixels for part in images.decoded(files, model.size) if len(part.kept)])
-    order = [n for part in images.decoded(files, model.size) for n in part.kept]
-    x = torch.from_numpy(pixels[np.argsort(order)]).permute(0, 3, 1, 2).contiguous()
+    parts = [part for part in images.decoded(files, model.size) if part.kept]  # in any order
+    pixels, order = np.concatenate([part.pixels for part in parts]), np.argsort([n for p in parts for n in p.kept])
+    x = torch.from_numpy(pixels[order]).permute(0, 3, 1, 2).contiguous()
     expected = model.probabilities(x)
     by_file = [float(rows[predictions.cell(file.name)]["probability"]) for file in files]
     assert by_file == pytest.approx(expected.max(1).values.tolist(), abs=2e-6)
