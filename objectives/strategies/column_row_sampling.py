@@ -55,7 +55,8 @@ class ColumnRowSampling(Strategy):
 
     def describe(self) -> str:
         until = "" if self.until == 1 else f" until {self.until:.0%} of the run"
-        return f"{self.share:.0%} of the channels, the {self.choice},{until}".rstrip(",")
+        which = "the largest" if self.choice == "largest" else "a drawn"
+        return f"products of {which} {self.share:.0%} of the channels{until}"
 
     def idle(self, outline: Outline) -> str | None:
         if self.share == 1:
