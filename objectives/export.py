@@ -21,7 +21,8 @@ from objectives.inference.folder import DESCRIPTION, WEIGHTS, verified
 from objectives.networks.network import Network, architecture_of, build
 from objectives.train import Trained
 
-FORMAT = 4  # of the folder; raised when a reader of the old one could not read the new one
+# Of the folder; raised when a reader of the old one could not read the new one. 5: how transitions halve images.
+FORMAT = 5
 BATCH = 64  # images, whose training step takes as much memory as this takes at most
 
 

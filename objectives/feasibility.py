@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import chain
 
-from objectives.networks.architecture import Architecture, Layer
+from objectives.networks.architecture import Architecture, Downsampling, Layer
 from objectives.networks.families import build, takes_series
 from objectives.networks.plain import AnyArchitecture
 from objectives.pipeline import Pipeline
@@ -93,7 +93,8 @@ def layers(pipeline: Pipeline, task: Task, size: int, in_channels: int) -> list[
 def reachable(task: Task, size: int, in_channels: int) -> list[Layer]:
     """The convolutions that any pipeline of the task may reach, with images of every side.
 
-    Those with wavelets or a stride in the stem, factorised ones and the stem's larger kernels are among them.
+    Those with wavelets or a stride in the stem, with poolings in the place of strides, factorised ones and the stem's
+    larger kernels are among them.
     """
     plain = full_architecture(Pipeline(), task, in_channels, 2, size)
     if not isinstance(plain, Architecture):
@@ -103,5 +104,7 @@ def reachable(task: Task, size: int, in_channels: int) -> list[Layer]:
     smaller = range(SIZE_STEP, size, SIZE_STEP)
     found = [side for side in smaller if side + SIZE_STEP / 2 >= SMALLEST_SHARE * size]
     changing = (LowRank(), KernelRescaling())
-    networks = [(n, *(strategy.reached(n) for strategy in changing)) for n in dict.fromkeys((plain, wavelets, strided))]
+    halved = [None, Downsampling("average"), Downsampling("average", behind=True)]  # the others have the same layers
+    begun = dict.fromkeys(replace(n, downsampling=how) for n in (plain, wavelets, strided) for how in halved)
+    networks = [(n, *(strategy.reached(n) for strategy in changing)) for n in begun]
     return [layer for side in (*found, size) for network in chain(*networks) for layer in network.layers(side)]

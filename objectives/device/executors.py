@@ -137,6 +137,7 @@ class Compiled(Eager):
 
             inductor.force_disable_caches = True
             inductor.compile_threads = 1  # else a pool of processes outlives the worker
+            inductor.fallback_random = True  # networks that draw draw what they would eagerly
             warnings.filterwarnings("ignore", "dynamo_pgo force disabled")  # as was asked
             folder = os.environ["TORCHINDUCTOR_CACHE_DIR"] = tempfile.mkdtemp(prefix="frontrunner-compiled-")
             weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 StemKind = Literal["conv", "haar"]
 TransitionKind = Literal["projection", "pool"]
+PoolingMethod = Literal["average", "stochastic", "s3"]
 _CONVOLUTIONS: tuple[Literal[1, 2], ...] = (1, 2)  # of a block
 STEM = "stem.0.weight"  # name of the weight of the stem's convolution
 HEAD = "head"  # label of the classifier
@@ -100,12 +101,31 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class Downsampling:
+    """What halves images in transition blocks in the place of strides, or of a max-pooling; see `networks.pooling`.
+
+    Raises:
+        ValueError: an unknown method, or no strip.
+    """
+
+    method: PoolingMethod
+    strips: int = 1  # a side, of each of which s3 samples half of the rows or columns: fewer and wider distort more
+    # with a projection: behind the first convolution of a block, which has four times its work then, not before it
+    behind: bool = False
+
+    def __post_init__(self) -> None:
+        if self.method not in get_args(PoolingMethod) or self.strips < 1:
+            raise ValueError(f"there is no pooling {self.method!r} of {self.strips} strips a side")
+
+
+@dataclass(frozen=True)
 class Architecture:
     """A CIFAR-style ResNet of basic blocks (He et al. 2016, section 4.2).
 
     The stem and the first stage share an axis. Each later stage halves the image and begins with a transition block:
     with `projection`, a basic block of stride 2 beside a 1x1 projection; with `pool`, a 3x3 convolution and a 2x2
     max-pooling in the place of that projection, as in ResNet-9 (Page 2018), where the branch is left out (interior 0).
+    A `downsampling` takes the place of the two strides, or of the max-pooling.
 
     Raises:
         ValueError: no stage, a width below 1, a later stage without its transition block, or an unknown kind.
@@ -118,6 +138,7 @@ class Architecture:
     stem: StemKind = "conv"  # haar: a wavelet transform halves the image first and loses nothing
     transition: TransitionKind = "projection"
     stem_kernel: int = 3  # pixels: side, odd
+    downsampling: Downsampling | None = None  # how transitions halve images; None: as above
     # Layers made of several thinner ones, each with the channels in between: those of a block are named by
     # `layer_label` and have two (Tucker-2), the `HEAD` has one. All others are plain. In the order of their names.
     factors: tuple[tuple[str, tuple[int, ...]], ...] = ()
@@ -159,10 +180,11 @@ class Architecture:
         return {**found, HEAD: (width,)}
 
     def behind_stem_of(self, other: AnyArchitecture) -> Architecture:
-        """This architecture behind the stem of another one."""
+        """This architecture behind the stem of another one, its images halved as there."""
         if not isinstance(other, Architecture):
             raise ValueError(f"{other.describe()} has no stem that residual blocks could stand behind")
-        return replace(self, stem=other.stem, stem_stride=other.stem_stride, stem_kernel=other.stem_kernel)
+        stemmed = replace(self, stem=other.stem, stem_stride=other.stem_stride, stem_kernel=other.stem_kernel)
+        return replace(stemmed, downsampling=other.downsampling)
 
     def axis_sizes(self) -> dict[str, int]:
         """Channels of every axis, by label."""
@@ -212,11 +234,14 @@ class Architecture:
         width, axis = self.stages[0].width, stage_axis(0)
         n_in, seen = self.in_channels * (4 if haar else 1), -(-size // 2) if haar else size
         found = [Layer(self.stem_kernel, self.stem_stride, n_in, width, seen, None, axis)]
+        pooled = self.downsampling if self.transition == "projection" else None
         for number, stage in enumerate(self.stages):
             here = stage_axis(number)
             for block, interior in enumerate(stage.interiors):
                 transition = number > 0 and block == 0
                 side, stride = (sides[number - 1], 2) if transition else (sides[number], 1)
+                if transition and pooled:
+                    side, stride = sides[number - 1 if pooled.behind else number], 1
                 if interior:
                     inside = interior_axis(number, block)
                     first = Layer(3, stride, width, interior, side, axis, inside)
@@ -224,8 +249,9 @@ class Architecture:
                     for n, layer in zip(_CONVOLUTIONS, (first, second), strict=True):
                         found += self._factorised(layer, layer_label(number, block, n))
                 if transition:
-                    kernel, stride = (1, 2) if self.transition == "projection" else (3, 1)
-                    found.append(Layer(kernel, stride, width, stage.width, side, axis, here))
+                    kernel, stride = (1, stride) if self.transition == "projection" else (3, 1)
+                    seen = sides[number] if pooled else side
+                    found.append(Layer(kernel, stride, width, stage.width, seen, axis, here))
                 width, axis = stage.width, here
         return found
 
@@ -243,8 +269,20 @@ class Architecture:
         ]
 
     def activations(self, size: int) -> int:
-        """Values per image of `size` pixels a side that convolutions put out: what a training step must remember."""
-        return sum(layer.outputs for layer in self.layers(size))
+        """Values per image of `size` pixels a side that convolutions put out: what a training step must remember.
+
+        So it must what poolings that draw read, between stages: within 10 % as much (thin and wide, 32 pixels).
+        """
+        return sum(layer.outputs for layer in self.layers(size)) + self._drawn_from(size)
+
+    def _drawn_from(self, size: int) -> int:
+        """Values per image of `size` pixels a side that poolings draw from, but in the place of a max-pooling."""
+        how, found = self.downsampling, 0
+        if how is None or how.method == "average" or self.transition == "pool":
+            return 0
+        for side, before, stage in zip(self.sides(size), self.stages, self.stages[1:], strict=False):
+            found += (before.width + how.behind * stage.interiors[0]) * side * side
+        return found
 
     def to_json(self) -> dict[str, object]:
         """This architecture as plain JSON data; `from_json` is the inverse."""
@@ -256,6 +294,7 @@ class Architecture:
             "stem": self.stem,
             "transition": self.transition,
             "stem_kernel": self.stem_kernel,
+            "downsampling": None if self.downsampling is None else asdict(self.downsampling),
             "factors": {label: list(channels) for label, channels in self.factors},
             "stages": [{"width": stage.width, "interiors": list(stage.interiors)} for stage in self.stages],
         }
@@ -270,6 +309,7 @@ class Architecture:
         try:
             stages = cast("Sequence[Mapping[str, Any]]", plain["stages"])
             factors = cast("Mapping[str, Sequence[int]]", plain.get("factors", {}))
+            downsampling = cast("Mapping[str, Any] | None", plain.get("downsampling"))
             return cls(
                 in_channels=int(cast("int", plain["in_channels"])),
                 n_classes=int(cast("int", plain["n_classes"])),
@@ -277,6 +317,7 @@ class Architecture:
                 stem=cast("StemKind", plain.get("stem", "conv")),
                 transition=cast("TransitionKind", plain.get("transition", "projection")),
                 stem_kernel=int(cast("int", plain.get("stem_kernel", 3))),
+                downsampling=None if downsampling is None else Downsampling(**downsampling),
                 factors=tuple((label, tuple(map(int, factors[label]))) for label in sorted(factors)),
                 stages=tuple(Stage(int(s["width"]), tuple(int(w) for w in s["interiors"])) for s in stages),
             )

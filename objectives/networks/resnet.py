@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from objectives.networks.architecture import (
     HEAD,
     Architecture,
+    Downsampling,
     Kind,
     factor_axes,
     interior_axis,
@@ -19,6 +20,7 @@ from objectives.networks.architecture import (
     stage_axis,
 )
 from objectives.networks.base import Labels, Network
+from objectives.networks.pooling import halving
 
 
 def module_name(label: str) -> str:
@@ -148,10 +150,15 @@ class Block(nn.Module):
         transition: bool,
         pools: bool = False,
         factors: tuple[tuple[int, ...] | None, tuple[int, ...] | None] = (None, None),
+        downsampling: Downsampling | None = None,
     ) -> None:
         super().__init__()
         self.has_branch = interior > 0
         self.pools = pools  # the shortcut is a 3x3 convolution and a max-pooling
+        self.downsampling = downsampling if transition else None
+        self._halves = self.downsampling is not None and not pools  # what shortcut and branch read
+        self._is_behind = self.downsampling is not None and self.downsampling.behind  # of its first convolution
+        stride = 1 if self._halves else stride
         if self.has_branch:
             self.conv1 = _convolution(n_in, interior, stride, factors[0])
             self.bn1 = GhostBatchNorm(interior, ghost)
@@ -164,9 +171,16 @@ class Block(nn.Module):
             self.shortcut = nn.Sequential(convolution, GhostBatchNorm(n_out, ghost))
 
     def forward(self, x: Tensor) -> Tensor:
+        halve, read = self._halving(x), x
+        if halve is not None:
+            x = halve(x)
+            read = read if self._is_behind else x
         out = x if self.shortcut is None else self._shortcut(x)
         if self.has_branch:
-            branch: Tensor = self.bn2(self.conv2(F.relu_(self.bn1(self.conv1(x)))))
+            inside: Tensor = F.relu_(self.bn1(self.conv1(read)))
+            if halve is not None and self._is_behind:
+                inside = halve(inside)
+            branch: Tensor = self.bn2(self.conv2(inside))
             out = branch.add_(out)
         elif self.offset is not None:
             out = out + self.offset.view(1, -1, 1, 1)
@@ -175,10 +189,18 @@ class Block(nn.Module):
     def _shortcut(self, x: Tensor) -> Tensor:
         convolution, norm = cast("nn.Sequential", self.shortcut)
         out: Tensor = convolution(x)
-        if self.pools:
+        if self.pools and self.downsampling is not None:
+            out = halving(self.downsampling, out, training=self.training)(out)
+        elif self.pools:
             out = F.max_pool2d(out, 2, ceil_mode=True)
         result: Tensor = norm(out)
         return result
+
+    def _halving(self, x: Tensor) -> Callable[[Tensor], Tensor] | None:
+        """What halves the maps that the block reads, or their like; None where nothing but strides does."""
+        if self.downsampling is None or not self._halves:
+            return None
+        return halving(self.downsampling, x, training=self.training)
 
 
 def _convolution(n_in: int, n_out: int, stride: int, ranks: tuple[int, ...] | None) -> nn.Module:
@@ -235,6 +257,7 @@ class ResNet(Network):
                         factors.get(layer_label(number, position, 1)),
                         factors.get(layer_label(number, position, 2)),
                     ),
+                    downsampling=architecture.downsampling,
                 )
                 blocks.append(block)
                 width = stage.width

@@ -178,6 +178,7 @@ class MaskedTraining:
         )
         for layer in model.convolutions():
             layer.compute = None  # of a copied network it computes with the weights of the original
+        torch.manual_seed(self.seeds.augmentation + begins)  # for networks that draw while they train
         model.train()
         for epoch in range(begins, begins + self.epochs):
             for x, y in batches.epoch(epoch):

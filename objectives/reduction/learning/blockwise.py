@@ -28,6 +28,7 @@ def taught(model: Network, before: Network, axis: str, terms: Terms, seeds: Seed
     once; the loss is the mean square of the difference over that of the target. Trained in place, in fp32, without
     augmentation. All of it is charged.
     """
+    torch.manual_seed(seeds.augmentation)  # for networks that draw while they train
     with clock.span("steps"):
         places = around(model, axis)
         x, target = _cached(before, places, terms, seeds.init)

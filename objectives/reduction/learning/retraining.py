@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import torch
+
 from objectives.data.augment import Batches
 from objectives.device.clock import Clock
 from objectives.device.executors import Executor, Segment, prepared
@@ -49,6 +51,7 @@ def retrained(model: Network, terms: Terms, seeds: Seeds, epochs: int, clock: Cl
         (seeds.order, seeds.augmentation),
     )
     terms.number_format.set_float32_products()
+    torch.manual_seed(seeds.augmentation)  # for networks that draw while they train
     with clock.span("steps"):
         executor = _executor(state, terms, batches)
         for epoch in range(epochs):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from objectives.device.formats import FORMATS
 from objectives.networks.network import Network
-from objectives.networks.resnet import GhostBatchNorm
+from objectives.networks.resnet import Block, GhostBatchNorm
 from objectives.networks.trainee import Shadow, Trainee
 from objectives.state import Schedule, TrainState
 
@@ -72,6 +72,9 @@ def refresh_statistics(model: Network, state: TrainState, n_images: int) -> None
     chosen = torch.arange(n_images, device=device) * n // n_images
     n_batches = -(-n_images // state.pipeline.batch_size)
     model.train()
+    for module in model.modules():
+        if isinstance(module, Block):
+            module.training = False  # its pooling, which is as in evaluation: that is where the statistics serve
     for batch in range(n_batches):
         x = state.normalise(state.data.x[chosen[batch::n_batches]]).to(next(model.parameters()).dtype)
         with FORMATS[state.pipeline.number_format].context(device):

@@ -6,7 +6,7 @@ from math import ceil
 
 import pytest
 
-from objectives.networks.architecture import Architecture, Stage, build
+from objectives.networks.architecture import Architecture, Downsampling, Stage, build
 from objectives.networks.flops import count
 from objectives.work import image_flops
 from tests.objectives.networks.factorised import with_factors
@@ -22,6 +22,17 @@ ARCHITECTURES = {
     "pruned": Architecture(3, 10, (Stage(5, (1, 3)), Stage(7, (2, 9)), Stage(11, (13,)))),
     "kernels of 5 in the stem": Architecture(3, 10, (Stage(5, (3,)), Stage(7, (2, 9))), stem_kernel=5),
     "factorised": with_factors(build("small", depth=2, width=1.0, in_channels=3, n_classes=10), 1, share=0.7),
+    "pooled": Architecture(3, 10, (Stage(5, (3,)), Stage(7, (2, 9))), downsampling=Downsampling("s3")),
+    "pooled behind a convolution": with_factors(
+        Architecture(3, 10, (Stage(5, (3,)), Stage(7, (2, 9))), downsampling=Downsampling("average", behind=True)), 1
+    ),
+    "pooled in the place of a max-pooling": Architecture(
+        1,
+        10,
+        (Stage(5, (3,)), Stage(7, (2, 9))),
+        transition="pool",
+        downsampling=Downsampling("stochastic", behind=True),
+    ),
     "pruned to shortcuts": Architecture(1, 3, (Stage(3, ()), Stage(5, (0,)), Stage(7, (0, 2))), stem_stride=2),
 }
 
@@ -40,12 +51,18 @@ def formula(architecture: Architecture, size: int) -> tuple[int, int]:
                 taps = side**2 if architecture.transition == "projection" else 9 * before**2
                 total += 2 * width * stage.width * taps
             read = before if number > 0 and position == 0 else side
-            for n, n_in, n_out, seen in ((1, width, interior, read), (2, interior, stage.width, side)):
+            put_out = side  # by the first of the two convolutions
+            if architecture.downsampling is not None and architecture.transition == "projection":
+                read = put_out = read if architecture.downsampling.behind else side
+            for n, n_in, n_out, seen, told in (
+                (1, width, interior, read, put_out),
+                (2, interior, stage.width, side, side),
+            ):
                 ranks = factors.get(f"stage{number}.block{position}.conv{n}")
                 if ranks is None:
-                    total += 2 * 9 * n_in * n_out * side**2
+                    total += 2 * 9 * n_in * n_out * told**2
                 else:
-                    total += 2 * (n_in * ranks[0] * seen**2 + (9 * ranks[0] + n_out) * ranks[1] * side**2)
+                    total += 2 * (n_in * ranks[0] * seen**2 + (9 * ranks[0] + n_out) * ranks[1] * told**2)
             width = stage.width
     head = (
         factors["head"][0] * (width + architecture.n_classes) if "head" in factors else width * architecture.n_classes

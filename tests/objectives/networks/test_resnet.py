@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from objectives.networks.architecture import FAMILIES, Architecture, Stage, build, described
+from objectives.networks.architecture import FAMILIES, Architecture, Downsampling, Stage, build, described
 from objectives.networks.resnet import Block, Convolution, GhostBatchNorm, ResNet, convolve, haar
 from tests.objectives.networks.factorised import with_factors
 
@@ -34,6 +34,10 @@ unfactorised = st.builds(
     stem=st.sampled_from(["conv", "haar"]),
     transition=st.sampled_from(["projection", "pool"]),
     stem_kernel=st.sampled_from([1, 3, 5]),
+    downsampling=st.none()
+    | st.builds(
+        Downsampling, st.sampled_from(["average", "stochastic", "s3"]), strips=st.integers(1, 9), behind=st.booleans()
+    ),
 )
 architectures = st.builds(with_factors, unfactorised, st.integers(0, 1000))
 
@@ -65,6 +69,14 @@ def images(architecture: Architecture, size: int = 8, n: int = 3) -> Tensor:
 def test_an_architecture_survives_json(architecture: Architecture) -> None:
     assert Architecture.from_json(json.loads(json.dumps(architecture.to_json()))) == architecture
     assert described(architecture.describe()) == architecture.stages
+
+
+def test_an_architecture_of_before_there_were_poolings_halves_images_by_strides() -> None:
+    plain = build("small", depth=1, width=1.0, in_channels=1, n_classes=10)
+    before = {key: value for key, value in plain.to_json().items() if key != "downsampling"}
+    assert Architecture.from_json(before) == plain
+    with pytest.raises(ValueError, match="not an architecture"):
+        Architecture.from_json({**before, "downsampling": {"method": "s3", "colour": 1}})
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from objectives.networks import flops
-from objectives.networks.architecture import Architecture, Stage, interior_axis, stage_axis
+from objectives.networks.architecture import Architecture, Downsampling, Stage, interior_axis, stage_axis
 from objectives.networks.network import Network, architecture_of, build
 from objectives.networks.plain import AnyArchitecture
 from objectives.networks.resnet import Block, FactorisedHead, GhostBatchNorm, ResNet
@@ -56,6 +56,7 @@ unfactorised = st.builds(
     stem=st.sampled_from(["conv", "haar"]),
     transition=st.sampled_from(["projection", "pool"]),
     stem_kernel=st.sampled_from([1, 3, 5]),
+    downsampling=st.sampled_from([None, Downsampling("average"), Downsampling("average", behind=True)]),  # draw nothing
 )
 residual_ones = st.builds(with_factors, unfactorised, st.integers(0, 1000))
 architectures = st.one_of(residual_ones, plain_architectures())
