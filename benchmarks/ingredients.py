@@ -19,6 +19,7 @@ from benchmarks.training import conditions
 from objectives.data.dataset import load
 from objectives.device.allocator import keep_freed_memory
 from objectives.pipeline import Pipeline
+from objectives.strategies.average_pooling import AveragePooling
 from objectives.strategies.base import Strategy
 from objectives.strategies.bias_learning_rate import BiasLearningRate
 from objectives.strategies.data_fraction import DataFraction
@@ -30,6 +31,8 @@ from objectives.strategies.lookahead import Lookahead
 from objectives.strategies.muon import Muon
 from objectives.strategies.plateau import Plateau
 from objectives.strategies.progressive_resolution import ProgressiveResolution
+from objectives.strategies.s3_pool import S3Pool
+from objectives.strategies.stochastic_pooling import StochasticPooling
 from objectives.strategies.swa import Swa
 from objectives.strategies.whitening import Whitening
 from objectives.task import DataSpec, Task
@@ -38,6 +41,7 @@ PLAIN = Pipeline(batch_size=64, lr=0.2, epochs=6, schedule="one_cycle", label_sm
 NETWORKS = {"thin": replace(PLAIN, depth=1), "fast": replace(PLAIN, width=0.25, epochs=5)}
 
 STRATEGIES: tuple[Strategy, ...] = (
+    AveragePooling(),
     BiasLearningRate(),
     DataFraction(),
     Ema(),
@@ -48,6 +52,8 @@ STRATEGIES: tuple[Strategy, ...] = (
     Muon(),
     Plateau(),
     ProgressiveResolution(),
+    S3Pool(),
+    StochasticPooling(),
     Swa(),
     Whitening(),
 )

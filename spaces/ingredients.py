@@ -15,6 +15,7 @@ from objectives.networks.families import build
 from objectives.networks.plain import INPUTS
 from objectives.pipeline import Pipeline
 from objectives.strategies.adaptive import Adaptive
+from objectives.strategies.average_pooling import AveragePooling
 from objectives.strategies.balanced_sampling import BalancedSampling
 from objectives.strategies.base import Outline, Strategy
 from objectives.strategies.bias_learning_rate import BiasLearningRate
@@ -33,6 +34,8 @@ from objectives.strategies.net2net import Net2Net
 from objectives.strategies.plateau import Plateau
 from objectives.strategies.progressive_resolution import SIZE_STEP, ProgressiveResolution
 from objectives.strategies.prune_train import PruneTrain, dying_share, kappa_for
+from objectives.strategies.s3_pool import S3Pool
+from objectives.strategies.stochastic_pooling import StochasticPooling
 from objectives.strategies.strided_stem import StridedStem
 from objectives.strategies.swa import Swa
 from objectives.strategies.whitening import Whitening
@@ -193,6 +196,22 @@ def strided_stem(trial: Trial, given: Given, run: Run) -> Strategy:
     return StridedStem()
 
 
+def average_pooling(trial: Trial, given: Given, run: Run) -> Strategy:
+    """Means of pixels in the place of strides."""
+    return AveragePooling(behind=_behind("average", trial, run))
+
+
+def stochastic_pooling(trial: Trial, given: Given, run: Run) -> Strategy:
+    """One pixel of four, drawn by what it holds."""
+    return StochasticPooling(behind=_behind("stochastic", trial, run))
+
+
+def s3_pool(trial: Trial, given: Given, run: Run) -> Strategy:
+    """Rows and columns that are sampled."""
+    strips = int(trial.suggest_categorical("s3.strips", (1, 2, 4, 8)))
+    return S3Pool(strips=strips, behind=_behind("s3", trial, run))
+
+
 def identity_init(trial: Trial, given: Given, run: Run) -> Strategy:
     """Convolutions that start as the identity."""
     return IdentityInit(share=trial.suggest_float("identity.share", 0.2, 1.0))
@@ -274,6 +293,9 @@ EVERYTHING: Ingredients = {
     "plateau": (Plateau, plateau),  # first: others look at where the run ends
     "haar": (HaarStem, haar_stem),
     "stride": (StridedStem, strided_stem),
+    "average": (AveragePooling, average_pooling),
+    "stochastic": (StochasticPooling, stochastic_pooling),
+    "s3": (S3Pool, s3_pool),
     "adaptive": (Adaptive, adaptive),  # before what it does the same as, and more
     "grow": (Net2Net, net2net),
     "identity": (IdentityInit, identity_init),
@@ -307,6 +329,12 @@ def _deepest(run: Run) -> int:
     if not isinstance(run.full, Architecture):
         return 1
     return max(len(stage.interiors) for stage in run.full.stages)
+
+
+def _behind(switch: str, trial: Trial, run: Run) -> bool:
+    """Whether a pooling stands behind a convolution, where it can stand before it as well."""
+    is_free = isinstance(run.full, Architecture) and run.full.transition == "projection"
+    return is_free and bool(trial.suggest_categorical(f"{switch}.behind", (False, True)))
 
 
 def _last_boundary(run: Run) -> float:

@@ -9,6 +9,9 @@ from search.views.columns import columns
 NAMES = {
     "haar": "Haar stem",
     "stride": "stem of stride 2",
+    "average": "average pooling",
+    "stochastic": "stochastic pooling",
+    "s3": "S3Pool",
     "adaptive": "adaptive size",
     "grow": "Net2Net",
     "identity": "identity start",

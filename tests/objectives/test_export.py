@@ -90,7 +90,7 @@ def test_probabilities_of_raw_images_are_those_of_the_trained_network(
     assert accuracy == pytest.approx(trained.report.accuracy, abs=1 / 300)
 
 
-@pytest.mark.parametrize("name", ["PruneTrain", "Net2Net", "Whitening"])
+@pytest.mark.parametrize("name", ["PruneTrain", "Net2Net", "Whitening", "S3Pool", "StochasticPooling"])
 def test_what_an_export_tells_is_what_its_training_told_bit_for_bit(name: str, digits: Dataset, tmp_path: Path) -> None:
     _, original = cases.finish(cases.using(cases.CASES[name].active), digits)
     export(original, digits, tmp_path / "model", ABOUT)

@@ -18,6 +18,7 @@ from objectives.pipeline import Pipeline, Report
 from objectives.reduction.settings import Reduction
 from objectives.strategies import STRATEGIES
 from objectives.strategies.adaptive import Adaptive
+from objectives.strategies.average_pooling import AveragePooling
 from objectives.strategies.balanced_sampling import BalancedSampling
 from objectives.strategies.base import Strategy
 from objectives.strategies.bias_learning_rate import BiasLearningRate
@@ -37,6 +38,8 @@ from objectives.strategies.net2net import Net2Net
 from objectives.strategies.plateau import Plateau
 from objectives.strategies.progressive_resolution import ProgressiveResolution
 from objectives.strategies.prune_train import PruneTrain
+from objectives.strategies.s3_pool import S3Pool
+from objectives.strategies.stochastic_pooling import StochasticPooling
 from objectives.strategies.strided_stem import StridedStem
 from objectives.strategies.swa import Swa
 from objectives.strategies.whitening import Whitening
@@ -77,6 +80,7 @@ STRATEGIES_DRAWN: dict[str, st.SearchStrategy[Strategy]] = {
         judge=st.sampled_from(["loss", "accuracy"]),
         **PRUNING,  # type: ignore[arg-type]
     ),
+    "AveragePooling": st.builds(AveragePooling, side=st.integers(1, 2), behind=st.booleans()),
     "BalancedSampling": st.builds(BalancedSampling, share=st.floats(0, 1)),
     "BiasLearningRate": st.builds(BiasLearningRate, factor=st.floats(1, 1024)),
     "DataFraction": st.builds(
@@ -95,6 +99,8 @@ STRATEGIES_DRAWN: dict[str, st.SearchStrategy[Strategy]] = {
     "Freeze": st.builds(Freeze, start=st.floats(0.01, 0.5), until=st.floats(0.5, 1)),
     "HaarStem": st.builds(HaarStem, levels=st.integers(0, 1)),
     "Plateau": st.builds(Plateau, gain=st.floats(0, 1, exclude_max=True), cooldown=st.floats(0, 1)),
+    "S3Pool": st.builds(S3Pool, side=st.integers(1, 2), strips=st.integers(1, 99), behind=st.booleans()),
+    "StochasticPooling": st.builds(StochasticPooling, side=st.integers(1, 2), behind=st.booleans()),
     "StridedStem": st.builds(StridedStem, stride=st.integers(1, 2)),
     "IdentityInit": st.builds(IdentityInit, share=st.floats(0, 1)),
     "KernelRescaling": st.builds(

@@ -13,13 +13,16 @@ from objectives.device.comparison import Convolve, compared
 from objectives.device.formats import FORMATS
 from objectives.feasibility import layers, reachable
 from objectives.networks.architecture import Kind, build
+from objectives.networks.plain import residual
 from objectives.networks.resnet import Convolution, ResNet, convolve
 from objectives.pipeline import Pipeline
+from objectives.strategies.base import Strategy
 from objectives.strategies.haar_stem import HaarStem
 from objectives.strategies.kernel_rescaling import KernelRescaling
 from objectives.strategies.low_rank import LowRank
 from objectives.strategies.net2net import Net2Net
 from objectives.strategies.progressive_resolution import ProgressiveResolution
+from objectives.strategies.s3_pool import S3Pool
 from objectives.task import DataSpec, Task
 from tests.objectives.strategies.cases import finish, same_weights
 
@@ -27,6 +30,7 @@ CPU = torch.device("cpu")
 TASK = Task(DataSpec("digits"), "small", stem_stride=2)
 REACHED = layers(Pipeline(), TASK, size=16, in_channels=1)
 KINDS = {layer.kind for layer in REACHED}
+POOLED = ((S3Pool(),), (S3Pool(behind=True), LowRank(rank=0.5)), (HaarStem(), S3Pool(behind=True), LowRank()))
 PADDED = {(3, 2, 1)}  # what oneDNN gets wrong in bf16 on some CPUs: the one fault that may show here
 
 
@@ -95,16 +99,18 @@ def test_a_comparison_draws_nothing() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("wavelets", [(), (HaarStem(),)], ids=["pixels", "haar"])
+@pytest.mark.parametrize(
+    "begins", [(), (HaarStem(),), (S3Pool(),), (S3Pool(behind=True),)], ids=["pixels", "haar", "pooled", "behind"]
+)
 @pytest.mark.parametrize("grows", [(), (Net2Net(),)], ids=["whole", "grown"])
 @pytest.mark.parametrize("family", ["small", "thin", "wide", "fast"])
 def test_what_a_pipeline_reaches_is_what_its_networks_compute(
-    family: str, wavelets: tuple[HaarStem, ...], grows: tuple[Net2Net, ...]
+    family: str, begins: tuple[Strategy, ...], grows: tuple[Net2Net, ...]
 ) -> None:
-    task, pipeline = replace(TASK, family=family), Pipeline(width=0.5, strategies=(*wavelets, *grows))
+    task, pipeline = replace(TASK, family=family), Pipeline(width=0.5, strategies=(*begins, *grows))
     network = build(family, depth=1, width=0.5, in_channels=1, n_classes=2, stem_stride=2)
-    for strategy in wavelets:
-        network = strategy.architecture(network)
+    for strategy in begins:
+        network = residual(strategy.architecture(network))
     seen = set()
     model = ResNet(network)
     for layer in model.convolutions():
@@ -119,7 +125,13 @@ def test_what_a_pipeline_reaches_is_what_its_networks_compute(
 def test_any_pipeline_reaches_only_what_the_task_may_reach() -> None:
     may_be = {layer.kind for layer in reachable(TASK, 28, 1)}
     for start in (0.4, 0.5, 0.7, 0.9):
-        for strategies in ((), (HaarStem(),), (LowRank(rank=0.5),), (HaarStem(), LowRank(), KernelRescaling())):
+        for strategies in (
+            (),
+            (HaarStem(),),
+            (LowRank(rank=0.5),),
+            (HaarStem(), LowRank(), KernelRescaling()),
+            *POOLED,
+        ):
             pipeline = Pipeline(strategies=(*strategies, ProgressiveResolution(start, 0.5, 3)))
             assert {layer.kind for layer in layers(pipeline, TASK, 28, 1)} <= may_be
 

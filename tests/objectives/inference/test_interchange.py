@@ -16,12 +16,12 @@ from objectives.inference.calibration import Calibration
 from objectives.inference.interchange import ONNX, TORCHSCRIPT, WITHIN, as_onnx, as_torchscript, check
 from tests.objectives.strategies import cases
 
-NAMES = ["PruneTrain", "Net2Net", "Whitening", "HaarStem", "LowRank"]
+NAMES = ["PruneTrain", "Net2Net", "Whitening", "HaarStem", "LowRank", "S3Pool", "StochasticPooling"]
 
 
 @pytest.fixture(scope="module", params=NAMES)
 def model(request: pytest.FixtureRequest, digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> ExportedModel:
-    """A network pruned, grown, whitened, with a wavelet stem or factorised; mirrored and calibrated."""
+    """A network pruned, grown, whitened, with a wavelet stem, factorised or pooled; mirrored and calibrated."""
     _, trained = cases.finish(cases.using(cases.CASES[request.param].active), digits)
     place: Path = tmp_path_factory.mktemp("export") / "model"
     export(replace(trained, mirrored=True), digits, place, {})

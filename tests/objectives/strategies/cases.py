@@ -22,6 +22,7 @@ from objectives.networks.trainee import Trainee
 from objectives.pipeline import Pipeline, Report
 from objectives.state import TrainState
 from objectives.strategies.adaptive import Adaptive
+from objectives.strategies.average_pooling import AveragePooling
 from objectives.strategies.balanced_sampling import BalancedSampling
 from objectives.strategies.base import Strategy
 from objectives.strategies.bias_learning_rate import BiasLearningRate
@@ -41,6 +42,8 @@ from objectives.strategies.net2net import Net2Net
 from objectives.strategies.plateau import Plateau
 from objectives.strategies.progressive_resolution import ProgressiveResolution
 from objectives.strategies.prune_train import PruneTrain
+from objectives.strategies.s3_pool import S3Pool
+from objectives.strategies.stochastic_pooling import StochasticPooling
 from objectives.strategies.strided_stem import StridedStem
 from objectives.strategies.swa import Swa
 from objectives.strategies.whitening import Whitening
@@ -125,6 +128,7 @@ CASES = {
         events=("images 4 -> 8 pixels",),
         learns=True,
     ),
+    "AveragePooling": Case(AveragePooling(), AveragePooling(side=1), events=(), learns=False),
     "BiasLearningRate": Case(BiasLearningRate(factor=8.0), BiasLearningRate(factor=1.0), events=(), learns=False),
     "BalancedSampling": Case(
         BalancedSampling(),
@@ -148,6 +152,14 @@ CASES = {
         Plateau(gain=0.0),
         events=(r"loss .*, best before .*: cools down to epoch 3",),
         learns=False,
+    ),
+    "S3Pool": Case(S3Pool(), S3Pool(side=1), events=(), learns=False),
+    "StochasticPooling": Case(
+        StochasticPooling(),
+        StochasticPooling(side=1),
+        events=(),
+        learns=False,
+        commutes=(),  # every channel draws for itself: of fewer or more of them each draws something else
     ),
     "StridedStem": Case(StridedStem(), StridedStem(stride=1), events=(), learns=False),
     "IdentityInit": Case(IdentityInit(), IdentityInit(share=0.0), events=(), learns=False),
@@ -184,6 +196,10 @@ CASES = {
     ),
 }
 
+
+# Names of cases, and of pairs of them, that S3Pool stands for: it takes the same place in a network, and draws as well.
+# Architectures are chosen before anything else acts, so that pairs in one order are enough. See `conftest.py`.
+STOOD_FOR = r"AveragePooling|StochasticPooling then|then StochasticPooling|then S3Pool"
 
 # What plain networks make of the cases that do not need residual blocks, where it is something else.
 PRUNING = PruneTrain(lpr=0.5, interval=3, threshold=0.3)
