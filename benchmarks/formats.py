@@ -16,10 +16,12 @@ from math import sqrt
 from statistics import fmean, stdev
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.shapes import CPU
 from benchmarks.training import conditions
+from objectives.data.augment import Normalisation
 from objectives.data.dataset import Dataset, load
 from objectives.device.allocator import keep_freed_memory
 from objectives.networks.resnet import Convolution
@@ -27,6 +29,7 @@ from objectives.pipeline import Pipeline
 from objectives.strategies.base import Strategy
 from objectives.strategies.block_floating_point import BlockFloatingPoint
 from objectives.strategies.dynamic_fixed_point import DynamicFixedPoint
+from objectives.strategies.emulated import Emulated
 from objectives.strategies.fixed_point import FixedPoint
 from objectives.strategies.float8 import Float8
 from objectives.strategies.methods.quantising import passed
@@ -57,6 +60,10 @@ EMULATED: dict[str, tuple[Strategy, ...]] = {
     "fp8 e4m3, errors e5m2": (Float8(),),
     "fp8 e4m3, errors e4m3": (Float8(errors="e4m3"),),
 }
+OF_GRADIENTS: tuple[Emulated, ...] = (
+    *(DynamicFixedPoint(), DynamicFixedPoint(bits=8), BlockFloatingPoint(), BlockFloatingPoint(bits=6), Float8()),
+    *(FixedPoint(), FixedPoint(rounding="nearest"), FixedPoint(bits=12), FixedPoint(bits=12, rounding="nearest")),
+)
 REAL: dict[str, Pipeline] = {
     "bf16": replace(PLAIN, number_format="bf16"),
     "bf16, then fp32": replace(PLAIN, number_format="bf16", strategies=(SwitchFormat(at=0.5),)),
@@ -101,6 +108,32 @@ def underflow(task: Task, dataset: Dataset, epochs: int) -> list[str]:
     return lines
 
 
+def gradient_errors(task: Task, dataset: Dataset, epochs: int) -> list[str]:
+    """How far the gradients of the convolutions' weights are from those of fp32, on a batch of a trained network."""
+    training, model = train(replace(PLAIN, epochs=epochs), task, dataset, Seeds.of(0, 0)), None
+    while model is None:
+        try:
+            next(training)
+        except StopIteration as end:
+            model = end.value.model.train()
+    x, y = Normalisation(dataset, CPU)(dataset.train.x[: PLAIN.batch_size]), dataset.train.y[: PLAIN.batch_size]
+
+    def gradients(strategy: Strategy | None) -> list[Tensor]:
+        torch.manual_seed(0)
+        for layer in model.convolutions():
+            layer.multiply = None if strategy is None else strategy.product(layer, layer.multiplied)
+        loss = F.cross_entropy(model(x), y, label_smoothing=PLAIN.label_smoothing)
+        return list(torch.autograd.grad(loss, [layer.weight for layer in model.convolutions()]))
+
+    exact, lines = gradients(None), ["| format | first convolution | middle | last |", "|---|---|---|---|"]
+    for strategy in OF_GRADIENTS:
+        found = zip(gradients(strategy), exact, strict=True)
+        errors = [float((one - other).norm() / other.norm()) for one, other in found]
+        shown = (errors[0], errors[len(errors) // 2], errors[-1])
+        lines.append(f"| {strategy.what} | {' | '.join(f'{each:.3g}' for each in shown)} |")
+    return lines
+
+
 def accuracy(pipeline: Pipeline, task: Task, dataset: Dataset, seed: int) -> float:
     """The validation accuracy that a training ends with."""
     *_, last = train(pipeline, task, dataset, Seeds.of(seed, 0))
@@ -128,6 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", default="fashion_mnist", help="a data set, or folder:PATH")
     parser.add_argument("--family", default="thin")
     parser.add_argument("--stem-stride", type=int, default=2)
+    parser.add_argument("--gradients", action="store_true", help="only how far gradients are from those of fp32")
     parser.add_argument("--underflow", action="store_true", help="only what of the errors is lost in fp16")
     parser.add_argument("--only", nargs="+", default=None, help="trainings, by name (default: all)")
     options = parser.parse_args(words)
@@ -138,6 +172,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     dataset = load(task.data, CPU)
     if options.underflow:
         print("\n".join(["", *underflow(task, dataset, options.epochs)]))
+        return 0
+    if options.gradients:
+        print("\n".join(["", *gradient_errors(task, dataset, options.epochs)]))
         return 0
     chosen = {n: p for n, p in cases().items() if options.only is None or n in (FP32, *options.only)}
     chosen = {name: replace(pipeline, epochs=options.epochs) for name, pipeline in chosen.items()}

@@ -27,6 +27,7 @@ from objectives.reduction.result import Weighed
 from objectives.reduction.settings import Iteration
 from objectives.reduction.snare import n_parameters, reduced
 from objectives.reduction.terms import Terms, as_taken
+from objectives.strategies import STRATEGIES
 from objectives.task import DataSpec, Task
 from objectives.train import Trained
 from objectives.words import counted, some
@@ -160,7 +161,15 @@ def _in_format(base: ExportedModel, asked: Reducing, device: torch.device) -> Ex
     if name in FORMATS and (reason := unavailable(name, device)):
         whose = "--number-format is" if asked.number_format else f"{asked.model} was trained in"
         raise DeviceError(f"{whose} {name}, which {reason}: choose another, --number-format fp32")
-    return replace(base, about={**base.about, "pipeline": {**pipeline, "number_format": name}})
+    kept = [each for each in pipeline.get("strategies", ()) if _runs_in(str(each.get("strategy")), name)]
+    about = {**base.about, "pipeline": {**pipeline, "number_format": name, "strategies": kept}}
+    return replace(base, about=about)
+
+
+def _runs_in(strategy: str, number_format: str) -> bool:
+    """Whether a strategy can run in a number format; one that this version does not know is told elsewhere."""
+    formats = STRATEGIES[strategy].number_formats if strategy in STRATEGIES else ()
+    return not formats or number_format in formats
 
 
 def _say_of_data(dataset: Dataset, base: ExportedModel, told: dict[str, object], display: Display) -> None:

@@ -20,8 +20,8 @@ class FixedPoint(Stored):
     """Fixed point with stochastic rounding (Gupta, Agrawal, Gopalakrishnan & Narayanan 2015, section 3).
 
     Activations, errors, gradients, momentum and weights are multiples of 2^-(bits - integer_bits), between minus and
-    plus 2^(integer_bits - 1). The loss is a mean over the batch and is not scaled: its errors are small beside the grid,
-    and rounded at random they are mostly noise where the grid is coarse (benchmarks/formats.md).
+    plus 2^(integer_bits - 1). The loss is a mean over the batch and is not scaled, so that its errors are small beside
+    the grid: to the nearest they are lost, and at random mostly noise, where that is coarse (benchmarks/formats.md).
 
     Raises:
         ValueError: a parameter outside its range.
