@@ -40,7 +40,8 @@ class StructureAndStrength(Strategy):
     No parameter is added. With structures of length 1 the gradient of t is <dW, D>, so that a step of SGD on the
     strengths, with momentum and weight decay, is one on the weights that is projected on the structures afterwards:
     the same numbers, and a network like any other to evaluate and to export. Of other optimizers it projects the steps.
-    Forward and backward pass multiply as much as without it; it saves images, if anything, and no time.
+    Forward and backward pass multiply as much as without it: it can save images alone, and here it did not
+    (benchmarks/ingredients.md).
 
     New kernels of a network that grows have the direction that they begin with, or where they begin at 0 those of
     others of their layer. Put it before strategies that average weights.
