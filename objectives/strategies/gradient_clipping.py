@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from objectives.strategies.base import Outline, Strategy, learned
+from objectives.strategies.prune_train import PruneTrain
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,6 +25,9 @@ class GradientClipping(Strategy):
     Raises:
         ValueError: a negative norm.
     """
+
+    # Its proximal step weighs the lasso against whole gradients: beside shorter ones it kills channels that learn.
+    excludes: ClassVar[tuple[type[Strategy], ...]] = (PruneTrain,)
 
     norm: float = 5.0  # the longest that a gradient may be; 0 clips nothing
     counts: Tensor | None = learned(None)  # [2] steps taken, and those of them that were clipped; on the device
