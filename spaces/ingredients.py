@@ -274,11 +274,11 @@ EVERYTHING: Ingredients = {
     "grow": (Net2Net, net2net),
     "identity": (IdentityInit, identity_init),
     "whiten": (Whitening, whitening),
-    "weightnorm": (WeightNorm, weight_norm),  # after what sets initial weights
-    "standard": (StandardizationLoss, standardization_loss),
     "morph": (MorphNet, morph_net),
     "lottery": (LotteryTicket, lottery_ticket),  # after what sets initial weights
     "lowrank": (LowRank, low_rank),  # behind all that it cannot run with it would hardly be drawn
+    "weightnorm": (WeightNorm, weight_norm),  # after what sets initial weights
+    "standard": (StandardizationLoss, standardization_loss),
     "prune": (PruneTrain, prune_train),
     "kernel": (KernelRescaling, kernel_rescaling),  # before what freezes the stem
     "structure": (StructureAndStrength, updates.structure_and_strength),  # behind all that gives kernels another form

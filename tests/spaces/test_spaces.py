@@ -71,11 +71,12 @@ def test_a_reduction_keeps_to_its_ranges_and_to_how_its_network_was_trained() ->
 
 
 def test_one_space_offers_every_strategy_and_the_default_one_some() -> None:
-    def offered(space: Space) -> set[str]:
-        return {type(s).__name__ for p in random_pipelines(space, GIVEN, FREE, 200) for s in p.strategies}
+    def offered(space: Space, n: int = 200) -> set[str]:
+        return {type(s).__name__ for p in random_pipelines(space, GIVEN, FREE, n) for s in p.strategies}
 
     measured = {name for name, kind in STRATEGIES.items() if not kind.emulated}
-    assert offered(everything) == measured - {"FixedArchitecture"}  # nobody draws what another run found
+    # the more strategies refuse each other, the rarer each of them
+    assert offered(everything, 400) == measured - {"FixedArchitecture"}  # nobody draws what another run found
     assert offered(structure) == {kind.__name__ for kind, _ in structure.INGREDIENTS.values()}
     assert offered(acceleration) == {kind.__name__ for kind, _ in acceleration.INGREDIENTS.values()}
 
