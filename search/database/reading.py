@@ -47,7 +47,7 @@ def trials(engine: Engine, study_id: int) -> list[FrozenTrial]:
             _by_trial(rows(table.key, table.value_json), json.loads)
             for table in (TrialUserAttributeModel, TrialSystemAttributeModel)
         )
-        asked = select(TrialModel).where(TrialModel.study_id == study_id).order_by(TrialModel.trial_id)
+        asked: Any = select(TrialModel).where(TrialModel.study_id == study_id).order_by(TrialModel.trial_id)
         return [
             FrozenTrial(
                 number=trial.number,
