@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial
 from typing import Any
 
@@ -47,8 +47,7 @@ def trials(engine: Engine, study_id: int) -> list[FrozenTrial]:
             _by_trial(rows(table.key, table.value_json), json.loads)
             for table in (TrialUserAttributeModel, TrialSystemAttributeModel)
         )
-        asked = select(TrialModel).where(TrialModel.study_id == study_id).order_by(TrialModel.trial_id)
-        found: Iterable[Any] = session.scalars(asked)
+        asked: Any = select(TrialModel).where(TrialModel.study_id == study_id).order_by(TrialModel.trial_id)
         return [
             FrozenTrial(
                 number=trial.number,
@@ -64,7 +63,7 @@ def trials(engine: Engine, study_id: int) -> list[FrozenTrial]:
                 intermediate_values=steps[trial.trial_id],
                 trial_id=trial.trial_id,
             )
-            for trial in found
+            for trial in session.scalars(asked)
         ]
 
 

@@ -151,7 +151,10 @@ def test_a_minute_and_a_folder_lead_to_predictions(
     monkeypatch.chdir(place.folder)
 
     def run(line: str) -> Done:
-        done = place.run(*shlex.split(line), module="search")
+        for _ in range(5):  # beside busy neighbours the first minute may end before a network does
+            done = place.run(*shlex.split(line), module="search")
+            if "minutes are too few for a first network" not in done.err:
+                break
         assert done.code == 0, (line, done.err)
         return done
 
