@@ -43,6 +43,7 @@ REFERENCE = "plain"
 CONTENDERS: dict[str, tuple[Strategy, ...]] = {
     REFERENCE: (),
     "S3Pool": (S3Pool(),),
+    "S3Pool of strips of 2 pixels": (S3Pool(strips=99),),
     "stochastic pooling": (StochasticPooling(),),
     "average pooling": (AveragePooling(),),
     "growing part of the images": (DataFraction(),),
