@@ -129,7 +129,7 @@ def _predict() -> argparse.ArgumentParser:
     p = _of("predict", "predict --model studies/artifacts/birds/trial-00004 --images new/ -o predictions.csv")
     _model(p)
     p.add_argument("--images", required=True, nargs="+", metavar="PATH", help="image files, or folders of them")
-    words = "table to write: id, label, probability, margin, next classes, why there is none (default: print it)"
+    words = "table to write: id, label, probability, margin, the next two classes, why there is none (default: printed)"
     p.add_argument("-o", "--output", default="-", metavar="FILE.csv", help=words)
     words = "what the images show, to compare with: columns file, label"
     p.add_argument("--labels", metavar="FILE.csv", help=words)
