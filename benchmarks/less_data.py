@@ -32,6 +32,7 @@ from objectives.strategies.base import Strategy
 from objectives.strategies.data_fraction import DataFraction
 from objectives.strategies.s3_pool import S3Pool
 from objectives.strategies.stochastic_pooling import StochasticPooling
+from objectives.strategies.structure_and_strength import StructureAndStrength
 from objectives.task import DataSpec, Seeds, Task
 from objectives.train import train
 from search.pareto.intervals import student
@@ -47,6 +48,7 @@ CONTENDERS: dict[str, tuple[Strategy, ...]] = {
     "stochastic pooling": (StochasticPooling(),),
     "average pooling": (AveragePooling(),),
     "growing part of the images": (DataFraction(),),
+    "structure and strength": (StructureAndStrength(),),
 }
 SHARES = (0.05, 0.1, 0.2, 0.5, 1.0)  # of the training images
 FEW = 100  # images that validate within a run; what is told here is measured on all of them, once

@@ -313,14 +313,10 @@ CASES = {
 # Of the space `everything` alone: `make test-all` tries each of them with every other strategy, and in plain networks.
 RARE = {
     *("AveragePooling", "BatchGrowth", "ColumnRowSampling", "GradientApproximation", "GradientClipping"),
-    *("InconsistentSGD", "PrunedActivationGradients", "RegimeAdaptation", "StandardizationLoss"),
+    *("InconsistentSGD", "PrunedActivationGradients", "RegimeAdaptation", "S3Pool", "StandardizationLoss"),
     *("StochasticPooling", "StructureAndStrength"),
 }
 
-
-# Names of cases, and of pairs of them, that S3Pool stands for: it takes the same place in a network, and draws as well.
-# Architectures are chosen before anything else acts, so that pairs in one order are enough. See `conftest.py`.
-STOOD_FOR = r"AveragePooling|StochasticPooling then|then StochasticPooling|then S3Pool"
 
 # What plain networks make of the cases that do not need residual blocks, where it is something else.
 PRUNING = PruneTrain(lpr=0.5, interval=3, threshold=0.3)
