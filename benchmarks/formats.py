@@ -10,8 +10,8 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import sqrt
 from statistics import fmean, stdev
 
@@ -24,7 +24,6 @@ from benchmarks.training import conditions
 from objectives.data.augment import Normalisation
 from objectives.data.dataset import Dataset, load
 from objectives.device.allocator import keep_freed_memory
-from objectives.networks.resnet import Convolution
 from objectives.pipeline import Pipeline
 from objectives.strategies.base import Strategy
 from objectives.strategies.block_floating_point import BlockFloatingPoint
@@ -32,16 +31,12 @@ from objectives.strategies.dynamic_fixed_point import DynamicFixedPoint
 from objectives.strategies.emulated import Emulated
 from objectives.strategies.fixed_point import FixedPoint
 from objectives.strategies.float8 import Float8
-from objectives.strategies.methods.quantising import passed
 from objectives.strategies.swa import Swa
 from objectives.strategies.switch_format import SwitchFormat
 from objectives.task import DataSpec, Seeds, Task
 from objectives.train import train
 from search.pareto.intervals import student
 
-FP16 = torch.finfo(torch.float16)
-LOST = 2.0**-25  # half of the smallest subnormal number of fp16: what is below becomes 0
-SCALES = (1.0, 2.0**10, 2.0**16)  # the last is where torch's scaler begins
 PLAIN = Pipeline(batch_size=64, lr=0.2, epochs=6, schedule="one_cycle", label_smoothing=0.1, crop=False, flip=True)
 FP32 = "fp32 (SGD-FP)"
 
@@ -73,39 +68,6 @@ REAL: dict[str, Pipeline] = {
 def cases() -> dict[str, Pipeline]:
     """fp32, then every format, and what it is combined with."""
     return {FP32: PLAIN, **REAL, **{name: replace(PLAIN, strategies=each) for name, each in EMULATED.items()}}
-
-
-@dataclass(frozen=True)
-class Underflow(Strategy):
-    """Counts the errors of activations that fp16 cannot hold, without and with loss scaling. Changes nothing."""
-
-    counts: dict[str, float] = field(default_factory=dict, compare=False)
-
-    def convolution(self, layer: Convolution, compute: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-        def counted(error: Tensor) -> Tensor:
-            size = error.abs()
-            self._add("all", (size > 0).sum())
-            for scale in SCALES:
-                self._add(f"lost at {scale:g}", ((size > 0) & (size * scale < LOST)).sum())
-                self._add(f"too large at {scale:g}", (size * scale > FP16.max).sum())
-            return error
-
-        return lambda x: passed(compute(x), None, counted)
-
-    def _add(self, name: str, n: Tensor) -> None:
-        self.counts[name] = self.counts.get(name, 0.0) + float(n)
-
-
-def underflow(task: Task, dataset: Dataset, epochs: int) -> list[str]:
-    """What of the errors of a training in fp32 would be lost in fp16, by the scale of the loss."""
-    found = Underflow()
-    for _ in train(replace(PLAIN, epochs=epochs, strategies=(found,)), task, dataset, Seeds.of(0, 0)):
-        pass
-    lines = ["| scale of the loss | errors that become 0 | errors that become infinite |", "|---|---|---|"]
-    for scale in SCALES:
-        lost, large = (found.counts[f"{what} at {scale:g}"] / found.counts["all"] for what in ("lost", "too large"))
-        lines.append(f"| {scale:g} | {lost:.2%} | {large:.2g} |")
-    return lines
 
 
 def gradient_errors(task: Task, dataset: Dataset, epochs: int) -> list[str]:
@@ -162,7 +124,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--family", default="thin")
     parser.add_argument("--stem-stride", type=int, default=2)
     parser.add_argument("--gradients", action="store_true", help="only how far gradients are from those of fp32")
-    parser.add_argument("--underflow", action="store_true", help="only what of the errors is lost in fp16")
     parser.add_argument("--only", nargs="+", default=None, help="trainings, by name (default: all)")
     options = parser.parse_args(words)
     torch.set_num_threads(1)
@@ -170,9 +131,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(conditions(CPU, f"python -m benchmarks.formats {shlex.join(words)}".rstrip()))
     task = Task(DataSpec(options.data, n_train=options.n_train), options.family, options.stem_stride)
     dataset = load(task.data, CPU)
-    if options.underflow:
-        print("\n".join(["", *underflow(task, dataset, options.epochs)]))
-        return 0
     if options.gradients:
         print("\n".join(["", *gradient_errors(task, dataset, options.epochs)]))
         return 0
