@@ -275,11 +275,11 @@ EVERYTHING: Ingredients = {
     "identity": (IdentityInit, identity_init),
     "whiten": (Whitening, whitening),
     "morph": (MorphNet, morph_net),
+    "prune": (PruneTrain, prune_train),  # behind more that it cannot run with it would hardly be drawn
     "lottery": (LotteryTicket, lottery_ticket),  # after what sets initial weights
-    "lowrank": (LowRank, low_rank),  # behind all that it cannot run with it would hardly be drawn
+    "lowrank": (LowRank, low_rank),  # likewise
     "weightnorm": (WeightNorm, weight_norm),  # after what sets initial weights
     "standard": (StandardizationLoss, standardization_loss),
-    "prune": (PruneTrain, prune_train),
     "kernel": (KernelRescaling, kernel_rescaling),  # before what freezes the stem
     "structure": (StructureAndStrength, updates.structure_and_strength),  # behind all that gives kernels another form
     "sampling": (ColumnRowSampling, updates.column_row_sampling),

@@ -50,11 +50,13 @@ from objectives.strategies.prune_train import PruneTrain
 from objectives.strategies.pruned_activation_gradients import PrunedActivationGradients
 from objectives.strategies.regime_adaptation import RegimeAdaptation
 from objectives.strategies.s3_pool import S3Pool
+from objectives.strategies.standardization_loss import StandardizationLoss
 from objectives.strategies.stochastic_pooling import StochasticPooling
 from objectives.strategies.strided_stem import StridedStem
 from objectives.strategies.structure_and_strength import StructureAndStrength
 from objectives.strategies.swa import Swa
 from objectives.strategies.switch_format import SwitchFormat
+from objectives.strategies.weight_norm import WeightNorm
 from objectives.strategies.whitening import Whitening
 
 
@@ -154,6 +156,7 @@ STRATEGIES_DRAWN: dict[str, st.SearchStrategy[Strategy]] = {
     "HaarStem": st.builds(HaarStem, levels=st.integers(0, 1)),
     "Plateau": st.builds(Plateau, gain=st.floats(0, 1, exclude_max=True), cooldown=st.floats(0, 1)),
     "S3Pool": st.builds(S3Pool, side=st.integers(1, 2), strips=st.integers(1, 99), behind=st.booleans()),
+    "StandardizationLoss": st.builds(StandardizationLoss, alpha=st.floats(0, 10)),
     "StochasticPooling": st.builds(StochasticPooling, side=st.integers(1, 2), behind=st.booleans()),
     "RegimeAdaptation": st.builds(RegimeAdaptation, reference=st.integers(1, 9999), share=st.floats(0, 1)),
     "StridedStem": st.builds(StridedStem, stride=st.integers(1, 2)),
@@ -198,6 +201,7 @@ STRATEGIES_DRAWN: dict[str, st.SearchStrategy[Strategy]] = {
         StructureAndStrength, until=st.floats(0, 1), dictionary=st.sampled_from(["patches", "random"])
     ),
     "Swa": st.builds(Swa, start=st.floats(0, 1), lr=st.floats(0, 1), images=st.integers(16, 99_999)),
+    "WeightNorm": st.builds(WeightNorm, norm=st.sampled_from(["batch", "mean_only", "weight"])),
     "Whitening": st.builds(Whitening, share=st.floats(0, 1), frozen=st.floats(0, 1)),
     "Ema": st.builds(Ema, horizon=st.floats(0, 100)),
     "Net2Net": st.builds(

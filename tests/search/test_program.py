@@ -17,7 +17,7 @@ from search.commands.completion import script
 from search.commands.parsers import COMMANDS
 
 REPOSITORY = Path(__file__).parents[2]
-PACKAGES = ("search", "spaces", "objectives")
+PACKAGES = ("frontrunner", "search", "spaces", "objectives")
 LOADED = """
 import contextlib, io, sys
 before = set(sys.modules)

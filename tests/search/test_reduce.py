@@ -90,7 +90,7 @@ def test_a_study_makes_a_network_smaller_and_says_flops_wherever_another_one_say
     told = json.loads(place.run("best", *STUDY, "--json", module="search").out)["best"]
     assert told["inference_flops"] in [trial.values[0] for trial in trials]
     check_refused(place.run("best", *STUDY, "--under-seconds", "3", module="search"), "ask with --under-mflop M")
-    check_refused(place.run("record", *STUDY, module="search"), "what is recorded is trainings and seconds")
+    check_refused(place.run("record", *STUDY, module="search"), "what is recorded is seconds of a clock")
 
     again = place.run(*STUDY, "--n-trials", "3", "--json", module="search.run")
     assert "is complete with 3 trials: nothing to train" in again.err
@@ -262,7 +262,7 @@ def check_refused(done: Done, said: str) -> None:
     ("before", "after", "said"),
     [
         ('kind = "reduce"', "", '[reduce] belongs to studies of kind "reduce": begin the file with kind = "reduce"'),
-        ('kind = "reduce"', 'kind = "redoce"', "kind = \"redoce\": it must be 'pareto' or 'reduce'"),
+        ('kind = "reduce"', 'kind = "redoce"', "kind = \"redoce\": it must be 'pareto', 'reduce' or 'modelled'"),
         ("[reduce.base]\nepochs = 4", "", 'it needs one network: either model = "FOLDER"'),
         ("[reduce]", '[reduce]\nmodel = "x"', 'it needs one network: either model = "FOLDER"'),
         (TOML[TOML.index("[reduce]") : TOML.index("[search]")], "", 'kind "reduce" needs a network: model = "FOLDER"'),

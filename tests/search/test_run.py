@@ -130,6 +130,7 @@ def test_a_study_runs_to_its_front_and_the_same_command_trains_nothing_more(plac
         "by_reason",
         "repeats",
         "confirmations",
+        "ablations",
     }
     told = {"trial", "train_seconds", "val_accuracy", "balanced_accuracy", "params", "pipeline", "noisy"}
     told |= {"confirmed", "test_accuracy", "against_plain", "timeline", "is_alike", "network"}

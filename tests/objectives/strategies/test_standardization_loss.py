@@ -107,7 +107,8 @@ def mean_divergence(pipeline: Pipeline, dataset: Dataset) -> float:
     """Of what norms would read of validation images, after a training."""
     _, trained = finish(pipeline, dataset)
     x = dataset.val.x.float() / 128 - 1
-    return float(torch.stack([divergence(each) for each in trained.model.recorded(x)[1]]).mean())
+    with torch.no_grad():
+        return float(torch.stack([divergence(each) for each in trained.model.recorded(x)[1]]).mean())
 
 
 def test_a_training_under_it_standardises(digits: Dataset) -> None:
