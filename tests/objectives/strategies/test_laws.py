@@ -73,8 +73,11 @@ WEIGHTS = ("LotteryTicket", "LowRank", "Muon", "PruneTrain", "Swa", "SwitchForma
 FORMATS_OF_RUNS = {*EMULATED, "SwitchFormat"}
 
 
+ORDER = {name: n for n, name in enumerate(CASES)}
+
+
 def is_long(one: str, other: str) -> bool:
-    if not RARE.isdisjoint((one, other)):
+    if not RARE.isdisjoint((one, other)) or ORDER[one] > ORDER[other]:  # the other order is tried
         return True
     is_quick = one in WEIGHTS and other == EMULATED[0]
     return bool({one, other} & FORMATS_OF_RUNS) and not is_quick and not {one, other} <= set(EMULATED)
