@@ -27,7 +27,7 @@ class Point:
 
     study: str
     trial: int  # its number
-    seconds: float  # of the device, to train it; of a study that makes a network smaller: to reduce it
+    seconds: float  # of the device, to train it (modelled ones where a study counts in those), or to make it smaller
     seconds_interval: Interval | None  # None: its spread is not known
     accuracy: float  # of the validation images, in [0, 1]
     interval: Interval
@@ -94,8 +94,10 @@ class Study:
         Raises:
             ValueError: the study cannot be read.
         """
+        from search.study import opening
+
         now = self._now()
-        with plain():
+        with plain(), opening.understood(now.name):
             return Front(_point(each, now) for each in now.candidates)
 
     def best(
@@ -161,12 +163,16 @@ def load(study: str | Path, storage: str | Path | None = None) -> Study:
     Raises:
         ValueError: there is none such, or it cannot be read; what there is instead.
     """
+    from search.database import catalogue
     from search.database import storage as databases
+    from search.study import records
 
     with plain():
         if storage is None and Path(study).is_file():
             url = _url(study)
-            found = Study(_only(url, str(study)), url)
+            database = databases.open_storage(url, create=False)
+            name = catalogue.only_name(database, records.IDENTITY, f"load(NAME, {str(study)!r}) names one")
+            found = Study(name, url)
         else:
             found = Study(str(study), databases.url(None if storage is None else _url(storage), None))
     found._now()
@@ -177,26 +183,6 @@ def _url(place: str | Path) -> str:
     """The URL of a database that a path or a URL names."""
     text = os.fspath(place)
     return text if "://" in text else f"sqlite:///{os.path.abspath(os.path.expanduser(text))}"
-
-
-def _only(url: str, place: str) -> str:
-    """The name of the only study in a database.
-
-    Raises:
-        UsageError: there are several, or none.
-        StorageError: it is no database.
-    """
-    import optuna
-
-    from objectives.words import some
-    from search.database import storage as databases
-    from search.errors import UsageError
-
-    names = sorted(optuna.get_all_study_names(databases.open_storage(url, create=False).optuna))
-    if len(names) != 1:
-        way_out = f"load({names[0]!r}, {place!r}) names one" if names else "name another database"
-        raise UsageError(f"{place} holds {len(names)} studies{f': {some(names)}' if names else ''}: {way_out}")
-    return names[0]
 
 
 HEADER = ("trial", "seconds", "accuracy", "interval", "seeds", "pipeline")
@@ -224,12 +210,12 @@ def _point(each: Candidate, now: Snapshot) -> Point:
 
     with opening.understood(now.name):
         trial = now.trials[each.trial]
-        is_timed, told = now.kind.is_timed, trial.user_attrs
+        trains, told = now.kind.trains, trial.user_attrs
         return Point(
             now.name,
             each.trial,
-            each.cost if is_timed else records.seconds(trial),
-            each.cost_interval if is_timed else None,
+            each.cost if trains else records.seconds(trial),
+            each.cost_interval if trains else None,
             each.accuracy,
             each.interval,
             each.n_seeds,

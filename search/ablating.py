@@ -78,7 +78,7 @@ def _point(now: Snapshot, number: int) -> FrozenTrial:
         UsageError: there is none such, or it says nothing by itself.
     """
     if not now.kind.is_timed:
-        raise UsageError(f"study {now.name!r} makes a network smaller: what is taken apart is trainings")
+        raise UsageError(f"study {now.name!r} minimises {now.kind.words}: what is taken apart is seconds of a clock")
     front = ", ".join(str(trial.number) for trial in now.front_trials) or "none yet"
     if number >= len(now.trials):
         raise UsageError(f"study {now.name!r} has no trial {number}: those of its front are {front}")

@@ -147,9 +147,8 @@ def judge_flips(study: Study, objective: Objective, seconds: float, say: Callabl
     def is_open() -> bool:
         now = study.snapshot()
         said = now.spec.data.flip is not None or "augment.flip" in now.spec.space.fix or now.spec.test_time_flip
-        begun = [
-            t for t in now.trials if records.PIPELINE in t.user_attrs and t.user_attrs.get(records.ANCHOR) != BASELINE
-        ]
+        chosen = [t for t in now.trials if records.PIPELINE in t.user_attrs and not records.only_says_more(t)]
+        begun = [t for t in chosen if t.user_attrs.get(records.ANCHOR) != BASELINE]
         is_late = any(records.pipeline(trial).flip for trial in begun)
         return now.given.flip and records.FLIPS not in now.attributes and not said and not is_late
 

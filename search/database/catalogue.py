@@ -6,7 +6,9 @@ import sqlalchemy
 from optuna.storages._rdb.models import StudyModel, StudyUserAttributeModel
 from sqlalchemy import column, select, table
 
+from objectives.words import some
 from search.database.storage import Database
+from search.errors import UsageError
 
 STUDIES = table("studies", column("study_id"), column("study_name"))
 TRIALS = table("trials", column("trial_id"), column("study_id"))
@@ -24,6 +26,19 @@ def names_with(database: Database, attribute: str) -> list[str]:
     with database.optuna.engine.connect() as connection:
         found = connection.execute(select(StudyModel.study_name).where(StudyModel.study_id.in_(have)))
         return sorted(found.scalars())
+
+
+def only_name(database: Database, attribute: str, way_out: str) -> str:
+    """Name of the one study that has a user attribute.
+
+    Raises:
+        UsageError: there are several, or none.
+    """
+    found = names_with(database, attribute)
+    if len(found) != 1:
+        holds = f"{len(found)} studies ({some(found)})" if found else "no study of ours"
+        raise UsageError(f"{database.shown} holds {holds}: {way_out}")
+    return found[0]
 
 
 def rename(database: Database, name: str, new_name: str) -> None:

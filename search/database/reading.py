@@ -35,7 +35,10 @@ def trials(engine: Engine, study_id: int) -> list[FrozenTrial]:
         SQLAlchemyError: they cannot be read.
     """
     value, step = TrialValueModel, TrialIntermediateValueModel
-    with Session(engine) as session:  # a transaction: one state of the database
+    with Session(engine) as session:
+        asked: Any = select(TrialModel).where(TrialModel.study_id == study_id).order_by(TrialModel.trial_id)
+        # these first: a state is written no sooner than all else of a trial, so that what is finished here is whole
+        begun = list(session.scalars(asked))
         rows = partial(_rows, session, study_id)
         params, distributions = _parameters(rows)
         values = _by_trial(rows(value.objective, value.value, value.value_type), value.stored_repr_to_value)
@@ -47,13 +50,12 @@ def trials(engine: Engine, study_id: int) -> list[FrozenTrial]:
             _by_trial(rows(table.key, table.value_json), json.loads)
             for table in (TrialUserAttributeModel, TrialSystemAttributeModel)
         )
-        asked: Any = select(TrialModel).where(TrialModel.study_id == study_id).order_by(TrialModel.trial_id)
         return [
             FrozenTrial(
                 number=trial.number,
                 state=trial.state,
                 value=None,
-                values=[reached for _, reached in sorted(values[trial.trial_id].items())] or None,
+                values=_values(values[trial.trial_id]) if trial.state.is_finished() else None,
                 datetime_start=trial.datetime_start,
                 datetime_complete=trial.datetime_complete,
                 params=params[trial.trial_id],
@@ -63,8 +65,12 @@ def trials(engine: Engine, study_id: int) -> list[FrozenTrial]:
                 intermediate_values=steps[trial.trial_id],
                 trial_id=trial.trial_id,
             )
-            for trial in session.scalars(asked)
+            for trial in begun
         ]
+
+
+def _values(by_objective: Mapping[int, float]) -> list[float] | None:
+    return [reached for _, reached in sorted(by_objective.items())] or None
 
 
 def _rows(session: Session, study_id: int, *columns: InstrumentedAttribute[Any]) -> Rows:

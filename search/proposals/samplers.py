@@ -14,6 +14,8 @@ import optuna
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
+from search.study import records
+
 OURS = "pareto"  # the one that proposes without Optuna: see proposals.proposal
 
 
@@ -78,7 +80,8 @@ class _Decades(optuna.Study):
     def _get_trials(
         self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
     ) -> list[FrozenTrial]:
-        return [_in_decades(trial) for trial in super()._get_trials(deepcopy, states, use_cache)]
+        found = super()._get_trials(deepcopy, states, use_cache)
+        return [_in_decades(trial) for trial in found if not records.is_ablation(trial)]
 
 
 def _in_decades(trial: FrozenTrial) -> FrozenTrial:

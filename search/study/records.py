@@ -251,9 +251,14 @@ def is_ended_ablation(trial: FrozenTrial) -> bool:
     return is_ablation(trial) and trial.state == TrialState.PRUNED and reason(trial) == ABLATION
 
 
+def only_says_more(trial: FrozenTrial) -> bool:
+    """Whether the trial says more of another one, and its seconds are none of the search."""
+    return is_confirmation(trial) or is_ablation(trial)
+
+
 def is_searched(trial: FrozenTrial) -> bool:
     """Whether the trial is one of the search: counted, and proposed for what it is."""
-    return not is_repeat(trial) and not is_confirmation(trial) and not is_ablation(trial)
+    return not is_repeat(trial) and not only_says_more(trial)
 
 
 def is_proposed(trial: FrozenTrial) -> bool:

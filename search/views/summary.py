@@ -166,7 +166,8 @@ def _uncertain(now: Snapshot) -> list[str]:
 
 def nothing_passed(now: Snapshot) -> list[str]:
     """Where no run reached the floor: the floor, the best below it, and how to set another."""
-    ended = [t for t in now.trials if t.user_attrs.get(records.CURVE) and records.reason(t) != "diverged"]
+    curves = [t for t in now.trials if t.user_attrs.get(records.CURVE) and not records.only_says_more(t)]
+    ended = [t for t in curves if records.reason(t) != "diverged"]
     if now.front or not ended:
         return []
     best = max(ended, key=lambda trial: trial.user_attrs[records.CURVE][-1][2])

@@ -90,7 +90,7 @@ def test_a_database_that_holds_one_study_names_it_by_its_path(
     monkeypatch.setenv("OPTUNA_STORAGE", study.database.url)
     assert frontrunner.load("tiny").front() == frontrunner.load(path).front()
     new_study("other")
-    with pytest.raises(ValueError, match=r"holds 2 studies: other, tiny: load\('other', '.*studies.db'\) names one$"):
+    with pytest.raises(ValueError, match=r"holds 2 studies \(other, tiny\): load\(NAME, '.*studies.db'\) names one$"):
         frontrunner.load(path)
 
 

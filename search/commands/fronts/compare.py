@@ -85,14 +85,8 @@ class _Named:
             UsageError, StorageError: there is none, or it cannot be read.
         """
         database = storage.open_storage(self.url, create=False)
-        name = self.name
-        if name is None:
-            ours = catalogue.names_with(database, records.IDENTITY)
-            if len(ours) != 1:
-                holds = f"{len(ours)} studies ({', '.join(ours)})" if ours else "no study of ours"
-                raise UsageError(f"{database.shown} holds {holds}: name one, FILE:NAME")
-            name = ours[0]
-        return opening.stored(name, database).snapshot()
+        name = self.name or catalogue.only_name(database, records.IDENTITY, "name one, FILE:NAME")
+        return opening.seen(name, database)
 
 
 def _compared(a: Snapshot, b: Snapshot, *, anyway: bool) -> Comparison:

@@ -72,8 +72,10 @@ def _of_study(options: argparse.Namespace, url: str) -> tuple[Recipe, Task]:
 
     now = best.read(options.study, url)
     with opening.understood(now.name):
-        if not now.kind.is_timed:
+        if not now.kind.trains:
             raise UsageError(f"study {now.name!r} makes a network smaller: frontrunner reduce does that again")
+        if not now.kind.is_timed:
+            raise UsageError(f"study {now.name!r} minimises {now.kind.words}: what is trained is timed by a clock")
         number = best.asked(now, options).best.trial if options.trial is None else options.trial
         if number >= len(now.trials) or records.PIPELINE not in now.trials[number].user_attrs:
             raise UsageError(f"study {now.name!r} has trained no trial {number}: it has {len(now.trials)} trials")

@@ -46,7 +46,9 @@ def _data(one: Mapping[str, Any], two: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _costs(one: Mapping[str, Any], two: Mapping[str, Any]) -> Iterator[str]:
-    """Seconds that were measured in another way, or elsewhere."""
+    """Seconds that were measured in another way, or elsewhere, or modelled of other machines."""
+    if one["kind"] == "modelled" and one.get("machine") != two.get("machine"):
+        yield "another machine that is modelled"
     if one["kind"] != "pareto":
         return
     if one["timing_version"] != two["timing_version"]:

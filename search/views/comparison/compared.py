@@ -58,7 +58,7 @@ class Side:
         """(number of a trial of the search, seconds of all up to it), in order."""
         total, found = 0.0, []
         for trial in self.now.trials:
-            if not records.is_confirmation(trial):
+            if not records.only_says_more(trial):
                 total += records.seconds(trial)
                 found.append((trial.number, total))
         return found

@@ -45,7 +45,7 @@ def _in_order(now: Snapshot) -> Iterator[tuple[float, Outcome | None]]:
     """(seconds, its point if it has one) of each trial but those that only say more of others, by number."""
     outcomes = {outcome.trial: outcome for outcome in now.outcomes}
     for trial in now.trials:
-        if not records.is_confirmation(trial) and not records.is_ablation(trial):
+        if not records.only_says_more(trial):
             yield records.seconds(trial), outcomes.get(trial.number)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import optuna
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
+from sqlalchemy import event
 
 from search import trial
 from search.database import reading, storage
@@ -54,3 +55,27 @@ def test_every_trial_is_what_optuna_has(new_study: Callable[..., Study], tmp_pat
         assert reading.trials(database.optuna.engine, found._study_id) == expected
         assert [each.number for each in expected] == [*range(len(expected))]
     assert {each.state for each in study.trials()} == {*TrialState}
+
+
+def test_what_is_told_between_two_queries_is_read_whole_or_not_at_all(new_study: Callable[..., Study]) -> None:
+    study = new_study()
+    queue.enqueue_anchors(study)
+    engine = study.database.optuna.engine
+    n_queries = 0
+    for at in range(1, 9):  # told before the query of that number
+        asked = study.optuna.ask()
+
+        def tell(*_: object, at: int = at, number: int = asked.number) -> None:
+            nonlocal n_queries
+            n_queries += 1
+            if n_queries == at:
+                study.optuna.tell(number, [1.0, 0.5])
+
+        n_queries = 0
+        event.listen(engine, "before_cursor_execute", tell)
+        try:
+            found = reading.trials(engine, study.optuna._study_id)[asked.number]
+        finally:
+            event.remove(engine, "before_cursor_execute", tell)
+        assert (found.state == TrialState.COMPLETE) == (found.values is not None)
+        assert found.state in (TrialState.COMPLETE, TrialState.RUNNING)
