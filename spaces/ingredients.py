@@ -274,14 +274,15 @@ EVERYTHING: Ingredients = {
     "grow": (Net2Net, net2net),
     "identity": (IdentityInit, identity_init),
     "whiten": (Whitening, whitening),
+    "isgd": (InconsistentSGD, updates.inconsistent_sgd),  # before what holds weights after a step
     "morph": (MorphNet, morph_net),
     "prune": (PruneTrain, prune_train),  # behind more that it cannot run with it would hardly be drawn
     "lottery": (LotteryTicket, lottery_ticket),  # after what sets initial weights
     "lowrank": (LowRank, low_rank),  # likewise
+    "structure": (StructureAndStrength, updates.structure_and_strength),
     "weightnorm": (WeightNorm, weight_norm),  # after what sets initial weights
     "standard": (StandardizationLoss, standardization_loss),
     "kernel": (KernelRescaling, kernel_rescaling),  # before what freezes the stem
-    "structure": (StructureAndStrength, updates.structure_and_strength),  # behind all that gives kernels another form
     "sampling": (ColumnRowSampling, updates.column_row_sampling),
     "sparse": (PrunedActivationGradients, updates.pruned_activation_gradients),
     "muon": (Muon, updates.muon),
@@ -292,7 +293,6 @@ EVERYTHING: Ingredients = {
     "data": (DataFraction, data_fraction),
     "batches": (BatchGrowth, updates.batch_growth),
     "approximate": (GradientApproximation, updates.gradient_approximation),
-    "isgd": (InconsistentSGD, updates.inconsistent_sgd),
     "clip": (GradientClipping, updates.gradient_clipping),  # of the gradients that there are in the end
     "lookahead": (Lookahead, updates.lookahead),
     "ema": (Ema, ema),

@@ -302,6 +302,6 @@ def wrap_products(model: Network, strategies: Sequence[Strategy]) -> None:
     for layer in model.multiplying():
         plain: Multiply = layer.multiplied
         multiply = plain
-        for strategy in strategies:
+        for strategy in sorted(strategies, key=lambda each: not each.innermost):
             multiply = strategy.product(layer, multiply)
         layer.multiply = None if multiply is plain else multiply

@@ -187,11 +187,11 @@ class Architecture:
         return {**found, HEAD: (width,)}
 
     def behind_stem_of(self, other: AnyArchitecture) -> Architecture:
-        """This architecture behind the stem of another one, its images halved as there."""
+        """This architecture behind the stem of another one, with its halving and norms."""
         if not isinstance(other, Architecture):
             raise ValueError(f"{other.describe()} has no stem that residual blocks could stand behind")
         stemmed = replace(self, stem=other.stem, stem_stride=other.stem_stride, stem_kernel=other.stem_kernel)
-        return replace(stemmed, downsampling=other.downsampling)
+        return replace(stemmed, downsampling=other.downsampling, norm=other.norm)
 
     def axis_sizes(self) -> dict[str, int]:
         """Channels of every axis, by label."""

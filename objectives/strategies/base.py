@@ -48,6 +48,7 @@ class Strategy:
 
     excludes: ClassVar[tuple[type[Strategy], ...]] = ()  # strategies that it cannot run with
     needs_blocks: ClassVar[bool] = False  # it acts on the stem, the blocks or the image size of a residual network
+    innermost: ClassVar[bool] = False  # its `product` lies within those of all others, wherever it stands
     saves_work: ClassVar[bool] = False  # layers that it wraps multiply less: their FLOPs are counted as they compute
     number_formats: ClassVar[tuple[str, ...]] = ()  # of pipelines that it can run in; none: in all
     emulated: ClassVar[bool] = False  # it stands for units that the device has not: its seconds mean nothing

@@ -29,9 +29,9 @@ class ColumnRowSampling(Strategy):
     channels taken only, so that forward pass and both gradients multiply less, by the same share. Draws are stratified:
     their expectation is that of independent ones, their variance is smaller.
 
-    Exact stay 1x1 convolutions, the classifier, and layers that read few channels, the image's among them; so does
-    every evaluation. A batch norm sees less variance in training than then: from `until` on all layers are exact, and
-    the statistics become so with them.
+    Exact stay 1x1 convolutions, the classifier, and layers that read few channels, an image's among them, though not
+    the twelve of a colour image's wavelets; so does every evaluation. A batch norm sees less variance in training than
+    then: from `until` on all layers are exact, and the statistics become so with them.
 
     Gathering the channels takes a pass over what a layer reads: it pays for wide layers only.
 

@@ -40,6 +40,8 @@ class GradientApproximation(Strategy):
         ValueError: a parameter outside its range.
     """
 
+    innermost = True  # what others make of input and weight is around it: else it would form gradients of neither
+
     mode: Literal["batch", "skip", "early"] = "batch"
     share: float = 0.5  # that is left out, in [0, 1): of samples, or of steps; 0 changes nothing
     until: float = 1.0  # share of the run after which gradients are exact, in (0, 1]

@@ -32,7 +32,7 @@ class InconsistentSGD(Strategy):
     A loss is compared with others of its kind where the batches are the same in every epoch: images are then put in
     order once (fixed-cycle pseudo-random sampling), and augmented anew each time. Every step waits for its loss, on the
     host. The last boundary says how many batches were above the limit. The further steps are not among the FLOPs that a
-    report counts, but they are charged.
+    report counts, but they are charged. Put it before what holds weights after a step, as masks and formats do.
 
     Raises:
         ValueError: a parameter outside its range.
@@ -78,12 +78,16 @@ class InconsistentSGD(Strategy):
         return replace(state, repeats=True) if self.fixed else state
 
     def bound(self, state: TrainState) -> Strategy:
-        n = max(1, len(state.data.y) // state.pipeline.batch_size)
-        if self.chase is None or (self.losses is not None and len(self.losses) == n):
+        if self.chase is None:
             return self
         import torch
 
-        return self.having_learned(losses=torch.full((n,), torch.nan, device=state.data.x.device))
+        n, known = max(1, len(state.data.y) // state.pipeline.batch_size), self
+        if self.losses is None or len(self.losses) != n:
+            known = known.having_learned(losses=torch.full((n,), torch.nan, device=state.data.x.device))
+        if self.chase.number_format != state.pipeline.number_format:  # it went over to fp32
+            known = known.having_learned(chase=replace(self.chase, number_format=state.pipeline.number_format))
+        return known
 
     def gradients(self, trainee: Trainee, step: Step) -> None:
         """Compares the loss of the batch with the last ones, and keeps the weights where it is above the limit."""

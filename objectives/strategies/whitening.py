@@ -70,12 +70,14 @@ class Whitening(Strategy):
         from objectives.networks import surgery
 
         trainee = surgery.reindex(state.trainee, {})  # a copy: the old trainee stays as it is
-        weight = trainee.model.convolutions()[0].weight
+        stem = trainee.model.convolutions()[0]
+        weight = stem.weight
         filters = _filters(_patch_covariance(state))
         n = min(len(filters), round(self.share * len(weight)))
         with torch.no_grad():
             weight[:n].copy_(filters[:n].view(n, *weight.shape[1:]))
-        weight.requires_grad_(self.frozen == 0)
+        for parameter in stem.parameters():
+            parameter.requires_grad_(self.frozen == 0)
         return replace(state, trainee=trainee).with_strategy(self, self.having_learned(filters=filters, n_used=n))
 
     def between_epochs(self, state: TrainState) -> TrainState:
@@ -101,6 +103,9 @@ class Whitening(Strategy):
         averages = [s.tensors for s in trainee.shadows.values() if s.travel == "weight" and STEM in s.tensors]
         for weight in (trainee.model.get_parameter(STEM).detach(), *(tensors[STEM] for tensors in averages)):
             weight[new[:n]] = begun.view(n, *weight.shape[1:]).to(weight)
+        if (gain := trainee.model.convolutions()[0].gain) is not None:
+            for lengths in (gain.detach(), *(tensors[surgery.GAIN] for tensors in averages)):
+                lengths[new[:n]] = begun.norm(dim=1).to(lengths)
         state = replace(state, trainee=trainee).with_strategy(self, known)
         return state.with_event(f"{n} of {len(new)} new filters of the stem whiten")
 
@@ -125,7 +130,8 @@ def _trained(state: TrainState, event: str) -> TrainState:
     if model.get_parameter(STEM).requires_grad or not model.get_parameter("stem.1.bias").requires_grad:
         return state
     trainee = surgery.reindex(state.trainee, {})  # a copy: the old trainee stays as it is
-    trainee.model.get_parameter(STEM).requires_grad_(True)
+    for parameter in trainee.model.convolutions()[0].parameters():
+        parameter.requires_grad_(True)
     return replace(state, trainee=trainee).with_event(event)
 
 

@@ -41,7 +41,8 @@ def of_weights(model: Network) -> Chosen:
     }
     first = model.convolutions()[0] if layers else None
     layers = {name: layer for name, layer in layers.items() if layer is not first}
-    return Chosen(model, frozenset(layers.values()), frozenset(), frozenset(layers))
+    gains = {f"{name.removesuffix('weight')}gain" for name, layer in layers.items() if layer.gain is not None}
+    return Chosen(model, frozenset(layers.values()), frozenset(), frozenset(layers) | gains)
 
 
 def of_early_parts(model: Network) -> Chosen:

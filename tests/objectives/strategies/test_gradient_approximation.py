@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from objectives.data.dataset import Dataset
 from objectives.device.executors import Compiled
 from objectives.networks import flops
+from objectives.strategies.column_row_sampling import ColumnRowSampling
 from objectives.strategies.ema import Ema
 from objectives.strategies.freeze import Freeze
 from objectives.strategies.gradient_approximation import GradientApproximation
@@ -24,6 +25,7 @@ from tests.objectives.strategies.cases import (
     executor,
     finish,
     first_batch,
+    same_weights,
     stepped,
     using,
 )
@@ -161,3 +163,9 @@ def test_batches_that_never_change_are_refused_by_name() -> None:
 def test_parameters_out_of_range_are_refused(parameters: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="GradientApproximation"):
         GradientApproximation(**parameters)  # type: ignore[arg-type]
+
+
+def test_it_acts_within_what_others_make_of_a_product_wherever_it_stands(digits: Dataset) -> None:
+    one, other = GradientApproximation(), ColumnRowSampling(share=0.5, least=4)
+    (_, before), (_, behind) = (finish(using(*both), digits) for both in ((one, other), (other, one)))
+    assert same_weights(before.model, behind.model)

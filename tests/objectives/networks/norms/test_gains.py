@@ -157,6 +157,7 @@ def test_a_dead_branch_leaves_its_constant_behind(kind: NormKind, at: tuple[int,
         for name, tensor in tensors.items():
             if name.startswith((f"stages.{stage}.{position}.{dead}", f"stages.{stage}.{position}.bn2.running_mean")):
                 tensor.zero_()
+        tensors[f"stages.{stage}.{position}.bn1.bias"].fill_(3.0)  # the constant is large
     new = drop_block(old, stage, position)
     x = torch.rand(3, block(old, stage, position).conv1.in_channels, 9, 9).double()
     is_training = kind == "mean_only" and dead == "conv1"  # only then does the mean follow what is dead
