@@ -21,10 +21,10 @@ NOT_RUN = "development.md"  # parts of a file each
 BLOCKS = {page: re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL) for page in PAGES}
 
 
+@pytest.mark.long  # trains a network
 def test_python_on_every_page_runs(
     new_study: Callable[..., Study], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Five seconds: a network is trained."""
     study = new_study("pets", stopping="none", floor=0.0)
     queue.enqueue_anchors(study)
     trial.run(study, study.ask(), TrainingObjective(study.spec.task, "cpu"), Display(), math.inf)

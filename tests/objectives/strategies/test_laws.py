@@ -60,12 +60,20 @@ from tests.objectives.strategies.cases import (
 GROUNDS = (RESIDUAL, *PLAIN_GROUNDS.values())
 EVERYWHERE = {**CASES, **PLAIN_CASES}
 each_strategy = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-MARKS = {  # of rare ones `make test` tries residual networks
-    name: (pytest.mark.long,) if name not in CASES and name.partition(" on ")[0] in RARE else () for name in EVERYWHERE
-}
-each_strategy_everywhere = pytest.mark.parametrize(
-    "case", [pytest.param(case, id=name, marks=MARKS[name]) for name, case in EVERYWHERE.items()]
-)
+
+
+def marks(name: str, *, is_dear: bool = False) -> tuple[pytest.MarkDecorator, ...]:
+    """Of rare strategies `make test` tries residual networks, and laws that are not dear."""
+    of = name.partition(" on ")[0]
+    return (pytest.mark.long,) if of in RARE and (is_dear or name not in CASES) else ()
+
+
+def each_case(*, is_dear: bool = False) -> pytest.MarkDecorator:
+    cases = [pytest.param(case, id=n, marks=marks(n, is_dear=is_dear)) for n, case in EVERYWHERE.items()]
+    return pytest.mark.parametrize("case", cases)
+
+
+each_strategy_everywhere = each_case()
 FORMATS = {f"{name}-fp32": (case, "fp32") for name, case in EVERYWHERE.items()}
 FORMATS |= {f"{name}-bf16": (case, "bf16") for name, case in CASES.items() if not case.active.number_formats}
 # Emulated formats are slow and differ in how they round: one of them, after what changes weights, tells of all.
@@ -136,7 +144,13 @@ def test_it_is_reproducible_under_a_seed(case: Case, digits: Dataset) -> None:
     assert same_weights(trained.model, other.model)
 
 
-@pytest.mark.parametrize(("case", "number_format"), FORMATS.values(), ids=FORMATS.keys())
+@pytest.mark.parametrize(
+    ("case", "number_format"),
+    [
+        pytest.param(*each, id=name, marks=marks(name.rpartition("-")[0], is_dear=each[1] != "fp32"))
+        for name, each in FORMATS.items()
+    ],
+)
 def test_at_neutral_parameters_it_leaves_the_run_untouched(
     case: Case, number_format: str, digits: Dataset, untouched: Untouched
 ) -> None:
@@ -302,7 +316,13 @@ OPERATIONS = {  # plain networks have no blocks
 }
 
 
-@pytest.mark.parametrize(("case", "surgery"), OPERATIONS.values(), ids=OPERATIONS.keys())
+@pytest.mark.parametrize(
+    ("case", "surgery"),
+    [
+        pytest.param(*each, id=name, marks=marks(name.rpartition("-")[0], is_dear=each[1] is not SURGERIES[0]))
+        for name, each in OPERATIONS.items()
+    ],
+)
 def test_a_training_goes_on_after_surgery(case: Case, surgery: Callable[[Trainee], Trainee], digits: Dataset) -> None:
     torch.manual_seed(4)
     state = stepped(begin(case.using(case.active), digits, case.task), digits, 3)
@@ -330,7 +350,7 @@ class Operate(Strategy):
         return replace(state, trainee=SURGERIES[state.epoch - 1](state.trainee))
 
 
-@each_strategy_everywhere
+@each_case(is_dear=True)
 def test_it_trains_while_another_strategy_operates(case: Case, digits: Dataset) -> None:
     for strategies in ((case.active, Operate()), (Operate(), case.active)):
         reports, trained = finish(case.using(*strategies), digits, case.task)

@@ -56,7 +56,9 @@ def proposals(name: str, space: str, n: int, seed: int) -> list[tuple[dict[str, 
     return found
 
 
-@pytest.mark.parametrize("space", sorted(SPACES))
+@pytest.mark.parametrize(
+    "space", [pytest.param(n, marks=[pytest.mark.long] * (n == "everything")) for n in sorted(SPACES)]
+)
 @pytest.mark.parametrize("name", sorted(GIVENS))
 def test_every_strategy_is_tried_before_a_model_leads(name: str, space: str) -> None:
     # twice; of the space of all once: of its forty many refuse each other, and each needs trials of its own

@@ -74,7 +74,11 @@ def test_a_pipeline_is_trained_anew_and_its_networks_are_like_any_other(
 @pytest.mark.parametrize(
     ("content", "words", "code", "said"),
     [
-        ("epochs = 2\nlr = 100.0\nweight_decay = 1.0\n", "", 2, "the pipeline diverged with 1 seed, after"),
+        pytest.param(
+            "epochs = 2\nlr = 100.0\nweight_decay = 1.0\n",
+            *("", 2, "the pipeline diverged with 1 seed, after"),
+            marks=pytest.mark.long,  # it trains
+        ),
         (TOML + 'number_format = "tf32"\n', "", 5, "number format tf32 needs an NVIDIA GPU"),
         (TOML, "--family cnn1d", 2, "take series"),
         (TOML + '[[strategies]]\nstrategy = "HaarStem"\n', "--family vgg --size 32", 2, "needs a residual network"),
