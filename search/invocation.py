@@ -213,10 +213,11 @@ class Retraining:
             "labels": self.labels,
             "channels": self.channels,
             "size": self.size or (None if before.is_series else size),
+            "n_train": self.n_train,
         }
         changes = {key: value for key, value in given.items() if value is not None}
         try:
-            return replace(before, **changes, n_train=self.n_train, seed=split)  # type: ignore[arg-type]
+            return replace(before, **changes, seed=split)  # type: ignore[arg-type]
         except ValueError as error:
             raise UsageError(str(error)) from error
 

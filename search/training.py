@@ -117,6 +117,11 @@ def _task(made: Recipe, asked: Retraining, known: Task | None, display: Display)
         UsageError: it cannot be said.
     """
     data = asked.images(None if known is None else known.data, made.size, made.split)
+    if known is not None and known.data.n_train is not None:
+        before, n = known.data.n_train, data.n_train
+        others = f"the study had {counted(before, 'image')} to train, this has {n or 'all that validation leaves'}"
+        same = f"{counted(before, 'image')} to train, as in the study: --n-train N for another number"
+        display.say(same if n == before else others)
     family = asked.family or made.family
     if family is None and made.origin is not None:
         names = ", ".join(families.ALL)

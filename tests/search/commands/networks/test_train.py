@@ -132,7 +132,7 @@ def test_seeds_are_fresh_ones_and_their_spread_is_told_from_four_on(scripted: Co
 
 
 def test_a_point_of_a_study_is_trained_on_its_data_or_on_others(
-    scripted: Command, new_study: Callable[..., Study]
+    scripted: Command, new_study: Callable[..., Study], tmp_path: Path
 ) -> None:
     made = new_study(stopping="none", seed=5)
     objective = Scripted([[(1.0, 0.5)], [(2.0, 0.9)], [(4.0, 0.7)]])
@@ -144,6 +144,13 @@ def test_a_point_of_a_study_is_trained_on_its_data_or_on_others(
     other = told(scripted("--study tiny --trial 2 --data fashion_mnist -o two --json"))  # not on the front
     assert Pipeline.from_json(other["pipeline"]) == objective.trained[2]
     assert other["data"] == "fashion_mnist"
+    for words, said in (
+        ("", "200 images to train, as in the study: --n-train N for another number"),
+        ("--n-train 100", "the study had 200 images to train, this has 100"),
+        ("--data fashion_mnist", "the study had 200 images to train, this has all that validation leaves"),
+    ):
+        done = scripted(f"--study tiny --trial 2 {words} -o {tmp_path / str(len(words))}")
+        assert said in done.err.splitlines(), done.err
     for words, said in (
         ("--trial 9", "has trained no trial 9"),
         ("--under-seconds 0.5", "nothing on the front of 'tiny' trains in 0.5 s"),
