@@ -45,6 +45,13 @@ class Asked:
             return self.workers
         return max(of_study, devices.requested(self.device, None).workers)
 
+    @property
+    def at_a_time(self) -> int:
+        """How many workers this run has, if all of them are free."""
+        if self.cluster is not None:
+            return self.workers or 1
+        return 1 if self.in_process else devices.requested(self.device, None).n
+
 
 @dataclass(frozen=True)
 class Confirming(Asked):
