@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from math import inf
 
 import optuna
 from optuna.trial import FrozenTrial
 
 from objectives.words import counted
-from search.ablation.course import Course
+from search.ablation.course import Course, failed
 from search.ablation.ingredients import Apart, taken_apart
 from search.ablation.result import Ablation, ablation
 from search.crew import Crew
@@ -36,7 +37,9 @@ class Outcome:
 
     now: Snapshot
     apart: Apart
-    found: Ablation | None  # None: not one training came to its end
+    found: Ablation | None  # None: not one training of the whole pipeline came to its end
+    is_over: bool  # nothing is left to train
+    failures: Mapping[str, Collection[str]]  # key of what did not come to its end: why, in words
 
 
 def ablate(asked: Ablating, training: Training) -> Outcome:
@@ -62,13 +65,19 @@ def ablate(asked: Ablating, training: Training) -> Outcome:
         apart = _apart(now, point)
     deadline = inf if asked.minutes is None else began + 60 * asked.minutes
     course = Course(records.first(point), apart.variants, asked.seeds, deadline)
+    if course.seconds_left(now):
+        course = replace(course, n_workers=asked.at_a_time)
     _say_beforehand(course, apart, now, display)
     if course.seconds_left(now):
         with resumable(display, asked.again):
             now = _trained(asked, study, database, training, course, display)
         if course.seconds_left(now):
             display.say(f"time is up; to go on: {asked.again}")
-    return Outcome(now, apart, ablation(now, course.point))
+    broken: dict[str, set[str]] = {}
+    for (_, key), trial in failed(now, course.point):
+        broken.setdefault(key, set()).add(records.reason(trial).replace("_", " "))
+    done, total = course.done(now)
+    return Outcome(now, apart, ablation(now, course.point), done == total, broken)
 
 
 def _point(now: Snapshot, number: int) -> FrozenTrial:
@@ -120,7 +129,7 @@ def _say_beforehand(course: Course, apart: Apart, now: Snapshot, display: Displa
             "for more --seeds N"
         )
         return
-    wall = seconds * course.pace(now)
+    wall = course.wall_left(now)
     variants = f"{counted(len(course.variants), 'pipeline')}, {counted(course.n_seeds, 'time')} each"
     again = f", {done} of them done" if done else ""
     display.say(
@@ -141,6 +150,7 @@ def _trained(
     place = place_of(asked, asked.workers_of(identity["workers"]), mixed_devices=is_mixed)
     session = Session(study.name, spec, database.url, database, place, training, display)
     with session.opened() as (opened, objectives):
+        course = replace(course, n_workers=len(objectives))
         display.study_started(opened.snapshot(), 0, goal=course)
         session.work(Crew(opened, display, 0, course.deadline, turns=course), objectives)
     return opened.snapshot()

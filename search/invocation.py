@@ -45,6 +45,13 @@ class Asked:
             return self.workers
         return max(of_study, devices.requested(self.device, None).workers)
 
+    @property
+    def at_a_time(self) -> int:
+        """How many workers this run has, if all of them are free."""
+        if self.cluster is not None:
+            return self.workers or 1
+        return 1 if self.in_process else devices.requested(self.device, None).n
+
 
 @dataclass(frozen=True)
 class Confirming(Asked):
@@ -213,10 +220,11 @@ class Retraining:
             "labels": self.labels,
             "channels": self.channels,
             "size": self.size or (None if before.is_series else size),
+            "n_train": self.n_train,
         }
         changes = {key: value for key, value in given.items() if value is not None}
         try:
-            return replace(before, **changes, n_train=self.n_train, seed=split)  # type: ignore[arg-type]
+            return replace(before, **changes, seed=split)  # type: ignore[arg-type]
         except ValueError as error:
             raise UsageError(str(error)) from error
 

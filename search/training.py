@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -39,6 +40,7 @@ from search.workers.single import GivenUp, to_its_end, told_as_device_fault
 FRESH = 3  # and the number of a seed, among those of trial 0: nothing that a study trains has them
 OURS = "trained_anew"  # in the description of an export: by what it is known again
 ALL, ALL_IMAGES = "all", "all images"  # the folder of the network that was trained on all images; its seed is number 0
+NETWORK = re.compile(rf"seed-[1-9]\d*|{ALL}")  # the folders of several
 
 
 def train(asked: Retraining, made: Recipe, known: Task | None, training: Training) -> None:
@@ -91,23 +93,26 @@ class _Places:
         if place.exists() and not place.is_dir():
             raise UsageError(f"--output {asked.output} is a file: name a folder to make")
         if asked.seeds + asked.whole == 1:
-            _check_ours(asked.output, place, None)
+            _check_ours(asked.output, place, is_one=True)
             return cls(dict.fromkeys(numbers, place), place if asked.whole else None)
-        _check_ours(asked.output, place, {ALL, *(f"seed-{n}" for n in numbers)})
+        _check_ours(asked.output, place, is_one=False)
         return cls({n: place / f"seed-{n}" for n in numbers}, place / ALL if asked.whole else None)
 
 
-def _check_ours(output: str, place: Path, names: Collection[str] | None) -> None:
-    """Refuses a folder that holds something else than networks of this command: several of these names, or one."""
+def _check_ours(output: str, place: Path, *, is_one: bool) -> None:
+    """Refuses a folder that holds something else than networks of this command: one, or several in folders within."""
     there = [each for each in place.iterdir() if not each.name.startswith(".")] if place.is_dir() else []
-    if names is None:
-        is_ours = OURS in (description(place) or {})
-        what = "a network of this command"
-    else:
-        is_ours = all(each.name in names and OURS in (description(each) or {}) for each in there)
-        what = "a folder of networks of this command alone"
-    if there and (not is_ours or place.resolve() == Path.cwd()):
+    if not there:
+        return
+    has_one = OURS in (description(place) or {})
+    has_several = all(NETWORK.fullmatch(each.name) and OURS in (description(each) or {}) for each in there)
+    if not (has_one or has_several) or place.resolve() == Path.cwd():
+        what = "a network of this command" if is_one else "a folder of networks of this command alone"
         raise UsageError(f"--output {output} is there, and not {what}: name a folder to make")
+    if is_one and not has_one:
+        raise UsageError(f"--output {output} holds networks of several trainings: ask for two or more, or name another")
+    if has_one and not is_one:
+        raise UsageError(f"--output {output} is the network of a single training: name another folder for several")
 
 
 def _task(made: Recipe, asked: Retraining, known: Task | None, display: Display) -> Task:
@@ -117,6 +122,11 @@ def _task(made: Recipe, asked: Retraining, known: Task | None, display: Display)
         UsageError: it cannot be said.
     """
     data = asked.images(None if known is None else known.data, made.size, made.split)
+    if known is not None and known.data.n_train is not None:
+        before, n = known.data.n_train, data.n_train
+        others = f"the study had {counted(before, 'image')} to train, this has {n or 'all that validation leaves'}"
+        same = f"{counted(before, 'image')} to train, as in the study: --n-train N for another number"
+        display.say(same if n == before else others)
     family = asked.family or made.family
     if family is None and made.origin is not None:
         names = ", ".join(families.ALL)

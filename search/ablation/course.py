@@ -34,6 +34,7 @@ class Course:
     variants: tuple[Variant, ...]  # the whole pipeline first
     n_seeds: int  # rounds
     deadline: float = inf  # of time.monotonic(): nothing is begun that is not forecast to end before
+    n_workers: int = 1  # that train at a time
 
     def are_over(self, now: Snapshot) -> bool:
         """Whether nothing is left that fits, and nothing runs."""
@@ -46,8 +47,8 @@ class Course:
     def line(self, now: Snapshot) -> str:
         """How far it is, in words."""
         done, total = self.done(now)
-        seconds = self.seconds_left(now)
-        left = f", about {self.pace(now) * seconds / 60:.1f} min left" if seconds else ""
+        seconds = self.wall_left(now)
+        left = f", about {seconds / 60:.1f} min left" if seconds else ""
         return f"{done} of {total} trainings of trial {self.point}{left}"
 
     def done(self, now: Snapshot) -> tuple[int, int]:
@@ -58,8 +59,13 @@ class Course:
         """Seconds of the device that it will still take, by forecast."""
         return sum(self.forecast(self._variant(key), now) for _, key in self._lacking(now))
 
+    def wall_left(self, now: Snapshot) -> float:
+        """Seconds on the wall that it will still take, by forecast."""
+        at_a_time = max(1, min(self.n_workers, len(self._lacking(now))))
+        return self.pace(now) * self.seconds_left(now) / at_a_time
+
     def pace(self, now: Snapshot) -> float:
-        """Seconds on the wall for each of the device: by this ablation, by the study where it has few."""
+        """Seconds on the wall of a training for each of the device: by this ablation, by the study where it has few."""
         times = [(trial.datetime_start, trial.datetime_complete, trial) for _, trial in ended(now, self.point)]
         found = [(end - start).total_seconds() / records.seconds(trial) for start, end, trial in times if start and end]
         return median(found[-LATEST:]) if len(found) >= FEW else wall_per_second(now)

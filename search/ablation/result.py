@@ -18,6 +18,7 @@ from search.study.confirmation import ACCURACIES
 from search.study.snapshot import Snapshot
 from spaces.base import BASELINE
 
+Runs = tuple[FrozenTrial, ...]  # a pair of trainings, or one
 LEAST_QUIET = 2  # pairs that nothing disturbed, from which on the others' seconds are left out
 
 
@@ -29,7 +30,7 @@ class Effect:
     has: str  # as the whole pipeline has it, in words
     instead: str  # ... as the other one has it
     n_pairs: int
-    seconds: float  # means of the other one, over these pairs; of the device
+    seconds: float  # means of the other one, over these pairs, seconds without those that were disturbed; of the device
     accuracy: float
     decades: Estimate  # of seconds, by the ingredient: below 0 it is faster with it
     gain: Estimate  # of accuracy, in [-1, 1]: above 0 it is more accurate with it
@@ -55,10 +56,12 @@ class Ablation:
 
     point: int  # number of its first trial
     n_rounds: int  # of the whole pipeline that came to their end
-    seconds: float  # of the whole pipeline, means of these
+    seconds: float  # of the whole pipeline, means of these; seconds without those that were disturbed
     accuracy: float
     effects: tuple[Effect, ...]  # of single ingredients; what saves most seconds first, what has no pair last
     together: Effect | None  # all of them at once, against BASELINE
+    is_disturbed: bool = False  # other work disturbed most of what the whole pipeline's seconds come from
+    failures: tuple[str, ...] = ()  # why the whole pipeline did not train to its end, in other rounds
 
     @property
     def has_pairs(self) -> bool:
@@ -98,13 +101,16 @@ def ablation(now: Snapshot, point: int) -> Ablation | None:
     whole = runs.pop(WHOLE, {})
     if not whole:
         return None
-    broken.pop(WHOLE, None)
+    failures = tuple(broken.pop(WHOLE, ()))
     keys = [key for key in _pipelines(now, point) if key in {*runs, *broken}]
     effects = _effects(keys, whole, runs, broken, _pipelines(now, point), ACCURACIES[now.spec.metric])
     together = next((each for each in effects if each.key == BASELINE), None)
     single = sorted((e for e in effects if e is not together), key=lambda e: (not e.n_pairs, e.decades.mean))
-    means = _means(list(whole.values()), ACCURACIES[now.spec.metric])
-    return Ablation(point, len(whole), *means, tuple(single), together)
+    timed = _timed([(trial,) for trial in whole.values()])
+    seconds = fmean(records.seconds(trial) for (trial,) in timed)
+    accuracy = fmean(_accuracy(trial, ACCURACIES[now.spec.metric]) for trial in whole.values())
+    is_disturbed = timed != _quiet(timed)
+    return Ablation(point, len(whole), seconds, accuracy, tuple(single), together, is_disturbed, failures)
 
 
 def _pipelines(now: Snapshot, point: int) -> dict[str, Pipeline]:
@@ -123,11 +129,7 @@ def _effects(
 ) -> list[Effect]:
     """The effect of each key, all of whose intervals have one spread."""
     pairs = {key: [(whole[n], t) for n, t in sorted(runs.get(key, {}).items()) if n in whole] for key in keys}
-    quiet = {
-        key: [pair for pair in of if not any(t.user_attrs.get(records.NOISY) for t in pair)]
-        for key, of in pairs.items()
-    }
-    timed = {key: quiet[key] if len(quiet[key]) >= LEAST_QUIET else pairs[key] for key in keys}
+    timed = {key: _timed(pairs[key]) for key in keys}
     known = [key for key in keys if pairs[key]]
     decades = of_differences([[_decades(*pair) for pair in timed[key]] for key in known])
     gains = of_differences(
@@ -141,13 +143,25 @@ def _effects(
             said(key, pipelines[WHOLE]),
             said(key, pipelines[key]),
             len(pairs[key]),
-            *_means([other for _, other in pairs[key]], metric),
+            fmean(records.seconds(other) for _, other in timed[key]) if pairs[key] else math.nan,
+            fmean(_accuracy(other, metric) for _, other in pairs[key]) if pairs[key] else math.nan,
             *estimates.get(key, (nothing, nothing)),
-            timed[key] != quiet[key],
+            timed[key] != _quiet(timed[key]),
             tuple(broken.get(key, ())),
         )
         for key in keys
     ]
+
+
+def _quiet(runs: Sequence[Runs]) -> list[Runs]:
+    """Those of which nothing was disturbed."""
+    return [each for each in runs if not any(trial.user_attrs.get(records.NOISY) for trial in each)]
+
+
+def _timed(runs: Sequence[Runs]) -> list[Runs]:
+    """Those whose seconds count: the quiet ones, where there are enough."""
+    quiet = _quiet(runs)
+    return quiet if len(quiet) >= LEAST_QUIET else list(runs)
 
 
 def _decades(one: FrozenTrial, other: FrozenTrial) -> float:
@@ -156,10 +170,3 @@ def _decades(one: FrozenTrial, other: FrozenTrial) -> float:
 
 def _accuracy(trial: FrozenTrial, metric: str) -> float:
     return float(trial.user_attrs[metric])
-
-
-def _means(trials: Sequence[FrozenTrial], metric: str) -> tuple[float, float]:
-    """(seconds, accuracy); of no trials no numbers."""
-    if not trials:
-        return math.nan, math.nan
-    return fmean(map(records.seconds, trials)), fmean(_accuracy(trial, metric) for trial in trials)

@@ -183,7 +183,9 @@ def _train() -> argparse.ArgumentParser:
     words = "side of the images, 4 to 1024 pixels (default: that of the pipeline)"
     p.add_argument("--size", type=whole(1024, least=4), metavar="N", help=words)
     p.add_argument("--channels", type=whole(3), metavar="N", help="1 grey, 3 colour (default: what the images have)")
-    p.add_argument("--n-train", type=whole(10**9), metavar="N", help="training images to use (default: all)")
+    p.add_argument(
+        "--n-train", type=whole(10**9), metavar="N", help="training images to use (default: as the study, or all)"
+    )
     words = "names the classes of a folder: columns file, label, perhaps split"
     p.add_argument("--labels", metavar="FILE.csv", help=words)
     p.add_argument("--data-root", metavar="DIR", help="where to look for data sets first")

@@ -60,10 +60,13 @@ def _tell(came_to: Outcome, options: argparse.Namespace) -> None:
         UsageError: nothing was found.
     """
     from search.errors import UsageError
-    from search.views.ablation import words
+    from search.views.ablation import without, words
 
     found, now = came_to.found, came_to.now
     if found is None or not found.has_pairs:
+        if came_to.is_over:
+            why = "; ".join(f"{without.name(key)}: {', '.join(sorted(of))}" for key, of in came_to.failures.items())
+            raise UsageError(f"no pair of trainings of trial {options.trial} came to its end ({why}): try more --seeds")
         raise UsageError(
             f"no pair of trainings of trial {options.trial} has ended: the same command goes on, with time"
         )

@@ -55,7 +55,7 @@ def recipe(place: str) -> Recipe:
         raise UsageError(printable(f"--pipeline {place}: there is no such folder or file: name an exported network's"))
     try:
         return _of_plain(contents(path) if path.suffix == ".toml" else _of_json(path))
-    except (ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise UsageError(printable(f"--pipeline {place} holds no pipeline: {error}")) from error
 
 
@@ -115,19 +115,12 @@ def _of_description(about: Mapping[str, Any]) -> Recipe:
         raise ValueError("its network was made smaller after its training: name the one that it was made of")
     if not isinstance(about.get("pipeline"), Mapping):
         raise ValueError("it does not say how its network was trained")
-    images, split = about.get("input") or {}, about.get("split") or {}
-    size = None if images.get("kind") == "series" else images.get("size")
-    made = Recipe(
-        _pipeline(about["pipeline"]),
-        about.get("family"),
-        about.get("stem_stride", 1),
-        size,
-        about.get("test_time_flip", False),
-        about.get("metric", "plain"),
-        split.get("seed", 0),
-        about,
-    )
-    return _sensible(made)
+    images = about.get("input") or {}
+    seed = (about.get("split") or {}).get("seed", 0)
+    told = {**about, "size": None if images.get("kind") == "series" else images.get("size")}
+    kinds = {name: kind for name, kind in (*BESIDE.items(), ("metric", "str")) if told.get(name) is not None}
+    beside = {name: _checked(name, told[name], kind) for name, kind in kinds.items()}
+    return _sensible(Recipe(_pipeline(about["pipeline"]), **beside, split=_checked("seed", seed, "int"), origin=about))
 
 
 def _pipeline(settings: Mapping[str, Any]) -> Pipeline:
@@ -167,4 +160,6 @@ def _sensible(made: Recipe) -> Recipe:
         raise ValueError(f"unknown family {made.family!r}{suggestion(made.family, families.ALL)}")
     if made.stem_stride not in (1, 2):
         raise ValueError(f"stem_stride = {made.stem_stride}: it must be 1 or 2")
+    if made.metric not in ("plain", "balanced"):
+        raise ValueError(f"metric = {made.metric!r}: it must be plain or balanced")
     return made

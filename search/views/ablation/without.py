@@ -15,6 +15,8 @@ NAMES |= {"weight_decay": "weight decay"}
 
 def name(key: str) -> str:
     """An ingredient in words."""
+    if key == WHOLE:
+        return "the whole pipeline"
     return "all of them" if key == BASELINE else NAMES.get(key) or effects.NAMES.get(key, key)
 
 

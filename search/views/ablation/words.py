@@ -33,7 +33,12 @@ def lines(found: Ablation, now: Snapshot, width: int | None = None) -> list[str]
 def title(found: Ablation) -> str:
     """The point, with what it comes to."""
     seeds = counted(found.n_rounds, "fresh seed")
-    return f"trial {found.point}, taken apart: {found.accuracy:.2%} in {found.seconds:.3g} s (mean of {seeds})"
+    return f"trial {found.point}, taken apart: {comes_to(found)} (mean of {seeds})"
+
+
+def comes_to(what: Ablation | Effect) -> str:
+    """Accuracy and seconds of the whole pipeline, or of what it is without an ingredient."""
+    return f"{what.accuracy:.2%} in {MARK if what.is_disturbed else ''}{what.seconds:.3g} s"
 
 
 def rows(found: Ablation) -> list[Effect]:
@@ -63,7 +68,10 @@ def switched_off(each: Effect) -> str:
 def notes(found: Ablation) -> list[str]:
     """What is to be known of the table."""
     said = [LEGEND]
-    if any(each.is_disturbed for each in rows(found) if each.n_pairs):
+    if found.failures:
+        times, why = counted(len(found.failures), "round"), ", ".join(sorted(set(found.failures)))
+        said.append(f"The whole pipeline did not train to its end in {times}, which count for nothing: {why}.")
+    if found.is_disturbed or any(each.is_disturbed for each in rows(found) if each.n_pairs):
         said.append(f"{MARK} Other work disturbed the device when these were timed.")
     if found.interplay is not None:
         factor = 10 ** math.fsum(each.decades.mean for each in found.effects)
@@ -88,6 +96,8 @@ def as_json(found: Ablation, apart: Apart, now: Snapshot, n_seeds: int) -> dict[
         "rounds": found.n_rounds,
         "train_seconds": found.seconds,
         "val_accuracy": found.accuracy,
+        "disturbed": found.is_disturbed,
+        "failures": list(found.failures),
         "ingredients": [_effect(each) for each in found.effects],
         "together": None if found.together is None else _effect(found.together),
         "interplay": _interplay(found),

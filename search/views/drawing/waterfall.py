@@ -67,9 +67,9 @@ def figure(found: Ablation) -> go.Figure:
             _add(made, axis, each, side)
         if first:
             assert found.together is not None
-            said = f"BASELINE, in the same rounds: {found.together.accuracy:.2%} in {found.together.seconds:.3g} s"
+            said = f"BASELINE, in the same rounds: {words.comes_to(found.together)}"
             _mark(made, axis, names[0], _place(bars[0], side, 0), BASELINE, theme.words(said))
-        said = f"{last}: {found.accuracy:.2%} in {found.seconds:.3g} s"
+        said = f"{last}: {words.comes_to(found)}"
         _mark(made, axis, names[-1], _place(bars[-1], side, 1), FRONT, theme.words(said))
     ends_of_all = [10**end for each in bars for end in (*each.seconds, *(each.spans[0] or ()))]
     seconds = theme.logarithmic(ends_of_all, MOST_TICKS)

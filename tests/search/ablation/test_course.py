@@ -18,7 +18,7 @@ from objectives.strategies.prune_train import PruneTrain
 from search import trial
 from search.ablation import course as courses
 from search.ablation.course import Course
-from search.ablation.ingredients import WHOLE, Variant
+from search.ablation.ingredients import WHOLE, Apart, Variant
 from search.ablation.result import Ablation, ablation
 from search.study import queue, records, recovery
 from search.study.snapshot import Snapshot
@@ -192,6 +192,34 @@ def test_disturbed_seconds_are_left_out_where_there_are_others_and_marked_where_
     (batch,) = known(ablation(now, 0)).effects
     assert (batch.n_pairs, batch.is_disturbed) == (3, False)
     assert batch.factor[0] == pytest.approx(0.5)
+    assert batch.seconds == 2.0, "and not of what was disturbed either"
+
+
+@pytest.mark.parametrize(("n_rounds", "title"), [(3, "80.00% in 1 s "), (2, "80.00% in *5 s ")])
+def test_the_whole_is_as_fast_as_undisturbed_where_there_is_enough_of_it(
+    n_rounds: int, title: str, new_study: Callable[..., Study]
+) -> None:
+    seconds = [9.0, 1.0, 1.0][:n_rounds]
+    objective = Scripted([*POINT, *([(each, 0.8)] for each in seconds)], slow={1: 9.0})
+    study = begun(new_study, objective, calibration={"step_seconds": 1e-3, "threshold": 0.1, "n_foreign": 0})
+    now = ablated(study, objective, Course(0, VARIANTS[:1], n_rounds))
+    found = known(ablation(now, 0))
+    assert title in words.title(found)
+    assert ("* Other work" in "\n".join(words.notes(found))) == found.is_disturbed
+
+
+def test_rounds_in_which_the_whole_pipeline_broke_are_told(new_study: Callable[..., Study]) -> None:
+    scripts: Sequence[list[tuple[float, float]] | BaseException] = [
+        *([(math.inf, 0.5)], [(2.0, 0.8)], [(2.0, 0.8)], TrialFault("out_of_memory", "full")),
+        *([(1.0, 0.8)], [(2.0, 0.8)]),
+    ]
+    objective = Scripted([*POINT, *scripts])
+    now = ablated(begun(new_study, objective, sampler="nsga2"), objective, Course(0, VARIANTS[:2], 3))
+    found = known(ablation(now, 0))
+    assert (found.n_rounds, found.failures) == (1, ("diverged", "out of memory"))
+    said = "did not train to its end in 2 rounds, which count for nothing: diverged, out of memory."
+    assert said in "\n".join(words.notes(found))
+    assert words.as_json(found, Apart((), {}), now, 3)["failures"] == ["diverged", "out of memory"]
 
 
 # --- real trainings ---------------------------------------------------------------------------------------------------

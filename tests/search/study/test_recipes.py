@@ -88,6 +88,21 @@ BAD: dict[str, tuple[str, str]] = {  # name of a file -> (content, what is said)
     "reduction.json": ('{"epochs": 2, "reduction": {"epsilon": 0.1}}', "frontrunner reduce does that"),
     "deep.json": ("[" * 100_000, "recursion"),
     "large.json": (" " * 1_000_001, "more than 1000000 bytes"),
+    **{
+        f"described-{number}.json": (json.dumps(ABOUT | {name: value}), said)
+        for number, (name, value, said) in enumerate(
+            (
+                ("input", [1], "'list' object has no attribute"),
+                ("split", 3, "'int' object has no attribute"),
+                ("split", {"seed": "x"}, 'seed = "x": it must be a whole number'),
+                ("input", {"size": "x"}, 'size = "x": it must be a whole number'),
+                ("metric", "zzz", "metric = 'zzz': it must be plain or balanced"),
+                ("test_time_flip", "no", 'test_time_flip = "no": it must be true or false'),
+                ("stem_stride", True, "stem_stride = true: it must be a whole number"),
+                ("family", 3, "family = 3: it must be text"),
+            )
+        )
+    },
     "no.toml": ("x = ", "not a readable TOML file"),
 }
 

@@ -12,10 +12,14 @@ from typing import Any
 
 import pytest
 
+from objectives.pipeline import Pipeline
 from objectives.task import Task
 from search import trial
+from search.ablation.course import Course
+from search.ablation.ingredients import Variant
 from search.commands.fronts import ablate
 from search.commands.parsers import COMMANDS
+from search.invocation import Ablating
 from search.study import queue, records
 from search.study.study import Study
 from search.views.display import Display
@@ -27,6 +31,7 @@ from tests.search.place import Done, Place, check_whole
 from tests.search.views.test_report import read
 
 Run = Callable[[str], Done]
+CLUSTER = "--device cpu --cluster auto --workers 4"
 
 
 @pytest.fixture
@@ -57,7 +62,7 @@ def training(task: Task, device: str, threads: int) -> Preparation:
         def opening(self, model: str) -> Here:
             return Here(self.script, model)
 
-    return Prepare(program.Script())
+    return Prepare(program.Script.read())
 
 
 @pytest.fixture
@@ -66,6 +71,7 @@ def run(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FRONTRUNNER_RUN_DIR", str(tmp_path / "run"))
     monkeypatch.setenv("SCRIPT", str(tmp_path / "script.json"))
+    (tmp_path / "script.json").write_text("{}")
 
     def run(line: str) -> Done:
         words = shlex.split(f"--study tiny --device cpu --in-process --storage sqlite:///studies.db {line}")
@@ -115,6 +121,31 @@ def test_what_cannot_be_taken_apart_is_one_line(run: Run) -> None:
         done = run(words)
         assert (done.code, done.out) == (2, ""), words
         assert done.err.splitlines()[-1].startswith(f"error: {said}"), words
+
+
+def test_where_nothing_is_left_and_no_pair_ended_it_says_what_failed_and_why(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "script.json").write_text(json.dumps({"faults": {str(n): "inf" for n in range(99)}}))
+    for _ in range(2):
+        done = run("--trial 1 --seeds 1")
+        assert (done.code, done.out) == (2, "")
+        *_, last = done.err.splitlines()
+        assert last.startswith("error: no pair of trainings of trial 1 came to its end (the whole pipeline: diverged; ")
+        assert "all of them: diverged" in last
+        assert last.endswith("): try more --seeds")
+
+
+@pytest.mark.parametrize(
+    ("words", "n"), [("--device cpu", 1), ("--device cpu:2", 2), ("--device cpu:2 --in-process", 1), (CLUSTER, 4)]
+)
+def test_time_is_that_of_all_workers(words: str, n: int, study: Study) -> None:
+    typed = shlex.split(f"--study tiny --trial 1 {words}")
+    options = COMMANDS["ablate"].parser().parse_args(typed)
+    asked = Ablating(**{**vars(options), "words": typed})
+    assert asked.at_a_time == n
+    now, variants = study.snapshot(), [Variant(str(k), Pipeline(epochs=k)) for k in range(1, 5)]
+    alone, course = (Course(1, tuple(variants), 1, n_workers=k) for k in (1, asked.at_a_time))
+    assert course.wall_left(now) == pytest.approx(alone.wall_left(now) / n)
+    assert f"about {course.wall_left(now) / 60:.1f} min left" in course.line(now)
 
 
 @pytest.mark.long

@@ -135,8 +135,20 @@ def test_seeds_are_fresh_ones_and_their_spread_is_told_from_four_on(scripted: Co
     assert f"from the number of images, {program.FACTS['data']['n_val']}" in said
 
 
+def test_from_two_trainings_on_seeds_and_the_whole_are_added_and_fewer_are_told_alone(
+    scripted: Command, tmp_path: Path
+) -> None:
+    line = "--pipeline p.toml --data digits -o out"
+    for words, n_seeds, n_before in (("--seeds 3", 3, 0), ("--seeds 2", 2, 2), ("--seeds 2 --whole", 2, 2)):
+        done = scripted(f"{line} {words}")
+        assert (done.code, done.err.count("was trained before")) == (0, n_before), done.err
+        assert f"mean of {n_seeds} seeds" in done.out
+    assert sorted(each.name for each in (tmp_path / "out").iterdir()) == ["all", "seed-1", "seed-2", "seed-3"]
+    assert "holds networks of several trainings: ask for two or more" in scripted(line).err
+
+
 def test_a_point_of_a_study_is_trained_on_its_data_or_on_others(
-    scripted: Command, new_study: Callable[..., Study]
+    scripted: Command, new_study: Callable[..., Study], tmp_path: Path
 ) -> None:
     made = new_study(stopping="none", seed=5)
     objective = Scripted([[(1.0, 0.5)], [(2.0, 0.9)], [(4.0, 0.7)]])
@@ -148,6 +160,13 @@ def test_a_point_of_a_study_is_trained_on_its_data_or_on_others(
     other = told(scripted("--study tiny --trial 2 --data fashion_mnist -o two --json"))  # not on the front
     assert Pipeline.from_json(other["pipeline"]) == objective.trained[2]
     assert other["data"] == "fashion_mnist"
+    for words, said in (
+        ("", "200 images to train, as in the study: --n-train N for another number"),
+        ("--n-train 100", "the study had 200 images to train, this has 100"),
+        ("--data fashion_mnist", "the study had 200 images to train, this has all that validation leaves"),
+    ):
+        done = scripted(f"--study tiny --trial 2 {words} -o {tmp_path / str(len(words))}")
+        assert said in done.err.splitlines(), done.err
     for words, said in (
         ("--trial 9", "has trained no trial 9"),
         ("--under-seconds 0.5", "nothing on the front of 'tiny' trains in 0.5 s"),
@@ -167,7 +186,8 @@ def test_a_point_of_a_study_is_trained_on_its_data_or_on_others(
         ("--pipeline p.toml --data digits -o p.toml", "is a file"),
         ("--pipeline p.toml --data digits -o .", "is there, and not a network of this command"),
         ("--pipeline p.toml --data digits -o run --seeds 2", "is there, and not a folder of networks of this command"),
-        ("--pipeline p.toml --data digits -o done --seeds 2", "is there, and not a folder of networks of this command"),
+        ("--pipeline p.toml --data digits -o done --seeds 2", "done is the network of a single training: name another"),
+        ("--pipeline p.toml --data digits -o done --whole", "done is the network of a single training: name another"),
         ("--pipeline p.toml --data digits -o done --seed 3", "done was trained with another seed: name another folder"),
         ("--pipeline p.toml --data digits -o done --family thin", "done was trained with another network: name"),
         ("--pipeline done --data digits -o new", "of which family its network is: add --family"),
