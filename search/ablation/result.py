@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial
 from objectives.pipeline import Pipeline
 from search.ablation.course import ended, failed
 from search.ablation.ingredients import WHOLE, said
-from search.pareto.intervals import Estimate, Interval, of_differences
+from search.pareto.intervals import Difference, Interval, of_differences
 from search.study import records
 from search.study.confirmation import ACCURACIES
 from search.study.snapshot import Snapshot
@@ -32,8 +32,8 @@ class Effect:
     n_pairs: int
     seconds: float  # means of the other one, over these pairs, seconds without those that were disturbed; of the device
     accuracy: float
-    decades: Estimate  # of seconds, by the ingredient: below 0 it is faster with it
-    gain: Estimate  # of accuracy, in [-1, 1]: above 0 it is more accurate with it
+    decades: Difference  # of seconds, by the ingredient: below 0 it is faster with it
+    gain: Difference  # of accuracy, in [-1, 1]: above 0 it is more accurate with it
     is_disturbed: bool  # other work disturbed most of what was timed
     failures: tuple[str, ...] = ()  # why it did not train to its end without it
 
@@ -77,11 +77,6 @@ class Ablation:
             self.together.decades.mean - math.fsum(each.decades.mean for each in self.effects),
             self.together.gain.mean - math.fsum(each.gain.mean for each in self.effects),
         )
-
-
-def is_sure(estimate: Estimate) -> bool:
-    """Whether the interval of a difference excludes that there is none."""
-    return estimate.interval is not None and not estimate.interval[0] <= 0 <= estimate.interval[1]
 
 
 def ablations(now: Snapshot) -> list[Ablation]:
@@ -136,7 +131,7 @@ def _effects(
         [[_accuracy(one, metric) - _accuracy(other, metric) for one, other in pairs[key]] for key in known]
     )
     estimates = dict(zip(known, zip(decades, gains, strict=True), strict=True))
-    nothing = Estimate(0.0, None)
+    nothing = Difference(0.0, None)
     return [
         Effect(
             key,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from objectives.words import counted
 from search.ablation.ingredients import Apart
-from search.ablation.result import Ablation, Effect, is_sure
+from search.ablation.result import Ablation, Effect
 from search.pareto.intervals import Interval
 from search.study import records
 from search.study.snapshot import Snapshot
@@ -20,7 +20,8 @@ HEADER = ("ingredient", "pairs", "s without", "seconds", "points", "switched off
 UNDECIDED = " ?"  # of what may as well be the other way round
 LEGEND = (
     "Seconds and points: what each ingredient changed, the point as it is against the same without it, in pairs of "
-    "trainings of the same seeds; with 95 % intervals, over seeds, on the validation images. ? Undecided which way."
+    "trainings of the same seeds; with 95 % intervals, over seeds, on the validation images, each by itself. "
+    "? Undecided which way, all taken together."
 )
 
 
@@ -52,8 +53,8 @@ def cells(each: Effect) -> list[str]:
     if not each.n_pairs:
         return [name, "0", "", "", ", ".join(sorted(set(each.failures))) or "no pair yet", off]
     mark = MARK if each.is_disturbed else ""
-    seconds = f"{mark}x{_with(each.factor, '.2f')}{'' if is_sure(each.decades) else UNDECIDED}"
-    points = f"{_with(each.points, '+.2f')}{'' if is_sure(each.gain) else UNDECIDED}"
+    seconds = f"{mark}x{_with(each.factor, '.2f')}{'' if each.decades.is_sure else UNDECIDED}"
+    points = f"{_with(each.points, '+.2f')}{'' if each.gain.is_sure else UNDECIDED}"
     failed = f", {len(each.failures)} failed" if each.failures else ""
     return [name, f"{each.n_pairs}{failed}", f"{each.seconds:.3g}", seconds, points, off]
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from search.ablation.result import Ablation, Effect, is_sure
-from search.pareto.intervals import Estimate, Interval
+from search.ablation.result import Ablation, Effect
+from search.pareto.intervals import Difference, Estimate, Interval
 from search.views.ablation import without, words
 from search.views.drawing import theme
 from search.views.drawing.theme import BASELINE, FRONT, GAINED, UNDECIDED
@@ -96,9 +96,9 @@ def _moved(estimate: Estimate, by: float) -> Interval | None:
     return estimate.interval and (by + estimate.interval[0], by + estimate.interval[1])
 
 
-def _colour(estimate: Estimate, better: int) -> str:
+def _colour(estimate: Difference, better: int) -> str:
     """Of a change, which is a gain where it has the sign `better`."""
-    if not is_sure(estimate):
+    if not estimate.is_sure:
         return UNDECIDED
     return GAINED if estimate.mean * better > 0 else BASELINE
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from search.pareto.intervals import of_accuracies, of_costs, student, wilson
+from search.pareto.intervals import of_accuracies, of_costs, of_differences, student, wilson
 
 
 @pytest.mark.parametrize(("degrees", "quantile"), [(1, 12.7062), (2, 4.3027), (5, 2.5706), (30, 2.0423)])
@@ -31,6 +31,19 @@ def test_an_interval_of_equal_spreads_holds_the_truth_nineteen_times_in_twenty()
             n_held += estimate.interval[0] <= t <= estimate.interval[1]
             n_all += 1
     assert 0.93 < n_held / n_all < 0.995
+
+
+@pytest.mark.parametrize("n_pairs", [2, 4])
+def test_of_seven_ingredients_that_do_nothing_hardly_any_looks_sure(n_pairs: int) -> None:
+    rng, n_held, n_sure, n = np.random.default_rng(0), 0, 0, 400
+    for _ in range(n):
+        whole, others = rng.standard_normal(n_pairs), rng.standard_normal((7, n_pairs))
+        found = of_differences((whole - others).tolist())
+        n_held += sum(e.interval is not None and e.interval[0] <= 0 <= e.interval[1] for e in found)
+        n_sure += any(each.is_sure for each in found)
+    assert n_held / (7 * n) > 0.92, "each interval by itself"
+    assert n_sure / n < 0.12, "all of them taken together: by their intervals alone 0.22"
+    assert all(each.is_sure for each in of_differences((whole - others + 20).tolist()))
 
 
 def test_a_restless_pipeline_widens_its_own_interval_only() -> None:
