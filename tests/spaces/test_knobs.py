@@ -50,7 +50,7 @@ def test_no_trial_of_the_default_space_has_more_than_twenty_parameters(data: str
     assert max(counts) <= MOST + ("balance" in offered)
 
 
-@pytest.mark.parametrize("data", GIVENS)
+@pytest.mark.parametrize("data", [pytest.param(n, marks=[pytest.mark.long] * (n != "digits")) for n in GIVENS])
 def test_what_one_space_settles_the_other_one_asks_with_the_same_value_among_its_choices(data: str) -> None:
     few, all_of_them = (walk(space, GIVENS[data], FREE) for space in (acceleration, everything))
     assert set(few) <= set(all_of_them)
@@ -70,6 +70,7 @@ def test_executors_are_asked_where_a_study_names_them_and_settled_by_the_default
         assert all("executor" in asked for _, asked in draws(space, given, 9))
 
 
+@pytest.mark.long  # walks all of both spaces
 def test_balance_is_asked_only_where_a_class_has_five_times_the_images_of_another() -> None:
     for space in (acceleration, everything):
         asked = [{*walk(space, replace(CIFAR, unevenness=ratio), FREE)} for ratio in (1.0, 4.9, 5.0, 99.0)]

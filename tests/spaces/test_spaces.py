@@ -205,7 +205,10 @@ SHORT_AND_SMALL = [
 ]
 
 
-@pytest.mark.parametrize("space", [acceleration, everything], ids=["acceleration", "everything"])
+@pytest.mark.parametrize(
+    "space",
+    [pytest.param(acceleration, id="acceleration"), pytest.param(everything, id="everything", marks=pytest.mark.long)],
+)
 def test_whatever_is_sampled_has_an_effect(space: Space) -> None:
     """In the run at hand: its network, its images, its epochs."""
     n_strategies = 0

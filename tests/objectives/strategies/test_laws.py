@@ -29,6 +29,7 @@ from objectives.strategies.ema import Ema
 from objectives.strategies.net2net import Net2Net
 from objectives.strategies.prune_train import PruneTrain
 from objectives.train import Trained, after_boundary, bound, deployed, starting_state
+from spaces import acceleration
 from tests.objectives.strategies.cases import (
     CASES,
     EMULATED,
@@ -82,10 +83,13 @@ FORMATS_OF_RUNS = {*EMULATED, "SwitchFormat"}
 
 
 ORDER = {name: n for n, name in enumerate(CASES)}
+OFFERED = {kind for kind, _ in acceleration.INGREDIENTS.values()}  # by the default space
 
 
 def is_long(one: str, other: str) -> bool:
     if not RARE.isdisjoint((one, other)) or ORDER[one] > ORDER[other]:  # the other order is tried
+        return True
+    if OFFERED.isdisjoint((type(CASES[one].active), type(CASES[other].active))):
         return True
     is_quick = one in WEIGHTS and other == EMULATED[0]
     return bool({one, other} & FORMATS_OF_RUNS) and not is_quick and not {one, other} <= set(EMULATED)

@@ -89,6 +89,7 @@ def test_on_the_batch_that_calibrates_it_a_mean_only_network_is_in_evaluation_wh
     torch.testing.assert_close(model.eval()(x), model.train()(x), rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.long  # compiles
 def test_a_compiled_step_does_what_an_eager_one_does(digits: Dataset) -> None:
     """Of the norm without means; the other one is under the same law with all strategies."""
     one, other = (begin(using(BOTH[0]), digits) for _ in range(2))
