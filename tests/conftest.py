@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import re
 import shutil
 import tempfile
 
@@ -27,38 +26,6 @@ os.environ |= {"XDG_CACHE_HOME": f"{ours}/cache", "FRONTRUNNER_RUN_DIR": f"{ours
 settings.register_profile("laws", deadline=None, derandomize=True)
 settings.register_profile("chance", deadline=None)  # other examples every time: --hypothesis-profile=chance
 settings.load_profile("laws")
-
-
-# What takes seconds and has a relative that `make test` runs: with these it took fourteen minutes on two cores.
-DEAR = re.compile(
-    r"test_laws\.py.*(?<!PruneTrain)(?<!Net2Net)(?<!Swa) on (lenet300|vgg)"
-    r"|test_fast_executors\.py.*eager_one_does\[({rare})\]"
-    r"|test_interchange\.py::test_onnx_takes.*\[(?!PruneTrain|Whitening|WeightNorm)"
-    r"|test_knobs\.py::test_what_one_space_settles|test_spaces\.py::test_the_walk_tells"
-    r"|test_startup\.py::test_every_strategy_is_tried.*-structure"
-    r"|test_sizes\.py::test_every_size_trains.*n_images=20"
-    r"|test_queue\.py::test_of_a_claim_whose_answer_is_lost.*True"
-    r"|test_reduce\.py::test_(a_network_that_was_lost|an_exported_network_is_made|interrupted_between|a_study_that_was)"
-    r"|test_minutes\.py::test_(a_training_on_all_images_ends|interrupted_it_leaves)"
-    r"|test_plain_studies\.py::test_a_study_makes.*lenet5"
-    r"|test_run\.py::test_what_cannot_be_done.*(n-train|cuda:77)"
-    r"|test_process\.py::test_(a_training_that_raises|a_halted_worker)".format(
-        rare="|".join(
-            [
-                *("AveragePooling", "BatchGrowth", "BlockFloatingPoint", "ColumnRowSampling", "DynamicFixedPoint"),
-                *("FixedPoint", "Float8", "GradientApproximation", "GradientClipping", "PrunedActivationGradients"),
-                *("RegimeAdaptation", "S3Pool", "StandardizationLoss", "StochasticPooling", "StructureAndStrength"),
-            ]
-        )
-    )
-)
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if DEAR.search(item.nodeid):
-            item.add_marker(pytest.mark.long)
 
 
 @pytest.fixture(scope="session")

@@ -257,6 +257,7 @@ class Endless(Scripted):
         raise Halted
 
 
+@pytest.mark.long  # it waits for clocks
 def test_a_training_on_all_images_ends_with_the_time_in_the_midst_of_an_epoch(new_study: Callable[..., Study]) -> None:
     objective = Endless([*FOUND])
     study = searched(new_study, objective, 2)

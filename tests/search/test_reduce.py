@@ -179,6 +179,7 @@ def test_a_network_that_was_lost_is_trained_again_and_another_one_is_refused(pla
     assert records.n_counted(place.trials("smaller")) == 2
 
 
+@pytest.mark.long  # eleven seconds
 def test_an_exported_network_is_made_smaller_wherever_its_folder_goes(place: Place) -> None:
     assert place.run(*STUDY, "--n-trials", "1").code == 0
     exported = base(place).rename(place.folder / "network")
@@ -230,6 +231,7 @@ def test_killed_in_mid_reduction_the_study_still_ends_whole(place: Place) -> Non
     assert place.reasons("smaller").count(records.LOST) == 2
 
 
+@pytest.mark.long  # eight seconds
 def test_a_study_that_was_changed_is_refused_in_one_line(place: Place) -> None:
     assert place.run(*STUDY, "--n-trials", "1").code == 0
     for before, after, said in (

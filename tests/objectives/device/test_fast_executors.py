@@ -22,7 +22,19 @@ from objectives.networks.trainee import Trainee
 from objectives.state import TrainState
 from objectives.strategies.base import Strategy
 from objectives.strategies.muon import Muon
-from tests.objectives.strategies.cases import CASES, PLAIN, TASK, Case, begin, contents, finish, first_batch, using
+from tests.objectives.strategies.cases import (
+    CASES,
+    EMULATED,
+    PLAIN,
+    RARE,
+    TASK,
+    Case,
+    begin,
+    contents,
+    finish,
+    first_batch,
+    using,
+)
 
 N_STEPS = 4
 HOST = ("_local_scalar_dense", "nonzero", "equal", "masked_select", "_unique2")  # operators that wait for the device
@@ -44,7 +56,10 @@ def run(executor: Executor, batch: tuple[Tensor, Tensor], n_steps: int = N_STEPS
 # --- the same work ----------------------------------------------------------------------------------------------------
 
 
-@each_strategy
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, id=n, marks=[pytest.mark.long] * (n in (*RARE, *EMULATED))) for n, case in CASES.items()],
+)
 def test_a_compiled_step_does_what_an_eager_one_does(case: Case, digits: Dataset) -> None:
     """With the backend that traces forward and backward but generates no code: the step's structure is under test."""
     one, other = (begin(using(case.active), digits) for _ in range(2))

@@ -62,11 +62,14 @@ GROUNDS = (RESIDUAL, *PLAIN_GROUNDS.values())
 EVERYWHERE = {**CASES, **PLAIN_CASES}
 each_strategy = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 
+ON_PLAIN_NETWORKS = ("Net2Net", "PruneTrain", "Swa")  # surgery either way, and a second copy of the weights
+
 
 def marks(name: str, *, is_dear: bool = False) -> tuple[pytest.MarkDecorator, ...]:
-    """Of rare strategies `make test` tries residual networks, and laws that are not dear."""
+    """Of rare strategies `make test` tries laws that are not dear, and plain networks with a few others alone."""
     of = name.partition(" on ")[0]
-    return (pytest.mark.long,) if of in RARE and (is_dear or name not in CASES) else ()
+    is_long = of not in ON_PLAIN_NETWORKS if name not in CASES else is_dear and of in RARE
+    return (pytest.mark.long,) if is_long else ()
 
 
 def each_case(*, is_dear: bool = False) -> pytest.MarkDecorator:
@@ -139,7 +142,7 @@ def test_it_trains(case: Case, digits: Dataset) -> None:
     assert not any(report.diverged for report in reports)
 
 
-@each_strategy_everywhere
+@each_case(is_dear=True)
 def test_it_is_reproducible_under_a_seed(case: Case, digits: Dataset) -> None:
     (reports, trained), (others, other) = (
         finish(case.using(case.active, crop=True), digits, case.task) for _ in range(2)
@@ -186,7 +189,7 @@ def test_at_active_parameters_it_changes_the_run_and_reports_what_it_did(
     assert not same_weights(trained.model, untouched(case.ground, "fp32")[1].model)
 
 
-@each_strategy_everywhere
+@each_case(is_dear=True)
 def test_a_run_that_diverges_ends_as_any_other_and_says_so(case: Case, digits: Dataset) -> None:
     """Whatever a strategy does at a boundary it does not fail on weights that are not finite any more."""
     absurd = case.using(case.active, lr=100.0, momentum=0.99, weight_decay=1.0, schedule="step")

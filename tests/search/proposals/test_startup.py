@@ -57,7 +57,7 @@ def proposals(name: str, space: str, n: int, seed: int) -> list[tuple[dict[str, 
 
 
 @pytest.mark.parametrize(
-    "space", [pytest.param(n, marks=[pytest.mark.long] * (n == "everything")) for n in sorted(SPACES)]
+    "space", [pytest.param(n, marks=[pytest.mark.long] * (n in ("everything", "structure"))) for n in sorted(SPACES)]
 )
 @pytest.mark.parametrize("name", sorted(GIVENS))
 def test_every_strategy_is_tried_before_a_model_leads(name: str, space: str) -> None:

@@ -43,7 +43,7 @@ def losing(database: Database, number: int) -> Iterator[list[int]]:
     ("sampler", "queued"),
     [
         ("pareto", False),
-        ("pareto", True),
+        pytest.param("pareto", True, marks=pytest.mark.long),  # twelve seconds
         pytest.param("tpe", False, marks=pytest.mark.long),  # as Optuna's own samplers ask
         pytest.param("random", True, marks=pytest.mark.long),
     ],
