@@ -20,7 +20,8 @@ class LinearProbe(Strategy):
     A head drawn at random sends gradients through the body that distort good features; from a probe a run goes on
     without that (Kumar et al. 2022, arXiv 2202.10054). In closed form, see `methods.probing`: how strongly weights are
     penalised, and by what the regression is multiplied to become logits, is what tells images best that are left out.
-    Features are those of evaluation, of images that are not augmented. Their pass is charged.
+    Features are those of a training step, on images that are not augmented: of what is frozen still, of all else with
+    the statistics of the batch, as the next steps will see them. Their pass is charged.
 
     Put it after strategies that set weights or statistics, and before those that average weights.
 

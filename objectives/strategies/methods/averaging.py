@@ -50,6 +50,15 @@ class HeldFrom(Schedule):
         return self.share if epoch >= self.since else super().__call__(epoch)
 
 
+def calm_(model: Network) -> None:
+    """Lets a network compute as in a training step, but that nothing is wrapped, and poolings do not draw. In place."""
+    model.unwrap()
+    model.train()
+    for module in model.modules():
+        if isinstance(module, Block):
+            module.training = False  # its pooling, which is as in evaluation: that is where what is measured serves
+
+
 @torch.no_grad()
 def refresh_statistics(model: Network, state: TrainState, n_images: int, n_parts: int | None = None) -> None:
     """Gives the batch norms of a network statistics of their own, measured on training images, and draws nothing.
@@ -67,17 +76,13 @@ def refresh_statistics(model: Network, state: TrainState, n_images: int, n_parts
         variance, mean = torch.var_mean(inputs[0].to(norm.running_mean.dtype), (0, 2, 3))  # type: ignore[arg-type]
         found.setdefault(norm, []).append((mean, variance))  # type: ignore[arg-type]
 
-    model.unwrap()
-    model.train()
+    calm_(model)
     norms = [m for m in model.modules() if isinstance(m, GhostBatchNorm | MeanNorm) and m.training]
     handles = [norm.register_forward_pre_hook(observe) for norm in norms]
     n, device = len(state.data.y), state.data.x.device
     n_images = min(n, n_images)
     chosen = torch.arange(n_images, device=device) * n // n_images
     n_batches = -(-n_images // state.pipeline.batch_size)
-    for module in model.modules():
-        if isinstance(module, Block):
-            module.training = False  # its pooling, which is as in evaluation: that is where the statistics serve
     for batch in range(n_batches):
         x = state.normalise(state.data.x[chosen[batch::n_batches]]).to(next(model.parameters()).dtype)
         with FORMATS[state.pipeline.number_format].context(device):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,7 @@ from objectives.device.formats import FORMATS
 from objectives.networks.network import Network
 from objectives.networks.resnet import FactorisedHead
 from objectives.state import TrainState
+from objectives.strategies.methods import averaging
 
 PENALTIES = tuple(10.0**power for power in range(-5, 3))  # times the mean variance of features, in all images
 LEAST = 1e-12  # penalty: features that do not vary have no other
@@ -78,22 +80,26 @@ def fitted(x: Tensor, labels: Tensor, n_classes: int, smoothing: float) -> Probe
 
 @torch.no_grad()
 def features(model: Network, state: TrainState, n_images: int) -> tuple[Tensor, Tensor]:
-    """(what the head reads of training images [n, features], their labels [n]): images spread evenly over all."""
+    """(what the head reads of training images [n, features] in steps on them, their labels [n]).
+
+    The images are spread evenly over all, and so are those of a batch over them. The network stays as it is.
+    """
     n, device, read = len(state.data.y), state.data.y.device, []
     chosen = torch.arange(n_images, device=device) * n // n_images
+    n_batches = -(-n_images // state.pipeline.batch_size)
+    batches = [chosen[batch::n_batches] for batch in range(n_batches)]
 
     def keep(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         read.append(inputs[0].flatten(1).float())
 
-    was_training, handle = model.training, _last(model).register_forward_pre_hook(keep)
-    model.eval()
-    for some in torch.split(chosen, state.pipeline.batch_size):
+    model = deepcopy(model)
+    averaging.calm_(model)
+    _last(model).register_forward_pre_hook(keep)
+    for some in batches:
         x = state.normalise(state.data.x[some]).to(next(model.parameters()).dtype)
         with FORMATS[state.pipeline.number_format].context(device):
             model(x)
-    handle.remove()
-    model.train(was_training)
-    return torch.cat(read), state.data.y[chosen]
+    return torch.cat(read), state.data.y[torch.cat(batches)]
 
 
 @torch.no_grad()

@@ -13,11 +13,12 @@ from torch import Tensor
 
 from objectives.data.dataset import Dataset
 from objectives.networks.surgery import factorise
+from objectives.strategies.frozen_stages import FrozenStages
 from objectives.strategies.linear_probe import LinearProbe
 from objectives.strategies.methods import probing
 from objectives.train import begun
-from tests.objectives.strategies.cases import PLAIN_GROUNDS, RESIDUAL, first_batch, stepped
-from tests.objectives.strategies.starting import started
+from tests.objectives.strategies.cases import PLAIN_GROUNDS, RESIDUAL, contents, first_batch, stepped
+from tests.objectives.strategies.starting import equal, put_out, started
 
 GROUNDS = {"residual": RESIDUAL, **PLAIN_GROUNDS}
 
@@ -71,16 +72,17 @@ def test_the_penalty_is_the_one_that_scikit_learn_would_choose(digits: Dataset) 
 @pytest.mark.parametrize("ground", GROUNDS)
 def test_the_head_starts_as_the_probe_and_nothing_else_changes(ground: str, digits: Dataset) -> None:
     where = GROUNDS[ground]
-    plain, probed = (started(digits, *strategies, ground=where) for strategies in ((), (LinearProbe(),)))
+    plain, probed = (
+        started(digits, *strategies, ground=where, batch_size=500) for strategies in ((), (LinearProbe(),))
+    )
     before, after = plain.trainee.model.state_dict(), probed.trainee.model.state_dict()
     assert [name for name in before if not torch.equal(before[name], after[name])] == ["head.weight", "head.bias"]
     x, labels = probing.features(plain.trainee.model, plain, 500)
     assert torch.equal(labels, digits.train.y)
     probe = probing.fitted(x, labels, 10, 0.0)
-    logits = probed.trainee.model.eval()(probed.normalise(digits.train.x)).detach()
+    logits = probed.trainee.model.train()(probed.normalise(digits.train.x)).detach()
     torch.testing.assert_close(logits.double(), x.double() @ probe.weight.T + probe.bias, rtol=1e-3, atol=1e-3)
-    assert probe.accuracy >= (0.1 if ground == "vgg" else 0.5)  # whose statistics lag behind its weights
-    assert float((logits.argmax(1) == labels).double().mean()) >= probe.accuracy
+    assert float((logits.argmax(1) == labels).double().mean()) >= probe.accuracy >= 0.3
     (event,) = probed.events
     told = f"{probe.accuracy:.0%} of 500 images are told rightly by one on all others"
     assert event == f"the head starts as a linear probe: {told}"
@@ -90,7 +92,7 @@ def test_a_probe_begins_at_a_lower_loss_than_a_head_that_was_trained_for_a_few_s
     losses = []
     for strategies in ((), (LinearProbe(),)):
         state = started(digits, *strategies)
-        logits = state.trainee.model.eval()(state.normalise(digits.val.x)).detach()
+        logits = state.trainee.model.train()(state.normalise(digits.val.x)).detach()
         losses.append(float(F.cross_entropy(logits, digits.val.y)))
     assert losses[1] < losses[0]
 
@@ -98,7 +100,7 @@ def test_a_probe_begins_at_a_lower_loss_than_a_head_that_was_trained_for_a_few_s
 def test_a_share_looks_at_images_spread_evenly_over_all(digits: Dataset) -> None:
     state = started(digits)
     _, labels = probing.features(state.trainee.model, state, 100)
-    assert torch.equal(labels, digits.train.y[::5])
+    assert torch.equal(labels, torch.cat([digits.train.y[::10], digits.train.y[5::10]]))  # in batches of 50
     (event,) = started(digits, LinearProbe(share=0.2)).events
     assert "of 100 images" in event
 
@@ -116,10 +118,22 @@ def test_the_last_layer_of_a_factorised_head_is_probed(digits: Dataset) -> None:
 
 def test_features_that_are_not_finite_leave_the_head_alone(digits: Dataset) -> None:
     state = started(digits)
-    state.trainee.model.get_buffer("stem.1.running_mean").fill_(torch.nan)
+    state.trainee.model.get_parameter("stem.1.bias").detach().fill_(torch.nan)
     probed = begun(replace(state, pipeline=replace(state.pipeline, strategies=(LinearProbe(),))), *first_batch(digits))
     assert probed.events == ("the head starts as it is: features are not finite",)
     assert probed.trainee is state.trainee
+
+
+def test_what_is_still_is_read_as_it_stays(digits: Dataset) -> None:
+    """And batches do not tell the network anything."""
+    state = started(digits, FrozenStages(parts=9))
+    model, before = state.trainee.model, contents(state.trainee)
+    x, labels = probing.features(model, state, 500)
+    expected = put_out(model.eval(), 3, state.normalise(digits.train.x)).mean((2, 3))
+    order = [int((x - one).abs().amax(1).argmin()) for one in expected]
+    torch.testing.assert_close(x[order], expected, rtol=1e-5, atol=1e-6)
+    assert torch.equal(labels[order], digits.train.y)
+    assert equal(contents(state.trainee), before)
 
 
 def test_features_that_do_not_vary_tell_how_frequent_classes_are() -> None:
