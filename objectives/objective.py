@@ -39,7 +39,7 @@ from objectives.starts.naming import origin
 from objectives.starts.start import read
 from objectives.strategies.transfer import Transfer
 from objectives.task import Seeds, Task
-from objectives.train import Trained, starting_state, statistics
+from objectives.train import Trained, normalised_by, starting_state
 from objectives.words import counted
 from objectives.work import step_memory
 
@@ -208,7 +208,7 @@ class TrainingObjective:
         if reason := unavailable(pipeline.number_format, self._device):  # a study never asks for it
             raise DeviceError(f"number format {pipeline.number_format} {reason}: choose another, fp32")
         try:
-            taken = statistics(pipeline, self._dataset)  # reads what it starts from
+            taken = normalised_by(pipeline, self._dataset)  # reads what it starts from
         except ValueError as error:
             raise DataError(str(error)) from error
         self._exported_with = replace(self._dataset, mean=taken.mean, std=taken.std)

@@ -136,17 +136,17 @@ def starting_state(pipeline: Pipeline, task: Task, dataset: Dataset, seeds: Seed
         pipeline=pipeline,
         schedule=Schedule(pipeline.schedule, pipeline.epochs),
         data=dataset.train,
-        normalise=Normalisation(statistics(pipeline, dataset), device),
+        normalise=Normalisation(normalised_by(pipeline, dataset), device),
         full=full,
         ends=pipeline.epochs,
         classes=dataset.classes,
     )
 
 
-def statistics(pipeline: Pipeline, of: Statistics) -> Statistics:
+def normalised_by(pipeline: Pipeline, of: Statistics) -> Statistics:
     """What a pipeline normalises the pixels of a data set by."""
     for strategy in pipeline.strategies:
-        of = strategy.statistics(of)
+        of = strategy.normalised_by(of)
     return of
 
 

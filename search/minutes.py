@@ -13,6 +13,7 @@ from objectives.errors import DeviceLost
 from objectives.host.durable import write_file
 from objectives.inference.folder import description
 from objectives.pipeline import Report
+from objectives.starts.origin import Origin
 from objectives.task import DataSpec, Seeds, Task
 from objectives.words import counted
 from search.errors import StorageError
@@ -51,6 +52,7 @@ class Planner:
     training: Training
     display: Display
     storage: str  # `Database.place`
+    start: Origin | None = None  # a trained network that pipelines may begin from
 
     def study(self, held: ExitStack) -> tuple[str, StudySpec, Place]:
         """(name, spec, where it trains) of the study: from its file, planned and written where there is none.
@@ -81,13 +83,15 @@ class Planner:
         data, place, seconds = self.data, self.place, 60 * self.minutes
         card = examine(data, decode=False, progress=self.display.data_read)
         own = data.size or card.suggested_size
-        nominal = costs.nominal(plan.to_probe(own)[0], RATES[place.kind])
-        size = plan.affordable(own, max(2, card.n_train), seconds, nominal)
-        task = Task(replace(data, size=size), plan.family_for(size))
+        family = None if self.start is None else self.start.family
+        nominal = costs.nominal(plan.to_probe(own, family)[0], RATES[place.kind])
+        size = plan.affordable(own, max(2, card.n_train), seconds, nominal, family)
+        source = None if self.start is None else self.start.source
+        task = Task(replace(data, size=size), family or plan.family_for(size), start=source)
         inner = held.enter_context(ExitStack())
         objectives = place.opened(self.name, task, self.storage, self.training, inner, self.display.data_read)
         images, found = self._examined(objectives[0], size, judges_flips)
-        made = plan.chosen(self.name, self.minutes, replace(images, own_size=own), found, place.kind)
+        made = plan.chosen(self.name, self.minutes, replace(images, own_size=own), found, place.kind, self.start)
         if isinstance(place, ThisProcess):  # a training there is interrupted otherwise
             inner.close()
             return made, place
@@ -97,7 +101,8 @@ class Planner:
         """What a plan must know of the data and of the device."""
         facts, data, seconds = objective.facts(), self.data, 60 * self.minutes
         known, most = cast("dict[str, Any]", facts["data"]), PLAN_SHARE * seconds
-        networks, formats, channels = plan.to_probe(size), objective.number_formats(), int(known["channels"])
+        family = None if self.start is None else self.start.family
+        networks, formats, channels = plan.to_probe(size, family), objective.number_formats(), int(known["channels"])
         found = costs.probed(objective.probe, networks, formats, channels, plan.PROBE_BATCH, most)
         mirrored, words = None, "not looked into"
         if known["flip"] and data.flip is None:

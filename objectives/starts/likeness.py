@@ -10,6 +10,7 @@ from objectives.networks.architecture import Architecture
 from objectives.networks.plain import INPUTS, AnyArchitecture, PlainArchitecture
 
 DEPTHS = range(1, 10)  # of the networks of a family
+WIDTHS = [number / 4 for number in range(1, 33)]  # likewise: multipliers of their channels
 
 
 def family_of(architecture: AnyArchitecture) -> str | None:
@@ -28,16 +29,18 @@ def family_of(architecture: AnyArchitecture) -> str | None:
 
 
 def settings_of(architecture: AnyArchitecture, family: str) -> tuple[int, float]:
-    """(depth, multiplier of the widths) of the network of a family that is nearest to this one."""
+    """(depth, multiplier of the widths, in quarters) of the network of a family that is nearest to this one."""
     size = architecture.size if isinstance(architecture, PlainArchitecture) else 32
     shape = {"in_channels": architecture.in_channels, "n_classes": architecture.n_classes, "size": size}
-    own = families.build(family, depth=1, width=1.0, **shape)
-    depth = 1
+    depth, sizes = 1, architecture.axis_sizes()
     if isinstance(architecture, Architecture):
         depth = min(DEPTHS, key=lambda n: _missing(architecture, family, n))
-    sizes, wide = own.axis_sizes(), architecture.axis_sizes()
-    ratios = [wide[axis] / sizes[axis] for axis in sizes if axis in wide and axis != INPUTS]
-    return depth, sum(ratios) / len(ratios) if ratios else 1.0
+
+    def apart(width: float) -> float:
+        built = families.build(family, depth=depth, width=width, **shape).axis_sizes()
+        return sum(abs(n - sizes[axis]) for axis, n in built.items() if axis in sizes and axis != INPUTS)
+
+    return depth, min(WIDTHS, key=apart)
 
 
 def _missing(architecture: AnyArchitecture, family: str, depth: int) -> int:

@@ -105,7 +105,7 @@ class Strategy:
         """An architecture with the kinds of layers that it may be given during a run."""
         return architecture
 
-    def statistics(self, of: Statistics) -> Statistics:
+    def normalised_by(self, of: Statistics) -> Statistics:
         """What pixels are normalised by, given what the training images are normalised by."""
         return of
 

@@ -68,7 +68,7 @@ class Transfer(Strategy):
         from objectives.starts.likeness import mismatch
         from objectives.starts.naming import found
 
-        if not self.source or (known := found(self.source)) is None:  # `statistics` says what is wrong
+        if not self.source or (known := found(self.source)) is None:  # `normalised_by` says what is wrong
             return architecture
         if why := mismatch(known.architecture, architecture):
             raise ValueError(f"{known.words}: {why}")
@@ -76,7 +76,7 @@ class Transfer(Strategy):
             return architecture
         return replace(architecture.behind_stem_of(known.architecture), transition=known.architecture.transition)
 
-    def statistics(self, of: Statistics) -> Statistics:
+    def normalised_by(self, of: Statistics) -> Statistics:
         return self._start().pixels(len(of.mean)) if self.source else of
 
     def begin(self, state: TrainState, x: Tensor, y: Tensor) -> TrainState:

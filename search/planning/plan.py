@@ -7,6 +7,8 @@ import math
 from dataclasses import asdict, dataclass
 
 from objectives.networks.architecture import FAMILIES, build
+from objectives.starts.likeness import settings_of
+from objectives.starts.origin import Origin
 from objectives.work import step_memory
 from search.planning.budget import FILL_SHARE, SEARCH_SHARE
 from search.planning.costs import Costs, Network
@@ -18,6 +20,7 @@ SHOWN = 12_000  # images that a network must see before it is worth anything, ab
 FEWEST, MOST = 2, 100  # epochs
 LONG = 2  # times the fewest epochs: a run on all pixels of so many ...
 LONG_SHARE = 0.4  # ... may take this share of the minutes, or images get smaller
+SOONER = 4  # times fewer epochs, at the fewest, where pipelines may start from a trained network
 WIDTHS = {"cpu": (0.25, 1.0), "cuda": (0.25, 2.0)}  # times the channels of the family, by kind of device
 FAMILY_REASONS = {
     "small": "for images so small",
@@ -78,6 +81,7 @@ class Plan:
     memory: tuple[int, int]  # bytes of a step, of the smallest and of the largest batch with the widest network
     disk: int  # bytes of networks that are kept
     choices: tuple[Choice, ...]
+    start: str | None = None  # that pipelines may begin from, as `[network]` says it
 
     def to_json(self) -> dict[str, object]:
         """This plan as plain JSON data."""
@@ -114,6 +118,7 @@ class Plan:
             "",
             "[network]",
             f'family = "{self.family}"',
+            *([] if self.start is None else [f"start = {_quoted(self.start)}"]),
             "",
             "[space]",
             f"epochs = {list(self.epochs)}",
@@ -135,9 +140,9 @@ def family_for(size: int) -> str:
     return "small" if size <= SMALL else "fast"
 
 
-def to_probe(size: int) -> list[Network]:
-    """Networks whose steps say what the others take, the decisive one first."""
-    family, narrow = family_for(size), WIDTHS["cpu"][0]
+def to_probe(size: int, family: str | None = None) -> list[Network]:
+    """Networks whose steps say what the others take, the decisive one first; of a family other than for that size."""
+    family, narrow = family or family_for(size), WIDTHS["cpu"][0]
     smaller = [each for each in SIZES if SMALL < each < size]
     others = [Network(family, smaller[len(smaller) // 2], narrow, 1)] if smaller else []
     return [Network(family, size, narrow, 1), Network(family, size, narrow, 2), *others]
@@ -148,31 +153,33 @@ def fewest_epochs(n_train: int) -> int:
     return min(max(FEWEST, round(SHOWN / n_train)), MOST // 4)
 
 
-def affordable(size: int, n_train: int, seconds: float, costs: Costs) -> int:
+def affordable(size: int, n_train: int, seconds: float, costs: Costs, family: str | None = None) -> int:
     """Pixels a side at which a run on all of them takes a share of the seconds; at most `size`."""
-    family, batch = family_for(size), min(2 * _batches(n_train)[0], _batches(n_train)[1])
+    of, batch = family or family_for(size), min(2 * _batches(n_train)[0], _batches(n_train)[1])
     sizes = sorted({*(each for each in SIZES if SMALL < each < size), size})
 
     def took(each: int) -> float:
-        network = Network(family, each, WIDTHS["cpu"][0], 1)
+        network = Network(of, each, WIDTHS["cpu"][0], 1)
         return costs.of_run(network, n_train, LONG * fewest_epochs(n_train), batch)
 
     return max((each for each in sizes if took(each) <= LONG_SHARE * seconds), default=sizes[0])
 
 
-def chosen(name: str, minutes: float, images: Images, costs: Costs, device: str) -> Plan:
-    """The plan for so many minutes on a device of that kind (cpu, cuda)."""
+def chosen(name: str, minutes: float, images: Images, costs: Costs, device: str, start: Origin | None = None) -> Plan:
+    """The plan for so many minutes on a device of that kind (cpu, cuda), perhaps with a network to start from."""
     seconds = 60 * minutes / (OVERHEAD * images.n_splits)  # of training, if nothing else were done
-    family = family_for(images.size)
-    least, most = WIDTHS[device]
+    family, own = _of_start(images.size, start)
+    least, most = min(WIDTHS[device][0], own[1]), max(WIDTHS[device][1], own[1])
     fewest, batch = fewest_epochs(images.n_train), _batches(images.n_train)
+    if start is not None:
+        fewest = max(1, fewest // SOONER)
     step = min(2 * batch[0], batch[1])
 
     def run(size: int, width: float, stride: int, epochs: int) -> float:
         return costs.of_run(Network(family, size, width, stride), images.n_train, epochs, step)
 
     stride = 2 if images.size >= 16 else 1
-    size = affordable(images.size, images.n_train, seconds, costs)
+    size = affordable(images.size, images.n_train, seconds, costs, family)
     longest = FILL_SHARE * seconds
     epochs = min(max(4 * fewest, int(longest / run(size, least, stride, 1))), MOST)
     first = run(size, least, stride, fewest)
@@ -188,15 +195,24 @@ def chosen(name: str, minutes: float, images: Images, costs: Costs, device: str)
         (fewest, epochs),
         batch,
         (least, most),
-        (1, 2) if seconds > 100 * first else (1, 1),
+        (1, max(2 if seconds > 100 * first else 1, own[0])),
         (first * (1 - ERR), first * (1 + ERR)),
         (typical * (1 - ERR), typical * (1 + ERR)),
         longest,
         (min(max(3, round(n * (1 - ERR))), MOST_TRIALS), min(max(4, round(n * (1 + ERR))), MOST_TRIALS)),
         (step_memory(network, size, batch[0]), step_memory(network, size, batch[1])),
         KEPT * 4 * sum(layer.kernel**2 * layer.n_in * layer.n_out for layer in network.layers(size)),
-        _reasons(images, costs, family, size, (fewest, epochs), batch, (least, most), first, device),
+        _reasons(images, costs, family, size, (fewest, epochs), batch, (least, most), first, device, start),
+        None if start is None else start.source,
     )
+
+
+def _of_start(size: int, start: Origin | None) -> tuple[str, tuple[int, float]]:
+    """(family, (depth, multiplier of the widths) that a study must have room for), perhaps to start from a network."""
+    if start is None or start.family is None:
+        return family_for(size), (1, 1.0)
+    depth, width = settings_of(start.architecture, start.family)
+    return start.family, (depth, width)
 
 
 def _quoted(text: str) -> str:
@@ -221,13 +237,16 @@ def _reasons(
     width: tuple[float, float],
     first: float,
     device: str,
+    start: Origin | None,
 ) -> tuple[Choice, ...]:
     stages = len(FAMILIES[family].widths)
     own = images.own_size
+    why = FAMILY_REASONS[family] if start is None else "that of the network to start from"
     full = "the images' own" if size == own else f"of {own} that they have: more would take too long"
     return (
         Choice("size", f"{size} pixels", f"{size} pixels, {full}"),
-        Choice("family", family, f"{family}, {stages} stages, {FAMILY_REASONS[family]}"),
+        Choice("family", family, f"{family}, {stages} stages, {why}"),
+        *([] if start is None else [Choice("start", start.source, f"{start.words}, or from scratch: {start.cost}")]),
         Choice(
             "stem",
             "stride 1, 2 to choose",

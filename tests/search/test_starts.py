@@ -101,12 +101,12 @@ def test_a_network_that_was_trained_from_a_start_is_trained_anew_from_it_or_from
 
 def test_killed_at_any_moment_the_same_command_goes_on_from_the_same_start(place: Place, start: Path) -> None:
     place.script({2: "kill_program"})
-    assert place.run(*STUDY).code == -signal.SIGKILL
+    assert place.run(*STUDY, "--n-trials", "12").code == -signal.SIGKILL
     place.script()
-    done = place.run(*STUDY)
+    done = place.run(*STUDY, "--n-trials", "12")
     assert done.code == 0, done.err
     assert "was lost with the process that ran it" in done.err
-    check_whole(place.trials(), 7)
+    check_whole(place.trials(), 12)
     assert {*begun(place)} == {True, False}
 
 

@@ -57,7 +57,7 @@ def exported(folder: Path, network: Network, *, classes: tuple[str, ...] = DIGIT
 
 
 def standing(family: str, width: float) -> str:
-    """The place of a start of a family for digits, trained once for all tests: they name it where they are collected."""
+    """The place of a start of a family for digits, trained once for all tests, which name it."""
     folder = Path(tempfile.gettempdir()) / f"frontrunner-starts-{os.getuid()}" / f"{family}-{width:g}-{FORMAT}"
     if damaged(folder):
         folder.parent.mkdir(exist_ok=True)
