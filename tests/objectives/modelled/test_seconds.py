@@ -81,7 +81,7 @@ def test_a_machine_is_found_again_from_the_steps_that_it_takes(name: str, second
         Measured(network, 32, batch, each, step_seconds(network, 32, batch, each, MACHINE) * noise.gauss(1, seconds))
         for network, batch, each in product(NETWORKS.values(), (8, 64, 256), ("fp32", "bf16"))
     ]
-    start = Machine("a guess", 1e-4, 1e-4, 1e9, 10.0, {"fp32": 1e10, "bf16": 1e10})
+    start = Machine("a guess", 1e-4, 1e-4, 1e11, 10.0, {"fp32": 1e10, "bf16": 1e10})
     found = fitted("found", steps, start)
     errors = sorted(
         abs(
