@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from objectives.feasibility import first_architecture, full_architecture
 from objectives.modelled.assumptions import Arithmetic
-from objectives.modelled.machine import Machine, value_bytes
+from objectives.modelled.machine import NOMINAL, Machine, value_bytes
 from objectives.networks.architecture import Layer
 from objectives.networks.plain import AnyArchitecture
 from objectives.pipeline import Pipeline
@@ -63,6 +63,17 @@ def step_seconds(
         use = each.length / (each.length + machine.half_length)
         seconds += machine.launch_seconds + max(each.multiply_adds / (rate * use), each.n_bytes / machine.bandwidth)
     return seconds
+
+
+def nominal_step_seconds(pipeline: Pipeline, task: Task, size: int, in_channels: int = 3) -> float:
+    """Seconds of a step of a machine that was not asked, for ratios.
+
+    Of the network that the settings ask for: what strategies save or cost is left to be seen, but for a stem that
+    makes images smaller.
+    """
+    full = full_architecture(pipeline, task, in_channels, 2, size)
+    network = full.behind_stem_of(first_architecture(pipeline, full))
+    return step_seconds(network, size, pipeline.batch_size, pipeline.number_format, NOMINAL)
 
 
 def computes_in(pipeline: Pipeline) -> str | Arithmetic:

@@ -12,15 +12,17 @@ from objectives.data.dataset import Dataset
 from objectives.modelled.assumptions import DFP16, FLOAT8, by_width
 from objectives.modelled.fitting import Measured, fitted
 from objectives.modelled.machine import Machine
-from objectives.modelled.seconds import operations, run_seconds, step_seconds
+from objectives.modelled.seconds import nominal_step_seconds, operations, run_seconds, step_seconds
 from objectives.networks import flops
 from objectives.networks.families import build
 from objectives.pipeline import Pipeline
 from objectives.strategies import STRATEGIES
 from objectives.strategies.base import Strategy
 from objectives.strategies.block_floating_point import BlockFloatingPoint
+from objectives.strategies.freeze import Freeze
+from objectives.strategies.strided_stem import StridedStem
 from objectives.strategies.switch_format import SwitchFormat
-from objectives.task import Task
+from objectives.task import DataSpec, Task
 from tests.objectives.strategies.cases import TASK, finish, using
 
 MACHINE = Machine("a machine", 1e-3, 2e-5, 5e9, 30.0, {"fp32": 3e10, "bf16": 6e10})
@@ -121,3 +123,15 @@ def test_a_run_reports_the_seconds_that_were_forecast_of_it(strategies: tuple[St
     forecast = run_seconds(using(*strategies), task, MACHINE, digits.size, digits.channels, n_train)
     assert told[-1] == pytest.approx(forecast)
     assert finish(using(*strategies), digits)[0][-1].modelled_seconds == 0  # of no machine
+
+
+def test_a_step_of_a_machine_that_was_not_asked_takes_longer_with_more_of_anything() -> None:
+    plain = Pipeline(batch_size=64, width=0.5)
+    task = Task(DataSpec("folder:x", size=32), "thin")
+    seconds = nominal_step_seconds(plain, task, 32)
+    for more in (replace(plain, batch_size=128), replace(plain, width=1.0), replace(plain, depth=2)):
+        assert nominal_step_seconds(more, task, 32) > seconds
+    assert nominal_step_seconds(plain, task, 64) > seconds
+    for less in (replace(plain, number_format="bf16"), replace(plain, strategies=(StridedStem(),))):
+        assert nominal_step_seconds(less, task, 32) < seconds
+    assert nominal_step_seconds(replace(plain, strategies=(Freeze(),)), task, 32) == seconds
