@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from objectives.feasibility import first_architecture, full_architecture
 from objectives.modelled.assumptions import Arithmetic
 from objectives.modelled.machine import NOMINAL, Machine, value_bytes
-from objectives.networks.architecture import Layer
+from objectives.networks.layers import Layer
 from objectives.networks.plain import AnyArchitecture
 from objectives.pipeline import Pipeline
 from objectives.strategies.switch_format import SwitchFormat
@@ -26,6 +26,7 @@ PASSES = 3  # of a convolution: forward, to its inputs, to its weights; the firs
 # writes.
 TOUCHES = 13
 UPDATES = 6 * 4  # bytes of a parameter's step: weight, gradient and momentum in fp32, read and written
+PLACE_BYTES = 8  # of a value that a max-pooling chose, for its backward pass: where that was
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,9 @@ def operations(layers: Iterable[Layer], batch_size: int, n_value_bytes: float) -
         moved = passes * (inputs + outputs + weights)
         found.append(Operation(passes * outputs * length, moved * n_value_bytes, length))
         found.append(Operation(0.0, TOUCHES * outputs * n_value_bytes + UPDATES * weights))
+        if layer.is_pooled:
+            pooled = batch_size * layer.pooled
+            found.append(Operation(0.0, 2 * (outputs + pooled) * n_value_bytes + 2 * PLACE_BYTES * pooled))
     return found
 
 

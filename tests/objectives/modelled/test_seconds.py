@@ -28,7 +28,9 @@ from tests.objectives.strategies.cases import TASK, finish, using
 MACHINE = Machine("a machine", 1e-3, 2e-5, 5e9, 30.0, {"fp32": 3e10, "bf16": 6e10})
 NETWORKS = {
     (family, width): build(family, depth=1, width=width, size=32, in_channels=3, n_classes=10)
-    for family, width in (("thin", 1.0), ("thin", 2.0), ("wide", 0.5), ("vgg", 0.25), ("fast", 0.25))
+    for family, width in (
+        *(("thin", 1.0), ("thin", 2.0), ("wide", 0.5), ("vgg", 0.25), ("fast", 0.25), ("imagenet18", 0.25)),
+    )
 }
 
 
@@ -41,7 +43,7 @@ def test_the_multiply_adds_of_a_step_are_those_of_the_counter(network: object) -
 
 @pytest.mark.parametrize("network", NETWORKS.values(), ids=str)
 def test_seconds_lie_between_launches_alone_and_the_sum_of_all(network: object) -> None:
-    n = 2 * len(network.layers(32))  # type: ignore[attr-defined]
+    n = sum(2 + layer.is_pooled for layer in network.layers(32))  # type: ignore[attr-defined]
     launches = MACHINE.step_seconds + n * MACHINE.launch_seconds
     idle = replace(MACHINE, bandwidth=1e30, rates={"fp32": 1e30})
     assert step_seconds(network, 32, 64, "fp32", idle) == pytest.approx(launches)  # type: ignore[arg-type]
