@@ -199,6 +199,14 @@ def residual(architecture: AnyArchitecture) -> Architecture:
     raise ValueError(f"{architecture.describe()} has no residual blocks: choose another method, or another family")
 
 
+def sections(architecture: AnyArchitecture) -> tuple[str, ...]:
+    """The modules before the head, by name, from the first to the last: stem and stages, or layers."""
+    if isinstance(architecture, Architecture):
+        return ("stem", *(f"stages.{number}" for number in range(len(architecture.stages))))
+    convolutions = (convolution_axis(number) for number, _ in enumerate(architecture.convolutions, 1))
+    return (*convolutions, *(dense_axis(number) for number, _ in enumerate(architecture.dense, 1)))
+
+
 def least_size(convolutions: Sequence[PlainConvolution]) -> int:
     """Pixels a side of the smallest images, or length of the shortest series, that leave something to the last one."""
     for size in range(1, LARGEST):
