@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
+from objectives.data.room import free_on_host, told
 from objectives.errors import DeviceLost
 from objectives.host.durable import write_file
 from objectives.inference.folder import description
@@ -79,7 +80,7 @@ class Planner:
         """
         from objectives.data.card import examine
 
-        data, place, seconds = self.data, self.place, 60 * self.minutes
+        data, place, seconds, free = self.data, self.place, 60 * self.minutes, free_on_host()
         card = examine(data, decode=False, progress=self.display.data_read)
         own = data.size or card.suggested_size
         nominal = costs.nominal(plan.to_probe(own, self.family)[0], RATES[place.kind])
@@ -89,6 +90,8 @@ class Planner:
         objectives = place.opened(self.name, task, self.storage, self.training, inner, self.display.data_read)
         images, found = self._examined(objectives[0], size, judges_flips)
         made = plan.chosen(self.name, self.minutes, replace(images, own_size=own), found, place.kind)
+        if words := told(images.n_train + images.n_val, made.size, images.channels, free):
+            self.display.say(words)
         if isinstance(place, ThisProcess):  # a training there is interrupted otherwise
             inner.close()
             return made, place

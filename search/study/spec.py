@@ -328,7 +328,7 @@ def _derived_name(name: str, label: str, changed: StudySpec) -> str:
 
 def named_after(data: DataSpec) -> str:
     """The name of the study of a data set that was given none: the same wherever a folder lies."""
-    section = DataSection(**{key: value for key, value in asdict(data).items() if key != "seed"})
+    section = DataSection(**{key: value for key, value in asdict(data).items() if key not in ("seed", "streamed")})
     distinguishing = section.model_dump() | _without_places(section) | ({"seed": data.seed} if data.seed else {})
     digest = hashlib.sha256(json.dumps(distinguishing, sort_keys=True).encode()).hexdigest()[:6]
     kind, _, path = data.name.partition(":")
