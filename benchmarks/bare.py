@@ -52,12 +52,12 @@ def bare(pipeline: Pipeline, task: Task, dataset: Dataset, seeds: Seeds) -> Run:
     padding = size // 8
     side = size + 2 * padding
     line = torch.arange(size, device=device)
+    x = dataset.train.x
+    assert isinstance(x, torch.Tensor)  # nothing is streamed here
 
     _synchronise(device)
     start, process_start = time.perf_counter(), time.process_time()
-    pixels = F.pad(dataset.train.x.permute(0, 2, 3, 1), (0, 0, *[padding] * 4)).reshape(
-        -1, channels
-    )  # charged, as ours
+    pixels = F.pad(x.permute(0, 2, 3, 1), (0, 0, *[padding] * 4)).reshape(-1, channels)  # charged, as ours
     for epoch in range(pipeline.epochs):
         ordering = torch.Generator(device).manual_seed(seeds.order + epoch)
         chance = torch.Generator(device).manual_seed(seeds.augmentation + epoch)

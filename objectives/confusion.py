@@ -29,7 +29,7 @@ class Confusion:
 
 
 class Looker:
-    """The validation images of a study, in memory, to be shown to its networks.
+    """The validation images of a study, to be shown to its networks.
 
     Raises:
         DataError: they cannot be read.
@@ -53,9 +53,10 @@ class Looker:
         surest, told = said.max(1)
         wrong = (told != images.y).nonzero().flatten()
         chosen = wrong[surest[wrong].argsort(descending=True, stable=True)][:MOST_MISTAKES]
+        shown = () if model.is_series else zip(chosen, images.x[chosen], strict=True)  # nobody sees what a series is
         mistakes = (
-            (_picture(images.x[i]), model.classes[images.y[i]], model.classes[told[i]], float(surest[i]))
-            for i in (() if model.is_series else chosen)  # nobody sees what a series is
+            (_picture(image), model.classes[images.y[i]], model.classes[told[i]], float(surest[i]))
+            for i, image in shown
         )
         return Confusion(model.classes, answers.confusion(images.y, told, len(model.classes)), tuple(mistakes))
 

@@ -78,8 +78,7 @@ def told_rightly(
     """([n] whether each image is told rightly, scalar: whether all logits are finite) on the device; see `evaluate`."""
     right, finite = [], []
     n = images_at_once(model.architecture, images.x.shape[-1], batch_size)
-    for start in range(0, len(images.y), n):
-        x, y = (tensor[start : start + n] for tensor in (images.x, images.y))
+    for x, y in images.piecewise(n):
         x = normalise(x)
         with number_format.context(images.x.device):
             logits = model(x) + model(x.flip(3)) if mirrored else model(x)

@@ -170,5 +170,5 @@ def _calibration(trained: Trained, dataset: Dataset) -> Calibration:
     """What the images that validate say of the probabilities of a network that was not trained on them."""
     images, normalise = dataset.val, Normalisation(dataset, dataset.val.x.device)
     n = images_at_once(trained.model.architecture, dataset.size, BATCH)
-    found = [logits(trained.model, x, normalise, mirrored=trained.mirrored) for x in torch.split(images.x, n)]
+    found = [logits(trained.model, x, normalise, mirrored=trained.mirrored) for x, _ in images.piecewise(n)]
     return calibrated(torch.cat(found), images.y)

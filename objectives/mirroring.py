@@ -14,7 +14,7 @@ from math import comb
 import torch
 
 from objectives.data.augment import Normalisation
-from objectives.data.dataset import Dataset, Images
+from objectives.data.dataset import Dataset
 from objectives.device.formats import FORMATS
 from objectives.evaluation import told_rightly
 from objectives.networks.network import Network
@@ -123,9 +123,7 @@ def _part(dataset: Dataset, most: int) -> Dataset:
     if len(dataset.train.y) <= most:
         return dataset
     chosen = torch.randperm(len(dataset.train.y), generator=torch.Generator().manual_seed(0))[:most]
-    chosen = chosen.to(dataset.train.y.device)
-    x = dataset.train.x[chosen].contiguous(memory_format=torch.channels_last)
-    return replace(dataset, train=Images(x, dataset.train.y[chosen]))
+    return replace(dataset, train=dataset.train.part(chosen.to(dataset.train.y.device)))
 
 
 def _trained(pipeline: Pipeline, task: Task, dataset: Dataset) -> tuple[float, Network]:
@@ -140,6 +138,12 @@ def _trained(pipeline: Pipeline, task: Task, dataset: Dataset) -> tuple[float, N
 
 def _right(model: Network, dataset: Dataset, is_mirrored: bool) -> torch.Tensor:
     """[n] whether each validation image, or its mirror image, is told rightly."""
-    x = dataset.val.x.flip(3) if is_mirrored else dataset.val.x
-    images, normalise = Images(x, dataset.val.y), Normalisation(dataset, x.device)
-    return told_rightly(model, images, normalise, FORMATS["fp32"], batch_size=BATCH[1])[0]
+    normalise = (_InTheMirror if is_mirrored else Normalisation)(dataset, dataset.val.x.device)
+    return told_rightly(model, dataset.val, normalise, FORMATS["fp32"], batch_size=BATCH[1])[0]
+
+
+class _InTheMirror(Normalisation):
+    """Shows a network the mirror image of each image."""
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return super().__call__(x).flip(3)

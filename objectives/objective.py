@@ -14,7 +14,6 @@ import torch
 from objectives.data.augment import Normalisation
 from objectives.data.dataset import Dataset, load
 from objectives.data.held_out import HeldOut, load_test
-from objectives.data.room import check_fits
 from objectives.device import reference
 from objectives.device.allocator import keep_freed_memory
 from objectives.device.clock import TIMING_VERSION, Clock, describe
@@ -82,11 +81,6 @@ class TrainingObjective:
         loaded = dataset or on_host(task, threads)
         if task.base is not None:  # a network was trained on one split: on others some that validate taught it
             loaded = replace(loaded, again=())
-        if self._device.type == "cuda":
-            n = len(loaded.train.y) + len(loaded.val.y)
-            free, _ = torch.cuda.mem_get_info(self._device)
-            if not loaded.is_series:
-                check_fits(n, loaded.size, loaded.channels, free, "GPU memory")
         self._dataset = loaded.on(self._device)
         shape = loaded.channels, loaded.n_classes, loaded.size
         try:
@@ -124,6 +118,9 @@ class TrainingObjective:
                 "flip": data.flip,
                 "classes": [list(each) for each in data.by_class],
                 "largest_share": int(validated.bincount().max()) / len(validated),
+                # The same numbers, and other seconds: part of what a study is. Absent where a memory holds the images,
+                # so that studies of before go on.
+                **({"streamed": True} if data.is_streamed else {}),
             },
             "executors": {name: missing(name, self._device) for name in get_args(ExecutorName)},
             "n_splits": len(data.splits),

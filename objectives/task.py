@@ -36,6 +36,7 @@ class DataSpec:
     labels: str | None = None  # of a folder: the table that names the classes of its images
     follow_links: bool = False  # of a folder: links that lead out of it are followed
     seed: int = 0  # of the splits
+    streamed: bool | None = None  # images are fetched as they are used, or memory holds them; None: by what is free
 
     def __post_init__(self) -> None:
         if self.n_train is not None and self.n_train < 2:

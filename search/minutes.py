@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
+from objectives.data.room import free_on_host, told
 from objectives.errors import DeviceLost
 from objectives.host.durable import write_file
 from objectives.inference.folder import description
@@ -54,6 +55,11 @@ class Planner:
     storage: str  # `Database.place`
     start: Origin | None = None  # a trained network that pipelines may begin from
 
+    @property
+    def family(self) -> str | None:
+        """Of networks that may start from one; None: as the images suggest."""
+        return None if self.start is None else self.start.family
+
     def study(self, held: ExitStack) -> tuple[str, StudySpec, Place]:
         """(name, spec, where it trains) of the study: from its file, planned and written where there is none.
 
@@ -80,18 +86,19 @@ class Planner:
         """
         from objectives.data.card import examine
 
-        data, place, seconds = self.data, self.place, 60 * self.minutes
+        data, place, seconds, free = self.data, self.place, 60 * self.minutes, free_on_host()
         card = examine(data, decode=False, progress=self.display.data_read)
         own = data.size or card.suggested_size
-        family = None if self.start is None else self.start.family
-        nominal = costs.nominal(plan.to_probe(own, family)[0], RATES[place.kind])
-        size = plan.affordable(own, max(2, card.n_train), seconds, nominal, family)
+        nominal = costs.nominal(plan.to_probe(own, self.family)[0], RATES[place.kind])
+        size = plan.affordable(own, max(2, card.n_train), seconds, nominal, self.family)
         source = None if self.start is None else self.start.source
-        task = Task(replace(data, size=size), family or plan.family_for(size), start=source)
+        task = Task(replace(data, size=size), self.family or plan.family_for(size), start=source)
         inner = held.enter_context(ExitStack())
         objectives = place.opened(self.name, task, self.storage, self.training, inner, self.display.data_read)
         images, found = self._examined(objectives[0], size, judges_flips)
         made = plan.chosen(self.name, self.minutes, replace(images, own_size=own), found, place.kind, self.start)
+        if words := told(images.n_train + images.n_val, made.size, images.channels, free):
+            self.display.say(words)
         if isinstance(place, ThisProcess):  # a training there is interrupted otherwise
             inner.close()
             return made, place
@@ -101,8 +108,8 @@ class Planner:
         """What a plan must know of the data and of the device."""
         facts, data, seconds = objective.facts(), self.data, 60 * self.minutes
         known, most = cast("dict[str, Any]", facts["data"]), PLAN_SHARE * seconds
-        family = None if self.start is None else self.start.family
-        networks, formats, channels = plan.to_probe(size, family), objective.number_formats(), int(known["channels"])
+        networks, formats = plan.to_probe(size, self.family), objective.number_formats()
+        channels = int(known["channels"])
         found = costs.probed(objective.probe, networks, formats, channels, plan.PROBE_BATCH, most)
         mirrored, words = None, "not looked into"
         if known["flip"] and data.flip is None:
@@ -124,6 +131,7 @@ class Planner:
             data.root,
             data.labels,
             data.n_train,
+            self.family,
         )
         return images, found
 

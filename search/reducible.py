@@ -14,7 +14,6 @@ import torch
 
 from objectives.data.dataset import Dataset
 from objectives.data.reading import keep
-from objectives.data.room import check_fits
 from objectives.device.formats import FORMATS, unavailable
 from objectives.device.opening import opened
 from objectives.errors import DataError, DeviceError
@@ -130,9 +129,6 @@ def prepared(asked: Reducing, device: torch.device, workers: tuple[str, ...], di
         spec = asked.images(base.size, base.channels, cast("bool | None", told.get("flip")))
     keep(spec, display.data_read)
     on_cpu = on_host(Task(spec, "thin"), asked.threads)
-    if device.type == "cuda":
-        n = len(on_cpu.train.y) + len(on_cpu.val.y)
-        check_fits(n, on_cpu.size, on_cpu.channels, torch.cuda.mem_get_info(device)[0], "GPU memory")
     fitting = as_taken(base, on_cpu).on(device)
     _say_of_data(fitting, base, told, display)
     try:

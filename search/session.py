@@ -242,8 +242,11 @@ class Session:
 
     @property
     def task(self) -> Task:
-        """What every trial of the study has in common."""
-        return self.spec.task if self.spec.reduce is None else replace(self.spec.task, base=str(self.base))
+        """What every trial of the study has in common: where it began with streamed images, it goes on with such."""
+        task = self.spec.task if self.spec.reduce is None else replace(self.spec.task, base=str(self.base))
+        if self.known is None or not opening.streams(self.name, self.known):
+            return task
+        return replace(task, data=replace(task.data, streamed=True))
 
     def train(self, n_trials: int, deadline: float, share: float = SHARE, minutes: Budget | None = None) -> Snapshot:
         """The study, after its trials, and confirmations within the share, were run on devices held meanwhile.

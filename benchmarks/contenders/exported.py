@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from benchmarks.contenders.job import Job, Ready
-from objectives.data.dataset import with_channels
+from objectives.data.cache.stored import converted
 from objectives.data.decoding import decode
 from objectives.export import load_model
 
@@ -23,7 +23,7 @@ def exported(job: Job) -> Ready:
 
     def predict(files: Sequence[Path]) -> list[str]:
         pixels = np.stack([decode(str(file), model.size)[0] for file in files])
-        x = torch.from_numpy(with_channels(pixels, model.channels)).permute(0, 3, 1, 2)
+        x = torch.from_numpy(converted(pixels, model.channels)).permute(0, 3, 1, 2)
         found = torch.cat([model.probabilities(part) for part in x.split(AT_ONCE)])
         return [model.classes[i] for i in found.argmax(1).tolist()]
 

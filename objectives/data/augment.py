@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Protocol
 
 import torch
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from objectives.data.dataset import Images
+from objectives.data.streaming import Streamed
 
 TABLE = 256 << 20  # bytes of padded images that are kept beside the images themselves: CIFAR-10 whole
 
@@ -150,12 +152,12 @@ class Batches:
             return
         # series have no windows: their table is they themselves
         n_bytes = len(self._images.y) * self._n_channels * self._side**2 if self._height > 1 else 0
-        if self._all is None and n_bytes <= TABLE:
+        if self._all is None and n_bytes <= TABLE and isinstance(self._images.x, Tensor):
             self._all = self._table(self._images.x)
         order, generator, sides = self._drawn(epoch)
-        for step in range(self.n_steps):
-            chosen = order[step * self.batch_size : (step + 1) * self.batch_size]
-            yield self._augmented(chosen, generator, sides), self._images.y[chosen]
+        batches = torch.split(order[: self.n_steps * self.batch_size], self.batch_size)
+        for chosen, x in zip(batches, self._pixels(batches), strict=True):
+            yield self._augmented(chosen, x, generator, sides), self._images.y[chosen]
 
     def _known(self, features: Features, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """An epoch of features: those of the very images that it would show."""
@@ -174,7 +176,15 @@ class Batches:
         """The first batch of epoch 0, without a table of all images: what is calibrated on it may choose others."""
         order, generator, sides = self._drawn(0)
         chosen = order[: self.batch_size]
-        return self._augmented(chosen, generator, sides), self._images.y[chosen]
+        x = self._images.x[chosen] if self._all is None else None
+        return self._augmented(chosen, x, generator, sides), self._images.y[chosen]
+
+    def _pixels(self, batches: Sequence[Tensor]) -> Iterator[Tensor | None]:
+        """The images of every batch; None where windows are cut from the table of all."""
+        x = self._images.x
+        if self._all is not None:
+            return repeat(None, len(batches))
+        return x.ahead(batches) if isinstance(x, Streamed) else (x[chosen] for chosen in batches)
 
     def _drawn(self, epoch: int) -> tuple[Tensor, torch.Generator, Tensor | None]:
         """(order of the images, what augments them, which are mirrored where that alternates) of an epoch."""
@@ -198,10 +208,12 @@ class Batches:
             pixels = F.pad(pixels, (0, 0, padding, padding, padding, padding))
         return pixels.reshape(-1, self._n_channels)
 
-    def _augmented(self, chosen: Tensor, generator: torch.Generator, sides: Tensor | None) -> Tensor:
+    def _augmented(self, chosen: Tensor, x: Tensor | None, generator: torch.Generator, sides: Tensor | None) -> Tensor:
+        """The batch of the chosen images, which are `x`, or in the table of all."""
         table, places = self._all, chosen
-        if table is None:
-            table, places = self._table(self._images.x[chosen]), torch.arange(len(chosen), device=self._device)
+        if x is not None:
+            table, places = self._table(x), torch.arange(len(chosen), device=self._device)
+        assert table is not None
         x = self._normalise(self._windows(table, places, generator, None if sides is None else sides[chosen]))
         return _cutout(x, self._augmentation.cutout, generator) if self._augmentation.cutout else x
 

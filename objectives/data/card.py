@@ -19,6 +19,7 @@ from objectives.data import cautions
 from objectives.data.cache import kept
 from objectives.data.cache.headers import headers
 from objectives.data.cache.progress import Progress, silent
+from objectives.data.cache.stored import piecewise
 from objectives.data.content import digests
 from objectives.data.decoding import NO_IMAGE, Decoded, Headers, as_jpeg
 from objectives.data.decoding import decode as decode_file
@@ -29,9 +30,11 @@ from objectives.data.folders import (
     labelled,
     laid_out,
     laid_out_test,
+    n_used,
 )
 from objectives.data.layout.listing import Layout, is_image
 from objectives.data.reading import is_folder, read, readable, without_small_classes
+from objectives.data.room import free_on_host, told
 from objectives.data.sources import N_TEST, Labelled
 from objectives.errors import DataError
 from objectives.task import DataSpec
@@ -42,7 +45,6 @@ STEP = 16  # pixels: suggested sizes are multiples of it
 FINE = 48  # pixels, below which a step would be a loss: multiples of 4
 TINY = 8  # pixels: an image whose shorter side is less is suspicious
 SAMPLE = 96  # pixels; side of the pictures that are shown
-AT_ONCE = 1024  # images whose pixels are compared
 # What the ends of names promise, where it is one format; Pillow calls a JPEG of several pictures MPO.
 _PROMISED = {
     **dict.fromkeys(("jpg", "jpeg", "jfif", "jpe"), (b"JPEG", b"MPO")),
@@ -95,6 +97,7 @@ class Card:
     remarks: tuple[str, ...] = ()  # what was recognised
     warnings: tuple[str, ...] = ()  # what should be known, each with the way out
     refusal: str | None = None  # why a run would refuse the data
+    streamed: str | None = None  # what a run would say of images that the memory that is free now does not hold
 
     def to_json(self) -> dict[str, object]:
         """This card as plain JSON data."""
@@ -188,6 +191,7 @@ def _of_name(spec: DataSpec, decode: bool) -> Card:
         **_balance(counts),
         modes={"grey" if channels == 1 else "colour": len(found.labels)},
         warnings=(*cautions.of_classes(found.classes, found.labels, None), *(_repeated(found) if decode else ())),
+        streamed=told(len(found.labels), spec.size or sides[1], spec.channels or channels, free_on_host()),
     )
 
 
@@ -209,13 +213,14 @@ def _of_folder(spec: DataSpec, decode: bool, progress: Progress) -> Card:
     suspicious = (*_suspicious(found), *(_of_one_colour(found) if is_decoded else ()))
     classes, n_test, test_warnings = _classes(found, spec)
     modes = _tally(_MODES.get(mode, "16 bit" if mode.startswith("I") else mode) for mode in _column(decoded, "mode"))
+    n, channels = n_used(len(found.labels), layout, spec), spec.channels or decoded.pixels.shape[-1]
     return Card(
         spec.name,
         classes,
         n_train=sum(each.n_train for each in classes),
         n_val=sum(each.n_val or 0 for each in classes) if layout.validation else None,
         n_test=n_test,
-        channels=spec.channels or decoded.pixels.shape[-1],
+        channels=channels,
         sides=sides,
         suggested_size=suggested(sides[1]),
         size=size if is_decoded else None,
@@ -236,6 +241,7 @@ def _of_folder(spec: DataSpec, decode: bool, progress: Progress) -> Card:
             *(_repeated(found) if is_decoded else ()),
         ),
         refusal=refusal or _refused(lambda: _check(layout, decoded, found, spec)),
+        streamed=told(n, size, channels, free_on_host()) if n else None,
     )
 
 
@@ -315,10 +321,11 @@ def _suspicious(found: Labelled) -> tuple[str, ...]:
 def _of_one_colour(found: Labelled) -> tuple[str, ...]:
     """Images that show nothing."""
     lines: list[str] = []
-    for start in range(0, len(found.pixels), AT_ONCE):
-        part = found.pixels[start : start + AT_ONCE]
+    start = 0
+    for part in piecewise(found.pixels):
         empty = (part == part[:, :1, :1]).all(axis=(1, 2, 3))
         lines += [f"{found.names[start + at]}: of one colour" for at in np.flatnonzero(empty).tolist()]
+        start += len(part)
     return tuple(sorted(lines))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from objectives.data.cache.stored import Pixels, piecewise
 from objectives.words import counted
 
 MAX_NAMED = 10_000  # images: of more, a difference is told by numbers alone
@@ -19,12 +20,13 @@ Class = tuple[str, int, str]  # name, images, the sum of their digests: the same
 Names = Mapping[str, Mapping[str, str]]  # class -> digest -> name of an image
 
 
-def digests(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint64]:
+def digests(pixels: Pixels) -> npt.NDArray[np.uint64]:
     """[n, 2] 128 bits for every image [n, height, width, channels]: the same where all its pixels are.
 
     Costs 4 us per image of 32 x 32 in colour (2026-11-23, AMD EPYC).
     """
-    whole = b"".join(hashlib.blake2b(image.data, digest_size=16).digest() for image in np.ascontiguousarray(pixels))
+    images = (image for part in piecewise(pixels) for image in np.ascontiguousarray(part))
+    whole = b"".join(hashlib.blake2b(image.data, digest_size=16).digest() for image in images)
     return np.frombuffer(whole, ">u8").astype(np.uint64).reshape(-1, 2)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -17,17 +17,19 @@ import torch
 import torch.nn.functional as F
 
 from objectives.data import cautions, content
+from objectives.data.cache.scaled import scaled
+from objectives.data.cache.stored import Pixels, at_once, piecewise, with_channels
 from objectives.data.card import essentials, sides_of
 from objectives.data.duplicates import Positions, repetitions
 from objectives.data.reading import read, without_small_classes
-from objectives.data.room import check_fits, free_on_host
+from objectives.data.room import check_fits, free_on_host, holds, told
 from objectives.data.sources import Bytes, Labelled
+from objectives.data.streaming import Streamed
 from objectives.errors import DataError
 from objectives.task import DataSpec
 
 RESIZED_AT_ONCE = 256  # images: what lies between the old pixels and the new ones takes memory too
 WATCHED = 256  # images that a training on all of them is looked at by
-COUNTED_AT_ONCE = 4096  # images: their channel is copied
 MAX_VALIDATION = 5000  # images; a fifth of the training set where that is less
 FEW = 300  # images: fewer are split several times: by a third of them an accuracy is known to 10 points at best
 
@@ -36,15 +38,40 @@ Splits = Sequence[tuple[Positions, Positions]]  # images to train on and to vali
 
 @dataclass(frozen=True)
 class Images:
-    """Labelled images on the device."""
+    """Labelled images, on the device or streamed to it."""
 
     # [n, channels, size, size] uint8; series [n, channels, 1, length] float32. Memory format channels_last
-    x: torch.Tensor
-    y: torch.Tensor  # [n] int64
+    x: torch.Tensor | Streamed
+    y: torch.Tensor  # [n] int64, on the device
 
-    def on(self, device: torch.device) -> Images:
-        """The same images on a device."""
-        return Images(self.x.to(device), self.y.to(device))
+    def on(self, device: torch.device, *, streamed: bool = False) -> Images:
+        """The same images on a device, or `streamed` to it from where they are."""
+        x = self.x
+        if streamed and isinstance(x, torch.Tensor):
+            x = Streamed(x.permute(0, 2, 3, 1).cpu().numpy())
+        return Images(x.on(device) if isinstance(x, Streamed) else x.to(device), self.y.to(device))
+
+    def part(self, chosen: torch.Tensor) -> Images:
+        """Those at some positions: copied, or where they are streamed left where they lie."""
+        if isinstance(self.x, Streamed):
+            return Images(self.x.part(chosen), self.y[chosen])
+        return Images(self.x[chosen].contiguous(memory_format=torch.channels_last), self.y[chosen])
+
+    def joined(self, other: Images) -> Images:
+        """These and then others."""
+        y = torch.cat((self.y, other.y))
+        if isinstance(self.x, Streamed) and isinstance(other.x, Streamed):
+            return Images(self.x.joined(other.x), y)
+        assert isinstance(self.x, torch.Tensor)
+        assert isinstance(other.x, torch.Tensor)
+        return Images(torch.cat((self.x, other.x)).contiguous(memory_format=torch.channels_last), y)
+
+    def piecewise(self, n: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """(x, y) of all images in their order, at most `n` at once, on the device."""
+        x, ys = self.x, torch.split(self.y, n)
+        if isinstance(x, Streamed):
+            return zip(x.ahead(torch.split(torch.arange(len(self.y)), n)), ys, strict=True)
+        return zip(torch.split(x, n), ys, strict=True)
 
 
 @dataclass(frozen=True)
@@ -80,9 +107,13 @@ class Dataset:
     @property
     def whole(self) -> Dataset:
         """All images to train on; a few of them are looked at, too, to see whether a training diverges."""
-        x = torch.cat((self.train.x, self.val.x)).contiguous(memory_format=torch.channels_last)
-        seen = Images(self.val.x[:WATCHED], self.val.y[:WATCHED])
-        return replace(self, train=Images(x, torch.cat((self.train.y, self.val.y))), val=seen, again=())
+        some = torch.arange(min(WATCHED, len(self.val.y)), device=self.val.y.device)
+        return replace(self, train=self.train.joined(self.val), val=self.val.part(some), again=())
+
+    @property
+    def is_streamed(self) -> bool:
+        """Whether images are fetched as they are used; else a memory of the device holds them."""
+        return isinstance(self.train.x, Streamed)
 
     @property
     def is_series(self) -> bool:
@@ -105,9 +136,19 @@ class Dataset:
         return len(self.classes)
 
     def on(self, device: torch.device) -> Dataset:
-        """The same images on a device."""
-        again = tuple(split.on(device) for split in self.again)
-        return replace(self, train=self.train.on(device), val=self.val.on(device), again=again)
+        """The same images on a device, streamed to a GPU whose memory does not hold them."""
+        about, streamed = self.about, False
+        if device.type == "cuda" and not self.is_series and not self.is_streamed:
+            n, free = len(self.train.y) + len(self.val.y), torch.cuda.mem_get_info(device)[0]
+            words = told(n, self.size, self.channels, free, "GPU memory", 1 + len(self.splits))
+            streamed = words is not None
+            about = "\n".join(filter(None, (about, words)))
+
+        def there(split: Dataset) -> Dataset:
+            train, val = (images.on(device, streamed=streamed) for images in (split.train, split.val))
+            return replace(split, train=train, val=val, again=tuple(map(there, split.again)))
+
+        return replace(there(self), about=about)
 
 
 def load(spec: DataSpec, device: torch.device) -> Dataset:
@@ -127,8 +168,11 @@ def load(spec: DataSpec, device: torch.device) -> Dataset:
     splits = splits_of(found, spec)
     known = content.digests(pixels)
     trains, vals = (np.concatenate(part) for part in zip(*splits, strict=True))
-    (train, val), *others = ([as_images(pixels, found.labels, part) for part in split] for split in splits)
-    mean, std = _statistics(train.x)
+    why, labels = _streamed_because(pixels, splits, spec), found.labels
+    (train, val), *others = (
+        [as_images(pixels, labels, part, streamed=why is not None) for part in split] for split in splits
+    )
+    mean, std = _statistics(train)
     dataset = Dataset(
         name=spec.name,
         classes=found.classes,
@@ -141,7 +185,9 @@ def load(spec: DataSpec, device: torch.device) -> Dataset:
         split_hash=digest(vals, trains, ()),
         skipped=found.skipped,
         warnings=(*found.warnings, *_warnings(found, splits, known)),
-        about=essentials(found, sides, len(splits[0][0]), len(splits[0][1]), len(splits)),
+        about="\n".join(
+            filter(None, (essentials(found, sides, len(splits[0][0]), len(splits[0][1]), len(splits)), why))
+        ),
         by_class=content.by_class(known, found.labels, found.classes),
         named=content.names_of(known, found.labels, found.classes, found.names),
     )
@@ -150,8 +196,18 @@ def load(spec: DataSpec, device: torch.device) -> Dataset:
 
 def _otherwise(dataset: Dataset, train: Images, val: Images) -> Dataset:
     """The same data in another split."""
-    mean, std = _statistics(train.x)
+    mean, std = _statistics(train)
     return replace(dataset, train=train, val=val, mean=mean, std=std)
+
+
+def _streamed_because(pixels: Pixels, splits: Splits, spec: DataSpec) -> str | None:
+    """Why images are streamed, in a line; None: memory is to hold them, of each split by themselves."""
+    if spec.is_series or spec.streamed is False:
+        return None
+    _, size, _, channels = pixels.shape
+    if spec.streamed:
+        return "images are streamed as they are used: the study began so, or its workers share the memory of this host"
+    return told(sum(map(len, splits[0])), size, channels, free_on_host(), copies=1 + len(splits))
 
 
 def _warnings(found: Labelled, splits: Splits, known: npt.NDArray[np.uint64]) -> tuple[str, ...]:
@@ -165,35 +221,32 @@ def _warnings(found: Labelled, splits: Splits, known: npt.NDArray[np.uint64]) ->
     )
 
 
-def with_channels(pixels: Bytes, channels: int) -> Bytes:
-    """`pixels` [n, height, width, any] as grey or colour: luminance is ITU-R 601 in Pillow's fixed point."""
-    if pixels.shape[-1] == channels:
-        return pixels
-    if channels == 3:
-        return np.repeat(pixels, 3, axis=-1)
-    grey = np.empty((*pixels.shape[:-1], 1), np.uint8)
-    for image, result in zip(pixels, grey, strict=True):  # one by one: all at once would take eight times their memory
-        luminance = np.full(image.shape[:-1], 1 << 15, np.uint32)
-        for channel, weight in enumerate((19595, 38470, 7471)):  # 0.299, 0.587, 0.114 times 2 ** 16
-            luminance += image[..., channel].astype(np.uint32) * np.uint32(weight)
-        result[..., 0] = luminance >> 16
-    return grey
-
-
-def resized(pixels: Bytes, size: int | None) -> Bytes:
+def resized(pixels: Pixels, size: int | None) -> Pixels:
     """Square `pixels` [n, any, any, channels] at another size: bilinear, antialiased, as folders are decoded.
 
+    What memory does not hold is written to the cache, and stays there.
+
     Raises:
-        DataError: memory does not hold them.
+        DataError: neither memory nor the cache takes them.
     """
     if size is None or pixels.shape[1] == size:
         return pixels
-    check_fits(len(pixels), size, pixels.shape[-1], free_on_host())
-    made = np.empty((len(pixels), size, size, pixels.shape[-1]), np.uint8)
-    for start in range(0, len(pixels), RESIZED_AT_ONCE):
-        x = torch.tensor(pixels[start : start + RESIZED_AT_ONCE]).permute(0, 3, 1, 2)
-        x = F.interpolate(x, size=(size, size), mode="bilinear", antialias=True)
-        made[start : start + RESIZED_AT_ONCE] = x.permute(0, 2, 3, 1).numpy()
+    n, channels = len(pixels), pixels.shape[-1]
+
+    def parts() -> Iterator[Bytes]:
+        for start in range(0, n, RESIZED_AT_ONCE):
+            x = torch.tensor(pixels[start : start + RESIZED_AT_ONCE]).permute(0, 3, 1, 2)
+            x = F.interpolate(x, size=(size, size), mode="bilinear", antialias=True)
+            yield x.permute(0, 2, 3, 1).numpy()
+
+    if not holds(n * size * size * channels, free_on_host()):
+        kept = scaled((digest(pixels, np.empty(0, np.int64), ()), n, size, channels), parts())
+        if kept is not None:
+            return kept
+        check_fits(n, size, channels, free_on_host())
+    made = np.empty((n, size, size, channels), np.uint8)
+    for number, some in enumerate(parts()):
+        made[number * RESIZED_AT_ONCE :][: len(some)] = some
     return made
 
 
@@ -287,34 +340,40 @@ def _shuffled(labels: npt.NDArray[np.int64], random: np.random.Generator) -> Pos
     return shuffled[np.argsort(labels[shuffled], kind="stable")]
 
 
-def as_images(pixels: Bytes, labels: npt.NDArray[np.int64], chosen: Positions) -> Images:
-    """The chosen of some decoded images, on the CPU."""
+def as_images(pixels: Pixels, labels: npt.NDArray[np.int64], chosen: Positions, *, streamed: bool = False) -> Images:
+    """The chosen of some decoded images, on the CPU: copied into its memory, or left where they lie."""
+    y = torch.from_numpy(labels[chosen])
+    if streamed:
+        return Images(Streamed(pixels, chosen), y)
     x = torch.from_numpy(pixels[chosen]).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
-    return Images(x, torch.from_numpy(labels[chosen]))
+    return Images(x, y)
 
 
-def _statistics(x: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel of `x`, bytes scaled to [0, 1]: exact, from a histogram of 256 values."""
-    if x.is_floating_point():
-        spread, centre = torch.std_mean(x.double(), (0, 2, 3), correction=0)
+def _statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel, bytes scaled to [0, 1]: exact, from a histogram of 256 values."""
+    if isinstance(images.x, torch.Tensor) and images.x.is_floating_point():
+        spread, centre = torch.std_mean(images.x.double(), (0, 2, 3), correction=0)
         varies = spread > 1e-7 * centre.abs()  # what float32 can tell; a constant channel is left at its scale
         return tuple(centre.tolist()), tuple(torch.where(varies, spread, 1.0).tolist())
+    n_channels, height, width = images.x.shape[1:]
+    counts = torch.zeros(n_channels, 256, dtype=torch.int64)
+    for x, _ in images.piecewise(at_once(n_channels * height * width)):
+        for channel, of_channel in zip(x.unbind(1), counts, strict=True):
+            of_channel += torch.bincount(channel.flatten(), minlength=256)
     values = torch.arange(256, dtype=torch.float64) / 255
     means, deviations = [], []
-    for channel in x.unbind(1):
-        counts = torch.zeros(256, dtype=torch.int64)
-        for start in range(0, len(channel), COUNTED_AT_ONCE):
-            counts += torch.bincount(channel[start : start + COUNTED_AT_ONCE].flatten(), minlength=256)
-        share = counts.double() / channel.numel()
+    for of_channel in counts:
+        share = of_channel.double() / (len(images.y) * height * width)
         mean = float(share @ values)
         means.append(mean)
         deviations.append(max(float(share @ (values - mean) ** 2) ** 0.5, 1 / 255))
     return tuple(means), tuple(deviations)
 
 
-def digest(first: npt.NDArray[np.generic], second: npt.NDArray[np.generic], names: tuple[str, ...]) -> str:
+def digest(first: Pixels | Positions, second: Positions, names: tuple[str, ...]) -> str:
     """SHA-256 over two arrays, their shapes, and names: of pixels, labels and classes, what data are."""
     whole = hashlib.sha256(json.dumps([first.shape, second.shape, names]).encode())
     for array in (first, second):
-        whole.update(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).data)
+        for part in piecewise(array):
+            whole.update(np.ascontiguousarray(part, part.dtype.newbyteorder("<")).data)
     return whole.hexdigest()

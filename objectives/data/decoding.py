@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from objectives.data.cache.stored import Pixels
 from objectives.data.layout.listing import HEAD, kind, named_as_image
 from objectives.data.sources import Bytes
 
@@ -48,7 +49,7 @@ class Picture(NamedTuple):
 class Decoded:
     """What a list of files holds."""
 
-    pixels: Bytes  # [n, size, size, channels] of those that are images; one channel if every one is grey, else three
+    pixels: Pixels  # [n, size, size, channels] of those that are images; one channel if every one is grey, else three
     kept: npt.NDArray[np.int64]  # [n] their positions in the list
     headers: Headers  # [n]
     is_grey: npt.NDArray[np.bool_]  # [n] which have no colour

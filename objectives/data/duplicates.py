@@ -55,8 +55,12 @@ def n_shared(found: npt.NDArray[np.uint64], others: npt.NDArray[np.uint64]) -> i
 
 def _first_positions(found: npt.NDArray[np.uint64]) -> Positions:
     """[n] for every image the position of the first one with the same pixels."""
-    seen: dict[tuple[int, ...], int] = {}
-    return np.array([seen.setdefault(tuple(digest), at) for at, digest in enumerate(found.tolist())], np.int64)
+    order = np.lexsort((found[:, 1], found[:, 0]))  # of equal ones the first comes first
+    ranked = found[order]
+    begins = np.concatenate([[True], (ranked[1:] != ranked[:-1]).any(1)])[: len(found)]
+    first = np.empty(len(found), np.int64)
+    first[order] = order[begins][np.cumsum(begins) - 1]
+    return first
 
 
 def _examples(found: Labelled, pairs: list[tuple[int, int]]) -> str:

@@ -17,7 +17,6 @@ from objectives.data.decoding import NO_IMAGE, Decoded
 from objectives.data.layout.labels import tabled
 from objectives.data.layout.listing import Layout
 from objectives.data.layout.splits import arranged, held_out
-from objectives.data.room import check_fits, free_on_host
 from objectives.data.sources import Labelled
 from objectives.errors import DataError
 from objectives.task import DataSpec
@@ -35,7 +34,7 @@ def read_folder(spec: DataSpec) -> Labelled:
     and have none.
 
     Raises:
-        DataError: no classes, an empty class, too much that cannot be decoded, or more than memory holds.
+        DataError: no classes, an empty class, or too much that cannot be decoded.
     """
     layout = laid_out(spec)
     check_layout(layout, spec)
@@ -58,15 +57,18 @@ def read_test(spec: DataSpec) -> Labelled | None:
     return labelled(layout, decoded, warnings)
 
 
-def keep_folder(spec: DataSpec, progress: Progress) -> None:
-    """Decodes into the cache what it lacks of a folder, with all cores.
+def keep_folder(spec: DataSpec, progress: Progress) -> int | None:
+    """Decodes into the cache what it lacks of a folder, with all cores; the bytes of its images, where there is one.
 
     Raises:
         DataError: as `read_folder`, but for what only the decoded images show.
     """
     layout = laid_out(spec, progress)
     check_layout(layout, spec)
-    kept.fill(layout.top, layout.files, size_of(spec), progress)
+    shape = kept.fill(layout.top, layout.files, size_of(spec), progress)
+    if shape is None:
+        return None
+    return n_used(shape[0], layout, spec) * size_of(spec) ** 2 * (spec.channels or shape[-1])
 
 
 def laid_out(spec: DataSpec, progress: Progress = silent) -> Layout:
@@ -101,15 +103,18 @@ def check_layout(layout: Layout, spec: DataSpec) -> None:
     """Checks what can be known of a folder before anything is decoded.
 
     Raises:
-        DataError: only one class, or more images than memory holds.
+        DataError: only one class.
     """
     if len(layout.classes) == 1:
         raise DataError(printable(_one_class(layout, spec.labels)))
-    n = len(layout.files)
-    if spec.n_train is not None:
-        n_val = sum(file.validates for file in layout.files) if layout.validation else n // 5
-        n = min(n, spec.n_train + n_val)
-    check_fits(n, size_of(spec), spec.channels or 3, free_on_host())
+
+
+def n_used(n: int, layout: Layout, spec: DataSpec) -> int:
+    """How many of `n` images of a folder a run holds, at most."""
+    if spec.n_train is None:
+        return n
+    n_val = sum(file.validates for file in layout.files) if layout.validation else n // 5
+    return min(n, spec.n_train + n_val)
 
 
 def labelled(layout: Layout, decoded: Decoded, warnings: Sequence[str]) -> Labelled:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
-import torch
+import numpy.typing as npt
 
+from objectives.data.cache.stored import Stored, at_once, part, with_channels
 from objectives.data.cautions import of_test
 from objectives.data.content import digests
-from objectives.data.dataset import Dataset, Images, as_images, resized, with_channels
+from objectives.data.dataset import Dataset, Images, as_images, resized
 from objectives.data.duplicates import n_shared
 from objectives.data.reading import read
-from objectives.data.sources import Bytes
 from objectives.errors import DataError
 from objectives.task import DataSpec
 from objectives.words import counted, some
@@ -53,15 +54,17 @@ def load_test(spec: DataSpec, dataset: Dataset) -> HeldOut | None:
         pixels = resized(with_channels(pixels, dataset.channels), dataset.size)
     elif (shape := pixels.shape[2:]) != (dataset.size, dataset.channels):
         raise DataError(f"x_test has {shape[1]} channels of length {shape[0]}, x has others: make them alike")
-    seen = np.concatenate([digests(_pixels(images)) for images in (dataset.train, dataset.val)])
-    if n := n_shared(digests(pixels[known]), seen):
+    seen = [_digests(images) for images in (dataset.train, dataset.val)]
+    if n := n_shared(digests(part(pixels, known)), np.concatenate(seen)):
         warnings.append(
             f"test images that are training or validation images as well: {n} of {len(known)}: "
             "the test accuracy is too high, remove the copies"
         )
-    return HeldOut(as_images(pixels, labels, known).on(dataset.train.x.device), tuple(warnings))
+    images = as_images(pixels, labels, known, streamed=isinstance(pixels, Stored))  # each is looked at now and then
+    return HeldOut(images.on(dataset.train.x.device), tuple(warnings))
 
 
-def _pixels(images: Images) -> Bytes:
-    pixels: Bytes = images.x.permute(0, 2, 3, 1).contiguous(memory_format=torch.contiguous_format).cpu().numpy()
-    return pixels
+def _digests(images: Images) -> npt.NDArray[np.uint64]:
+    """[n, 2] of images as data sets have them."""
+    parts = images.piecewise(at_once(math.prod(images.x.shape[1:])))
+    return np.concatenate([digests(x.permute(0, 2, 3, 1).contiguous().cpu().numpy()) for x, _ in parts])

@@ -11,6 +11,7 @@ import numpy as np
 
 from objectives.data import cautions
 from objectives.data.cache.progress import Progress
+from objectives.data.cache.stored import part
 from objectives.data.folders import keep_folder, read_folder, read_test
 from objectives.data.sources import Labelled, cifar, digits, fashion_mnist, series
 from objectives.errors import DataError
@@ -42,15 +43,18 @@ def read(spec: DataSpec, *, test: bool = False) -> Labelled | None:
     raise DataError(printable(f"unknown data set {spec.name!r}: choose {known}"))
 
 
-def keep(spec: DataSpec, progress: Progress) -> None:
+def keep(spec: DataSpec, progress: Progress) -> int | None:
     """Fills the cache with what a folder lacks there; of data with a name, which need no decoding, nothing.
+
+    Returns the bytes of the images of a folder, as memory would hold them, where they are known.
 
     Raises:
         DataError: as `read`, but for what only the decoded images show.
     """
     if is_folder(spec):
         with readable(spec):
-            keep_folder(spec, progress)
+            return keep_folder(spec, progress)
+    return None
 
 
 def is_folder(spec: DataSpec) -> bool:
@@ -94,7 +98,7 @@ def without_small_classes(found: Labelled, spec: DataSpec) -> Labelled:
     kept = position[found.labels] >= 0
     return replace(
         found,
-        pixels=found.pixels[kept],
+        pixels=part(found.pixels, kept),
         labels=position[found.labels[kept]],
         classes=tuple(found.classes[i] for i in large),
         names=tuple(name for name, stays in zip(found.names, kept, strict=True) if stays) if found.names else (),

@@ -26,6 +26,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from objectives.data.cache.stored import Pixels
 from objectives.data.vision import import_torchvision
 from objectives.errors import DataError
 from objectives.host.durable import sync_all, sync_folder
@@ -58,7 +59,7 @@ Bytes = npt.NDArray[np.uint8]
 class Labelled:
     """A training set as its source holds it: decoded, not yet split."""
 
-    pixels: Bytes  # [n, height, width, channels]; of series float32 all the same, [n, 1, length, channels]
+    pixels: Pixels  # [n, height, width, channels]; of series float32 all the same, [n, 1, length, channels]
     labels: npt.NDArray[np.int64]  # [n], positions in `classes`
     classes: tuple[str, ...]
     flip: bool  # whether a horizontal flip keeps the label

@@ -9,8 +9,10 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from objectives.data.dataset import Dataset, resized, with_channels
-from objectives.data.sources import Bytes, Labelled
+from objectives.data.cache.stored import Pixels, with_channels
+from objectives.data.dataset import Dataset, resized
+from objectives.data.sources import Labelled
+from objectives.data.streaming import Streamed
 from objectives.errors import DataError
 from objectives.export import ExportedModel
 from objectives.task import DataSpec
@@ -31,7 +33,7 @@ def sized(model: ExportedModel, spec: DataSpec) -> DataSpec:
     return spec if spec.is_series else replace(spec, size=model.size)
 
 
-def fitting(model: ExportedModel, found: Labelled) -> Bytes:
+def fitting(model: ExportedModel, found: Labelled) -> Pixels:
     """What was read as the network takes it: [n, size, size, channels], or [n, 1, length, channels].
 
     Raises:
@@ -57,10 +59,11 @@ def is_validated_by(model: ExportedModel, dataset: Dataset) -> bool:
     return (known.get("content"), known.get("split")) == (dataset.content_hash, dataset.split_hash)
 
 
-def logits(model: ExportedModel, x: Tensor, progress: Callable[[int], None] = lambda done: None) -> Tensor:
+def logits(model: ExportedModel, x: Tensor | Streamed, progress: Callable[[int], None] = lambda done: None) -> Tensor:
     """[n, n_classes] on the CPU of images as data sets have them, a few at once; `progress` is told how many it was."""
     device, found = next(model.network.parameters()).device, list[Tensor]()
-    for some in torch.split(x, model.at_once):
+    for start in range(0, len(x), model.at_once):
+        some = x[start : start + model.at_once]
         found.append(model.logits(as_taken(model, some).to(device)).cpu())
         progress(sum(map(len, found)))
     return torch.cat(found)

@@ -70,7 +70,7 @@ def _images(model: ExportedModel, spec: DataSpec) -> tuple[Tensor, str | None]:
         some = fitting(model, replace(found, pixels=found.pixels[chosen], labels=found.labels[chosen]))
     except DataError as error:
         return _made_up(model), str(error)
-    return as_taken(model, torch.from_numpy(some).permute(0, 3, 1, 2)), None
+    return as_taken(model, torch.from_numpy(some[:]).permute(0, 3, 1, 2)), None
 
 
 def _made_up(model: ExportedModel) -> Tensor:

@@ -118,7 +118,7 @@ def _read(chunk: Chunk) -> Part:
         raise OSError(f"{chunk.folder} does not hold what was written")
     kept = tuple(int(content) for content in shard.rows["content"].tolist())
     faults = {int(content): fault for content, fault in shard.faults.items()}
-    part = Part(tuple(int(position) for _, position in chunk.files), kept, np.array(shard.pixels), faults)
+    part = Part(tuple(int(position) for _, position in chunk.files), kept, shard.stored[:], faults)
     shard.remove()
     return part
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from objectives.data.cache.stored import Stored
 from objectives.data.dataset import Images, as_images, digest, load
 from objectives.data.reading import read
 from objectives.data.sources import Labelled
@@ -71,34 +72,40 @@ def judged(
     Raises:
         DataError: there are none such, or they show what the network does not know.
     """
-    images, split, remarks = _images(model, answers.sized(model, spec), split)
-    logits = answers.logits(model, images.x, lambda done: progress("testing", done, len(images.y)))
-    confusion = answers.confusion(images.y, logits.argmax(1), len(model.classes))
-    off = _error(logits / model.calibration.temperature, images.y)
-    return Judgement(split, confusion, off, _error(logits, images.y), tuple(remarks))
+    parts, split, remarks = _images(model, answers.sized(model, spec), split)
+    y, told = torch.cat([images.y for images in parts]), list[Tensor]()
+
+    def advance(done: int) -> None:
+        progress("testing", sum(map(len, told)) + done, len(y))
+
+    for images in parts:
+        told.append(answers.logits(model, images.x, advance))
+    logits = torch.cat(told)
+    confusion = answers.confusion(y, logits.argmax(1), len(model.classes))
+    off = _error(logits / model.calibration.temperature, y)
+    return Judgement(split, confusion, off, _error(logits, y), tuple(remarks))
 
 
 def _error(logits: Tensor, y: Tensor) -> float:
     return expected_error(logits.softmax(1), y)
 
 
-def _images(model: ExportedModel, spec: DataSpec, split: Split | None) -> tuple[Images, Split, list[str]]:
+def _images(model: ExportedModel, spec: DataSpec, split: Split | None) -> tuple[list[Images], Split, list[str]]:
     if split == "validation":
-        return _validation(model, spec), split, []
+        return [_validation(model, spec)], split, []
     test = None if split == "all" else read(spec, test=True)
     if split == "test" and test is None:
         raise DataError(printable(f"{spec.name} has no test split: --split all takes all its images"))
     if test is not None:
         images, remarks = _known(model, test)
-        return images, "test", remarks
+        return [images], "test", remarks
     parts = [part for part in (read(spec), read(spec, test=True)) if part is not None]
     read_as = [_known(model, part) for part in parts]
     remarks = [] if split else ["there is no test split: these are all images"]
     if _was_trained_on(model, parts[0]):
         remarks.append("the network was trained on most of these images: on others it is less accurate")
     remarks += dict.fromkeys(remark for _, said in read_as for remark in said)
-    x, y = (torch.cat([getattr(images, name) for images, _ in read_as]) for name in ("x", "y"))
-    return Images(x, y), "all", remarks
+    return [images for images, _ in read_as], "all", remarks
 
 
 def _validation(model: ExportedModel, spec: DataSpec) -> Images:
@@ -137,7 +144,8 @@ def _known(model: ExportedModel, found: Labelled) -> tuple[Images, list[str]]:
     if found.pixels.shape[-1] > model.channels and not model.is_series:
         remarks.append("the images have colour, the network takes grey: they are shown to it in grey")
     pixels = answers.fitting(model, found)
-    return as_images(pixels, position[found.labels], np.arange(len(pixels))), remarks
+    chosen, labels = np.arange(len(pixels)), position[found.labels]
+    return as_images(pixels, labels, chosen, streamed=isinstance(pixels, Stored)), remarks
 
 
 def _was_trained_on(model: ExportedModel, found: Labelled) -> bool:

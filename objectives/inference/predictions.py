@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from objectives.data.cache.decoders import n_cores
-from objectives.data.dataset import with_channels
+from objectives.data.cache.stored import converted
 from objectives.data.sources import Bytes
 from objectives.export import ExportedModel
 from objectives.inference.images import Found, decoded, told
@@ -62,7 +62,7 @@ def predictions(model: ExportedModel, files: Sequence[Found], top: int = TOP) ->
 
 def of_pixels(model: ExportedModel, pixels: Bytes, top: int = TOP) -> Iterator[Prediction]:
     """The prediction of each of some images [n, size, size, 1 or 3]."""
-    return of_inputs(model, torch.from_numpy(with_channels(pixels, model.channels)).permute(0, 3, 1, 2), top)
+    return of_inputs(model, torch.from_numpy(converted(pixels, model.channels)).permute(0, 3, 1, 2), top)
 
 
 def of_inputs(model: ExportedModel, inputs: Tensor, top: int = TOP) -> Iterator[Prediction]:

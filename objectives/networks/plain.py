@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, cast, get_args
 
-from objectives.networks.architecture import HEAD, Architecture, Layer
+from objectives.networks.architecture import HEAD, Architecture
+from objectives.networks.layers import Layer
 
 PoolingKind = Literal["max", "average"]
 PLAIN = "plain"  # kind of architecture, in JSON

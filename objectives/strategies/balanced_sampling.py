@@ -63,15 +63,10 @@ class BalancedSampling(Strategy):
 
     def _drawing(self, state: TrainState) -> TrainState:
         """The state that trains on a fresh draw."""
-        import torch
-
-        from objectives.data.dataset import Images
-
         assert self.whole is not None
         assert self.draws is not None
         chosen = _chosen(self.whole.y.cpu(), self.draws).to(self.whole.y.device)
-        x = self.whole.x[chosen].contiguous(memory_format=torch.channels_last)
-        return replace(state, data=Images(x, self.whole.y[chosen]))
+        return replace(state, data=self.whole.part(chosen))
 
 
 def draws_of(counts: Tensor, share: float) -> Tensor:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from objectives.data.dataset import Images
     from objectives.state import TrainState
 
+HASHED_AT_ONCE = 512  # images: eight times their bytes
+
 
 @dataclass(frozen=True)
 class DataFraction(Strategy):
@@ -68,15 +70,12 @@ class DataFraction(Strategy):
 
     def _using(self, state: TrainState, share: float) -> TrainState:
         """The state that trains on a share of the images, at least one of every class."""
-        from objectives.data.dataset import Images
-
         assert self.whole is not None
         assert self.order is not None
         n = max(round(share * len(self.order)), int(self.whole.y.bincount().count_nonzero()))
         data = self.whole
         if n < len(self.order):
-            kept = self.order[:n].sort().values
-            data = Images(_in_channels_last(self.whole.x[kept]), self.whole.y[kept])
+            data = self.whole.part(self.order[:n].sort().values)
         return replace(state, data=data).with_event(f"{n} of {len(self.order)} images")
 
 
@@ -88,7 +87,8 @@ def _order(images: Images, balanced: bool) -> Tensor:
     """
     import torch
 
-    shuffled = _hashes(images.x).argsort(stable=True)
+    hashes = torch.cat([_hashes(x) for x, _ in images.piecewise(HASHED_AT_ONCE)])
+    shuffled = hashes.argsort(stable=True)
     by_class = shuffled[images.y[shuffled].argsort(stable=True)]
     labels, counts = images.y[by_class], images.y.bincount()
     rank = torch.arange(len(labels), device=labels.device) - (counts.cumsum(0) - counts)[labels]  # within the class
@@ -105,9 +105,3 @@ def _hashes(x: Tensor) -> Tensor:
     words = pad(pixels, (0, -pixels.shape[1] % 8)).view(torch.int64)
     factors = torch.empty(words.shape[1], dtype=torch.int64).random_(generator=torch.Generator().manual_seed(0))
     return (words * factors.to(x.device)).sum(1)
-
-
-def _in_channels_last(x: Tensor) -> Tensor:
-    import torch
-
-    return x.contiguous(memory_format=torch.channels_last)

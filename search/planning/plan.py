@@ -6,7 +6,8 @@ import json
 import math
 from dataclasses import asdict, dataclass
 
-from objectives.networks.architecture import FAMILIES, build
+from objectives.networks import families
+from objectives.networks.architecture import FAMILIES
 from objectives.starts.likeness import settings_of
 from objectives.starts.origin import Origin
 from objectives.work import step_memory
@@ -25,6 +26,13 @@ WIDTHS = {"cpu": (0.25, 1.0), "cuda": (0.25, 2.0)}  # times the channels of the 
 FAMILY_REASONS = {
     "small": "for images so small",
     "fast": "which was ahead where families were compared, in single runs on a CPU (benchmarks/ten_minutes.md)",
+}
+STEMS = {  # by the number of strides to choose from
+    1: ("stride 2 and a pooling", "of stride 2 with a pooling behind it, as trained networks for large images have"),
+    2: (
+        "stride 1, 2 to choose",
+        "of stride 1, and 2 as a strategy: short runs pay with a quarter of the work, long ones with all pixels",
+    ),
 }
 KEPT = 10  # networks on a disk, about
 OVERHEAD = 1.25  # seconds on the wall for a second of training (evaluation, workers, questions): about, in three runs
@@ -50,6 +58,7 @@ class Images:
     root: str | None = None  # as `DataSpec.root`, `.labels`, and `.n_train`
     labels: str | None = None
     most_train: int | None = None
+    family: str | None = None  # a residual one, of networks that trainings start from; None: as the size suggests
 
 
 @dataclass(frozen=True)
@@ -141,11 +150,16 @@ def family_for(size: int) -> str:
 
 
 def to_probe(size: int, family: str | None = None) -> list[Network]:
-    """Networks whose steps say what the others take, the decisive one first; of a family other than for that size."""
+    """Networks whose steps say what the others take, the decisive one first; of a family, or as the size suggests."""
     family, narrow = family or family_for(size), WIDTHS["cpu"][0]
     smaller = [each for each in SIZES if SMALL < each < size]
     others = [Network(family, smaller[len(smaller) // 2], narrow, 1)] if smaller else []
-    return [Network(family, size, narrow, 1), Network(family, size, narrow, 2), *others]
+    return [*(Network(family, size, narrow, stride) for stride in _strides(family)), *others]
+
+
+def _strides(family: str) -> tuple[int, ...]:
+    """Of stems to choose from: large images are halved twice anyway."""
+    return (1,) if families.is_of_imagenet(family) else (1, 2)
 
 
 def fewest_epochs(n_train: int) -> int:
@@ -155,11 +169,11 @@ def fewest_epochs(n_train: int) -> int:
 
 def affordable(size: int, n_train: int, seconds: float, costs: Costs, family: str | None = None) -> int:
     """Pixels a side at which a run on all of them takes a share of the seconds; at most `size`."""
-    of, batch = family or family_for(size), min(2 * _batches(n_train)[0], _batches(n_train)[1])
+    family, batch = family or family_for(size), min(2 * _batches(n_train)[0], _batches(n_train)[1])
     sizes = sorted({*(each for each in SIZES if SMALL < each < size), size})
 
     def took(each: int) -> float:
-        network = Network(of, each, WIDTHS["cpu"][0], 1)
+        network = Network(family, each, WIDTHS["cpu"][0], 1)
         return costs.of_run(network, n_train, LONG * fewest_epochs(n_train), batch)
 
     return max((each for each in sizes if took(each) <= LONG_SHARE * seconds), default=sizes[0])
@@ -168,8 +182,9 @@ def affordable(size: int, n_train: int, seconds: float, costs: Costs, family: st
 def chosen(name: str, minutes: float, images: Images, costs: Costs, device: str, start: Origin | None = None) -> Plan:
     """The plan for so many minutes on a device of that kind (cpu, cuda), perhaps with a network to start from."""
     seconds = 60 * minutes / (OVERHEAD * images.n_splits)  # of training, if nothing else were done
-    family, own = _of_start(images.size, start)
-    least, most = min(WIDTHS[device][0], own[1]), max(WIDTHS[device][1], own[1])
+    family = images.family or family_for(images.size)
+    deep, wide = (1, 1.0) if start is None else settings_of(start.architecture, family)
+    least, most = min(WIDTHS[device][0], wide), max(WIDTHS[device][1], wide)
     fewest, batch = fewest_epochs(images.n_train), _batches(images.n_train)
     if start is not None:
         fewest = max(1, fewest // SOONER)
@@ -178,13 +193,14 @@ def chosen(name: str, minutes: float, images: Images, costs: Costs, device: str,
     def run(size: int, width: float, stride: int, epochs: int) -> float:
         return costs.of_run(Network(family, size, width, stride), images.n_train, epochs, step)
 
-    stride = 2 if images.size >= 16 else 1
+    stride = _strides(family)[-1] if images.size >= 16 else 1
     size = affordable(images.size, images.n_train, seconds, costs, family)
     longest = FILL_SHARE * seconds
     epochs = min(max(4 * fewest, int(longest / run(size, least, stride, 1))), MOST)
     first = run(size, least, stride, fewest)
     typical = math.sqrt(first * max(first, run(size, least, 1, 2 * fewest)))  # of the search: near its cheap end
-    network = build(family, depth=1, width=most, in_channels=images.channels, n_classes=images.n_classes)
+    shape = {"in_channels": images.channels, "n_classes": images.n_classes, "size": size}
+    network = families.build(family, depth=1, width=most, **shape)
     n = 3 + SEARCH_SHARE * seconds / typical
     return Plan(
         name,
@@ -195,7 +211,7 @@ def chosen(name: str, minutes: float, images: Images, costs: Costs, device: str,
         (fewest, epochs),
         batch,
         (least, most),
-        (1, max(2 if seconds > 100 * first else 1, own[0])),
+        (1, max(2 if seconds > 100 * first and not families.has_one_depth(family) else 1, deep)),
         (first * (1 - ERR), first * (1 + ERR)),
         (typical * (1 - ERR), typical * (1 + ERR)),
         longest,
@@ -205,14 +221,6 @@ def chosen(name: str, minutes: float, images: Images, costs: Costs, device: str,
         _reasons(images, costs, family, size, (fewest, epochs), batch, (least, most), first, device, start),
         None if start is None else start.source,
     )
-
-
-def _of_start(size: int, start: Origin | None) -> tuple[str, tuple[int, float]]:
-    """(family, (depth, multiplier of the widths) that a study must have room for), perhaps to start from a network."""
-    if start is None or start.family is None:
-        return family_for(size), (1, 1.0)
-    depth, width = settings_of(start.architecture, start.family)
-    return start.family, (depth, width)
 
 
 def _quoted(text: str) -> str:
@@ -241,17 +249,12 @@ def _reasons(
 ) -> tuple[Choice, ...]:
     stages = len(FAMILIES[family].widths)
     own = images.own_size
-    why = FAMILY_REASONS[family] if start is None else "that of the network to start from"
     full = "the images' own" if size == own else f"of {own} that they have: more would take too long"
     return (
         Choice("size", f"{size} pixels", f"{size} pixels, {full}"),
-        Choice("family", family, f"{family}, {stages} stages, {why}"),
+        Choice("family", family, f"{family}, {stages} stages, {FAMILY_REASONS.get(family, 'that of the start')}"),
         *([] if start is None else [Choice("start", start.source, f"{start.words}, or from scratch: {start.cost}")]),
-        Choice(
-            "stem",
-            "stride 1, 2 to choose",
-            "of stride 1, and 2 as a strategy: short runs pay with a quarter of the work, long ones with all pixels",
-        ),
+        Choice("stem", *STEMS[len(_strides(family))]),
         Choice(
             "epochs",
             f"{epochs[0]} to {epochs[1]}",

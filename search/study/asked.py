@@ -87,7 +87,7 @@ def _derived_name(name: str, label: str, changed: StudySpec) -> str:
 
 def named_after(data: DataSpec, start: str | None = None) -> str:
     """The name of the study of a data set, and a start, that was given none: the same wherever folders lie."""
-    section = DataSection(**{key: value for key, value in asdict(data).items() if key != "seed"})
+    section = DataSection(**{key: value for key, value in asdict(data).items() if key not in ("seed", "streamed")})
     distinguishing = section.model_dump() | _without_places(section) | ({"seed": data.seed} if data.seed else {})
     if start is not None:
         distinguishing["start"] = asked_start(start).digest

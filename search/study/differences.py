@@ -100,8 +100,12 @@ def _data(was: Mapping[str, Any], now: Mapping[str, Any], images: content.Names)
         yield "data: images or their labels changed"
     elif "split" in told:
         yield "data: the same images, but others of them are for validation"
+    if "streamed" in told:
+        was_streamed = ("streamed as they were used", "held in memory")
+        before, since = was_streamed if was.get("streamed") else reversed(was_streamed)
+        yield f"images were {before}, and are now {since}, which takes other seconds: by the memory that is free"
     for key in told:
-        if key not in ("content", "split"):
+        if key not in ("content", "split", "streamed"):
             yield from _plain(was.get(key), now.get(key), f"data.{key}")
 
 

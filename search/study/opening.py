@@ -68,6 +68,13 @@ def find(name: str, database: Database) -> optuna.Study | None:
     return None
 
 
+def streams(name: str, database: Database) -> bool:
+    """Whether the study of that name, where there is one, began with images that memory did not hold."""
+    with database.exclusive(name):
+        found = find(name, database)
+    return found is not None and bool(found.user_attrs[records.IDENTITY].get("data", {}).get("streamed"))
+
+
 def opened(name: str, spec: StudySpec, found: optuna.Study, database: Database) -> Study:
     """A stored study, without a look at device and data: to read it.
 

@@ -55,6 +55,7 @@ def about(card: Card) -> list[tuple[str, str]]:
     rows = [("balance", balance), ("sides", sides), ("pixels", _shares(card.modes))]
     rows += [("files", _shares(card.formats))] if card.formats else []
     rows += [("train at", suggested)]
+    rows += [("memory", card.streamed)] if card.streamed else []
     rows += [("found", remark) for remark in card.remarks]
     rows += [] if card.size else [("copies", "not looked for: nothing was decoded")]
     return rows

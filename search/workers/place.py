@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from objectives.data.cache.progress import Progress
+from objectives.data.room import free_on_host, holds
 from objectives.task import Task
 from search.host import devices
 from search.study import records
@@ -87,12 +88,12 @@ class ThisHost:
         self, study: str, task: Task, database: str, training: Training, held: ExitStack, progress: Progress
     ) -> Sequence[Objective]:
         slots = held.enter_context(devices.taken(self.request, study, database))
-        preparations = [training(task, slot.device, 1) for slot in slots]
-        preparations[0].keep_data(progress)
-        made = [
-            WorkerProcess(preparation, fresh=slot.device == "cpu")
-            for preparation, slot in zip(preparations, slots, strict=True)
-        ]
+        n_bytes = training(task, slots[0].device, 1).keep_data(progress)
+        # decided here, once: each worker would see what others have left
+        if len(slots) > 1 and n_bytes is not None and task.data.streamed is None:
+            streamed = not holds(len(slots) * n_bytes, free_on_host())
+            task = replace(task, data=replace(task.data, streamed=streamed))
+        made = [WorkerProcess(training(task, slot.device, 1), fresh=slot.device == "cpu") for slot in slots]
         return [held.enter_context(closing(each)) for each in made]
 
 

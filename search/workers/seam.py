@@ -110,8 +110,10 @@ Opening = Callable[[], Objective]  # opens the device: in a fresh process, after
 class Preparation(Protocol):
     """How a worker gets ready."""
 
-    def keep_data(self, progress: Progress) -> None:
+    def keep_data(self, progress: Progress) -> int | None:
         """Fills the cache of this host with what the data lack there, before workers compete for it. Opens no device.
+
+        Returns the bytes of the images, as the memory of a worker would hold them, where they are known.
 
         Raises:
             DataError: the data cannot be used.
@@ -133,10 +135,10 @@ class _Prepare:
     def __init__(self, task: Task, device: str, threads: int) -> None:
         self._task, self._device, self._threads = task, device, threads
 
-    def keep_data(self, progress: Progress) -> None:
+    def keep_data(self, progress: Progress) -> int | None:
         from objectives.data.reading import keep
 
-        keep(self._task.data, progress)
+        return keep(self._task.data, progress)
 
     def __call__(self) -> Opening:
         import os

@@ -201,7 +201,7 @@ def test_an_anchor_outside_the_ranges_of_a_study_is_used_without_misleading_the_
 
 SHORT_AND_SMALL = [
     replace(GIVEN, family=family, size=size, epochs=epochs, depth=(1, 2), width=(0.25, 2.0))
-    for family in ("small", "thin", "fast")
+    for family in ("small", "thin", "fast", "imagenet18")
     for size in (4, 8, 28, 32, 96)
     for epochs in ((1, 1), (2, 3), (1, 40))
 ]

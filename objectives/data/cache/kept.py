@@ -1,8 +1,8 @@
 """Decoded images, kept in `cache_home() / "images"`: never others than those in the files. No cache costs time only.
 
 What the cache lacks is decoded into parts by all cores; killed on the way, the next run decodes only the rest. Then
-the images are written in the order of their use into one file, which is mapped into memory: the disk holds them twice
-for a moment, memory never as a whole.
+the images are written in the order of their use into one file, of which some are read at a time: the disk holds them
+twice for a moment, memory never as a whole.
 """
 
 from __future__ import annotations
@@ -57,22 +57,21 @@ def decoded(
         except OSError as error:
             way_out = "images are decoded at every start; set XDG_CACHE_HOME elsewhere"
             warning = printable(f"cannot write {home / IMAGES} ({error}): {way_out}")
-    with tempfile.TemporaryDirectory(prefix="frontrunner-") as place:  # what is mapped stays until it is let go
+    with tempfile.TemporaryDirectory(prefix="frontrunner-") as place:  # what is open stays until it is let go
         return _kept(Path(place), top, files, size, progress), (warning,)
 
 
-def fill(top: Path, files: Sequence[File], size: int, progress: Progress) -> None:
-    """Decodes what the cache lacks; where there is no cache, nothing.
+def fill(top: Path, files: Sequence[File], size: int, progress: Progress) -> tuple[int, ...] | None:
+    """Decodes what the cache lacks, and returns the shape of all images; where there is no cache, nothing.
 
     Raises:
         DataError: as `decoded`.
     """
     home = cache_home()
     try:
-        if home is not None:
-            _kept(home / IMAGES, top, files, size, progress)
+        return None if home is None else _kept(home / IMAGES, top, files, size, progress).pixels.shape
     except OSError:  # whoever needs the images says so
-        return
+        return None
 
 
 def _kept(place: Path, top: Path, files: Sequence[File], size: int, progress: Progress) -> Decoded:
@@ -178,7 +177,7 @@ def _as_decoded(whole: Shard, files: Sequence[File], contents: Sequence[str]) ->
     for at in np.setdiff1d(np.arange(len(files)), kept).tolist():
         content = contents[at]
         faults[at] = {NO_IMAGE: NO_IMAGE, UNREADABLE: _CANNOT_READ}.get(content) or whole.faults.get(content, NO_IMAGE)
-    return Decoded(whole.pixels, kept, whole.rows[list(HEADER.names or ())], whole.rows["is_grey"], faults)
+    return Decoded(whole.stored, kept, whole.rows[list(HEADER.names or ())], whole.rows["is_grey"], faults)
 
 
 def _remove_superseded(place: Path, before: Index, now: Index, size: int) -> None:

@@ -18,8 +18,8 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from objectives.data.cache.stored import Stored
 from objectives.data.decoding import DECODE_VERSION, HEADER, decode_all
-from objectives.data.sources import Bytes
 from objectives.host import durable
 
 PIXELS, ROWS, ABOUT = "pixels.npy", "rows.npy", "about.json"
@@ -40,10 +40,9 @@ class Shard:
     faults: Mapping[str, str]  # content of files that are no images: why
 
     @cached_property
-    def pixels(self) -> Bytes:
-        """[n, size, size, channels] as the file holds them: pages that are not used take no memory."""
-        found: Bytes = np.load(self.folder / PIXELS, mmap_mode="r")
-        return found
+    def stored(self) -> Stored:
+        """[n, size, size, channels], which stay in the file."""
+        return Stored.at(self.folder / PIXELS)
 
     @cached_property
     def layout(self) -> tuple[tuple[int, ...], int]:
@@ -115,7 +114,7 @@ def write_part(chunk: Chunk) -> None:
         rows[field] = decoded.headers[field]
     faults = {chunk.files[position][1]: why for position, why in decoded.faults.items()}
     folder = Path(chunk.folder)
-    files = {PIXELS: _npy(decoded.pixels), ROWS: _npy(rows), ABOUT: about(folder, chunk.top, faults)}
+    files = {PIXELS: _npy(decoded.pixels[:]), ROWS: _npy(rows), ABOUT: about(folder, chunk.top, faults)}
     durable.write_folder(folder, files)
 
 

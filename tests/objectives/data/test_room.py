@@ -1,31 +1,36 @@
-"""Data that do not fit are refused before they are decoded, with the largest size that does fit."""
+"""What memory does not hold is told with the largest size that it would hold; of what cannot be streamed, refused."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from objectives.data import folders
-from objectives.data.room import LEAST, SHARE, STEP, check_fits, free_on_host
+from objectives.data.room import COPIES, LEAST, SHARE, STEP, check_fits, free_on_host, holds, told
 from objectives.errors import DataError
-from tests.objectives.data.images import files_under, load_folder, make_folder
 
 
 @given(st.integers(1, 10**7), st.integers(4, 1024), st.sampled_from([1, 3]), st.integers(0, 10**12))
 def test_the_size_that_is_named_fits_and_the_next_one_does_not(n: int, size: int, channels: int, free: int) -> None:
-    if n * size * size * channels <= SHARE * free:
+    is_held = COPIES * n * size * size * channels <= SHARE * free
+    assert holds(n * size * size * channels, free) == is_held
+    assert (told(n, size, channels, free) is None) == is_held
+    if is_held:
         check_fits(n, size, channels, free)
         return
     with pytest.raises(DataError) as refused:
         check_fits(n, size, channels, free)
-    said = str(refused.value)
-    assert "\n" not in said
+    said, line = str(refused.value), str(told(n, size, channels, free))
+    assert "\n" not in said + line
+    assert ("size = " in said) == ("size = " in line)
     if "size = " in said:
         side = int(said.partition("size = ")[2].split()[0])
         check_fits(n, side, channels, free)
+        assert f"it would hold them at size = {side})" in line
     else:
         side = LEAST - STEP
     with pytest.raises(DataError):
@@ -34,6 +39,7 @@ def test_the_size_that_is_named_fits_and_the_next_one_does_not(n: int, size: int
 
 def test_where_nobody_knows_what_is_free_nothing_is_refused() -> None:
     check_fits(10**9, 1024, 3, None)
+    assert told(10**9, 1024, 3, None) is None
 
 
 @pytest.mark.parametrize(
@@ -64,17 +70,14 @@ def test_a_control_group_limits_what_is_free(files: dict[str, str], free: int | 
     assert found == free if free is not None else (found or 0) > 9_000_000
 
 
-def test_a_folder_that_does_not_fit_is_refused_before_an_image_is_decoded(
-    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(folders, "free_on_host", lambda: 50_000)
-    folder = make_folder(tmp_path / "data", [10, 10])
-    said = (
-        "20 images of 64x64 with 3 channels take 0.2 MB, and of memory 0.1 MB are free: the largest size that fits is "
-        r"24 \(size = 24 under \[data\]\), or part of the images with --n-train"
+@pytest.mark.parametrize(("limit", "used"), [("RLIMIT_DATA", "VmData:"), ("RLIMIT_AS", "VmSize:")])
+def test_a_limit_of_the_process_limits_what_is_free(limit: str, used: str) -> None:
+    script = (
+        "import resource; from pathlib import Path; from objectives.data.room import free_on_host\n"
+        "words = Path('/proc/self/status').read_text().split()\n"
+        f"taken = 1024 * int(words[words.index('{used}') + 1])\n"
+        f"resource.setrlimit(resource.{limit}, (taken + 50_000_000,) * 2)\n"
+        "print(free_on_host())"
     )
-    with pytest.raises(DataError, match=said):
-        load_folder(folder, 64)
-    assert not files_under(cache)
-    assert load_folder(folder, 24).size == 24
-    assert load_folder(folder, 40, n_train=2).size == 40
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert 40_000_000 < int(done.stdout) <= 50_000_000

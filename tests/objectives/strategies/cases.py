@@ -90,6 +90,7 @@ class Ground:
 RESIDUAL = Ground(TASK, PLAIN)
 IN_BF16 = Ground(TASK, replace(PLAIN, number_format="bf16"))
 UNNORMED = Ground(TASK, replace(PLAIN, lr=0.3))  # without batch norms so few steps need a higher rate
+LARGE = Ground(Task(TASK.data, "imagenet18"), replace(PLAIN, width=0.125))  # with the stem of networks for large images
 PLAIN_GROUNDS = {  # convolutions with batch norms in front of a dense layer; dense layers with biases on pixels
     "vgg": Ground(Task(TASK.data, "vgg"), replace(PLAIN, width=0.125)),
     "lenet300": Ground(Task(TASK.data, "lenet300"), replace(PLAIN, width=0.25)),

@@ -467,6 +467,21 @@ def test_two_creations_at_once_leave_one_study(new_study: Callable[..., Study]) 
         opening.created("tiny", made.spec, made.database, FACTS, FORMATS)
 
 
+def test_a_study_goes_on_with_streamed_images_and_refuses_them_where_memory_held_them(
+    new_study: Callable[..., Study],
+) -> None:
+    made = new_study()
+    assert not opening.streams("tiny", made.database)
+    found = opening.find("tiny", made.database)
+    with pytest.raises(UsageError, match="images were held in memory, and are now streamed as they"):
+        opening.resumed("tiny", made.spec, found, made.database, changed(data__streamed=True))
+    known = made.attributes()[records.IDENTITY]
+    made.optuna.set_user_attr(records.IDENTITY, known | {"data": known["data"] | {"streamed": True}})
+    assert opening.streams("tiny", made.database)
+    assert not opening.streams("another", made.database)
+    opening.resumed("tiny", made.spec, opening.find("tiny", made.database), made.database, changed(data__streamed=True))
+
+
 def test_workers_with_the_same_data_are_alike_though_one_has_no_cache() -> None:
     opening.check_alike("tiny", FACTS, [FACTS | {"warnings": ["no cache"], "about": "as ever"}])
     with pytest.raises(UsageError, match=r"devices that differ: data: "):
