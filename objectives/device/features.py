@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import torch
 from torch import Tensor
 
 from objectives.data.augment import Batches
 from objectives.data.room import free_on_host
+from objectives.data.streaming import Streamed
 from objectives.device.formats import FORMATS
 from objectives.networks.base import Network
 from objectives.networks.resnet import ResNet
@@ -28,7 +31,8 @@ class Features:
         self._x, self._normalise, self._number_format = state.data.x, state.normalise, state.pipeline.number_format
         self._model, self._tensors = state.trainee.model, _tensors(state.trainee.model)
         self._n, self._device = len(state.data.y), state.data.y.device
-        like = self._computed(torch.zeros(1, dtype=torch.int64, device=self._device))
+        one = torch.zeros(1, dtype=torch.int64, device=self._device)
+        like = self._computed(self._x[one], one > 0)
         self.shape, self._like = tuple(like.shape[1:]), _last(like)
         self._places = n_sides * self._n
         self.n_bytes = self._places * like.numel() * like.element_size()
@@ -55,8 +59,9 @@ class Features:
             self._all = torch.empty(shape, dtype=dtype, device=self._device)
         missing = torch.unique(places[~self._is_known[places]])
         self.n_new = len(missing)
-        for some in torch.split(missing, at_once):
-            self._all[some] = _last(self._computed(some))
+        parts = torch.split(missing, at_once)
+        for some, x in zip(parts, self._pixels([part % self._n for part in parts]), strict=True):
+            self._all[some] = _last(self._computed(x, some >= self._n))
         self._is_known[missing] = True
 
     def at(self, places: Tensor) -> Tensor:
@@ -65,11 +70,17 @@ class Features:
         found = self._all.index_select(0, places)
         return found.permute(0, 3, 1, 2) if found.dim() == 4 else found
 
+    def _pixels(self, parts: Sequence[Tensor]) -> Iterator[Tensor]:
+        """The images at the positions of each part."""
+        x = self._x
+        return x.ahead(parts) if isinstance(x, Streamed) else (x[part] for part in parts)
+
     @torch.no_grad()
-    def _computed(self, places: Tensor) -> Tensor:
-        model, n = self._model, self._n
-        x = self._normalise(self._x[places % n])
-        x = torch.where((places >= n).view(-1, 1, 1, 1), x.flip(3), x).contiguous(memory_format=torch.channels_last)
+    def _computed(self, x: Tensor, mirrored: Tensor) -> Tensor:
+        """What the parts make of images, of which some are mirrored first."""
+        model = self._model
+        x = self._normalise(x)
+        x = torch.where(mirrored.view(-1, 1, 1, 1), x.flip(3), x).contiguous(memory_format=torch.channels_last)
         x = x.to(next(model.parameters()).dtype)
         parts = model.parts()
         with FORMATS[self._number_format].context(self._device):

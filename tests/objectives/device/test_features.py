@@ -31,10 +31,11 @@ from objectives.strategies.prune_train import PruneTrain
 from objectives.strategies.switch_format import SwitchFormat
 from objectives.task import Task
 from objectives.train import Trained
-from tests.objectives.strategies.cases import PLAIN_GROUNDS, TASK, finish, using
+from tests.objectives.strategies.cases import LARGE, PLAIN_GROUNDS, TASK, finish, using
 from tests.objectives.strategies.starting import put_out, started
 
 FROZEN = FrozenStages(parts=2, statistics="adapted")
+GROUNDS = {**PLAIN_GROUNDS, "imagenet18": LARGE}
 ANEW = "features of frozen parts are computed anew in every epoch: "
 
 
@@ -105,9 +106,10 @@ def test_a_run_on_features_is_the_run_on_images(beside: str, sides: str, digits:
     assert_alike(on_features, on_images)
 
 
-@pytest.mark.parametrize("family", PLAIN_GROUNDS)
-def test_plain_networks_run_on_features_too(family: str, digits: Dataset) -> None:
-    ground = PLAIN_GROUNDS[family]
+@pytest.mark.parametrize("family", GROUNDS)
+def test_other_networks_run_on_features_too(family: str, digits: Dataset) -> None:
+    """Plain ones, of which features may be values without pixels, and those with a pooling behind the stem."""
+    ground = GROUNDS[family]
     pipelines = (ground.using(FROZEN, *others) for others in ((), (LookAt(),)))
     assert_alike(*(run(pipeline, digits, ground.task) for pipeline in pipelines))
 
