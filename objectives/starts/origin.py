@@ -72,7 +72,7 @@ def resolved(word: str) -> str:
 
 def is_export(source: str) -> bool:
     """Whether a resolved word is that of an exported network, or of nothing that could be."""
-    return not source.startswith(TORCHVISION) and not (source.endswith(FILES) and os.path.isfile(source))
+    return not source.startswith(TORCHVISION) and (not source.endswith(FILES) or os.path.isdir(source))
 
 
 def stamp(source: str) -> Stamp:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 
 from objectives.inference.folder import DESCRIPTION, FORMAT, WEIGHTS
@@ -19,6 +20,7 @@ from objectives.networks.families import build as build_family
 from objectives.starts import naming, origin, start
 from objectives.starts.likeness import family_of, settings_of
 from objectives.starts.origin import Origin
+from objectives.starts.state_dicts import name_of
 from tests.objectives.starts.made import DIGITS, exported, lively
 
 SMALL = Architecture(1, 10, (Stage(6, (5,)), Stage(8, (7, 4))))
@@ -119,3 +121,32 @@ def test_a_word_means_the_same_in_every_folder(tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(tmp_path)
     assert origin.resolved("net") == str(tmp_path.resolve() / "net")
     assert origin.resolved("torchvision:resnet18") == "torchvision:resnet18"
+
+
+@pytest.mark.parametrize(("family", "ending"), [("imagenet18", "pth"), ("imagenet34", "safetensors")])
+def test_weights_of_others_are_starts_of_imagenet(family: str, ending: str, tmp_path: Path) -> None:
+    """Of classes that nobody knows, normalised as torchvision's are."""
+    built = build_family(family, depth=1, width=0.125, in_channels=3, n_classes=1000, size=64)
+    network = lively(built)
+    tensors = {name_of(name): tensor.contiguous() for name, tensor in network.state_dict().items()}
+    path = tmp_path / f"net.{ending}"
+    torch.save(tensors, path) if ending == "pth" else safetensors.torch.save_file(tensors, path)
+    found = start.read(str(path))
+    x = torch.randn(2, 3, 64, 64)
+    assert torch.equal(found.network(x), network(x))
+    assert (found.mean, found.std) == start.IMAGENET
+    assert (found.words, found.classes, found.size, found.train_seconds) == (f"net.{ending}", (), 224, None)
+    assert found.digest == start.digest(network)
+    known = naming.origin(str(path))
+    assert (known.family, known.architecture) == (family, built)
+    assert settings_of(built, family) == (1, 0.25)  # of widths in quarters
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [("net.pth", "there is no such file"), ("torchvision:resnet50", "torchvision:resnet50 is not taken")],
+)
+def test_weights_that_are_not_there_are_told_in_one_line(word: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=said) as refused:
+        naming.origin(word if ":" in word else str(tmp_path / word))
+    assert "\n" not in str(refused.value)

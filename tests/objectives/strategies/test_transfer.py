@@ -12,15 +12,17 @@ import torch
 from objectives.data.augment import Normalisation
 from objectives.data.dataset import Dataset
 from objectives.export import export, load_model
-from objectives.networks.network import Network
+from objectives.networks.families import build as build_family
+from objectives.networks.network import Network, build
 from objectives.pipeline import Pipeline
 from objectives.starts.start import read
+from objectives.starts.state_dicts import name_of
 from objectives.state import TrainState
 from objectives.strategies.ema import Ema
 from objectives.strategies.haar_stem import HaarStem
 from objectives.strategies.net2net import Net2Net
 from objectives.strategies.transfer import Transfer
-from objectives.task import Task
+from objectives.task import DataSpec, Task
 from objectives.train import begun, deployed, starting_state
 from tests.objectives.starts.made import exported
 from tests.objectives.strategies.cases import SEEDS, TASK, finish, first_batch, same_weights, using
@@ -146,3 +148,15 @@ def test_a_start_of_another_shape_is_refused_in_one_line(family: str, trained: P
 def test_a_start_that_is_not_there_is_refused_before_the_first_step(digits: Dataset, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="there is no such folder"):
         finish(using(Transfer(str(tmp_path / "none"))), digits)
+
+
+def test_weights_of_others_begin_a_run_on_other_images_and_classes(digits: Dataset, tmp_path: Path) -> None:
+    """In colour and of 1000 classes, on grey images of ten."""
+    built = build_family("imagenet18", depth=1, width=0.125, in_channels=3, n_classes=1000, size=64)
+    network = build(built).eval()
+    tensors = {name_of(name): tensor.contiguous() for name, tensor in network.state_dict().items()}
+    torch.save(tensors, tmp_path / "net.pth")
+    task = Task(DataSpec("digits"), "imagenet18")
+    reports, trained = finish(using(Transfer(str(tmp_path / "net.pth")), width=0.125, epochs=2), digits, task)
+    assert reports[0].events == ("begins from net.pth, a new classifier; nobody knows how long it trained",)
+    assert trained.model.architecture == replace(built, in_channels=1, n_classes=10)
