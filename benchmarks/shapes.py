@@ -11,11 +11,9 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from statistics import mean, median, stdev
 
 import torch
@@ -25,7 +23,6 @@ from benchmarks.training import conditions
 from benchmarks.widening import trained, widening
 from objectives.data.dataset import Dataset, load
 from objectives.device.allocator import keep_freed_memory
-from objectives.export import export, load_model
 from objectives.networks import flops, surgery
 from objectives.networks.architecture import build
 from objectives.networks.resnet import ResNet
@@ -64,19 +61,13 @@ def lambdas(n_seeds: int) -> None:
 def comparison(cases: dict[str, Pipeline], task: Task, dataset: Dataset, n_seeds: int) -> None:
     """Every case with every seed, interleaved by seed; the first case is what the others are compared with."""
     rows: dict[str, list[tuple[float, float, float, float, float]]] = {name: [] for name in cases}
-    with tempfile.TemporaryDirectory() as place:
-        for seed in range(n_seeds):
-            for name, pipeline in cases.items():
-                reports, result = trained(pipeline, task, dataset, seed)
-                folder = Path(place) / f"{seed}-{name}"
-                export(result, dataset, folder, {})
-                kept = flops.count(load_model(folder).network.architecture, dataset.size)[0]
-                last = reports[-1]
-                rows[name].append((last.accuracy, kept, last.train_flops, last.wall_seconds, last.train_seconds))
-                print(
-                    f"<!-- seed {seed}, {name}: {last.accuracy:.4f}, {result.model.architecture.describe()} -->",
-                    flush=True,
-                )
+    for seed in range(n_seeds):
+        for name, pipeline in cases.items():
+            reports, result = trained(pipeline, task, dataset, seed)
+            architecture, last = result.model.architecture, reports[-1]
+            kept = flops.count(architecture, dataset.size)[0]
+            rows[name].append((last.accuracy, kept, last.train_flops, last.wall_seconds, last.train_seconds))
+            print(f"<!-- seed {seed}, {name}: {last.accuracy:.4f}, {architecture.describe()} -->", flush=True)
     columns = ("pipeline", "accuracy, mean (each)", "points", "inference FLOPs kept", "training FLOPs")
     print(f"\n| {' | '.join(columns)} | seconds (range) | CPU seconds (range) |")
     print("|---|---|---|---|---|---|---|")

@@ -22,8 +22,8 @@ from objectives.networks.network import Network, architecture_of, build
 from objectives.train import Trained
 
 # Of the folder; raised when a reader of the old one could not read the new one. 5: how transitions halve
-# images, what stands behind convolutions.
-FORMAT = 5
+# images, what stands behind convolutions. 6: a pooling behind the stem.
+FORMAT = 6
 BATCH = 64  # images, whose training step takes as much memory as this takes at most
 
 

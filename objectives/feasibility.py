@@ -8,13 +8,16 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import chain
 
-from objectives.networks.architecture import Architecture, Downsampling, Layer
+from objectives.networks.architecture import Architecture, Downsampling
 from objectives.networks.families import build, takes_series
-from objectives.networks.plain import AnyArchitecture
+from objectives.networks.layers import Layer
+from objectives.networks.plain import AnyArchitecture, residual
 from objectives.pipeline import Pipeline
+from objectives.strategies.haar_stem import HaarStem
 from objectives.strategies.kernel_rescaling import KernelRescaling
 from objectives.strategies.low_rank import LowRank
 from objectives.strategies.progressive_resolution import SIZE_STEP, ProgressiveResolution
+from objectives.strategies.strided_stem import StridedStem
 from objectives.task import Task
 
 SMALLEST_SHARE = 0.4  # of the side of images, below which no space begins
@@ -99,12 +102,13 @@ def reachable(task: Task, size: int, in_channels: int) -> list[Layer]:
     plain = full_architecture(Pipeline(), task, in_channels, 2, size)
     if not isinstance(plain, Architecture):
         return [layer for layer in plain.layers(size) if not layer.is_dense]
-    wavelets = replace(plain, stem="haar", stem_stride=max(1, plain.stem_stride // 2))
-    strided = replace(plain, stem_stride=2 * plain.stem_stride)
     smaller = range(SIZE_STEP, size, SIZE_STEP)
     found = [side for side in smaller if side + SIZE_STEP / 2 >= SMALLEST_SHARE * size]
-    changing = (LowRank(), KernelRescaling())
+    small = KernelRescaling()  # what the stem begins with; it ends with kernels of 5, or those of the family
+    changing = (LowRank(), small, KernelRescaling(kernel=plain.stem_kernel))
     halved = [None, Downsampling("average"), Downsampling("average", behind=True)]  # the others have the same layers
-    begun = dict.fromkeys(replace(n, downsampling=how) for n in (plain, wavelets, strided) for how in halved)
+    stems = [plain, *(residual(strategy.architecture(plain)) for strategy in (HaarStem(), StridedStem()))]
+    stems += [residual(small.architecture(network)) for network in stems]
+    begun = dict.fromkeys(replace(n, downsampling=how) for n in stems for how in halved)
     networks = [(n, *(strategy.reached(n) for strategy in changing)) for n in begun]
     return [layer for side in (*found, size) for network in chain(*networks) for layer in network.layers(side)]

@@ -15,11 +15,12 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from objectives.data.augment import Augmentation, Batches, Normalisation
-from objectives.data.dataset import Dataset
+from objectives.data.dataset import Dataset, Images
 from objectives.device.auto import EXPECTED, Auto, Executors
 from objectives.device.clock import Clock, PeakMemory
 from objectives.device.comparison import admitted
 from objectives.device.executors import Compiled, Eager, Executor, Segment, wrap_products
+from objectives.device.features import fed
 from objectives.device.formats import FORMATS, LossScaler, NumberFormat
 from objectives.evaluation import Evaluation, evaluate, finiteness
 from objectives.feasibility import first_architecture, full_architecture, layers, obstacle
@@ -70,13 +71,13 @@ def train(pipeline: Pipeline, task: Task, dataset: Dataset, seeds: Seeds) -> Gen
     modelled = 0.0
     with clock.span("calibration"):
         state = begun(state, *batches.first())
-        batches = batches.over(state.data, state.pipeline.batch_size, repeats=state.repeats)
+        state, batches = fed(state, batches)
     while state.epoch < state.ends:
         with clock.span("steps"):
             state = bound(state)
-            executor = executors.of(_segment(state, number_format, scaler), batches.shape)
+            executor = executors.of(_segment(state, number_format, scaler, batches), batches.shape)
             epoch = run_epoch(executor, batches, state)
-        spent_flops += epoch.n_images * _work(state, epoch.size)
+        spent_flops += epoch.n_images * _work(state, epoch.size) - _spared(state, epoch, batches)
         n_skipped += epoch.n_skipped
         modelled += _modelled_seconds(state, epoch, task)
         state = replace(state, epoch=state.epoch + 1, loss=epoch.loss, events=(*state.events, *executor.notes))
@@ -89,7 +90,7 @@ def train(pipeline: Pipeline, task: Task, dataset: Dataset, seeds: Seeds) -> Gen
             state = replace(state, accuracy=result.accuracy if _is_read(state) else nan)
             with clock.span("boundary"):
                 before, state = state, after_boundary(state)
-                batches = batches.over(state.data, state.pipeline.batch_size, repeats=state.repeats)
+                state, batches = fed(state, batches)
             if state.pipeline.number_format != before.pipeline.number_format:
                 number_format, scaler = FORMATS[state.pipeline.number_format], None  # it goes over to fp32
                 number_format.set_float32_products()
@@ -176,12 +177,14 @@ def warm_up(state: TrainState, batches: Batches, number_format: NumberFormat) ->
 
     Model, optimizer and random state are left as they were.
     """
-    device = state.data.x.device
+    device, n = state.data.x.device, batches.batch_size
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         x = torch.randn(batches.shape, device=device).contiguous(memory_format=torch.channels_last)
-        y = torch.zeros(batches.batch_size, dtype=torch.int64, device=device)
-        state = bound(begun(replace(state, trainee=deepcopy(state.trainee)), x, y))
-        executor = Eager(_segment(state, number_format, LossScaler(device.type) if number_format.scaled else None))
+        y = torch.zeros(n, dtype=torch.int64, device=device)
+        few = Images(state.data.x[:n], state.data.y[:n])  # what looks at all images need not do so twice
+        state = bound(begun(replace(state, trainee=deepcopy(state.trainee), data=few), x, y))
+        scaler = LossScaler(device.type) if number_format.scaled else None
+        executor = Eager(_segment(state, number_format, scaler, batches))
         for _ in range(WARM_UP_STEPS):
             executor.step(x.clone(), y)
     if state.pipeline.executor == "compile":
@@ -274,7 +277,7 @@ def run_epoch(executor: Executor, batches: Batches, state: TrainState) -> Epoch:
         step = executor.step(x, y)
         total += torch.where(step.taken > 0, step.loss, 0.0)
         n_taken += step.taken
-        size = step.x.shape[-1]
+        size = step.x.shape[-1] if batches.features is None else batches.side
     taken = int(n_taken.item())
     loss = total.item() / taken if taken else nan
     n_images = batches.n_steps * batches.batch_size
@@ -311,6 +314,15 @@ def _work(state: TrainState, size: int) -> float:
     return work
 
 
+def _spared(state: TrainState, epoch: Epoch, batches: Batches) -> float:
+    """FLOPs of an epoch that features saved: of the fixed parts, for the images that they were known of."""
+    features = batches.features
+    if features is None:
+        return 0.0
+    n_known = epoch.n_images - features.n_new
+    return n_known * flops.of_first_parts(state.trainee.model.architecture, epoch.size, features.n_parts)
+
+
 def _modelled_seconds(state: TrainState, epoch: Epoch, task: Task) -> float:
     """Seconds of an epoch that the time model tells of the task's machine; 0 where it names none."""
     if task.machine is None:
@@ -326,9 +338,10 @@ def _full(state: TrainState) -> AnyArchitecture:
     return state.full.behind_stem_of(now)
 
 
-def _segment(state: TrainState, number_format: NumberFormat, scaler: LossScaler | None) -> Segment:
-    pipeline = state.pipeline
-    return Segment(state.trainee, pipeline.strategies, number_format, scaler, pipeline.label_smoothing)
+def _segment(state: TrainState, number_format: NumberFormat, scaler: LossScaler | None, batches: Batches) -> Segment:
+    pipeline, features = state.pipeline, batches.features
+    behind = 0 if features is None else features.n_parts
+    return Segment(state.trainee, pipeline.strategies, number_format, scaler, pipeline.label_smoothing, behind)
 
 
 def _report(

@@ -52,6 +52,7 @@ class Planner:
     training: Training
     display: Display
     storage: str  # `Database.place`
+    family: str | None = None  # of networks that trainings start from; None: as the images suggest
 
     def study(self, held: ExitStack) -> tuple[str, StudySpec, Place]:
         """(name, spec, where it trains) of the study: from its file, planned and written where there is none.
@@ -82,9 +83,9 @@ class Planner:
         data, place, seconds, free = self.data, self.place, 60 * self.minutes, free_on_host()
         card = examine(data, decode=False, progress=self.display.data_read)
         own = data.size or card.suggested_size
-        nominal = costs.nominal(plan.to_probe(own)[0], RATES[place.kind])
-        size = plan.affordable(own, max(2, card.n_train), seconds, nominal)
-        task = Task(replace(data, size=size), plan.family_for(size))
+        nominal = costs.nominal(plan.to_probe(own, self.family)[0], RATES[place.kind])
+        size = plan.affordable(own, max(2, card.n_train), seconds, nominal, self.family)
+        task = Task(replace(data, size=size), self.family or plan.family_for(size))
         inner = held.enter_context(ExitStack())
         objectives = place.opened(self.name, task, self.storage, self.training, inner, self.display.data_read)
         images, found = self._examined(objectives[0], size, judges_flips)
@@ -100,7 +101,8 @@ class Planner:
         """What a plan must know of the data and of the device."""
         facts, data, seconds = objective.facts(), self.data, 60 * self.minutes
         known, most = cast("dict[str, Any]", facts["data"]), PLAN_SHARE * seconds
-        networks, formats, channels = plan.to_probe(size), objective.number_formats(), int(known["channels"])
+        networks, formats = plan.to_probe(size, self.family), objective.number_formats()
+        channels = int(known["channels"])
         found = costs.probed(objective.probe, networks, formats, channels, plan.PROBE_BATCH, most)
         mirrored, words = None, "not looked into"
         if known["flip"] and data.flip is None:
@@ -122,6 +124,7 @@ class Planner:
             data.root,
             data.labels,
             data.n_train,
+            self.family,
         )
         return images, found
 

@@ -233,7 +233,10 @@ def low_rank(trial: Trial, given: Given, run: Run) -> Strategy:
 
 def kernel_rescaling(trial: Trial, given: Given, run: Run) -> Strategy:
     """Kernels of the stem that grow."""
-    return KernelRescaling(at=trial.suggest_float("kernel.at", 0.2, 0.8))
+    at = trial.suggest_float("kernel.at", 0.2, 0.8)
+    if isinstance(run.full, Architecture) and run.full.stem_kernel > KernelRescaling.start:
+        return KernelRescaling(kernel=run.full.stem_kernel, at=at)
+    return KernelRescaling(at=at)
 
 
 def freeze(trial: Trial, given: Given, run: Run) -> Strategy:

@@ -42,6 +42,14 @@ FAST: dict[str, Rung] = {
     "ladder, all pixels": Rung(0.3, _WHITENED | {"width": 0.25, "augment.crop": True}),
 }
 
+# Likewise, in networks for large images, whose stem takes every second pixel and whose pooling takes every second of
+# those anyway.
+LARGE: dict[str, Rung] = {
+    "ladder, narrow": Rung(0.0, _WHITENED | {"width": 0.25} | _UNFLIPPED),
+    "ladder, narrow and longer": Rung(0.5, _WHITENED | {"width": 0.25}),
+    "ladder, wider and longer": Rung(0.5, _WHITENED | {"width": 0.5}),
+}
+
 LADDERS: dict[str, dict[str, Rung]] = {
     "digits": {
         "ladder, identity start": Rung(0.0, _DIGITS | {"identity": True}),
@@ -68,4 +76,5 @@ LADDERS: dict[str, dict[str, Rung]] = {
 
 def ladder(given: Given) -> dict[str, Rung]:
     """The rungs of a study, from the fastest on: of its data set, or of its family for data that nobody has seen."""
-    return LADDERS.get(given.data, FAST if given.family == "fast" else GENERIC)
+    of_family = {"fast": FAST, "imagenet18": LARGE, "imagenet34": LARGE}
+    return LADDERS.get(given.data, of_family.get(given.family, GENERIC))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 from itertools import repeat
 from typing import Protocol
@@ -37,6 +38,31 @@ class Statistics(Protocol):
     @property
     def std(self) -> tuple[float, ...]:
         """Likewise, above 0."""
+
+
+class Features(Protocol):
+    """What a part of a network makes of images, in the place of them; see `objectives.device.features`.
+
+    An image has a place, and its mirror image one behind those of all images.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one of them."""
+
+    @property
+    def n_parts(self) -> int:
+        """Parts of the network that they have gone through."""
+
+    @property
+    def n_new(self) -> int:
+        """Places that the last epoch had to compute."""
+
+    def compute(self, places: Tensor, at_once: int) -> None:
+        """Computes what is missing at these places, of so many images at once."""
+
+    def at(self, places: Tensor) -> Tensor:
+        """What is known at these places."""
 
 
 class Normalisation:
@@ -81,11 +107,24 @@ class Batches:
         self._device = images.x.device
         self._side = self._size + 2 * augmentation.padding
         self._all: Tensor | None = None  # the table of all images, where they are small: see `_table`
+        self.features: Features | None = None  # what is shown in the place of images
 
     @property
-    def shape(self) -> tuple[int, int, int, int]:
+    def shape(self) -> tuple[int, ...]:
         """Of a batch: [batch, channels, height, width]."""
-        return self.batch_size, self._n_channels, self._height, self._size
+        image = (self._n_channels, self._height, self._size) if self.features is None else self.features.shape
+        return self.batch_size, *image
+
+    @property
+    def side(self) -> int:
+        """Pixels: of the images, also of those that features are of."""
+        return self._size
+
+    @property
+    def n_sides(self) -> int | None:
+        """From how many sides an epoch may show an image; None: from any number of them, cropped or blanked."""
+        how = self._augmentation
+        return None if how.padding or how.cutout else 1 + how.flip
 
     def over(self, images: Images, batch_size: int, *, repeats: bool = False) -> Batches:
         """The same augmentation over other images or another batch size; itself when nothing changed.
@@ -95,10 +134,22 @@ class Batches:
         same_size = min(batch_size, len(images.y)) == self.batch_size
         if images is self._images and same_size and repeats == self._repeats:
             return self
-        return Batches(images, batch_size, self._augmentation, self._normalise, self._seeds, repeats=repeats)
+        after = Batches(images, batch_size, self._augmentation, self._normalise, self._seeds, repeats=repeats)
+        return after.of(self.features) if images is self._images else after
+
+    def of(self, features: Features | None) -> Batches:
+        """The same batches with features in the place of images, or with None of images; itself where it has those."""
+        if features is self.features:
+            return self
+        after = copy(self)
+        after.features = features
+        return after
 
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """`n_steps` batches (x: [batch, channels, size, size] float32 in channels_last, y: [batch])."""
+        if self.features is not None:
+            yield from self._known(self.features, epoch)
+            return
         # series have no windows: their table is they themselves
         n_bytes = len(self._images.y) * self._n_channels * self._side**2 if self._height > 1 else 0
         if self._all is None and n_bytes <= TABLE and isinstance(self._images.x, Tensor):
@@ -107,6 +158,19 @@ class Batches:
         batches = torch.split(order[: self.n_steps * self.batch_size], self.batch_size)
         for chosen, x in zip(batches, self._pixels(batches), strict=True):
             yield self._augmented(chosen, x, generator, sides), self._images.y[chosen]
+
+    def _known(self, features: Features, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """An epoch of features: those of the very images that it would show."""
+        order, generator, sides = self._drawn(epoch)
+        steps = torch.split(order[: self.n_steps * self.batch_size], self.batch_size)
+        places = []
+        for chosen in steps:
+            mirrored = None if sides is None else sides[chosen]
+            _, mirrored = self._moved(len(chosen), generator, mirrored)
+            places.append(chosen if mirrored is None else chosen + len(self._images.y) * mirrored)
+        features.compute(torch.cat(places), self.batch_size)
+        for chosen, there in zip(steps, places, strict=True):
+            yield features.at(there), self._images.y[chosen]
 
     def first(self) -> tuple[Tensor, Tensor]:
         """The first batch of epoch 0, without a table of all images: what is calibrated on it may choose others."""
@@ -162,20 +226,25 @@ class Batches:
         return first ^ bool(epoch % 2)
 
     def _windows(self, table: Tensor, chosen: Tensor, generator: torch.Generator, mirrored: Tensor | None) -> Tensor:
-        padding, flip = self._augmentation.padding, self._augmentation.flip
-        if not padding and not flip:
+        if not self._augmentation.padding and not self._augmentation.flip:
             return table[chosen]
         batch, size, side = len(chosen), self._size, self._side
         steps = torch.arange(size, device=self._device)
-        top, left = torch.randint(2 * padding + 1, (2, batch, 1), generator=generator, device=self._device)
+        (top, left), mirrored = self._moved(batch, generator, mirrored)
         columns = steps.expand(batch, size)
-        if flip:
-            if mirrored is None:
-                mirrored = torch.rand(batch, generator=generator, device=self._device) < 0.5
+        if mirrored is not None:
             columns = torch.where(mirrored[:, None], size - 1 - steps, steps)
         rows = (chosen[:, None] * side + top + steps) * side + left
         index = rows[:, :, None] + columns[:, None, :]
         return table.index_select(0, index.view(-1)).view(batch, size, size, -1).permute(0, 3, 1, 2)
+
+    def _moved(self, batch: int, generator: torch.Generator, mirrored: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """([2, batch, 1] where windows lie, [batch] which of them are mirrored, None: none), drawn."""
+        places = 2 * self._augmentation.padding + 1
+        corners = torch.randint(places, (2, batch, 1), generator=generator, device=self._device)
+        if self._augmentation.flip and mirrored is None:
+            mirrored = torch.rand(batch, generator=generator, device=self._device) < 0.5
+        return corners, mirrored
 
 
 def _cutout(x: Tensor, side: int, generator: torch.Generator) -> Tensor:

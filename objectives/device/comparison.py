@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from objectives.device.formats import FORMATS, NumberFormat
-from objectives.networks.architecture import Kind, Layer
+from objectives.networks.layers import Kind, Layer
 from objectives.networks.resnet import convolve
 
 # Of the norm of what fp32 finds. Right kernels err by up to 0.005 in bf16 and 0.001 in fp16, a few times that where

@@ -39,12 +39,13 @@ class Segment:
     number_format: NumberFormat
     scaler: LossScaler | None  # where the number format asks for one
     label_smoothing: float
+    behind: int = 0  # parts of the network that batches have gone through before: see `features`
 
     def is_same(self, other: Segment) -> bool:
         """Whether steps prepared for the other segment train this one: nothing that they hold was replaced."""
         mine, theirs = ((*s.strategies, s.trainee, s.number_format, s.scaler) for s in (self, other))
         identical = len(mine) == len(theirs) and all(one is two for one, two in zip(mine, theirs, strict=True))
-        return identical and self.label_smoothing == other.label_smoothing
+        return identical and (self.label_smoothing, self.behind) == (other.label_smoothing, other.behind)
 
     @property
     def device(self) -> torch.device:
@@ -174,7 +175,7 @@ class Compiled(Eager):
         import torch._inductor.compile_fx  # noqa: F401
 
 
-Shape = tuple[int, ...]  # of a batch: [batch, channels, height, width]
+Shape = tuple[int, ...]  # of a batch: [batch, channels, height, width], of features perhaps [batch, values]
 
 
 class CudaGraph:
@@ -190,7 +191,8 @@ class CudaGraph:
         self.segment = segment
         self.notes: list[str] = []
         eager, memory = Eager(segment), Memory(segment)
-        self._x = torch.randn(shape, device=segment.device).contiguous(memory_format=torch.channels_last)
+        layout = torch.channels_last if len(shape) == 4 else torch.contiguous_format  # features may be plain values
+        self._x = torch.randn(shape, device=segment.device).contiguous(memory_format=layout)
         self._y = torch.zeros(shape[0], dtype=torch.int64, device=segment.device)
         side = torch.cuda.Stream(segment.device)  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream(segment.device))
@@ -285,6 +287,15 @@ def prepared(name: str, segment: Segment, shape: Shape) -> Executor:
 def _forward(segment: Segment) -> Callable[[Tensor], Tensor | Recorded]:
     """What the network puts out, and where a strategy asks for them the activations on the way."""
     model = segment.trainee.model
+    if segment.behind:
+        rest = [compute for _, compute in model.parts()[segment.behind :]]
+
+        def told(x: Tensor) -> Tensor:
+            for compute in rest:
+                x = compute(x)
+            return x
+
+        return told
     return model.recorded if any(strategy.reads_activations for strategy in segment.strategies) else model
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from objectives.networks.architecture import Kind
+from objectives.networks.layers import Kind
 from objectives.networks.resnet import Convolution
 from objectives.pipeline import NumberFormatName
 

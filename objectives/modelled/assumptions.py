@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-PLAIN_BITS = 32
+PLAIN_BITS = 32  # of fp32
 
 
 @dataclass(frozen=True)

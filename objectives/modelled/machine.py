@@ -56,6 +56,19 @@ class Machine:
         return cls(**plain)  # type: ignore[arg-type]
 
 
+# What stands in for a machine that was not asked: a core of an AMD EPYC (benchmarks/time_model.md). Of formats that it
+# has no use for the rate of bf16. Ratios are what it is for: on 110 steps of networks that it was not fitted to they
+# spread by 0.07 decades, by 0.16 where steps were told by their FLOPs alone (2026-11-27).
+NOMINAL = Machine(
+    "one core of an AMD EPYC",
+    step_seconds=9.1e-10,
+    launch_seconds=2.97e-4,
+    bandwidth=2.39e10,
+    half_length=170.0,
+    rates={"fp32": 7.58e10, "tf32": 1.07e11, "bf16": 1.07e11, "fp16": 1.07e11},
+)
+
+
 def value_bytes(number_format: str | Arithmetic) -> float:
     """Bytes of an activation in a format."""
     return number_format.value_bytes if isinstance(number_format, Arithmetic) else VALUE_BYTES[number_format]

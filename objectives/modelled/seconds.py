@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from objectives.feasibility import first_architecture, full_architecture
 from objectives.modelled.assumptions import Arithmetic
-from objectives.modelled.machine import Machine, value_bytes
-from objectives.networks.architecture import Layer
+from objectives.modelled.machine import NOMINAL, Machine, value_bytes
+from objectives.networks.layers import Layer
 from objectives.networks.plain import AnyArchitecture
 from objectives.pipeline import Pipeline
 from objectives.strategies.switch_format import SwitchFormat
@@ -26,6 +26,7 @@ PASSES = 3  # of a convolution: forward, to its inputs, to its weights; the firs
 # writes.
 TOUCHES = 13
 UPDATES = 6 * 4  # bytes of a parameter's step: weight, gradient and momentum in fp32, read and written
+PLACE_BYTES = 8  # of a value that a max-pooling chose, for its backward pass: where that was
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,9 @@ def operations(layers: Iterable[Layer], batch_size: int, n_value_bytes: float) -
         moved = passes * (inputs + outputs + weights)
         found.append(Operation(passes * outputs * length, moved * n_value_bytes, length))
         found.append(Operation(0.0, TOUCHES * outputs * n_value_bytes + UPDATES * weights))
+        if layer.is_pooled:
+            pooled = batch_size * layer.pooled
+            found.append(Operation(0.0, 2 * (outputs + pooled) * n_value_bytes + 2 * PLACE_BYTES * pooled))
     return found
 
 
@@ -63,6 +67,17 @@ def step_seconds(
         use = each.length / (each.length + machine.half_length)
         seconds += machine.launch_seconds + max(each.multiply_adds / (rate * use), each.n_bytes / machine.bandwidth)
     return seconds
+
+
+def nominal_step_seconds(pipeline: Pipeline, task: Task, size: int, in_channels: int = 3) -> float:
+    """Seconds of a step of a machine that was not asked, for ratios.
+
+    Of the network that the settings ask for: what strategies save or cost is left to be seen, but for a stem that
+    makes images smaller.
+    """
+    full = full_architecture(pipeline, task, in_channels, 2, size)
+    network = full.behind_stem_of(first_architecture(pipeline, full))
+    return step_seconds(network, size, pipeline.batch_size, pipeline.number_format, NOMINAL)
 
 
 def computes_in(pipeline: Pipeline) -> str | Arithmetic:

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
+from objectives.networks.layers import Layer
+
 if TYPE_CHECKING:
     from objectives.networks.plain import AnyArchitecture
 
@@ -22,9 +24,6 @@ _CONVOLUTIONS: tuple[Literal[1, 2], ...] = (1, 2)  # of a block
 STEM = "stem.0.weight"  # name of the weight of the stem's convolution
 HEAD = "head"  # label of the classifier
 RESIDUAL = "residual"  # kind of architecture, in JSON
-# Of convolution: kernel, stride, pixels a side of what it reads; padding and dimensions where it is not one of images
-# that is padded by half its kernel.
-Kind = tuple[int, ...]
 
 
 def stage_axis(stage: int) -> str:
@@ -56,55 +55,6 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Layer:
-    """A layer where it stands in a network: all that its work and its memory depend on.
-
-    A dense layer is a convolution without padding whose kernel is as large as what it reads.
-    """
-
-    kernel: int  # pixels: side
-    stride: int
-    n_in: int  # channels
-    n_out: int  # channels
-    side: int  # pixels: of the square images that it reads, or the length of series
-    reads: str | None  # label of the axis of its inputs; None: the image
-    writes: str  # label of the axis of its outputs
-    padding: int | None = None  # pixels at each border; None: half the kernel
-    dims: Literal[1, 2] = 2  # of what it reads: series or images
-    is_dense: bool = False
-
-    @property
-    def kind(self) -> Kind:
-        """What decides which pixels meet which taps."""
-        plain = self.kernel, self.stride, self.side
-        return plain if self.padding is None and self.dims == 2 else (*plain, self._border, self.dims)
-
-    @property
-    def _border(self) -> int:
-        return self.kernel // 2 if self.padding is None else self.padding
-
-    @property
-    def taps(self) -> int:
-        """Weights of a kernel."""
-        return int(self.kernel**self.dims)
-
-    @property
-    def side_out(self) -> int:
-        """Pixels a side of what it puts out."""
-        return (self.side + 2 * self._border - self.kernel) // self.stride + 1
-
-    @property
-    def outputs(self) -> int:
-        """Values that it puts out for an image."""
-        return self.n_out * int(self.side_out**self.dims)
-
-    @property
-    def flops(self) -> int:
-        """FLOPs of a forward pass over an image; 1 multiply-add = 2 FLOPs."""
-        return 2 * self.taps * self.n_in * self.outputs
-
-
-@dataclass(frozen=True)
 class Downsampling:
     """What halves images in transition blocks in the place of strides, or of a max-pooling; see `networks.pooling`.
 
@@ -126,10 +76,10 @@ class Downsampling:
 class Architecture:
     """A CIFAR-style ResNet of basic blocks (He et al. 2016, section 4.2).
 
-    The stem and the first stage share an axis. Each later stage halves the image and begins with a transition block:
-    with `projection`, a basic block of stride 2 beside a 1x1 projection; with `pool`, a 3x3 convolution and a 2x2
-    max-pooling in the place of that projection, as in ResNet-9 (Page 2018), where the branch is left out (interior 0).
-    A `downsampling` takes the place of the two strides, or of the max-pooling.
+    The stem and the first stage share an axis; a `stem_pool` halves the image between them. Each later stage halves it
+    and begins with a transition block: with `projection`, a basic block of stride 2 beside a 1x1 projection; with
+    `pool`, a 3x3 convolution and a 2x2 max-pooling in the place of that projection, as in ResNet-9 (Page 2018), where
+    the branch is left out (interior 0). A `downsampling` takes the place of the two strides, or of the max-pooling.
 
     Raises:
         ValueError: no stage, a width below 1, a later stage without its transition block, or an unknown kind.
@@ -142,6 +92,7 @@ class Architecture:
     stem: StemKind = "conv"  # haar: a wavelet transform halves the image first and loses nothing
     transition: TransitionKind = "projection"
     stem_kernel: int = 3  # pixels: side, odd
+    stem_pool: bool = False  # a 3x3 max-pooling of stride 2 behind the stem: with kernels of 7, that of He et al. 2016
     norm: NormKind = "batch"
     downsampling: Downsampling | None = None  # how transitions halve images; None: as above
     # Layers made of several thinner ones, each with the channels in between: those of a block are named by
@@ -190,8 +141,8 @@ class Architecture:
         """This architecture behind the stem of another one, with its halving and norms."""
         if not isinstance(other, Architecture):
             raise ValueError(f"{other.describe()} has no stem that residual blocks could stand behind")
-        stemmed = replace(self, stem=other.stem, stem_stride=other.stem_stride, stem_kernel=other.stem_kernel)
-        return replace(stemmed, downsampling=other.downsampling, norm=other.norm)
+        behind = ("stem", "stem_stride", "stem_kernel", "stem_pool", "downsampling", "norm")
+        return replace(self, **{name: getattr(other, name) for name in behind})
 
     def axis_sizes(self) -> dict[str, int]:
         """Channels of every axis, by label."""
@@ -232,7 +183,8 @@ class Architecture:
     def sides(self, size: int) -> list[int]:
         """Pixels a side of what each stage puts out for images of `size` pixels a side."""
         seen = -(-size // 2) if self.stem == "haar" else size
-        sides = [-(-seen // self.stem_stride)]
+        first = -(-seen // self.stem_stride)
+        sides = [-(-first // 2) if self.stem_pool else first]
         for _ in self.stages[1:]:
             sides.append(-(-sides[-1] // 2))
         return sides
@@ -242,7 +194,8 @@ class Architecture:
         haar, sides = self.stem == "haar", self.sides(size)
         width, axis = self.stages[0].width, stage_axis(0)
         n_in, seen = self.in_channels * (4 if haar else 1), -(-size // 2) if haar else size
-        found = [Layer(self.stem_kernel, self.stem_stride, n_in, width, seen, None, axis)]
+        stem = Layer(self.stem_kernel, self.stem_stride, n_in, width, seen, None, axis, is_pooled=self.stem_pool)
+        found = [stem]
         pooled = self.downsampling if self.transition == "projection" else None
         for number, stage in enumerate(self.stages):
             here = stage_axis(number)
@@ -280,9 +233,13 @@ class Architecture:
     def activations(self, size: int) -> int:
         """Values per image of `size` pixels a side that convolutions put out: what a training step must remember.
 
-        So it must what poolings that draw read, between stages: within 10 % as much (thin and wide, 32 pixels).
+        So it must what poolings that draw read, between stages: within 10 % as much (thin and wide, 32 pixels). The one
+        behind the stem remembers what it puts out and where that was, in 8 bytes; an output of a convolution counts for
+        two values, its own and what its norm makes of it.
         """
-        return sum(layer.outputs for layer in self.layers(size)) + self._drawn_from(size)
+        layers = self.layers(size)
+        pooled = sum(layer.pooled for layer in layers) * 3 // 2
+        return sum(layer.outputs for layer in layers) + pooled + self._drawn_from(size)
 
     def _drawn_from(self, size: int) -> int:
         """Values per image of `size` pixels a side that poolings draw from, but in the place of a max-pooling."""
@@ -303,6 +260,7 @@ class Architecture:
             "stem": self.stem,
             "transition": self.transition,
             "stem_kernel": self.stem_kernel,
+            "stem_pool": self.stem_pool,
             "norm": self.norm,
             "downsampling": None if self.downsampling is None else asdict(self.downsampling),
             "factors": {label: list(channels) for label, channels in self.factors},
@@ -327,6 +285,7 @@ class Architecture:
                 stem=cast("StemKind", plain.get("stem", "conv")),
                 transition=cast("TransitionKind", plain.get("transition", "projection")),
                 stem_kernel=int(cast("int", plain.get("stem_kernel", 3))),
+                stem_pool=bool(plain.get("stem_pool", False)),
                 norm=cast("NormKind", plain.get("norm", "batch")),
                 downsampling=None if downsampling is None else Downsampling(**downsampling),
                 factors=tuple((label, tuple(map(int, factors[label]))) for label in sorted(factors)),
@@ -355,6 +314,9 @@ class Family:
     baseline_depth: int  # of BASELINE
     blocks: tuple[int, ...] = (1, 1, 1)  # per stage at depth 1
     transition: TransitionKind = "projection"
+    stem_stride: int = 1  # times that of the study
+    stem_kernel: int = 3
+    stem_pool: bool = False
 
 
 FAMILIES: dict[str, Family] = {
@@ -362,6 +324,9 @@ FAMILIES: dict[str, Family] = {
     "thin": Family((16, 32, 64), 3),  # depth 1 to 9: ResNet-8 to ResNet-56 (He et al. 2016)
     "wide": Family((64, 128, 256), 1),
     "fast": Family((64, 128, 256, 512), 1, (0, 1, 0, 1), "pool"),  # depth 1: ResNet-9 (Page 2018); few kernels a step
+    # for images of 64 to 224 pixels; depth 1: torchvision's ResNet-18 and 34 (He et al. 2016, table 1)
+    "imagenet18": Family((64, 128, 256, 512), 1, (2, 2, 2, 2), stem_stride=2, stem_kernel=7, stem_pool=True),
+    "imagenet34": Family((64, 128, 256, 512), 1, (3, 4, 6, 3), stem_stride=2, stem_kernel=7, stem_pool=True),
 }
 
 WIDTH_STEP = (
@@ -396,4 +361,12 @@ def build(
         stage_width = rounded(channels * width)
         pooled = (0,) if known.transition == "pool" and number > 0 else ()
         stages.append(Stage(stage_width, pooled + (stage_width,) * (depth * n_blocks)))
-    return Architecture(in_channels, n_classes, tuple(stages), stem_stride, transition=known.transition)
+    return Architecture(
+        in_channels,
+        n_classes,
+        tuple(stages),
+        stem_stride=known.stem_stride * stem_stride,
+        stem_kernel=known.stem_kernel,
+        stem_pool=known.stem_pool,
+        transition=known.transition,
+    )

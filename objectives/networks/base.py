@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, ClassVar, Literal
+from itertools import takewhile
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from torch import Tensor, nn
 
-from objectives.networks.plain import AnyArchitecture
+from objectives.networks.plain import AnyArchitecture, sections
 
 if TYPE_CHECKING:
     from objectives.networks.resnet import Convolution
@@ -29,6 +30,7 @@ class Network(nn.Module):
     architecture: AnyArchitecture
     ghost: int  # samples per ghost batch while training; 0: the whole batch
     head: nn.Module  # the classifier
+    still: int = 0  # sections, from the first on, in which what does not train computes as in evaluation at all times
 
     @property
     def mode(self) -> Literal["fan_in", "fan_out"]:
@@ -61,3 +63,19 @@ class Network(nn.Module):
     def parts(self) -> list[tuple[str, Callable[[Tensor], Tensor]]]:
         """What the network computes one after the other, each with the name of the module that holds its tensors."""
         raise NotImplementedError
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        if self.still:
+            for name in (name for name, _ in self.parts() if self._is_fixed(name)):
+                self.get_submodule(name).eval()
+        return self
+
+    def fixed(self) -> int:
+        """How many parts, from the first on, make the same of an image in every step: still, and nothing trains."""
+        return sum(1 for _ in takewhile(self._is_fixed, (name for name, _ in self.parts())))
+
+    def _is_fixed(self, part: str) -> bool:
+        within = tuple(f"{name}." for name in sections(self.architecture)[: self.still])
+        trains = any(parameter.requires_grad for parameter in self.get_submodule(part).parameters())
+        return f"{part}.".startswith(within) and not trains

@@ -57,6 +57,17 @@ def rate(family: str) -> float:
     return WITHOUT_NORMS if is_plain(family) and not has_norms(PLAIN_FAMILIES[family]) else 1.0
 
 
+def has_one_depth(family: str) -> bool:
+    """Whether studies have networks of one depth unless they say otherwise: plain ones have no other, those of ImageNet
+    are deep."""
+    return is_plain(family) or is_of_imagenet(family)
+
+
+def is_of_imagenet(family: str) -> bool:
+    """Whether a family's networks have a stem for large images: that of torchvision's ResNets."""
+    return family in FAMILIES and FAMILIES[family].stem_pool
+
+
 def baseline_depth(family: str) -> int:
     """Blocks per stage of BASELINE."""
     return 1 if is_plain(family) else FAMILIES[family].baseline_depth

@@ -41,3 +41,14 @@ def counted(
         forward = counter.get_total_flops()
         loss.backward()  # type: ignore[no-untyped-call]
     return forward // 2, counter.get_total_flops() // 2
+
+
+@lru_cache(maxsize=64)
+def of_first_parts(architecture: AnyArchitecture, size: int, n_parts: int) -> int:
+    """FLOPs per image of what the first parts of a network make of square images of `size` pixels a side."""
+    with torch.device("meta"):
+        model, x = build(architecture), torch.empty(2, *architecture.shape(size))
+    with FlopCounterMode(display=False) as counter:
+        for _, compute in model.parts()[:n_parts]:
+            x = compute(x)
+    return int(counter.get_total_flops()) // 2

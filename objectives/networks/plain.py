@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, cast, get_args
 
-from objectives.networks.architecture import HEAD, Architecture, Layer
+from objectives.networks.architecture import HEAD, Architecture
+from objectives.networks.layers import Layer
 
 PoolingKind = Literal["max", "average"]
 PLAIN = "plain"  # kind of architecture, in JSON
@@ -196,6 +197,14 @@ def residual(architecture: AnyArchitecture) -> Architecture:
     if isinstance(architecture, Architecture):
         return architecture
     raise ValueError(f"{architecture.describe()} has no residual blocks: choose another method, or another family")
+
+
+def sections(architecture: AnyArchitecture) -> tuple[str, ...]:
+    """The modules before the head, by name, from the first to the last: stem and stages, or layers."""
+    if isinstance(architecture, Architecture):
+        return ("stem", *(f"stages.{number}" for number in range(len(architecture.stages))))
+    convolutions = (convolution_axis(number) for number, _ in enumerate(architecture.convolutions, 1))
+    return (*convolutions, *(dense_axis(number) for number, _ in enumerate(architecture.dense, 1)))
 
 
 def least_size(convolutions: Sequence[PlainConvolution]) -> int:

@@ -1,4 +1,4 @@
-"""What halves images: a wavelet transform, and poolings, where 2x2 pixels become one.
+"""What halves images: a wavelet transform, and poolings, where 2x2 pixels become one, or behind the stem 3x3.
 
 Some poolings draw while training; in evaluation none does. They draw from the default generator of the device, and
 wait for nothing: a captured step draws anew each time that it is replayed. Odd sides are rounded up, as by a stride of
@@ -29,6 +29,11 @@ def haar(x: Tensor) -> Tensor:
     high, low = top - bottom, top + bottom
     parts = [sign * half[..., 1::2] + half[..., ::2] for half in (low, high) for sign in (1, -1)]
     return torch.cat(parts, 1).mul_(0.5).contiguous(memory_format=torch.channels_last)
+
+
+def stem_pooling(x: Tensor) -> Tensor:
+    """The largest of each 3x3 pixels, at every second one: behind the stem of networks for large images."""
+    return F.max_pool2d(x, 3, 2, 1)
 
 
 def halving(how: Downsampling, like: Tensor, *, training: bool) -> Callable[[Tensor], Tensor]:

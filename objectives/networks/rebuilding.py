@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import replace
 from inspect import signature
+from itertools import takewhile
 from typing import Literal
 
 import torch
@@ -53,7 +54,7 @@ def rebuilt(
     device = next(old.parameters()).device
     with torch.device("meta"):  # nothing is drawn, nothing is computed
         model = build(architecture, old.ghost)
-    model = model.to(next(old.parameters()).dtype).to_empty(device=device).train(old.training)
+    model = model.to(next(old.parameters()).dtype).to_empty(device=device)
     if fill is not None:
         fill(model)
     labels, tensors = old.axes(), dict(old.state_dict(keep_vars=True))
@@ -64,6 +65,8 @@ def rebuilt(
                 if (new := new_entries(labels[before], index)) is not None:
                     tensor.copy_(torch.where(new, _as_new(name, tensor, labels[before], index, model.fan_in), tensor))
                 tensor.requires_grad_(tensors[before].requires_grad)
+    model.still = old.still
+    model.train(old.training)
     shadows = {key: _shadow(shadow, model, labels, source, index) for key, shadow in trainee.shadows.items()}
     optimizer = _optimizer(trainee, model, labels, source, index)
     born = {label: epochs.clone() for label, epochs in trainee.born.items()}
@@ -195,13 +198,23 @@ def _fresh(value: object, parameter: nn.Parameter) -> object:
 
 
 def _has_role(name: str, known: Mapping[str, object]) -> str | None:
-    """A known tensor that plays the same part in its block as `name` does, e.g. `bn2.bias`; else that of the stem."""
+    """A known tensor that plays the same part in its block as `name` does, e.g. `bn2.bias`; else that of the stem.
+
+    One of the same stage, where there is any.
+    """
     if name in known:
         return name
     layer, kind = _role(name)
     in_stem = f"stem.{0 if layer.startswith('conv') else 1}.{kind}"
-    found = next((other for other in known if _role(other) == (layer, kind)), in_stem)
-    return found if found in known else None
+    alike = [other for other in known if _role(other) == (layer, kind)]
+    nearest = max(alike, key=lambda other: _n_alike(name, other), default=in_stem)
+    return nearest if nearest in known else None
+
+
+def _n_alike(name: str, other: str) -> int:
+    """How many parts two names begin with alike."""
+    pairs = zip(name.split("."), other.split("."), strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def _role(name: str) -> tuple[str, str]:

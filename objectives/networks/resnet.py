@@ -14,7 +14,6 @@ from objectives.networks.architecture import (
     WEIGHT_NORMED,
     Architecture,
     Downsampling,
-    Kind,
     NormKind,
     factor_axes,
     interior_axis,
@@ -22,8 +21,9 @@ from objectives.networks.architecture import (
     stage_axis,
 )
 from objectives.networks.base import Labels, Network
+from objectives.networks.layers import Kind
 from objectives.networks.norms.slots import Norm, norm_of, normalised
-from objectives.networks.pooling import haar, halving
+from objectives.networks.pooling import haar, halving, stem_pooling
 
 
 def module_name(label: str) -> str:
@@ -100,7 +100,7 @@ class Convolution(nn.Conv2d):
         return cast("tuple[int, ...]", self.padding)
 
     def kind(self, side: int) -> Kind:
-        """What decides which pixels meet which taps; see `architecture.Layer.kind`."""
+        """What decides which pixels meet which taps; see `layers.Layer.kind`."""
         kernel, border = self.kernel_size[-1], self.borders[-1]
         plain = kernel, self.stride[0], side
         return plain if self.dims == 2 and border == kernel // 2 else (*plain, border, self.dims)
@@ -305,7 +305,9 @@ class ResNet(Network):
     def _begun(self, x: Tensor, seen: list[Tensor] | None = None) -> Tensor:
         """What the first block reads."""
         convolution, norm = self.stem
-        return F.relu_(norm(_noted(convolution(haar(x) if self.architecture.stem == "haar" else x), seen)))
+        x = convolution(haar(x) if self.architecture.stem == "haar" else x)
+        x = F.relu_(norm(_noted(x, seen)))
+        return stem_pooling(x) if self.architecture.stem_pool else x
 
     def _told(self, x: Tensor) -> Tensor:
         """The logits of what the last block puts out."""

@@ -226,7 +226,9 @@ def begun_anew(trainee: Trainee, architecture: AnyArchitecture) -> Trainee:
     def fill(model: Network) -> None:
         model.load_state_dict(build(architecture, model.ghost).state_dict())
 
-    return replace(rebuilt(trainee, architecture, lambda name: None, {}, fill), born={})
+    after = replace(rebuilt(trainee, architecture, lambda name: None, {}, fill), born={})
+    after.model.still = 0  # what it computes is no longer what was worth keeping
+    return after
 
 
 def axis_sizes(model: Network) -> dict[str, int]:

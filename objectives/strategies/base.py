@@ -71,6 +71,11 @@ class Strategy:
         return False
 
     @property
+    def reads_images(self) -> bool:
+        """Whether its part of a step looks at images: else features of fixed parts may stand in their place."""
+        return type(self).batch is not Strategy.batch
+
+    @property
     def reads_activations(self) -> bool:
         """Whether steps keep for `activation_penalty` what it reads; else that is told of nothing."""
         return False
@@ -132,7 +137,7 @@ class Strategy:
         return multiply
 
     def batch(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """The batch to train on."""
+        """The batch to train on. Batches are of images where a strategy overrides this: see `reads_images`."""
         return x, y
 
     def penalty(self, trainee: Trainee) -> Tensor | None:

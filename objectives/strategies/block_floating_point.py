@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from objectives.modelled.assumptions import Arithmetic, by_width
-from objectives.strategies.dynamic_fixed_point import PLAIN_BITS, check_bits
 from objectives.strategies.emulated import Stored
 
 if TYPE_CHECKING:
@@ -33,7 +31,7 @@ class BlockFloatingPoint(Stored):
     by_slice: bool = True  # else one exponent a tensor
 
     def __post_init__(self) -> None:
-        check_bits(self, self.bits)
+        super().__post_init__()
         if self.rounding not in ("nearest", "stochastic"):
             raise ValueError(f"{self!r}: rounding is nearest or stochastic")
 
@@ -43,18 +41,7 @@ class BlockFloatingPoint(Stored):
         blocks = "" if self.by_slice else ", a block a tensor"
         return f"{self.bits}-bit block floating point {how}{blocks}"
 
-    @property
-    def is_neutral(self) -> bool:
-        return self.bits == PLAIN_BITS
-
-    @property
-    def units(self) -> Arithmetic:
-        return by_width(self.bits)
-
     def forward(self) -> Quantise:
         from objectives.strategies.methods.quantising import block
 
         return partial(block, bits=self.bits, rounding=self.rounding, by_slice=self.by_slice)
-
-    def backward(self) -> Quantise:
-        return self.forward()

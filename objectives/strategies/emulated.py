@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from objectives.modelled.assumptions import Arithmetic
+from objectives.modelled.assumptions import PLAIN_BITS, Arithmetic, by_width
 from objectives.strategies.base import Outline, Strategy, learned
 from objectives.strategies.switch_format import SwitchFormat
 
@@ -105,7 +105,33 @@ class Emulated(Strategy, ABC):
 
 
 @dataclass(frozen=True)
-class Stored(Emulated):
+class OfBits(Emulated):
+    """A format of so many bits a number, for errors as for all else.
+
+    Raises:
+        ValueError: a number of bits that fp32 cannot stand in for.
+    """
+
+    bits: int = 16  # of a number, 2 to 16; 32 is fp32
+
+    def __post_init__(self) -> None:
+        if self.bits != PLAIN_BITS and not 2 <= self.bits <= 16:
+            raise ValueError(f"{self!r}: bits must lie in 2 to 16, or be {PLAIN_BITS}, which is fp32")
+
+    @property
+    def is_neutral(self) -> bool:
+        return self.bits == PLAIN_BITS
+
+    @property
+    def units(self) -> Arithmetic:
+        return by_width(self.bits)
+
+    def backward(self) -> Quantise:
+        return self.forward()
+
+
+@dataclass(frozen=True)
+class Stored(OfBits):
     """A format in which weights and momentum are kept as well, so that a step that is too small for it is lost."""
 
     def stored(self) -> Quantise:

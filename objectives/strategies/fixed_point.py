@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from objectives.modelled.assumptions import Arithmetic, by_width
-from objectives.strategies.dynamic_fixed_point import PLAIN_BITS, check_bits
 from objectives.strategies.emulated import Stored
 
 if TYPE_CHECKING:
@@ -27,12 +25,11 @@ class FixedPoint(Stored):
         ValueError: a parameter outside its range.
     """
 
-    bits: int = 16  # of a number, 2 to 16; 32 is fp32
     integer_bits: int = 4  # of them before the point, the sign among them: 4 reach from -8 to 8
     rounding: RoundingName = "stochastic"
 
     def __post_init__(self) -> None:
-        check_bits(self, self.bits)
+        super().__post_init__()
         if not 1 <= self.integer_bits <= self.bits or self.rounding not in ("nearest", "stochastic"):
             raise ValueError(f"{self!r}: integer_bits lies in 1 to bits, rounding is nearest or stochastic")
 
@@ -46,18 +43,7 @@ class FixedPoint(Stored):
         how = "rounded at random" if self.rounding == "stochastic" else "rounded to the nearest"
         return f"fixed point <{self.integer_bits}, {self.fraction_bits}> {how}"
 
-    @property
-    def is_neutral(self) -> bool:
-        return self.bits == PLAIN_BITS
-
-    @property
-    def units(self) -> Arithmetic:
-        return by_width(self.bits)
-
     def forward(self) -> Quantise:
         from objectives.strategies.methods.quantising import fixed
 
         return partial(fixed, integer_bits=self.integer_bits, fraction_bits=self.fraction_bits, rounding=self.rounding)
-
-    def backward(self) -> Quantise:
-        return self.forward()

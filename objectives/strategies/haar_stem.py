@@ -19,7 +19,7 @@ class HaarStem(Strategy):
     Half the side and four times the channels, orthonormal: a convolution with a stride of 2 in the stem is replaced at
     the same work behind it and loses nothing; where the stride was 1, the work behind the stem is a quarter. As a
     stem that gathers pixels into channels: Shi et al. 2016 (sub-pixel convolution, its inverse), Ridnik et al. 2021
-    (TResNet).
+    (TResNet). Kernels of more than 3 pixels become half as large, as the images do, and see as much as before.
 
     Raises:
         ValueError: levels other than 0 and 1.
@@ -42,4 +42,6 @@ class HaarStem(Strategy):
     def architecture(self, architecture: AnyArchitecture) -> AnyArchitecture:
         if self.levels == 0:
             return architecture
-        return replace(residual(architecture), stem="haar", stem_stride=max(1, residual(architecture).stem_stride // 2))
+        plain = residual(architecture)
+        kernel = max(min(3, plain.stem_kernel), plain.stem_kernel // 4 * 2 + 1)  # odd, and half as large
+        return replace(plain, stem="haar", stem_stride=max(1, plain.stem_stride // 2), stem_kernel=kernel)

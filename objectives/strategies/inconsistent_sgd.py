@@ -65,6 +65,10 @@ class InconsistentSGD(Strategy):
             return "it takes no further steps"
         return None if outline.epochs > 1 else "in a run of one epoch no loss can be compared with an epoch's"
 
+    @property
+    def reads_images(self) -> bool:
+        return self.stop > 0  # each further step is a whole pass
+
     def begin(self, state: TrainState, x: Tensor, y: Tensor) -> TrainState:
         if self.stop == 0 or state.ends < 2:
             return state

@@ -101,6 +101,8 @@ class PruneTrain(Strategy):
         from objectives.strategies.methods import lasso
 
         model = state.trainee.model
+        if not any(group.weight.requires_grad and group.out_axis for group in lasso.grouped(model)):
+            return state.with_event("PruneTrain does nothing in this run: all that it could prune is frozen")
         shrink, (norm, way) = 2 * self._expected_shrink(state, 1.0), _median_norms(state.trainee, self.threshold)
         strength = lasso.strength(self.lpr, _loss(model, x, y), float(lasso.value(model)))
         if self.kappa > 0 and shrink > 0:

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from objectives.networks.trainee import Trainee
     from objectives.state import TrainState
 
-KERNEL = 3  # pixels: side of the patches, the stem's
 IMAGES = 500  # whose patches are measured: 450,000 of 27 values from 32x32 pixels in colour, 0.12 s on a CPU core
-GRID = 32  # patches a side that an image gives at most: from 224x224 pixels all would be 24 million, 50 times the work
+# Patches a side of 3x3 pixels that an image gives at most: from 224x224 pixels all would be 24 million, 50 times the
+# work. Larger ones hold more values and overlap: there are as many fewer a side.
+GRID = 32
 EPS = 5e-4  # of pixels of variance 1: a direction of less is noise (Jordan 2024)
 CHUNK = 16 << 20  # bytes of pixels and patches at a time
 
@@ -160,9 +161,11 @@ def _patch_covariance(state: TrainState) -> Tensor:
     stem, n = model.convolutions()[0], len(state.data.y)
     is_haar, size = residual(model.architecture).stem == "haar", state.data.x.shape[-1]
     side = -(-size // 2) if is_haar else size
-    padding = 1 if side < KERNEL else 0  # of wavelets of 4x4 images no patch lies inside
-    stride = _sparse(side + 2 * padding, stem.stride[0])
-    n_values, n_patches = stem.in_channels * KERNEL**2, len(range(0, side + 2 * padding - KERNEL + 1, stride)) ** 2
+    kernel = stem.kernel_size[-1]
+    padding = max(0, -(-(kernel - side) // 2))  # of wavelets of 4x4 images no patch lies inside
+    stride = _sparse(side + 2 * padding, kernel, stem.stride[0])
+    n_patches = len(range(0, side + 2 * padding - kernel + 1, stride)) ** 2
+    n_values = stem.in_channels * kernel**2
     at_once = max(
         1, CHUNK // (12 * stem.in_channels * side**2 + 12 * n_values * n_patches)
     )  # 12: 4 and once more in double
@@ -171,7 +174,7 @@ def _patch_covariance(state: TrainState) -> Tensor:
     for some in torch.split(chosen, at_once):
         x = state.normalise(state.data.x[some])
         seen = haar(x) if is_haar else x
-        patches = unfold(seen, KERNEL, padding=padding, stride=stride)  # [images, values, patches]
+        patches = unfold(seen, kernel, padding=padding, stride=stride)  # [images, values, patches]
         patches = patches.double()  # TF32, which a number format may switch on, would drown the smaller eigenvalues
         total, products = total + patches.sum((0, 2)), products + (patches @ patches.mT).sum(0)
     count = len(chosen) * n_patches
@@ -179,10 +182,10 @@ def _patch_covariance(state: TrainState) -> Tensor:
     return products / count - mean.outer(mean)
 
 
-def _sparse(side: int, stride: int) -> int:
-    """The stem's stride times an odd number, for which an image has at most GRID patches a side.
+def _sparse(side: int, kernel: int, stride: int) -> int:
+    """The stem's stride times an odd number, for which an image has at most GRID patches of 3x3 pixels a side.
 
     Odd, so that patches do not all lie alike in the 8x8 blocks of a JPEG.
     """
-    n = len(range(0, side - KERNEL + 1, stride))
-    return stride * (-(-n // GRID) | 1)
+    n, most = len(range(0, side - kernel + 1, stride)), max(1, 3 * GRID // kernel)
+    return stride * (-(-n // most) | 1)

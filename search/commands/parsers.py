@@ -19,7 +19,8 @@ MOST_SEEDS = 20
 CRITERIA = ("taylor", "taylor_sum", "activation", "l1_own", "l1_next", "l1_both", "similarity", "random")
 RETRAINING, NUMBER_FORMATS = ("full", "blocks"), ("fp32", "tf32", "bf16", "fp16")
 QUANTISED = ("affine", "shared")
-FAMILIES = ("small", "thin", "wide", "fast", "lenet300", "lenet5", "vgg", "cnn1d")  # as `networks.families.ALL`
+# as `networks.families.ALL`
+FAMILIES = ("small", "thin", "wide", "fast", "imagenet18", "imagenet34", "lenet300", "lenet5", "vgg", "cnn1d")
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ CLOSING = (3.0, 0.02)  # seconds, share of the minutes: to export, to draw figur
 STARTUP_SHARE, MOST_STARTUP = 0.05, 8  # proposals that try every strategy, before models lead
 LEAST_FILL = 0.05  # share of the minutes, below which a longest run buys nothing
 MOST_FILLS = 2
+FURTHER = 1.25  # times as long as the first one a second run is that fills the rest, or it tells little new
 OVERHEAD = 1.3  # seconds on the wall for a device second, before anything has run
 MARGIN = 1.15  # of what is forecast: what is begun must end
 RESERVE = 1.3  # ... of what comes last: neighbours come and go
@@ -102,7 +103,7 @@ def to_refit(now: Snapshot, left: float) -> tuple[FrozenTrial, Pipeline] | None:
     best, pace, whole = now.choice, wall_per_second(now) / now.n_splits, 1 / (1 - validating(now))
     points = (now.trials[outcome.trial] for outcome in now.outcomes)
     found = now.most_accurate(point for point in points if pace * point.values[0] <= left)
-    if best is None or found is None or expected(now.accuracy(found), whole) < now.accuracy(best):
+    if best is None or found is None or expected(now.expected(found), whole) < now.expected(best):
         return None
     pipeline, longer = records.pipeline(found), min(whole, left / (MARGIN * pace * found.values[0]))
     epochs = max(1, math.floor(pipeline.epochs * max(longer, 1.0) / whole + 1e-9))
@@ -132,7 +133,8 @@ def next_step(now: Snapshot, left: float, total: float, *, n_before: int = 0, is
     fills = [trial for trial in since if records.FILL in trial.user_attrs]
     is_over = len(fills) == MOST_FILLS or any(records.is_confirmation(trial) for trial in since)
     is_over |= any(trial.state == TrialState.RUNNING for trial in fills)
-    if not is_over and most * pace > LEAST_FILL * total and most > cheapest:
+    filled = max((FURTHER * trial.values[0] for trial in fills if trial.values), default=0.0)
+    if not is_over and most * pace > LEAST_FILL * total and most > max(cheapest, filled):
         return Fill(most)
     if pace * best.values[0] * MARGIN > left:
         return None

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from objectives.modelled.seconds import nominal_step_seconds
 from objectives.pipeline import NumberFormatName, Pipeline
 from objectives.task import DataSpec, Task
 from objectives.work import n_steps, step_work
@@ -41,20 +42,21 @@ class Costs:
     step_seconds: Mapping[Network, float]
 
     def of_step(self, network: Network, batch: int) -> float:
-        """Seconds of a step: by the probed networks of that family nearest in work, as work goes."""
-        work = self._work(network, batch)
+        """Seconds of a step: of the probed network of that family nearest to it, by the ratio of the time model."""
+        modelled = self._modelled(network, batch)
         alike = {each: took for each, took in self.step_seconds.items() if each.family == network.family}
         found = alike or self.step_seconds
-        nearest = min(found, key=lambda each: (abs(self._work(each, self.batch) / work - 1), each != network))
-        return found[nearest] * work / self._work(nearest, self.batch)
+        nearest = min(found, key=lambda each: (abs(self._modelled(each, self.batch) / modelled - 1), each != network))
+        return found[nearest] * modelled / self._modelled(nearest, self.batch)
 
     def of_run(self, network: Network, n_train: int, epochs: int, batch: int) -> float:
         """Seconds of a training on so many images."""
         steps = n_steps(Pipeline(batch_size=batch, epochs=epochs), n_train)
         return steps * self.of_step(network, batch)
 
-    def _work(self, network: Network, batch: int) -> float:
-        return step_work(Pipeline(width=network.width, batch_size=batch), network.task, network.size, self.channels)
+    def _modelled(self, network: Network, batch: int) -> float:
+        pipeline = Pipeline(self.number_format, width=network.width, batch_size=batch)
+        return nominal_step_seconds(pipeline, network.task, network.size, self.channels)
 
 
 def nominal(network: Network, rate: float) -> Costs:

@@ -13,24 +13,19 @@ from optuna.trial import FrozenTrial
 
 from objectives.pipeline import Pipeline
 from objectives.strategies.strided_stem import StridedStem
+from search.pareto.expectation import LEARNING, NOISE, decades_of_error
 from search.proposals.draws import Candidate, Draw, candidate
 from search.study import records
+from search.study.records import ENOUGH
 
 PARENTS = 3  # the most accurate runs
-# Epochs that a run should have before it gets wider. By single runs, whose noise is 3 points: of those of 45 s on 4,000
-# CIFAR images 12 to 30 epochs came to 69.6 to 71.0 %, of 92 to 105 s 24 epochs on all pixels to 74.0, 24 of a wider
-# network to 73.0, 60 to 71.2 (benchmarks/ten_minutes.md).
-ENOUGH = 20
-AWAY = 0.02  # decades of error for each doubling of epochs away from there: about what those runs differ by
+AWAY = 0.02  # decades of error for each doubling of epochs away from enough: about what those runs differ by
 FILLED = 0.97  # of the seconds
 WIDTHS = (1.0, 1.5, 2.0, 3.0, 4.0)  # times the parent's
 # What is believed before the runs of a study say more: decades of error, and their spread. By runs with a stem of
 # stride 2 and on all pixels (benchmarks/ten_minutes.md) all pixels gain .06, .05, .06 on CIFAR-10 (4 or 5, 12, 24
-# epochs), .10 and .07 on Fashion-MNIST (4 or 5, 8). A decade of epochs gains .29 and .15 up to 12, .04 from 24 to 60.
+# epochs), .10 and .07 on Fashion-MNIST (4 or 5, 8).
 PIXELS = (0.08, 0.02)  # gain of all pixels at equal epochs, few of them: with enough they are taken anyway
-LEARNING = (0.2, 0.1)  # gain of a decade of epochs, up to enough of them
-NOISE = 0.03  # of the difference of two runs that were validated on a thousand images
-LEAST_ERROR = 1e-3
 # Epochs from which on crops help: with 12 they gained 1 point on CIFAR-10, with 4 or 5 they cost 1 to 2 there and on
 # Fashion-MNIST (one or two seeds each).
 CROPPED = 10
@@ -121,13 +116,8 @@ class _Run:
     def of(cls, trial: FrozenTrial) -> _Run:
         pipeline = records.pipeline(trial)
         others = tuple(each for each in pipeline.strategies if not isinstance(each, StridedStem))
-        rest = replace(pipeline, epochs=1, strategies=others)
-        return cls(
-            math.log10(min(pipeline.epochs, ENOUGH)),
-            others != pipeline.strategies,
-            math.log10(max(1 - trial.values[1], LEAST_ERROR)),
-            replace(rest, crop=False, flip=False, alternating_flip=False, cutout=0.0),
-        )
+        rest, decades = records.apart_from_length(replace(pipeline, strategies=others))
+        return cls(decades, others != pipeline.strategies, decades_of_error(trial.values[1]), rest)
 
 
 def _apart(params: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,8 @@ import json
 import math
 from dataclasses import asdict, dataclass
 
-from objectives.networks.architecture import FAMILIES, build
+from objectives.networks import families
+from objectives.networks.architecture import FAMILIES
 from objectives.work import step_memory
 from search.planning.budget import FILL_SHARE, SEARCH_SHARE
 from search.planning.costs import Costs, Network
@@ -22,6 +23,13 @@ WIDTHS = {"cpu": (0.25, 1.0), "cuda": (0.25, 2.0)}  # times the channels of the 
 FAMILY_REASONS = {
     "small": "for images so small",
     "fast": "which was ahead where families were compared, in single runs on a CPU (benchmarks/ten_minutes.md)",
+}
+STEMS = {  # by the number of strides to choose from
+    1: ("stride 2 and a pooling", "of stride 2 with a pooling behind it, as trained networks for large images have"),
+    2: (
+        "stride 1, 2 to choose",
+        "of stride 1, and 2 as a strategy: short runs pay with a quarter of the work, long ones with all pixels",
+    ),
 }
 KEPT = 10  # networks on a disk, about
 OVERHEAD = 1.25  # seconds on the wall for a second of training (evaluation, workers, questions): about, in three runs
@@ -47,6 +55,7 @@ class Images:
     root: str | None = None  # as `DataSpec.root`, `.labels`, and `.n_train`
     labels: str | None = None
     most_train: int | None = None
+    family: str | None = None  # a residual one, of networks that trainings start from; None: as the size suggests
 
 
 @dataclass(frozen=True)
@@ -135,12 +144,17 @@ def family_for(size: int) -> str:
     return "small" if size <= SMALL else "fast"
 
 
-def to_probe(size: int) -> list[Network]:
-    """Networks whose steps say what the others take, the decisive one first."""
-    family, narrow = family_for(size), WIDTHS["cpu"][0]
+def to_probe(size: int, family: str | None = None) -> list[Network]:
+    """Networks whose steps say what the others take, the decisive one first; of a family, or as the size suggests."""
+    family, narrow = family or family_for(size), WIDTHS["cpu"][0]
     smaller = [each for each in SIZES if SMALL < each < size]
     others = [Network(family, smaller[len(smaller) // 2], narrow, 1)] if smaller else []
-    return [Network(family, size, narrow, 1), Network(family, size, narrow, 2), *others]
+    return [*(Network(family, size, narrow, stride) for stride in _strides(family)), *others]
+
+
+def _strides(family: str) -> tuple[int, ...]:
+    """Of stems to choose from: large images are halved twice anyway."""
+    return (1,) if families.is_of_imagenet(family) else (1, 2)
 
 
 def fewest_epochs(n_train: int) -> int:
@@ -148,9 +162,9 @@ def fewest_epochs(n_train: int) -> int:
     return min(max(FEWEST, round(SHOWN / n_train)), MOST // 4)
 
 
-def affordable(size: int, n_train: int, seconds: float, costs: Costs) -> int:
+def affordable(size: int, n_train: int, seconds: float, costs: Costs, family: str | None = None) -> int:
     """Pixels a side at which a run on all of them takes a share of the seconds; at most `size`."""
-    family, batch = family_for(size), min(2 * _batches(n_train)[0], _batches(n_train)[1])
+    family, batch = family or family_for(size), min(2 * _batches(n_train)[0], _batches(n_train)[1])
     sizes = sorted({*(each for each in SIZES if SMALL < each < size), size})
 
     def took(each: int) -> float:
@@ -163,7 +177,7 @@ def affordable(size: int, n_train: int, seconds: float, costs: Costs) -> int:
 def chosen(name: str, minutes: float, images: Images, costs: Costs, device: str) -> Plan:
     """The plan for so many minutes on a device of that kind (cpu, cuda)."""
     seconds = 60 * minutes / (OVERHEAD * images.n_splits)  # of training, if nothing else were done
-    family = family_for(images.size)
+    family = images.family or family_for(images.size)
     least, most = WIDTHS[device]
     fewest, batch = fewest_epochs(images.n_train), _batches(images.n_train)
     step = min(2 * batch[0], batch[1])
@@ -171,13 +185,14 @@ def chosen(name: str, minutes: float, images: Images, costs: Costs, device: str)
     def run(size: int, width: float, stride: int, epochs: int) -> float:
         return costs.of_run(Network(family, size, width, stride), images.n_train, epochs, step)
 
-    stride = 2 if images.size >= 16 else 1
-    size = affordable(images.size, images.n_train, seconds, costs)
+    stride = _strides(family)[-1] if images.size >= 16 else 1
+    size = affordable(images.size, images.n_train, seconds, costs, family)
     longest = FILL_SHARE * seconds
     epochs = min(max(4 * fewest, int(longest / run(size, least, stride, 1))), MOST)
     first = run(size, least, stride, fewest)
     typical = math.sqrt(first * max(first, run(size, least, 1, 2 * fewest)))  # of the search: near its cheap end
-    network = build(family, depth=1, width=most, in_channels=images.channels, n_classes=images.n_classes)
+    shape = {"in_channels": images.channels, "n_classes": images.n_classes, "size": size}
+    network = families.build(family, depth=1, width=most, **shape)
     n = 3 + SEARCH_SHARE * seconds / typical
     return Plan(
         name,
@@ -188,7 +203,7 @@ def chosen(name: str, minutes: float, images: Images, costs: Costs, device: str)
         (fewest, epochs),
         batch,
         (least, most),
-        (1, 2) if seconds > 100 * first else (1, 1),
+        (1, 2) if seconds > 100 * first and not families.has_one_depth(family) else (1, 1),
         (first * (1 - ERR), first * (1 + ERR)),
         (typical * (1 - ERR), typical * (1 + ERR)),
         longest,
@@ -227,12 +242,8 @@ def _reasons(
     full = "the images' own" if size == own else f"of {own} that they have: more would take too long"
     return (
         Choice("size", f"{size} pixels", f"{size} pixels, {full}"),
-        Choice("family", family, f"{family}, {stages} stages, {FAMILY_REASONS[family]}"),
-        Choice(
-            "stem",
-            "stride 1, 2 to choose",
-            "of stride 1, and 2 as a strategy: short runs pay with a quarter of the work, long ones with all pixels",
-        ),
+        Choice("family", family, f"{family}, {stages} stages, {FAMILY_REASONS.get(family, 'that of the start')}"),
+        Choice("stem", *STEMS[len(_strides(family))]),
         Choice(
             "epochs",
             f"{epochs[0]} to {epochs[1]}",

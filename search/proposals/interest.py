@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from objectives.modelled.seconds import run_seconds
+from objectives.modelled.seconds import nominal_step_seconds, run_seconds
 from objectives.pipeline import Pipeline
 from objectives.task import Task
-from objectives.work import n_steps, step_work
+from objectives.work import n_steps
 from search.pareto.front import Box
 from search.study.spec import StudySpec
 from spaces import SPACES
@@ -18,7 +18,6 @@ from spaces.restricted import anchor_pipelines
 
 SLOWER_THAN_BASELINE = 10  # times its seconds: what takes longer is of no interest
 LEAST_EXTENT = 2.0  # slowest over fastest
-NOMINAL_FLOPS = 2e10  # a second, of a device that was not asked
 LEAST_SHARE = 0.01  # of the FLOPs of a network that is made smaller: what is left below counts as that
 SPARE = 2  # times the largest loss that is allowed: what has lost more counts for nothing
 
@@ -56,7 +55,8 @@ def box(
 
 
 def forecast(pipeline: Pipeline, task: Task, given: Given, probe: Probe | None) -> float:
-    """Seconds that a pipeline is expected to train: probed seconds of a step, times steps; or what the time model says.
+    """Seconds that a pipeline is expected to train, by the time model: of the task's machine, or one step of which was
+    probed, or one that was not asked.
 
     Of reductions nothing is known beforehand that would tell them apart: of all the same.
     """
@@ -65,17 +65,17 @@ def forecast(pipeline: Pipeline, task: Task, given: Given, probe: Probe | None) 
     if task.machine is not None:
         return run_seconds(pipeline, task, task.machine, given.size, 3, given.n_train)
     steps = n_steps(pipeline, given.n_train)
-    work = step_work(pipeline, task, given.size)
-    if probe is None:
-        return steps * work / NOMINAL_FLOPS
-    plain = replace(pipeline, strategies=())
-    return steps * probe(plain) * work / step_work(plain, task, given.size)
+    step = nominal_step_seconds(pipeline, task, given.size)
+    if probe is not None:
+        plain = replace(pipeline, strategies=())
+        step *= probe(plain) / nominal_step_seconds(plain, task, given.size)
+    return steps * step
 
 
 def _ends(pipelines: Mapping[str, Pipeline], task: Task, given: Given) -> dict[str, Pipeline]:
     """BASELINE, and the anchor of the least work: the two whose steps are probed."""
 
     def work(name: str) -> float:
-        return n_steps(pipelines[name], given.n_train) * step_work(pipelines[name], task, given.size)
+        return n_steps(pipelines[name], given.n_train) * nominal_step_seconds(pipelines[name], task, given.size)
 
     return {name: pipelines[name] for name in dict.fromkeys((BASELINE, min(pipelines, key=work)))}

@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial
 from search.database.storage import Database
 from search.pareto.choice import Candidate
 from search.pareto.curves import Curve
+from search.pareto.expectation import Runs, expected
 from search.pareto.front import Box, Outcome, front, hypervolume
 from search.pareto.intervals import wilson
 from search.pareto.kinds import Kind
@@ -23,6 +24,8 @@ from search.study.networks import Networks
 from search.study.spec import StudySpec
 from spaces.base import BASELINE, Given
 from spaces.restricted import Restrictions
+
+WEIGHED = 100  # points, the most accurate ones, of which one is chosen by what its like came to
 
 
 def restrictions(spec: StudySpec, attributes: Mapping[str, Any]) -> Restrictions:
@@ -195,15 +198,27 @@ class Snapshot:
 
     @cached_property
     def choice(self) -> FrozenTrial | None:
-        """The pipeline to go with: the most accurate one, by fresh seeds where there are any; None where none passes.
+        """The pipeline to go with: one more run of it is expected to be the most accurate; None where none passes.
 
         Of equally accurate ones the cheapest.
         """
         return self.most_accurate(self.trials[outcome.trial] for outcome in self.outcomes)
 
     def most_accurate(self, points: Iterable[FrozenTrial]) -> FrozenTrial | None:
-        """The most accurate of some points, by fresh seeds where there are any; of equal ones the cheapest."""
-        return max(points, key=lambda point: (self.accuracy(point), -point.values[0]), default=None)
+        """The point of which one more run is expected to be the most accurate; of equal ones the cheapest."""
+        return max(points, key=lambda point: (round(self.expected(point), 6), -point.values[0]), default=None)
+
+    def expected(self, point: FrozenTrial) -> float:
+        """The accuracy that one more run of a point is expected to reach; of those far behind what is known of each."""
+        return self._expected.get(point.number, self.accuracy(point))
+
+    @cached_property
+    def _expected(self) -> dict[int, float]:
+        points = sorted((self.trials[outcome.trial] for outcome in self.outcomes), key=self.accuracy)[-WEIGHED:]
+        runs = [tuple(trial.values[1] for trial in (point, *self.fresh_of(point))) for point in points]
+        alike = [records.apart_from_length(records.pipeline(point)) for point in points]
+        found = expected([Runs(*like, reached) for like, reached in zip(alike, runs, strict=True)])
+        return {point.number: each for point, each in zip(points, found, strict=True)}
 
     @cached_property
     def untested(self) -> list[FrozenTrial]:

@@ -75,7 +75,7 @@ class DataSection(Section):
 class NetworkSection(Section):
     """`[network]`: which networks are trained."""
 
-    family: Literal["small", "thin", "wide", "fast", "lenet300", "lenet5", "vgg", "cnn1d"]
+    family: Literal["small", "thin", "wide", "fast", "imagenet18", "imagenet34", "lenet300", "lenet5", "vgg", "cnn1d"]
     stem_stride: Annotated[int, Field(ge=1, le=2)] = 1  # 2 quarters the work: for small studies on a CPU
 
 

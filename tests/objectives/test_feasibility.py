@@ -49,7 +49,7 @@ def trains(pipeline: Pipeline, task: Task, dataset: Dataset) -> bool:
     return True
 
 
-@pytest.mark.parametrize("family", ["small", "thin", "fast"])
+@pytest.mark.parametrize("family", ["small", "thin", "fast", "imagenet18"])
 @pytest.mark.parametrize("stem_stride", [1, 2])
 def test_what_is_refused_cannot_train_and_all_else_can(family: str, stem_stride: int, digits: Dataset) -> None:
     task = Task(DataSpec("digits"), family, stem_stride)

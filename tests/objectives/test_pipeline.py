@@ -26,18 +26,21 @@ from objectives.strategies.bias_learning_rate import BiasLearningRate
 from objectives.strategies.block_floating_point import BlockFloatingPoint
 from objectives.strategies.column_row_sampling import ColumnRowSampling
 from objectives.strategies.data_fraction import DataFraction
+from objectives.strategies.discriminative_rates import DiscriminativeRates
 from objectives.strategies.dynamic_fixed_point import DynamicFixedPoint
 from objectives.strategies.ema import Ema
 from objectives.strategies.fixed_architecture import FixedArchitecture
 from objectives.strategies.fixed_point import FixedPoint
 from objectives.strategies.float8 import Float8
 from objectives.strategies.freeze import Freeze
+from objectives.strategies.frozen_stages import FrozenStages
 from objectives.strategies.gradient_approximation import GradientApproximation
 from objectives.strategies.gradient_clipping import GradientClipping
 from objectives.strategies.haar_stem import HaarStem
 from objectives.strategies.identity_init import IdentityInit
 from objectives.strategies.inconsistent_sgd import InconsistentSGD
 from objectives.strategies.kernel_rescaling import KernelRescaling
+from objectives.strategies.linear_probe import LinearProbe
 from objectives.strategies.lookahead import Lookahead
 from objectives.strategies.lottery_ticket import LotteryTicket
 from objectives.strategies.low_rank import LowRank
@@ -146,6 +149,16 @@ STRATEGIES_DRAWN: dict[str, st.SearchStrategy[Strategy]] = {
         ).map(tuple),
     ),
     "Freeze": st.builds(Freeze, start=st.floats(0.01, 0.5), until=st.floats(0.5, 1)),
+    "FrozenStages": st.builds(
+        FrozenStages,
+        parts=st.integers(0, 9),
+        until=st.floats(0, 1, exclude_min=True),
+        statistics=st.sampled_from(["kept", "adapted"]),
+    ),
+    "LinearProbe": st.builds(LinearProbe, share=st.floats(0, 1)),
+    "DiscriminativeRates": st.builds(
+        DiscriminativeRates, body=st.floats(0, 1, exclude_min=True), decay=st.floats(0, 1, exclude_min=True)
+    ),
     "GradientApproximation": st.builds(
         GradientApproximation,
         mode=st.sampled_from(["batch", "skip", "early"]),

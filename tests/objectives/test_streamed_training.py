@@ -29,7 +29,9 @@ from tests.objectives.strategies.cases import CASES, EMULATED, PLAIN, Case, fini
 pytestmark = pytest.mark.usefixtures("cache")
 
 CPU = torch.device("cpu")
-READ_IMAGES = ("Adaptive", "BalancedSampling", "DataFraction", "PruneTrain", "Swa", "Whitening")  # beside batches
+READ_IMAGES = (  # beside batches
+    *("Adaptive", "BalancedSampling", "DataFraction", "FrozenStages", "LinearProbe", "PruneTrain", "Swa", "Whitening"),
+)
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ from objectives.reduction.settings import Reduction
 from objectives.strategies import STRATEGIES
 from spaces import SPACES, acceleration, everything, reduction, structure
 from spaces.base import BASELINE, Given, Reducing, Space, Value, baseline
+from spaces.fine_tuning import FINE_TUNING
 from spaces.ladders import LADDERS
 from spaces.restricted import Restrictions, _Explorer, anchor_pipelines, check, sample, usable_anchors, walk
 from spaces.run import outlined
@@ -76,7 +77,10 @@ def test_one_space_offers_every_strategy_and_the_default_one_some() -> None:
 
     measured = {name for name, kind in STRATEGIES.items() if not kind.emulated}
     # the more strategies refuse each other, the rarer each of them
-    assert offered(everything, 400) == measured - {"FixedArchitecture"}  # nobody draws what another run found
+    of_starts = {
+        kind.__name__ for kind, _ in FINE_TUNING.values()
+    }  # what a run that begins from scratch has no use for
+    assert offered(everything, 400) == measured - {"FixedArchitecture"} - of_starts  # nobody draws what a run found
     assert offered(structure) == {kind.__name__ for kind, _ in structure.INGREDIENTS.values()}
     assert offered(acceleration) == {kind.__name__ for kind, _ in acceleration.INGREDIENTS.values()}
 
@@ -199,7 +203,7 @@ def test_an_anchor_outside_the_ranges_of_a_study_is_used_without_misleading_the_
 
 SHORT_AND_SMALL = [
     replace(GIVEN, family=family, size=size, epochs=epochs, depth=(1, 2), width=(0.25, 2.0))
-    for family in ("small", "thin", "fast")
+    for family in ("small", "thin", "fast", "imagenet18")
     for size in (4, 8, 28, 32, 96)
     for epochs in ((1, 1), (2, 3), (1, 40))
 ]

@@ -50,9 +50,20 @@ class HeldFrom(Schedule):
         return self.share if epoch >= self.since else super().__call__(epoch)
 
 
+def calm_(model: Network) -> None:
+    """Lets a network compute as in a training step, but that nothing is wrapped, and poolings do not draw. In place."""
+    model.unwrap()
+    model.train()
+    for module in model.modules():
+        if isinstance(module, Block):
+            module.training = False  # its pooling, which is as in evaluation: that is where what is measured serves
+
+
 @torch.no_grad()
-def refresh_statistics(model: Network, state: TrainState, n_images: int) -> None:
+def refresh_statistics(model: Network, state: TrainState, n_images: int, n_parts: int | None = None) -> None:
     """Gives the batch norms of a network statistics of their own, measured on training images, and draws nothing.
+
+    Of its first `n_parts`, or of all. Those that are still keep what they have.
 
     They are the plain means over batches of the batches' means and variances, as a cumulative momentum would leave them
     (Izmailov et al. 2018, section 3.2). The images are spread evenly over the training images, not augmented, in
@@ -65,22 +76,18 @@ def refresh_statistics(model: Network, state: TrainState, n_images: int) -> None
         variance, mean = torch.var_mean(inputs[0].to(norm.running_mean.dtype), (0, 2, 3))  # type: ignore[arg-type]
         found.setdefault(norm, []).append((mean, variance))  # type: ignore[arg-type]
 
-    model.unwrap()
-    handles = [
-        m.register_forward_pre_hook(observe) for m in model.modules() if isinstance(m, GhostBatchNorm | MeanNorm)
-    ]
+    calm_(model)
+    norms = [m for m in model.modules() if isinstance(m, GhostBatchNorm | MeanNorm) and m.training]
+    handles = [norm.register_forward_pre_hook(observe) for norm in norms]
     n, device = len(state.data.y), state.data.x.device
     n_images = min(n, n_images)
     chosen = torch.arange(n_images, device=device) * n // n_images
     n_batches = -(-n_images // state.pipeline.batch_size)
-    model.train()
-    for module in model.modules():
-        if isinstance(module, Block):
-            module.training = False  # its pooling, which is as in evaluation: that is where the statistics serve
     for batch in range(n_batches):
         x = state.normalise(state.data.x[chosen[batch::n_batches]]).to(next(model.parameters()).dtype)
         with FORMATS[state.pipeline.number_format].context(device):
-            model(x)
+            for _, compute in model.parts()[:n_parts]:
+                x = compute(x)
     for handle in handles:
         handle.remove()
     for norm, statistics in found.items():

@@ -140,14 +140,15 @@ def having_rates(number_formats: tuple[str, ...], machine: MachineSection | None
 
 def completed(plain: Mapping[str, Any]) -> Mapping[str, Any]:
     """A study file with what it need not say: of kind `reduce` its space, and of an exported network its family; of a
-    plain family its depth, and a rate that suits networks without norms where one is trained to be made smaller.
+    plain family, or one of ImageNet, its depth, and a rate that suits networks without norms where one is trained to be
+    made smaller.
 
     Raises:
         ValueError: it says what such a study has no use for.
     """
     made = _of_its_kind(plain)
     network, space, reduce = (made.get(name) for name in ("network", "space", "reduce"))
-    if not isinstance(network, dict) or not families.is_plain(family := str(network.get("family"))):
+    if not isinstance(network, dict) or not families.has_one_depth(family := str(network.get("family"))):
         return made
     found: dict[str, Any] = {**made}
     if isinstance(space, dict):

@@ -12,7 +12,8 @@ from objectives.data.dataset import Dataset, Images
 from objectives.device.comparison import Convolve, compared
 from objectives.device.formats import FORMATS
 from objectives.feasibility import layers, reachable
-from objectives.networks.architecture import Kind, build
+from objectives.networks.architecture import build
+from objectives.networks.layers import Kind
 from objectives.networks.plain import residual
 from objectives.networks.resnet import Convolution, ResNet, convolve
 from objectives.pipeline import Pipeline
@@ -23,6 +24,7 @@ from objectives.strategies.low_rank import LowRank
 from objectives.strategies.net2net import Net2Net
 from objectives.strategies.progressive_resolution import ProgressiveResolution
 from objectives.strategies.s3_pool import S3Pool
+from objectives.strategies.strided_stem import StridedStem
 from objectives.task import DataSpec, Task
 from tests.objectives.strategies.cases import finish, same_weights
 
@@ -103,7 +105,7 @@ def test_a_comparison_draws_nothing() -> None:
     "begins", [(), (HaarStem(),), (S3Pool(),), (S3Pool(behind=True),)], ids=["pixels", "haar", "pooled", "behind"]
 )
 @pytest.mark.parametrize("grows", [(), (Net2Net(),)], ids=["whole", "grown"])
-@pytest.mark.parametrize("family", ["small", "thin", "wide", "fast"])
+@pytest.mark.parametrize("family", ["small", "thin", "wide", "fast", "imagenet18"])
 def test_what_a_pipeline_reaches_is_what_its_networks_compute(
     family: str, begins: tuple[Strategy, ...], grows: tuple[Net2Net, ...]
 ) -> None:
@@ -122,18 +124,21 @@ def test_what_a_pipeline_reaches_is_what_its_networks_compute(
     assert seen <= reached if grows else seen == reached
 
 
-def test_any_pipeline_reaches_only_what_the_task_may_reach() -> None:
-    may_be = {layer.kind for layer in reachable(TASK, 28, 1)}
+@pytest.mark.parametrize(("family", "kernel"), [("small", 5), ("imagenet18", 7)])
+def test_any_pipeline_reaches_only_what_the_task_may_reach(family: str, kernel: int) -> None:
+    task = replace(TASK, family=family)
+    may_be = {layer.kind for layer in reachable(task, 28, 1)}
     for start in (0.4, 0.5, 0.7, 0.9):
         for strategies in (
             (),
             (HaarStem(),),
             (LowRank(rank=0.5),),
-            (HaarStem(), LowRank(), KernelRescaling()),
+            (HaarStem(), LowRank(), KernelRescaling(kernel=kernel)),
+            (StridedStem(), KernelRescaling(kernel=kernel)),
             *POOLED,
         ):
             pipeline = Pipeline(strategies=(*strategies, ProgressiveResolution(start, 0.5, 3)))
-            assert {layer.kind for layer in layers(pipeline, TASK, 28, 1)} <= may_be
+            assert {layer.kind for layer in layers(pipeline, task, 28, 1)} <= may_be
 
 
 @pytest.mark.parametrize("kind", [(3, 2, 7), (1, 2, 7)])

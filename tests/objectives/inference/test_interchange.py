@@ -17,13 +17,15 @@ from objectives.inference.calibration import Calibration
 from objectives.inference.interchange import ONNX, TORCHSCRIPT, WITHIN, as_onnx, as_torchscript, check
 from tests.objectives.strategies import cases
 
-NAMES = ["PruneTrain", "Net2Net", "Whitening", "HaarStem", "LowRank", "S3Pool", "StochasticPooling", "WeightNorm"]
+STRATEGIES = ["PruneTrain", "Net2Net", "Whitening", "HaarStem", "LowRank", "S3Pool", "StochasticPooling", "WeightNorm"]
 
 
-@pytest.fixture(scope="module", params=NAMES)
+@pytest.fixture(scope="module", params=[*STRATEGIES, "imagenet18"])
 def model(request: pytest.FixtureRequest, digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> ExportedModel:
-    """A network of each of these strategies, mirrored and calibrated."""
-    _, trained = cases.finish(cases.using(cases.CASES[request.param].active), digits)
+    """A network of each of these strategies, and one with a pooling behind its stem, mirrored and calibrated."""
+    ground = cases.LARGE if request.param == cases.LARGE.task.family else cases.RESIDUAL
+    strategies = [cases.CASES[name].active for name in STRATEGIES if name == request.param]
+    _, trained = cases.finish(ground.using(*strategies), digits, ground.task)
     place: Path = tmp_path_factory.mktemp("export") / "model"
     export(replace(trained, mirrored=True), digits, place, {})
     return replace(load_model(place), calibration=Calibration(1.7, 10))

@@ -12,21 +12,25 @@ from objectives.data.dataset import Dataset
 from objectives.modelled.assumptions import DFP16, FLOAT8, by_width
 from objectives.modelled.fitting import Measured, fitted
 from objectives.modelled.machine import Machine
-from objectives.modelled.seconds import operations, run_seconds, step_seconds
+from objectives.modelled.seconds import nominal_step_seconds, operations, run_seconds, step_seconds
 from objectives.networks import flops
 from objectives.networks.families import build
 from objectives.pipeline import Pipeline
 from objectives.strategies import STRATEGIES
 from objectives.strategies.base import Strategy
 from objectives.strategies.block_floating_point import BlockFloatingPoint
+from objectives.strategies.freeze import Freeze
+from objectives.strategies.strided_stem import StridedStem
 from objectives.strategies.switch_format import SwitchFormat
-from objectives.task import Task
+from objectives.task import DataSpec, Task
 from tests.objectives.strategies.cases import TASK, finish, using
 
 MACHINE = Machine("a machine", 1e-3, 2e-5, 5e9, 30.0, {"fp32": 3e10, "bf16": 6e10})
 NETWORKS = {
     (family, width): build(family, depth=1, width=width, size=32, in_channels=3, n_classes=10)
-    for family, width in (("thin", 1.0), ("thin", 2.0), ("wide", 0.5), ("vgg", 0.25), ("fast", 0.25))
+    for family, width in (
+        *(("thin", 1.0), ("thin", 2.0), ("wide", 0.5), ("vgg", 0.25), ("fast", 0.25), ("imagenet18", 0.25)),
+    )
 }
 
 
@@ -39,7 +43,7 @@ def test_the_multiply_adds_of_a_step_are_those_of_the_counter(network: object) -
 
 @pytest.mark.parametrize("network", NETWORKS.values(), ids=str)
 def test_seconds_lie_between_launches_alone_and_the_sum_of_all(network: object) -> None:
-    n = 2 * len(network.layers(32))  # type: ignore[attr-defined]
+    n = sum(2 + layer.is_pooled for layer in network.layers(32))  # type: ignore[attr-defined]
     launches = MACHINE.step_seconds + n * MACHINE.launch_seconds
     idle = replace(MACHINE, bandwidth=1e30, rates={"fp32": 1e30})
     assert step_seconds(network, 32, 64, "fp32", idle) == pytest.approx(launches)  # type: ignore[arg-type]
@@ -81,7 +85,7 @@ def test_a_machine_is_found_again_from_the_steps_that_it_takes(name: str, second
         Measured(network, 32, batch, each, step_seconds(network, 32, batch, each, MACHINE) * noise.gauss(1, seconds))
         for network, batch, each in product(NETWORKS.values(), (8, 64, 256), ("fp32", "bf16"))
     ]
-    start = Machine("a guess", 1e-4, 1e-4, 1e9, 10.0, {"fp32": 1e10, "bf16": 1e10})
+    start = Machine("a guess", 1e-4, 1e-4, 1e11, 10.0, {"fp32": 1e10, "bf16": 1e10})
     found = fitted("found", steps, start)
     errors = sorted(
         abs(
@@ -121,3 +125,15 @@ def test_a_run_reports_the_seconds_that_were_forecast_of_it(strategies: tuple[St
     forecast = run_seconds(using(*strategies), task, MACHINE, digits.size, digits.channels, n_train)
     assert told[-1] == pytest.approx(forecast)
     assert finish(using(*strategies), digits)[0][-1].modelled_seconds == 0  # of no machine
+
+
+def test_a_step_of_a_machine_that_was_not_asked_takes_longer_with_more_of_anything() -> None:
+    plain = Pipeline(batch_size=64, width=0.5)
+    task = Task(DataSpec("folder:x", size=32), "thin")
+    seconds = nominal_step_seconds(plain, task, 32)
+    for more in (replace(plain, batch_size=128), replace(plain, width=1.0), replace(plain, depth=2)):
+        assert nominal_step_seconds(more, task, 32) > seconds
+    assert nominal_step_seconds(plain, task, 64) > seconds
+    for less in (replace(plain, number_format="bf16"), replace(plain, strategies=(StridedStem(),))):
+        assert nominal_step_seconds(less, task, 32) < seconds
+    assert nominal_step_seconds(replace(plain, strategies=(Freeze(),)), task, 32) == seconds

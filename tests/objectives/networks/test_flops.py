@@ -21,6 +21,7 @@ ARCHITECTURES = {
     "pool with a branch": Architecture(1, 10, (Stage(5, (3,)), Stage(7, (2, 9))), stem_stride=2, transition="pool"),
     "pruned": Architecture(3, 10, (Stage(5, (1, 3)), Stage(7, (2, 9)), Stage(11, (13,)))),
     "kernels of 5 in the stem": Architecture(3, 10, (Stage(5, (3,)), Stage(7, (2, 9))), stem_kernel=5),
+    "imagenet18": build("imagenet18", depth=1, width=0.25, in_channels=3, n_classes=10),
     "factorised": with_factors(build("small", depth=2, width=1.0, in_channels=3, n_classes=10), 1, share=0.7),
     "pooled": Architecture(3, 10, (Stage(5, (3,)), Stage(7, (2, 9))), downsampling=Downsampling("s3")),
     "pooled behind a convolution": with_factors(
@@ -43,6 +44,7 @@ def formula(architecture: Architecture, size: int) -> tuple[int, int]:
     side, width = ceil(ceil(size / halved) / architecture.stem_stride), architecture.stages[0].width
     factors = dict(architecture.factors)
     stem = 2 * architecture.stem_kernel**2 * architecture.in_channels * halved**2 * width * side**2
+    side = ceil(side / 2) if architecture.stem_pool else side
     total = stem
     for number, stage in enumerate(architecture.stages):
         for position, interior in enumerate(stage.interiors):

@@ -56,7 +56,8 @@ unfactorised = st.builds(
     stem_stride=st.integers(1, 2),
     stem=st.sampled_from(["conv", "haar"]),
     transition=st.sampled_from(["projection", "pool"]),
-    stem_kernel=st.sampled_from([1, 3, 5]),
+    stem_kernel=st.sampled_from([1, 3, 5, 7]),
+    stem_pool=st.booleans(),
     downsampling=st.sampled_from([None, Downsampling("average"), Downsampling("average", behind=True)]),  # draw nothing
 )
 residual_ones = st.builds(with_factors, unfactorised, st.integers(0, 1000))

@@ -14,6 +14,7 @@ NETWORKS: dict[str, AnyArchitecture] = {
     "stages": Architecture(1, 4, (Stage(6, (5, 4)), Stage(7, (4, 3)))),
     "dead": Architecture(2, 4, (Stage(4, (0, 3)), Stage(5, (0, 0, 2)))),
     "pooled": Architecture(1, 4, (Stage(5, (3,)), Stage(6, (0, 2))), transition="pool"),
+    "large": Architecture(1, 4, (Stage(5, (3,)), Stage(6, (4,))), stem_stride=2, stem_kernel=7, stem_pool=True),
     "factorised": Architecture(
         1,
         4,

@@ -30,18 +30,21 @@ from objectives.strategies.bias_learning_rate import BiasLearningRate
 from objectives.strategies.block_floating_point import BlockFloatingPoint
 from objectives.strategies.column_row_sampling import ColumnRowSampling
 from objectives.strategies.data_fraction import DataFraction
+from objectives.strategies.discriminative_rates import DiscriminativeRates
 from objectives.strategies.dynamic_fixed_point import DynamicFixedPoint
 from objectives.strategies.ema import Ema
 from objectives.strategies.fixed_architecture import FixedArchitecture
 from objectives.strategies.fixed_point import FixedPoint
 from objectives.strategies.float8 import Float8
 from objectives.strategies.freeze import Freeze
+from objectives.strategies.frozen_stages import FrozenStages
 from objectives.strategies.gradient_approximation import GradientApproximation
 from objectives.strategies.gradient_clipping import GradientClipping
 from objectives.strategies.haar_stem import HaarStem
 from objectives.strategies.identity_init import IdentityInit
 from objectives.strategies.inconsistent_sgd import InconsistentSGD
 from objectives.strategies.kernel_rescaling import KernelRescaling
+from objectives.strategies.linear_probe import LinearProbe
 from objectives.strategies.lookahead import Lookahead
 from objectives.strategies.lottery_ticket import LotteryTicket
 from objectives.strategies.low_rank import LowRank
@@ -85,6 +88,7 @@ class Ground:
 RESIDUAL = Ground(TASK, PLAIN)
 IN_BF16 = Ground(TASK, replace(PLAIN, number_format="bf16"))
 UNNORMED = Ground(TASK, replace(PLAIN, lr=0.3))  # without batch norms so few steps need a higher rate
+LARGE = Ground(Task(TASK.data, "imagenet18"), replace(PLAIN, width=0.125))  # with the stem of networks for large images
 PLAIN_GROUNDS = {  # convolutions with batch norms in front of a dense layer; dense layers with biases on pixels
     "vgg": Ground(Task(TASK.data, "vgg"), replace(PLAIN, width=0.125)),
     "lenet300": Ground(Task(TASK.data, "lenet300"), replace(PLAIN, width=0.25)),
@@ -206,6 +210,21 @@ CASES = {
         FixedArchitecture(((8, (8,)), (16, (12,)))), FixedArchitecture(), events=(), learns=False
     ),
     "Freeze": Case(Freeze(start=0.5), Freeze(start=1.0), events=("frozen: stem", "frozen: stage 0"), learns=False),
+    "FrozenStages": Case(
+        FrozenStages(parts=2, until=0.5, statistics="adapted"),
+        FrozenStages(parts=0),
+        events=("stage 0 trains from here on", "stem trains from here on"),
+        learns=False,
+    ),
+    "LinearProbe": Case(
+        LinearProbe(),
+        LinearProbe(share=0.0),
+        events=(r"the head starts as a linear probe: \d\d% of 500 images are told rightly by one on all others",),
+        learns=False,
+    ),
+    "DiscriminativeRates": Case(
+        DiscriminativeRates(body=0.5, decay=0.8), DiscriminativeRates(body=1.0, decay=1.0), events=(), learns=False
+    ),
     "GradientApproximation": Case(
         GradientApproximation("skip", until=0.75),
         GradientApproximation(share=0.0),
@@ -313,6 +332,7 @@ CASES = {
 # Of the space `everything` alone: `make test-all` tries each of them with every other strategy, and in plain networks.
 RARE = {
     *("AveragePooling", "BatchGrowth", "ColumnRowSampling", "GradientApproximation", "GradientClipping"),
+    *("DiscriminativeRates", "LinearProbe"),
     *("InconsistentSGD", "PrunedActivationGradients", "RegimeAdaptation", "S3Pool", "StandardizationLoss"),
     *("StochasticPooling", "StructureAndStrength"),
 }
@@ -322,10 +342,12 @@ RARE = {
 PRUNING = PruneTrain(lpr=0.5, interval=3, threshold=0.3)
 ON_PLAIN: dict[str, dict[str, dict[str, object]]] = {
     "vgg": {
+        "FrozenStages": {"events": ("conv2 trains from here on", "conv1 trains from here on")},
         "Net2Net": {"events": (r"grown conv 8-8-8-8-16-16 dense 16 to conv 8-8-16-16-32-32 dense 32",)},
         "PruneTrain": {"active": PRUNING, "events": (r"lambda .* from LPR 0.5", r"pruned .* to .*")},
     },
     "lenet300": {
+        "FrozenStages": {"events": ("dense2 trains from here on", "dense1 trains from here on")},
         "Net2Net": {"events": (r"grown inputs 64 dense 40-16 to inputs 64 dense 75-25",)},
         "PruneTrain": {"active": PRUNING, "events": (r"lambda .* from LPR 0.5", r"pruned .* to .*")},
     },

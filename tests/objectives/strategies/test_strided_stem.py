@@ -20,7 +20,7 @@ def test_it_leaves_the_network_of_a_task_with_that_stride(family: str) -> None:
 def test_it_quarters_the_work_behind_the_stem(family: str) -> None:
     before, after = plain(family, 1), StridedStem().architecture(plain(family, 1))
     head = 2 * before.stages[-1].width * before.n_classes  # does not depend on the size
-    assert 4 * (behind_the_stem(after, 32) - head) == behind_the_stem(before, 32) - head
+    assert 4 * (behind_the_stem(after, 64) - head) == behind_the_stem(before, 64) - head
 
 
 def test_it_does_not_run_with_what_halves_the_images_itself() -> None:

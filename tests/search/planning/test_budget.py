@@ -165,15 +165,14 @@ def test_with_nothing_on_the_front_it_searches_or_ends(study: Study) -> None:
     ("fresh", "chosen"),
     [
         pytest.param([], 1, id="the most accurate"),
-        pytest.param([(1, 0.75)], 2, id="its fresh seed was worse"),
-        pytest.param([(1, 0.75), (1, 0.89)], 1, id="the mean of its fresh seeds was not"),
-        pytest.param([(0, 0.95)], 0, id="another one's was better"),
-        pytest.param([(1, 0.75), (2, 0.72)], 1, id="and so was that of the next, which is not on the front"),
+        pytest.param([(1, 0.5)], 2, id="its fresh seed was far worse"),
+        pytest.param([(1, 0.75)], 1, id="so that with its first run it is still the best"),
+        pytest.param([(1, 0.5), (1, 0.89)], 1, id="the mean of its runs was not"),
+        pytest.param([(0, 0.99)], 0, id="another one's was better"),
+        pytest.param([(1, 0.5), (2, 0.5)], 1, id="and so was that of the next, which is not on the front"),
     ],
 )
-def test_the_choice_goes_by_fresh_seeds_where_there_are_any(
-    fresh: list[tuple[int, float]], chosen: int, study: Study
-) -> None:
+def test_the_choice_goes_by_all_runs_of_a_pipeline(fresh: list[tuple[int, float]], chosen: int, study: Study) -> None:
     again = [Run(RUNS[of].seconds, accuracy, confirm_of=of) for of, accuracy in fresh]
     best = after(study.snapshot(), [*RUNS, *again]).choice
     assert best is not None
@@ -181,7 +180,7 @@ def test_the_choice_goes_by_fresh_seeds_where_there_are_any(
 
 
 def test_a_network_of_the_choice_is_kept_wherever_it_stands(study: Study) -> None:
-    fresh = [Run(4.0, 0.75, confirm_of=1), Run(8.0, 0.77, confirm_of=2), Run(8.0, 0.79, confirm_of=2)]
+    fresh = [Run(4.0, 0.3, confirm_of=1), Run(8.0, 0.77, confirm_of=2), Run(8.0, 0.79, confirm_of=2)]
     now = after(study.snapshot(), [*RUNS, *fresh])
     assert now.choice is now.trials[2]
     assert 2 not in now.kept

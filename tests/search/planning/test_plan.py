@@ -30,7 +30,7 @@ def images(size: int = 32, n_train: int = 1_000, n_classes: int = 10, name: str 
 def planned(found: Images, minutes: float, device: str, slower: float = 1.0) -> Plan:
     """The plan where steps take so many times what the fastest device of that kind takes."""
     rate = RATES[device] / slower
-    return plan.chosen("mine", minutes, found, costs.nominal(plan.to_probe(found.size)[0], rate), device)
+    return plan.chosen("mine", minutes, found, costs.nominal(plan.to_probe(found.size, found.family)[0], rate), device)
 
 
 def study(made: Plan, folder: Path) -> StudySpec:
@@ -117,6 +117,19 @@ def test_what_is_probed_is_what_may_be_chosen() -> None:
         assert len(set(networks)) == len(networks) >= costs.FEWEST
         assert {each.family for each in networks} == {plan.family_for(size)}
         assert all(each.size <= size for each in networks)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_networks_that_trainings_start_from_are_planned_as_they_are(device: str, tmp_path: Path) -> None:
+    """Their stem halves images twice anyway: no stride is offered, nor another depth."""
+    for size, minutes in product((16, 96, 224), MINUTES):
+        networks = plan.to_probe(size, "imagenet18")
+        assert {(each.family, each.stride) for each in networks} == {("imagenet18", 1)}
+        made = planned(replace(images(size), family="imagenet18"), minutes, device)
+        spec = study(made, tmp_path)
+        assert (spec.network.family, spec.space.depth, spec.space.width[0]) == ("imagenet18", (1, 1), 0.25)
+        told = {choice.setting: choice.value for choice in made.choices}
+        assert told["stem"] == "stride 2 and a pooling"
 
 
 NAMES = [
