@@ -22,7 +22,7 @@ from torch import Tensor
 from objectives.data.cache.stored import Array, Pixels
 
 MOST_AHEAD = 4  # batches, each of which a thread of its own reads: a disk answers several at once
-AHEAD = 64 << 20  # bytes of images: fewer batches, where they are large
+AHEAD = 32 << 20  # bytes of images: fewer batches, where they are large
 READERS = "frontrunner-reads"  # how the threads are called
 
 Positions = npt.NDArray[np.int64]

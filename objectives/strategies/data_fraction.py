@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from objectives.data.dataset import Images
     from objectives.state import TrainState
 
-HASHED_AT_ONCE = 512  # images: eight times their bytes
-
 
 @dataclass(frozen=True)
 class DataFraction(Strategy):
@@ -87,7 +85,10 @@ def _order(images: Images, balanced: bool) -> Tensor:
     """
     import torch
 
-    hashes = torch.cat([_hashes(x) for x, _ in images.piecewise(HASHED_AT_ONCE)])
+    from objectives.data.cache.stored import at_once
+
+    parts = images.piecewise(at_once(images.x.shape[1:].numel()))
+    hashes = torch.cat([_hashes(x) for x, _ in parts])
     shuffled = hashes.argsort(stable=True)
     by_class = shuffled[images.y[shuffled].argsort(stable=True)]
     labels, counts = images.y[by_class], images.y.bincount()

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from objectives.errors import DataError
 from objectives.words import printable
 
-AT_ONCE = 16 << 20  # bytes of images that are looked at together, where all of them are
+AT_ONCE = 4 << 20  # bytes of images that are looked at together, where all of them are
 
 Array = npt.NDArray[np.uint8]
 Positions = npt.NDArray[np.int64]

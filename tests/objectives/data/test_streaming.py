@@ -374,7 +374,8 @@ print(objective.facts()["data"].get("streamed"), len(reports), objective.facts()
 
 @pytest.mark.long
 def test_data_of_twice_the_memory_that_is_allowed_are_trained_on(tmp_path: Path) -> None:
-    size, n, allowed = 96, 3000, 3000 * 96 * 96 * 3 // 2
+    size, n = 96, 4000
+    allowed = n * size * size * 3 // 2
     random = np.random.default_rng(0)
     for label in range(3):
         (tmp_path / "data" / f"class{label}").mkdir(parents=True)
@@ -390,4 +391,4 @@ def test_data_of_twice_the_memory_that_is_allowed_are_trained_on(tmp_path: Path)
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert re.match(r"True 2 images are streamed as they are used: 3000 images of 96x96", done.stdout)
+    assert re.match(r"True 2 images are streamed as they are used: 4000 images of 96x96", done.stdout)

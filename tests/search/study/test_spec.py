@@ -51,7 +51,7 @@ def test_every_study_that_is_shipped_is_valid(path: Path) -> None:
         (
             "family = 'small'",
             "family = 'tiny'",
-            "= \"tiny\": it must be 'small', 'thin', 'wide', 'fast', 'lenet300', ",
+            "= \"tiny\": it must be 'small', 'thin', 'wide', 'fast', 'imagenet18', ",
         ),
         ("n_train = 200", "n_train = 1", "n_train is 1"),
         ("n_train = 200", "n_train = 200\nsize = 3000", "size is 3000"),
