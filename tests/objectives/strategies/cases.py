@@ -348,6 +348,8 @@ RARE = {
 }
 
 
+# A probe of features that are small has large weights: from there on a run goes at a lower rate.
+GENTLE = {name: replace(ground, plain=replace(ground.plain, lr=0.02)) for name, ground in PLAIN_GROUNDS.items()}
 # What plain networks make of the cases that do not need residual blocks, where it is something else.
 PRUNING = PruneTrain(lpr=0.5, interval=3, threshold=0.3)
 ON_PLAIN: dict[str, dict[str, dict[str, object]]] = {
@@ -356,6 +358,7 @@ ON_PLAIN: dict[str, dict[str, dict[str, object]]] = {
             "active": Transfer(standing("vgg", 0.25)),
             "events": (r"begins from the network in vgg-.*, its classifier too; .*",),
         },
+        "LinearProbe": {"ground": GENTLE["vgg"]},
         "FrozenStages": {"events": ("conv2 trains from here on", "conv1 trains from here on")},
         "Net2Net": {"events": (r"grown conv 8-8-8-8-16-16 dense 16 to conv 8-8-16-16-32-32 dense 32",)},
         "PruneTrain": {"active": PRUNING, "events": (r"lambda .* from LPR 0.5", r"pruned .* to .*")},
@@ -365,6 +368,7 @@ ON_PLAIN: dict[str, dict[str, dict[str, object]]] = {
             "active": Transfer(standing("lenet300", 0.5)),
             "events": (r"begins from the network in lenet300-.*, its classifier too; .*",),
         },
+        "LinearProbe": {"ground": GENTLE["lenet300"]},
         "FrozenStages": {"events": ("dense2 trains from here on", "dense1 trains from here on")},
         "Net2Net": {"events": (r"grown inputs 64 dense 40-16 to inputs 64 dense 75-25",)},
         "PruneTrain": {"active": PRUNING, "events": (r"lambda .* from LPR 0.5", r"pruned .* to .*")},
@@ -376,7 +380,7 @@ EMULATED = tuple(name for name, case in CASES.items() if case.active.emulated)
 OF_ANY_CONVOLUTION = (*EMULATED, "SwitchFormat")  # whatever network it is in, and slow
 NEED_BLOCKS = tuple(name for name, case in CASES.items() if case.active.needs_blocks)
 PLAIN_CASES = {
-    f"{name} on {family}": replace(case, ground=ground, **ON_PLAIN[family].get(name, {}))  # type: ignore[arg-type]
+    f"{name} on {family}": replace(case, **{"ground": ground, **ON_PLAIN[family].get(name, {})})  # type: ignore[arg-type]
     for family, ground in PLAIN_GROUNDS.items()
     for name, case in CASES.items()
     if name not in (*NEED_BLOCKS, *OF_ANY_CONVOLUTION) and (family == "vgg" or name not in NEED_NORMS)
