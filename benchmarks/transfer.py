@@ -163,7 +163,9 @@ def measure(options: argparse.Namespace) -> list[dict[str, object]]:
         if tuple(about.values()) in done:
             continue
         report = trained(pipeline, task, dataset, Seeds.of(int(str(about["seed"])), 1)).report
-        rows.append({**about, "seconds": report.train_seconds, "accuracy": report.accuracy, "path": report.architecture})
+        rows.append(
+            {**about, "seconds": report.train_seconds, "accuracy": report.accuracy, "path": report.architecture}
+        )
         done.add(tuple(about.values()))
         with options.out.open("a") as file:
             file.write(json.dumps(rows[-1]) + "\n")
@@ -207,10 +209,8 @@ def tables(rows: Sequence[Mapping[str, object]]) -> Iterator[str]:
 
 def _curve(of: Sequence[Sequence[Point]]) -> str:
     """Means over seeds, point by point."""
-    told = []
-    for points in zip(*map(sorted, of), strict=False):
-        told.append(f"{fmean(s for s, _ in points):.2g} s: {100 * fmean(a for _, a in points):.1f}")
-    return ", ".join(told)
+    points = zip(*map(sorted, of), strict=False)
+    return ", ".join(f"{fmean(s for s, _ in each):.2g} s: {100 * fmean(a for _, a in each):.1f}" for each in points)
 
 
 def _ahead(of: Mapping[int, Sequence[Point]], scratch: Mapping[int, Sequence[Point]]) -> str:
