@@ -101,9 +101,8 @@ def _data(was: Mapping[str, Any], now: Mapping[str, Any], images: content.Names)
     elif "split" in told:
         yield "data: the same images, but others of them are for validation"
     if "streamed" in told:
-        was_streamed = ("streamed as they were used", "held in memory")
-        before, since = was_streamed if was.get("streamed") else reversed(was_streamed)
-        yield f"images were {before}, and are now {since}, which takes other seconds: by the memory that is free"
+        before, since = ("streamed", "held") if was.get("streamed") else ("held", "streamed")
+        yield f"images were {before}, now they are {since}, which takes other seconds: the memory that is free decides"
     for key in told:
         if key not in ("content", "split", "streamed"):
             yield from _plain(was.get(key), now.get(key), f"data.{key}")

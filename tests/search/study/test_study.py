@@ -473,7 +473,7 @@ def test_a_study_goes_on_with_streamed_images_and_refuses_them_where_memory_held
     made = new_study()
     assert not opening.streams("tiny", made.database)
     found = opening.find("tiny", made.database)
-    with pytest.raises(UsageError, match="images were held in memory, and are now streamed as they"):
+    with pytest.raises(UsageError, match="images were held, now they are streamed, which takes other"):
         opening.resumed("tiny", made.spec, found, made.database, changed(data__streamed=True))
     known = made.attributes()[records.IDENTITY]
     made.optuna.set_user_attr(records.IDENTITY, known | {"data": known["data"] | {"streamed": True}})
