@@ -303,7 +303,7 @@ def say_data(facts: Mapping[str, object], display: Display) -> None:
     if about := facts.get("about"):
         display.say(str(about))
     if start := facts.get(records.START):
-        display.say(in_words(cast("dict[str, Any]", start)))
+        display.say(f"to start from: {in_words(cast('dict[str, Any]', start))}")
     say_skipped(cast("list[str]", facts["skipped"]), display)
     for warning in cast("list[str]", facts["warnings"]):
         display.say(f"warning: {warning}")

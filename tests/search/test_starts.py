@@ -54,7 +54,7 @@ def test_a_study_tries_the_start_and_scratch_and_says_what_the_start_took(place:
     done = place.run(*STUDY, "--n-trials", "4", module="search.run")
     assert done.code == 0, done.err
     told = "trial 3 of study pets"
-    assert f"the network to start from is {told}, at 8 pixels, 10 classes; it took 12 s to train" in done.err
+    assert f"to start from: {told}, at 8 pixels, 10 classes; it took 12 s to train" in done.err
     assert f"start       {told}: " in done.out
     assert {*begun(place)} == {True, False}
     trial = next(trial for trial in place.trials() if records.begins_trained(trial))
@@ -214,6 +214,16 @@ def test_a_plan_has_room_for_the_network_to_start_from(place: Place, start: Path
     assert low <= 1.0 <= high
     refused = place.run("plan", "digits", "--minutes", "1", "--start", "none", "--device", "cpu")
     assert (refused.code, "--start none: " in refused.err) == (2, True)
+
+
+@pytest.mark.long  # half a minute
+def test_in_minutes_known_ways_to_begin_from_the_start_are_tried_first(place: Place, start: Path) -> None:
+    asked_for = ("--data", "digits", "--n-train", "200", "--minutes", "0.5", "--start", "net", "--device", "cpu")
+    done = place.run(*asked_for, "--json", module="search.run")
+    assert done.code == 0, done.err
+    name = json.loads(done.out)["study"]
+    trials = [trial for trial in place.trials(name) if trial.state.is_finished()]
+    assert any(records.begins_trained(trial) for trial in trials)
 
 
 def test_a_plan_refuses_a_plain_start_in_one_line(tmp_path: Path) -> None:
