@@ -18,7 +18,8 @@ class LinearProbe(Strategy):
     """Starts the head as a ridge regression of the labels on the features that the network has of training images.
 
     A head drawn at random sends gradients through the body that distort good features; from a probe a run goes on
-    without that (Kumar et al. 2022, arXiv 2202.10054). In closed form, see `methods.probing`: how strongly weights are
+    without that (Kumar et al. 2022, arXiv 2202.10054), at a lower learning rate: features that vary little are read by
+    large weights, which make large gradients. In closed form, see `methods.probing`: how strongly weights are
     penalised, and by what the regression is multiplied to become logits, is what tells images best that are left out.
     Features are those of a training step, on images that are not augmented: of what is frozen still, of all else with
     the statistics of the batch, as the next steps will see them. Their pass is charged.

@@ -94,12 +94,18 @@ BESIDE: dict[str, tuple[Strategy, ...]] = {
 }
 
 
+WORDS = {"thawing": "stage 1 trains", "pruned": "pruned 8[8]-16[16] to", "grown": "grown 8[8]"}
+
+
 @pytest.mark.parametrize("sides", SIDES)
 @pytest.mark.parametrize("beside", BESIDE)
 def test_a_run_on_features_is_the_run_on_images(beside: str, sides: str, digits: Dataset, shown: list[Tensor]) -> None:
     pipeline = using(*BESIDE[beside], **SIDES[sides])
     on_features = run(pipeline, digits)
     assert shown
+    events = " ".join(event for report in on_features[0] for event in report.events)
+    assert WORDS.get(beside, "") in events
+    assert on_features[1].model.architecture.axis_sizes()["stage0"] < 8 or beside != "stem pruned"
     shown.clear()
     on_images = run(replace(pipeline, strategies=(*pipeline.strategies, LookAt())), digits)
     assert not shown

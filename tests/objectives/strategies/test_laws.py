@@ -319,7 +319,7 @@ SURGERIES = (pruned_and_widened, deepened, without_a_branch)
 OPERATIONS = {  # plain networks have no blocks
     f"{name}-{surgery.__name__}": (case, surgery)
     for name, case in EVERYWHERE.items()
-    for surgery in SURGERIES[: 1 if case.ground in PLAIN_GROUNDS.values() else None]
+    for surgery in SURGERIES[: 1 if case.task.family in PLAIN_GROUNDS else None]
 }
 
 
