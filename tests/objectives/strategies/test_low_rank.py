@@ -129,7 +129,9 @@ def test_ranks_are_shares_of_the_channels_on_either_side_and_one_at_least(rank: 
     assert found == expected
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family", [pytest.param(name, marks=[pytest.mark.long] * known.stem_pool) for name, known in FAMILIES.items()]
+)
 @pytest.mark.parametrize("size", [8, 32])
 @pytest.mark.parametrize("rank", [0.1, 0.6, 0.8, 1.0])
 def test_a_layer_is_factorised_exactly_where_that_makes_the_network_cheaper(
