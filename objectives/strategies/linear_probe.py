@@ -32,8 +32,8 @@ class LinearProbe(Strategy):
         ValueError: a parameter outside its range.
     """
 
-    # Neither starts from what was learnt: the first sets the scale of features anew, and without norms the gradients that
-    # a probe's large weights send back grow from block to block.
+    # Neither starts from what was learnt: the first sets the scale of features anew, and without norms what a probe's
+    # large weights send back grows from block to block.
     excludes: ClassVar[tuple[type[Strategy], ...]] = (WeightNorm, StandardizationLoss)
 
     share: float = 1.0  # of the training images that it looks at, in [0, 1]; 0 changes nothing
