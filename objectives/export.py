@@ -17,13 +17,14 @@ from objectives.data.dataset import Dataset
 from objectives.evaluation import finiteness, images_at_once
 from objectives.host.durable import write_folder
 from objectives.inference.calibration import NONE, Calibration, calibrated
-from objectives.inference.folder import DESCRIPTION, WEIGHTS, verified
-from objectives.networks.network import Network, architecture_of, build
+from objectives.inference.folder import DESCRIPTION, FORMAT, WEIGHTS
+from objectives.networks.network import Network
+from objectives.pipeline import Pipeline
+from objectives.starts.exported import exported
+from objectives.starts.naming import found
+from objectives.strategies.transfer import Transfer
 from objectives.train import Trained
 
-# Of the folder; raised when a reader of the old one could not read the new one. 5: how transitions halve
-# images, what stands behind convolutions. 6: a pooling behind the stem.
-FORMAT = 6
 BATCH = 64  # images, whose training step takes as much memory as this takes at most
 
 
@@ -111,6 +112,7 @@ def export(
         if is_measured
         else about.get("calibration", NONE.to_json()),
         "pipeline": trained.pipeline.to_json(),
+        **_start(trained.pipeline),
         "train_seconds": trained.report.train_seconds,
         "accuracy": trained.report.accuracy if is_measured else None,
         "balanced_accuracy": trained.report.balanced_accuracy if is_measured else None,
@@ -122,6 +124,17 @@ def export(
         DESCRIPTION: json.dumps(description, indent=1, ensure_ascii=False).encode(),
     }
     write_folder(folder, files)
+
+
+def _start(pipeline: Pipeline) -> dict[str, object]:
+    """What a training began from, where that was a trained network."""
+    begun = next((each for each in pipeline.strategies if isinstance(each, Transfer) and each.source), None)
+    if begun is None:
+        return {}
+    told: dict[str, object] = {"source": begun.source, "digest": begun.digest}
+    if (known := found(begun.source)) is not None and known.digest == (begun.digest or known.digest):
+        told |= {"digest": known.digest, "words": known.words, "train_seconds": known.train_seconds}
+    return {"start": told}
 
 
 def _input(dataset: Dataset) -> dict[str, object]:
@@ -136,22 +149,10 @@ def load_model(folder: str | Path) -> ExportedModel:
     Raises:
         ValueError: a file is missing, damaged or of a newer format.
     """
-    folder = Path(folder)
-    content = verified(folder)
-    about = json.loads(content[DESCRIPTION])
-    if about.get("format") not in range(1, FORMAT + 1):
-        raise ValueError(
-            f"{folder}: export format {about.get('format')!r}, this version reads {FORMAT}: update frontrunner"
-        )
-    network = build(architecture_of(about["architecture"]))
-    try:
-        network.load_state_dict(safetensors.torch.load(content[WEIGHTS]))
-    except (safetensors.SafetensorError, RuntimeError) as error:
-        cause = str(error).partition("\n")[0]
-        raise ValueError(f"{folder / WEIGHTS} holds no weights of this network ({cause})") from error
+    network, about = exported(Path(folder))
     images = about["input"]
     return ExportedModel(
-        network.eval(),
+        network,
         images["size"],
         images["channels"],
         tuple(images["mean"]),

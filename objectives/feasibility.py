@@ -68,7 +68,10 @@ def obstacle(pipeline: Pipeline, task: Task, size: int, n_train: int) -> str | N
         refused = [type(strategy).__name__ for strategy in pipeline.strategies if strategy.needs_blocks]
         if refused:
             return f"{refused[0]} needs a residual network, {task.family} is a plain one: leave it out"
-    network = first_architecture(pipeline, full)
+    try:
+        network = first_architecture(pipeline, full)
+    except ValueError as error:  # a start of another shape
+        return str(error)
     smallest = sides(pipeline, size)[0]
     images = min(pipeline.batch_size, n_train)
     if 0 < pipeline.ghost_batch < images:

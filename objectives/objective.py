@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
@@ -27,13 +28,18 @@ from objectives.feasibility import full_architecture, layers, reachable
 from objectives.host.durable import damaged
 from objectives.mirroring import mirrored, seen
 from objectives.networks.families import is_plain
+from objectives.networks.plain import AnyArchitecture
 from objectives.pipeline import ExecutorName, Pipeline, Reading, Report
 from objectives.reduction.reports import about
 from objectives.reduction.reports import reports as reductions
 from objectives.reduction.terms import as_taken
 from objectives.repeated import train_on_splits
+from objectives.starts.naming import origin
+from objectives.starts.start import read
+from objectives.strategies.transfer import Transfer
 from objectives.task import Seeds, Task
-from objectives.train import Trained, starting_state
+from objectives.train import Trained, normalised_by, starting_state
+from objectives.words import counted
 from objectives.work import step_memory
 
 SLOWEST_FORMAT = 1.5  # times fp32: a number format that is slower is dropped from a study
@@ -54,6 +60,9 @@ def on_host(task: Task, threads: int = 1) -> Dataset:
     torch.set_num_threads(threads)
     # The first optimizer of a process imports 800 modules, a second's work, which every fork would do again.
     torch.optim.SGD([torch.zeros(1, requires_grad=True)])
+    if task.start is not None:
+        with suppress(ValueError):  # who trains tells what is wrong with it
+            read(task.start)  # once for all that are forked
     return load(task.data, torch.device("cpu"))
 
 
@@ -75,7 +84,7 @@ class TrainingObjective:
         self._dataset = loaded.on(self._device)
         shape = loaded.channels, loaded.n_classes, loaded.size
         try:
-            full_architecture(Pipeline(), task, *shape)
+            self._check_start(full_architecture(Pipeline(), task, *shape))
         except ValueError as error:
             raise DataError(str(error)) from error
         if task.test_time_flip and not self._dataset.flip:
@@ -121,7 +130,26 @@ class TrainingObjective:
             "skipped": list(data.skipped),
             "warnings": list(data.warnings),
             **self._about_base(),
+            **({} if self._task.start is None else {"start": origin(self._task.start).to_json()}),
         }
+
+    def _check_start(self, full: AnyArchitecture) -> None:
+        """Refuses a start from which no network of the study can begin.
+
+        Raises:
+            ValueError: it is one, or none is there.
+        """
+        if self._task.start is None:
+            return
+        source, data = self._task.start, self._dataset
+        known = origin(source)
+        if known.is_series != data.is_series:
+            takes, holds = ("series", "images") if known.is_series else ("images", "series")
+            raise ValueError(f"the start, {known.words}, takes {takes}, and {data.name} holds {holds}")
+        Transfer(source, known.digest).architecture(full)
+        if not known.takes(data.channels):
+            takes = counted(known.architecture.in_channels, "channel")
+            raise ValueError(f"the start, {known.words}, takes {takes}, and {data.name} has {data.channels}")
 
     def _about_base(self) -> dict[str, object]:
         """What is known of the network that is made smaller, where there is one and it is whole."""
@@ -164,6 +192,7 @@ class TrainingObjective:
         reduction makes the task's base smaller instead, and yields a report per attempt.
 
         Raises:
+            DataError: what the pipeline starts from is gone, or is another network.
             DeviceError: the device cannot compute in the number format.
         """
         self._trained, self._is_whole = None, whole
@@ -175,6 +204,11 @@ class TrainingObjective:
             return
         if reason := unavailable(pipeline.number_format, self._device):  # a study never asks for it
             raise DeviceError(f"number format {pipeline.number_format} {reason}: choose another, fp32")
+        try:
+            taken = normalised_by(pipeline, self._dataset)  # reads what it starts from
+        except ValueError as error:
+            raise DataError(str(error)) from error
+        self._exported_with = replace(self._dataset, mean=taken.mean, std=taken.std)
         dataset = self._dataset.whole if whole else self._dataset
         self._trained = yield from train_on_splits(pipeline, self._task, dataset, seeds)
 
@@ -240,7 +274,7 @@ class TrainingObjective:
         """What mirror images are to a network that was trained on none; see `search.workers.seam`."""
         last = self._trained if len(self._dataset.splits) == 1 and not self._is_whole else None
         if last is not None and not (last.pipeline.flip or last.mirrored):
-            return seen(last.model, self._dataset).to_json()
+            return seen(last.model, self._exported_with).to_json()
         return mirrored(self._task, self._dataset, self.probe, seconds).to_json()
 
     def close(self) -> None:

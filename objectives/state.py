@@ -71,6 +71,7 @@ class TrainState:
     normalise: Normalisation  # maps their pixels to what the network takes
     full: AnyArchitecture  # what the settings ask for; a strategy may start with less
     ends: int  # epoch at which the run ends; pipeline.epochs keeps fractions meaningful
+    classes: tuple[str, ...] = ()  # their names, in the order of the logits
     repeats: bool = False  # the same batches of them in every epoch; else drawn anew
     epoch: int = 0  # epochs finished
     loss: float = math.nan  # mean training loss of the last of them; `history` has it from the next boundary on

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from objectives.data.augment import Augmentation, Batches, Normalisation
+from objectives.data.augment import Augmentation, Batches, Normalisation, Statistics
 from objectives.data.dataset import Dataset, Images
 from objectives.device.auto import EXPECTED, Auto, Executors
 from objectives.device.clock import Clock, PeakMemory
@@ -136,10 +136,18 @@ def starting_state(pipeline: Pipeline, task: Task, dataset: Dataset, seeds: Seed
         pipeline=pipeline,
         schedule=Schedule(pipeline.schedule, pipeline.epochs),
         data=dataset.train,
-        normalise=Normalisation(dataset, device),
+        normalise=Normalisation(normalised_by(pipeline, dataset), device),
         full=full,
         ends=pipeline.epochs,
+        classes=dataset.classes,
     )
+
+
+def normalised_by(pipeline: Pipeline, of: Statistics) -> Statistics:
+    """What a pipeline normalises the pixels of a data set by."""
+    for strategy in pipeline.strategies:
+        of = strategy.normalised_by(of)
+    return of
 
 
 def sgd(model: Network, pipeline: Pipeline) -> torch.optim.SGD:

@@ -22,8 +22,8 @@ from search.errors import StorageError, UsageError
 from search.invocation import Ablating
 from search.session import Session, place_of
 from search.study import opening, records
+from search.study.asked import override
 from search.study.snapshot import Snapshot
-from search.study.spec import override
 from search.study.study import Study
 from search.views.ablation import words
 from search.views.display import Display, display_of, resumable

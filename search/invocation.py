@@ -11,14 +11,17 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import ClassVar
 
+from objectives.networks import families
 from objectives.reduction.settings import CriterionName, Reduction, RetrainingName
+from objectives.starts.origin import Origin
 from objectives.task import DataSpec, as_data
 from objectives.words import expanded
 from search.database import storage
 from search.errors import UsageError
 from search.host import devices
 from search.host.called import command
-from search.study.spec import StudySpec, asked_data, check_name, named_after, override, read
+from search.study.asked import asked_data, asked_start, named_after, override
+from search.study.spec import StudySpec, check_name, read
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,26 @@ class Planning(Asked):
     as_name: str | None
     n_train: int | None
     seed: int | None
+    start: str | None = None  # that pipelines may begin from
+
+    @property
+    def begun(self) -> Origin | None:
+        """The network that pipelines may begin from.
+
+        Raises:
+            UsageError: there is none such, or no study that is planned can begin from it.
+        """
+        if self.start is None:
+            return None
+        known = asked_start(self.start)
+        if known.family is None or families.is_plain(known.family):
+            what = (
+                f"{known.words} is no residual network of ours"
+                if known.family is None
+                else f"{known.words} is a plain network"
+            )
+            raise UsageError(f"--start {self.start}: {what}: plans are of residual ones: write a study file for it")
+        return known
 
     @property
     def named(self) -> tuple[DataSpec, str]:
@@ -98,7 +121,7 @@ class Planning(Asked):
         """
         assert self.data is not None  # its parser sees to it
         data = asked_data(self.data, self.data_root, self.labels, self.n_train, self.seed or 0)
-        return data, check_name(self.as_name or named_after(data))
+        return data, check_name(self.as_name or named_after(data, self.start))
 
 
 @dataclass(frozen=True)
@@ -115,6 +138,7 @@ class Invocation(Asked):
     sampler: str | None = None
     stopping: str | None = None
     minutes: float | None = None
+    start: str | None = None
     age: float = 0.0  # seconds that the program has run when this was made
     program: ClassVar[str] = "run"
 
@@ -126,7 +150,8 @@ class Invocation(Asked):
         """
         assert self.study is not None
         name, spec = read(self.study)
-        name, spec = override(name, spec, self.data, self.data_root, self.n_train, self.seed, self.labels)
+        changed = self.data, self.data_root, self.n_train, self.seed, self.labels, self.start
+        name, spec = override(name, spec, *changed)
         return check_name(name if self.as_name is None else self.as_name), self.adapted(spec)
 
     @property
@@ -134,7 +159,8 @@ class Invocation(Asked):
         """What is planned where no study is named, but data and minutes are."""
         assert self.minutes is not None
         shared = {field.name: getattr(self, field.name) for field in fields(Asked)}
-        return Planning(**shared, minutes=self.minutes, as_name=self.as_name, n_train=self.n_train, seed=self.seed)
+        own = {"as_name": self.as_name, "n_train": self.n_train, "seed": self.seed, "start": self.start}
+        return Planning(**shared, minutes=self.minutes, **own)  # type: ignore[arg-type]
 
     def adapted(self, spec: StudySpec) -> StudySpec:
         """The spec with what this command line changes and no identity holds."""
@@ -205,6 +231,7 @@ class Retraining:
     verbose: bool
     quiet: bool
     words: Sequence[str]  # as they were typed
+    start: str | None = None  # in the place of what the pipeline begins from
 
     def images(self, known: DataSpec | None, size: int | None, split: int) -> DataSpec:
         """The data to train on. `known`: those of the study, `size` and `split`: as the pipeline was found with.

@@ -14,6 +14,7 @@ from objectives.errors import DeviceLost
 from objectives.host.durable import write_file
 from objectives.inference.folder import description
 from objectives.pipeline import Report
+from objectives.starts.origin import Origin
 from objectives.task import DataSpec, Seeds, Task
 from objectives.words import counted
 from search.errors import StorageError
@@ -52,7 +53,12 @@ class Planner:
     training: Training
     display: Display
     storage: str  # `Database.place`
-    family: str | None = None  # of networks that trainings start from; None: as the images suggest
+    start: Origin | None = None  # a trained network that pipelines may begin from
+
+    @property
+    def family(self) -> str | None:
+        """Of networks that may start from one; None: as the images suggest."""
+        return None if self.start is None else self.start.family
 
     def study(self, held: ExitStack) -> tuple[str, StudySpec, Place]:
         """(name, spec, where it trains) of the study: from its file, planned and written where there is none.
@@ -85,11 +91,12 @@ class Planner:
         own = data.size or card.suggested_size
         nominal = costs.nominal(plan.to_probe(own, self.family)[0], RATES[place.kind])
         size = plan.affordable(own, max(2, card.n_train), seconds, nominal, self.family)
-        task = Task(replace(data, size=size), self.family or plan.family_for(size))
+        source = None if self.start is None else self.start.source
+        task = Task(replace(data, size=size), self.family or plan.family_for(size), start=source)
         inner = held.enter_context(ExitStack())
         objectives = place.opened(self.name, task, self.storage, self.training, inner, self.display.data_read)
         images, found = self._examined(objectives[0], size, judges_flips)
-        made = plan.chosen(self.name, self.minutes, replace(images, own_size=own), found, place.kind)
+        made = plan.chosen(self.name, self.minutes, replace(images, own_size=own), found, place.kind, self.start)
         if words := told(images.n_train + images.n_val, made.size, images.channels, free):
             self.display.say(words)
         if isinstance(place, ThisProcess):  # a training there is interrupted otherwise

@@ -51,6 +51,7 @@ def add_study(p: argparse.ArgumentParser, *, required: bool = True) -> argparse.
     p.add_argument("--as", dest="as_name", metavar="NEWNAME", help="run it as a study of this name")
     add_places(p)
     p.add_argument("--n-train", type=whole(10**9), metavar="N", help="training images to use")
+    add_start(p)
     p.add_argument("--mixed-devices", action="store_true", help="mix the seconds of different device models")
     total = p.add_mutually_exclusive_group()
     total.add_argument("--n-trials", type=whole(MOST_TRIALS), metavar="N", help="the study's total, anchors included")
@@ -58,6 +59,12 @@ def add_study(p: argparse.ArgumentParser, *, required: bool = True) -> argparse.
     p.add_argument("--timeout", type=seconds, metavar="SECONDS", help="end this invocation after so long")
     p.add_argument("--seed", type=whole(2**32 - 1, least=0), metavar="N", help="of split, weights, order, sampler")
     return total
+
+
+def add_start(p: argparse.ArgumentParser) -> None:
+    """The flag that says what trainings may begin from."""
+    words = "that pipelines may begin from: an exported network, a file of weights, torchvision:resnet18"
+    p.add_argument("--start", metavar="DIR", help=words)
 
 
 def add_places(p: argparse.ArgumentParser, *, data: bool = True) -> None:

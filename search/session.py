@@ -34,10 +34,11 @@ from search.planning.budget import Budget, least_minutes
 from search.planning.plan import Plan
 from search.proposals.samplers import OURS
 from search.study import disturbance, opening, queue, records, recovery
+from search.study.asked import override
 from search.study.confirmation import SHARE
 from search.study.networks import Networks
 from search.study.snapshot import Snapshot
-from search.study.spec import StudySpec, override
+from search.study.spec import StudySpec
 from search.study.study import Study
 from search.views import figures, summary
 from search.views.display import Display, display_of, resumable, say_data
@@ -126,7 +127,7 @@ def plan(asked: Planning, training: Training) -> tuple[Path, Plan]:
 
 def _planner(asked: Planning, place: Place, training: Training, display: Display) -> Planner:
     where = os.path.realpath(str(storage.sqlite_path(storage.url(asked.storage, None)) or STUDIES))
-    return Planner(*asked.named, asked.minutes, place, training, display, where)
+    return Planner(*asked.named, asked.minutes, place, training, display, where, asked.begun)
 
 
 def confirm(asked: Confirming, training: Training) -> None:

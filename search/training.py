@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -19,6 +19,7 @@ from objectives.feasibility import obstacle
 from objectives.inference.folder import description
 from objectives.networks import families
 from objectives.pipeline import Report
+from objectives.strategies.transfer import Transfer
 from objectives.task import Seeds, Task
 from objectives.words import counted, printable
 from search.errors import StorageError, UsageError
@@ -28,6 +29,7 @@ from search.minutes import calibration_of_twin
 from search.planning.plan import family_for
 from search.planning.promise import promised, spread
 from search.study import records
+from search.study.asked import asked_start
 from search.study.confirmation import ACCURACIES
 from search.study.files.recipes import Recipe
 from search.views.display import Display, display_of, resumable, say_data
@@ -53,6 +55,7 @@ def train(asked: Retraining, made: Recipe, known: Task | None, training: Trainin
         KeyboardInterrupt: the networks so far are exported, and the way to go on is printed.
     """
     display = display_of(quiet=asked.quiet, verbose=asked.verbose, what="seed")
+    made = _begun(made, asked)
     places, task = _Places.of(asked), _task(made, asked, known, display)
     request = devices.requested(asked.device)
     if request.n > 1:
@@ -115,6 +118,32 @@ def _check_ours(output: str, place: Path, *, is_one: bool) -> None:
         raise UsageError(f"--output {output} is the network of a single training: name another folder for several")
 
 
+def _begun(made: Recipe, asked: Retraining) -> Recipe:
+    """The recipe that begins from the network which the command line names, or from the one that it says itself.
+
+    Raises:
+        UsageError: there is none such, or it has other weights.
+    """
+    pipeline = made.pipeline
+    if asked.start is not None:
+        named = asked_start(asked.start)
+        others = tuple(each for each in pipeline.strategies if not isinstance(each, Transfer))
+        try:
+            pipeline = replace(pipeline, strategies=(Transfer(named.source, named.digest), *others))
+        except ValueError as error:
+            raise UsageError(f"--start {asked.start}: {error}") from error
+    try:
+        family = made.family
+        for each in pipeline.strategies:
+            if isinstance(each, Transfer) and (known := each.known()) is not None:
+                family = family or known.family
+    except ValueError as error:
+        raise UsageError(
+            f"the pipeline cannot begin as it says: {error}: --start names where the network lies now"
+        ) from error
+    return replace(made, pipeline=pipeline, family=family)
+
+
 def _task(made: Recipe, asked: Retraining, known: Task | None, display: Display) -> Task:
     """What is learned.
 
@@ -134,7 +163,8 @@ def _task(made: Recipe, asked: Retraining, known: Task | None, display: Display)
     if family is None:
         family = "cnn1d" if data.is_series else family_for(data.side)
         display.say(f"networks of family {family}: nothing says which; --family names another")
-    return Task(data, family, made.stem_stride, made.test_time_flip)
+    start = next((each.source for each in made.pipeline.strategies if isinstance(each, Transfer)), None)
+    return Task(data, family, made.stem_stride, made.test_time_flip, start=start or None)
 
 
 @dataclass

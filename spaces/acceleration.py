@@ -9,6 +9,7 @@ from dataclasses import replace
 from math import log2
 from typing import cast
 
+from objectives.networks.plain import sections
 from objectives.pipeline import (
     LR_REFERENCE_BATCH,
     MAX_LR,
@@ -18,8 +19,11 @@ from objectives.pipeline import (
     Pipeline,
     ScheduleName,
 )
+from objectives.starts.likeness import settings_of
 from objectives.strategies.base import Strategy
+from objectives.strategies.transfer import Transfer
 from spaces.base import BASELINE, Given, Least, Narrowed, Parameters, Trial, Value, baseline, obstacle
+from spaces.fine_tuning import FINE_TUNING
 from spaces.ingredients import EVERYTHING, can_act
 from spaces.ladders import ladder
 from spaces.run import Ingredients, outlined
@@ -50,11 +54,20 @@ LEFT: dict[str, tuple[Value, ...]] = {
     "prune.round_to": (1,),  # 8 kept 77 % of the FLOPs where 1 kept 55 %, at equal accuracy
     "prune.adapt_batch": (False,),
     "resolution.steps": (2,),
+    "frozen.thaws": (False,),  # what a few epochs have no room for
+    "frozen.adapted": (False,),  # as published for linear probes; adapted ones are another pass over the images
     "freeze.start": (0.5,),  # earlier ones lost 9 points on noisy digits in the mean (benchmarks/search.md)
     "balance.share": (0.5,),  # +3.0 and +0.2 points of balanced accuracy, all the way +2.1 and -0.1
 }
+# Of the learning rate where a trained network may be begun from: a tenth of BASELINE's, that of all who fine-tune.
+LEAST_RATE = 0.02
+STARTING = ("start", *FINE_TUNING)  # what is asked only where there is a trained network to begin from
+TUNING_RATE = 0.1  # of known pipelines that go on from a trained network
 # benchmarks/ingredients.md; balance only where classes are uneven
-DEFAULT = ("haar", "stride", "grow", "identity", "whiten", "prune", "freeze", "resolution", "balance")
+DEFAULT = (
+    *("start", "haar", "stride", "grow", "identity", "whiten", "prune"),
+    *("frozen", "probe", "rates", "freeze", "resolution", "balance"),
+)
 INGREDIENTS: Ingredients = {switch: EVERYTHING[switch] for switch in DEFAULT}
 
 
@@ -69,8 +82,9 @@ def sample(trial: Trial, given: Given) -> Pipeline:
 def left(given: Given) -> dict[str, tuple[Value, ...]]:
     """What is left of what the space `everything` asks; see `LEFT`."""
     # `auto` measures for itself what a choice between it and another one would ask
-    least, most = LEFT["lr"]
-    rates = {"lr": (float(least) * given.rate, float(most) * given.rate)}
+    narrowest, most = LEFT["lr"]
+    least = float(narrowest) if given.start is None else LEAST_RATE
+    rates = {"lr": (least * given.rate, float(most) * given.rate)}
     return {**LEFT, **rates} if given.executors else {**LEFT, **rates, "executor": ("auto",)}
 
 
@@ -95,6 +109,7 @@ def pipeline(trial: Trial, given: Given, ingredients: Ingredients, most: int | N
     strategies: tuple[Strategy, ...] = ()
     for switch, (kind, chosen) in ingredients.items():
         refused = len(strategies) == most
+        refused |= switch in FINE_TUNING and not any(isinstance(s, Transfer) for s in strategies)
         refused |= any(isinstance(s, kind.excludes) or issubclass(kind, s.excludes) for s in strategies)
         offered = can_act(switch, run)
         if not refused and offered:  # nor what images so small, in batches so small, cannot be trained with
@@ -145,8 +160,34 @@ def known(given: Given, ingredients: Ingredients) -> dict[str, Parameters]:
         found["PruneTrain"] = long | {"prune": True, "prune.share": min(0.2, run.prunable)}
     if can_act("grow", run):
         found["Net2Net"] = long | {"grow": True, "grow.start": 0.5, "grow.at": 0.3}
+    found |= _begun(common, given)
     found |= {name: common | _at_rate(rung.within(given), given) for name, rung in ladder(given).items()}
-    return {BASELINE: reference} | {name: _nearest(parameters, given) for name, parameters in found.items()}
+    every = {BASELINE: reference} | {name: _nearest(parameters, given) for name, parameters in found.items()}
+    return {name: _asked(parameters, given) for name, parameters in every.items()}
+
+
+def _asked(parameters: Parameters, given: Given) -> Parameters:
+    """The parameters without those of a start, where there is none."""
+    if given.start is not None:
+        return parameters
+    return {name: value for name, value in parameters.items() if name.partition(".")[0] not in STARTING}
+
+
+def _begun(common: Parameters, given: Given) -> dict[str, Parameters]:
+    """Known ways to go on from a trained network as it is, where there is one: a probe of it, all of it, one by one."""
+    if given.start is None:
+        return {}
+    depth, width = settings_of(given.start.architecture, given.family)
+    shape = {"depth": min(max(depth, given.depth[0]), given.depth[1]), "width": width}
+    fewest, most = given.epochs
+    tuned = common | shape | {"start": True, "lr": TUNING_RATE * given.rate, "epochs": round((fewest * most) ** 0.5)}
+    n_parts = len(sections(given.start.architecture))
+    frozen: Parameters = {"frozen": True, "frozen.parts": n_parts} if n_parts else {}
+    return {
+        "start, a probe of it": tuned | frozen | {"probe": True, "epochs": fewest},
+        "start, all of it": tuned,
+        "start, a probe, then all of it": tuned | {"probe": True},
+    }
 
 
 def _at_rate(parameters: Parameters, given: Given) -> Parameters:

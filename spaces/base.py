@@ -9,6 +9,7 @@ from typing import Protocol
 from objectives import feasibility
 from objectives.networks import families
 from objectives.pipeline import Pipeline
+from objectives.starts.origin import Origin
 from objectives.task import DataSpec, Task
 
 Value = bool | int | float | str  # of one parameter
@@ -45,6 +46,7 @@ class Given:
     n_train: int = 10_000  # training images; where nobody knows yet, many
     unevenness: float = 1.0  # images of the largest class for each of the smallest
     reducing: Reducing | None = None  # where a trained network is made smaller, and none is trained
+    start: Origin | None = None  # a trained network that pipelines may begin from
 
     @property
     def crops(self) -> bool:

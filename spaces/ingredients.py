@@ -40,9 +40,10 @@ from objectives.strategies.strided_stem import StridedStem
 from objectives.strategies.structure_and_strength import StructureAndStrength
 from objectives.strategies.swa import Swa
 from objectives.strategies.switch_format import SwitchFormat
+from objectives.strategies.transfer import Transfer
 from objectives.strategies.weight_norm import WeightNorm
 from objectives.strategies.whitening import Whitening
-from spaces import updates
+from spaces import fine_tuning, updates
 from spaces.base import Given, Trial
 from spaces.run import MOST_LPR, Ingredients, Run, deepest, last_boundary, widest
 
@@ -56,7 +57,11 @@ def can_act(switch: str, run: Run) -> bool:
     full = run.full
     if not isinstance(full, Architecture) and EVERYTHING[switch][0].needs_blocks:
         return False
+    if switch in fine_tuning.FINE_TUNING:
+        return run.has_start and fine_tuning.can_act(switch, run)
     match switch:
+        case "start":
+            return run.has_start
         case "adaptive":  # a round, a growth and a tail
             return run.epochs > 3
         case "grow":
@@ -91,6 +96,12 @@ def can_act(switch: str, run: Run) -> bool:
             return run.epochs > 1 and run.size > SIZE_STEP
         case _:
             return True
+
+
+def transfer(trial: Trial, given: Given, run: Run) -> Strategy:
+    """A trained network to begin from, in the place of a random one."""
+    assert given.start is not None  # or it is not offered
+    return Transfer(given.start.source, given.start.digest)
 
 
 def net2net(trial: Trial, given: Given, run: Run) -> Strategy:
@@ -266,6 +277,7 @@ def switch_format(trial: Trial, given: Given, run: Run) -> Strategy:
 
 
 EVERYTHING: Ingredients = {
+    "start": (Transfer, transfer),  # first: what follows acts on the network that it brings
     "regime": (RegimeAdaptation, updates.regime_adaptation),  # these two first: others look at where the run ends
     "plateau": (Plateau, plateau),
     "haar": (HaarStem, haar_stem),
@@ -290,6 +302,7 @@ EVERYTHING: Ingredients = {
     "sparse": (PrunedActivationGradients, updates.pruned_activation_gradients),
     "muon": (Muon, updates.muon),
     "bias": (BiasLearningRate, updates.bias_learning_rate),
+    **fine_tuning.FINE_TUNING,  # after what sets weights or rates, and before what averages weights
     "freeze": (Freeze, freeze),
     "resolution": (ProgressiveResolution, progressive_resolution),
     "balance": (BalancedSampling, balanced_sampling),  # where it acts, before what it cannot run with

@@ -16,14 +16,23 @@ from optuna.distributions import (
     distribution_to_json,
 )
 
-from objectives.networks.architecture import FAMILIES
+from objectives.networks.architecture import FAMILIES, build
 from objectives.pipeline import Pipeline
+from objectives.starts.origin import Origin
 from spaces import everything
+from spaces.acceleration import STARTING
 from spaces.base import BASELINE, Given, Parameters, Space, Trial, Value
 
 RENAMED = {"grow.start_width": "grow.start", "prune.lpr": "prune.share", "prune.kappa": "prune.share"}
 # all is asked in it
-AMPLE = Given(next(iter(FAMILIES)), ("fp32",), (1, 40), (64, 512), (1, 3), (0.25, 4.0), flip=True, unevenness=99.0)
+_FAMILY = next(iter(FAMILIES))
+_SOME = build(_FAMILY, depth=1, width=1.0, in_channels=3, n_classes=2)
+AMPLE = Given(
+    *(_FAMILY, ("fp32",), (1, 40), (64, 512), (1, 3), (0.25, 4.0)),
+    flip=True,
+    unevenness=99.0,
+    start=Origin("", "", "a network", _FAMILY, _SOME, None),
+)
 
 
 @dataclass(frozen=True)
@@ -196,6 +205,8 @@ def _not_asked(name: str, space: Space, given: Given, free: Mapping[str, object]
     ample = replace(AMPLE, executors=given.executors)
     if name in walk(space, ample, Restrictions()):
         runs, way_out = f"epochs = {list(given.epochs)}, images of {given.size} pixels", ", or allow longer ones"
+        if given.start is None and name.partition(".")[0] in STARTING:
+            return "it is asked of pipelines that begin from a trained network: name one as start under [network]"
         if name.startswith("balance"):
             runs, way_out = f"classes of {given.unevenness:.1f} : 1 images at most", ""
         return f"it has no effect in runs as these ({runs}) and is not asked: leave it out{way_out}"

@@ -26,6 +26,7 @@ class Run(Outline):
     prunable: float  # share of the channels that the strongest penalty of this space kills, by forecast; in tenths
     is_uneven: bool  # some class has many times the images of another
     is_low: bool  # it computes in less than fp32
+    has_start: bool = False  # there is a trained network to begin from
 
 
 Chosen = Callable[[Trial, Given, Run], Strategy]
@@ -54,7 +55,9 @@ def outlined(given: Given, plain: Pipeline) -> Run:
     kappa = strength * plain.peak_lr * n_steps / (1 - plain.momentum) / median(rows)
     prunable = floor(10 * dying_share(kappa)) / 10
     is_uneven, is_low = given.unevenness >= UNEVEN, plain.number_format != "fp32"
-    return Run(full, given.size, plain.epochs, prunable, is_uneven, is_low, batch_size=plain.batch_size)
+    has_start = given.start is not None
+    known = (full, given.size, plain.epochs, prunable, is_uneven, is_low, has_start)
+    return Run(*known, batch_size=plain.batch_size)
 
 
 def widest(run: Run) -> int:

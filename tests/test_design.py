@@ -48,8 +48,13 @@ FLOORS = (
     ("objectives.reduction",),
     ("objectives.train", "objectives.export", "objectives.evaluation", "objectives.inference"),
     ("objectives.feasibility", "objectives.work", "objectives.device", "objectives.modelled"),
-    ("objectives.strategies", "objectives.state", "objectives.pipeline", "objectives.device.formats"),
-    ("objectives.starts",),
+    (
+        "objectives.strategies",
+        "objectives.state",
+        "objectives.pipeline",
+        "objectives.device.formats",
+        "objectives.starts",
+    ),
     ("objectives.data",),
     ("objectives.networks",),
     (
@@ -57,6 +62,7 @@ FLOORS = (
         "objectives.host",
         "objectives.errors",
         "objectives.words",
+        "objectives.inference.folder",
         "objectives.reduction.settings",
         "objectives.modelled.machine",
         "objectives.modelled.assumptions",

@@ -10,6 +10,9 @@ from typing import Any
 from objectives.host.durable import SUMS
 
 WEIGHTS, DESCRIPTION = "weights.safetensors", "model.json"
+# Of the folder; raised when a reader of the old one could not read the new one. 5: how transitions halve
+# images, what stands behind convolutions. 6: a pooling behind the stem.
+FORMAT = 6
 
 
 def verified(folder: Path) -> dict[str, bytes]:
@@ -37,6 +40,20 @@ def verified(folder: Path) -> dict[str, bytes]:
                 f"{folder / name} is damaged: its SHA-256 is not the one in {SUMS}; export the trial again"
             )
     return content
+
+
+def described(folder: Path, description: bytes) -> dict[str, Any]:
+    """What the description of the export in `folder` says.
+
+    Raises:
+        ValueError: it is of a newer format.
+    """
+    about: dict[str, Any] = json.loads(description)
+    if about.get("format") not in range(1, FORMAT + 1):
+        raise ValueError(
+            f"{folder}: export format {about.get('format')!r}, this version reads {FORMAT}: update frontrunner"
+        )
+    return about
 
 
 def _missing(folder: Path) -> str | None:

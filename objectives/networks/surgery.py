@@ -1,8 +1,8 @@
 """Networks that change while they train. Pure: Trainee -> Trainee. The old one is untouched: it is the way back.
 
-`reindex` shrinks and widens, `insert_block` and `drop_block` change the depth, `factorise` makes layers of several
-thinner ones, `resize_stem` resamples the kernels of the stem, `begun_anew` starts from scratch with another network.
-`rebuilding` says how weights, averages and the optimizer follow.
+`reindex` shrinks and widens, `insert_block`, `insert_branch` and `drop_block` change the depth, `factorise` makes
+layers of several thinner ones, `resize_stem` resamples the kernels of the stem, `begun_anew` starts from scratch with
+another network. `rebuilding` says how weights, averages and the optimizer follow.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ __all__ = [
     "drop_block",
     "factorise",
     "insert_block",
+    "insert_branch",
     "reindex",
     "resize_stem",
 ]
@@ -132,6 +133,36 @@ def drop_block(trainee: Trainee, stage: int, position: int) -> Trainee:
     after = rebuilt(trainee, shrunk, lambda name: bias if name == f"{at}.offset" else name, {})
     _add(after, f"{at}.offset" if block.shortcut is None else f"{at}.shortcut.1.bias", constants)
     return replace(after, born=_relabelled(after.born, stage, moved))
+
+
+def insert_branch(trainee: Trainee, stage: int, position: int, interior: int, epoch: int = 0) -> Trainee:
+    """The trainee with a branch in a block that has none: `drop_block` backwards. The function stays the same.
+
+    The branch adds what stood in its place: its last scale is 0, its last bias the offset. Its convolutions are
+    He-normal.
+
+    Raises:
+        ValueError: no such block, one that has a branch, or no channels.
+    """
+    architecture = residual(trainee.model.architecture)
+    old = architecture.stages[stage].interiors if 0 <= stage < len(architecture.stages) else ()
+    if not 0 <= position < len(old) or old[position] or interior < 1:
+        raise ValueError(f"block {position} of stage {stage} takes no branch of {interior} channels")
+    at, moved = f"stages.{stage}.{position}", {b: b for b in range(len(old))}
+    grown = _with_interiors(architecture, stage, (*old[:position], interior, *old[position + 1 :]), moved)
+
+    def source(name: str) -> str | None:
+        if not name.startswith(f"{at}.") or name.startswith(f"{at}.shortcut"):
+            return name
+        return f"{at}.offset" if name == f"{at}.bn2.bias" and not (stage and position == 0) else None
+
+    def fill(model: Network) -> None:
+        _initialise(model, at)
+
+    after = rebuilt(trainee, grown, source, {}, fill)
+    device = next(after.model.parameters()).device
+    born = {interior_axis(stage, position): torch.full((interior,), float(epoch), device=device)}
+    return replace(after, born={**after.born, **born})
 
 
 def factorise(trainee: Trainee, ranks: Mapping[str, tuple[int, ...]]) -> Trainee:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, Self, TypeVar
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from objectives.data.augment import Statistics
     from objectives.modelled.assumptions import Arithmetic
     from objectives.networks.network import Network
     from objectives.networks.plain import AnyArchitecture
@@ -103,6 +104,10 @@ class Strategy:
     def reached(self, architecture: AnyArchitecture) -> AnyArchitecture:
         """An architecture with the kinds of layers that it may be given during a run."""
         return architecture
+
+    def normalised_by(self, of: Statistics) -> Statistics:
+        """What pixels are normalised by, given what the training images are normalised by."""
+        return of
 
     def begin(self, state: TrainState, x: Tensor, y: Tensor) -> TrainState:
         """The state to start from, calibrated on the first batch (x: [batch, channels, height, width], y: [batch])."""

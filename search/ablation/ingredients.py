@@ -8,7 +8,9 @@ from functools import partial
 
 from objectives.pipeline import Pipeline
 from objectives.strategies.base import Outline, Strategy
+from objectives.strategies.transfer import Transfer
 from spaces.base import BASELINE, Given, obstacle
+from spaces.fine_tuning import FINE_TUNING
 from spaces.ingredients import EVERYTHING
 from spaces.run import outlined
 
@@ -70,7 +72,8 @@ def taken_apart(whole: Pipeline, baseline: Pipeline, given: Given, happened: str
         if (idle := strategy.idle(Outline(run.full, given.size, whole.epochs))) is not None:
             left_out[switch(strategy)] = f"it does nothing in this run: {idle}"
             continue
-        rest = tuple(each for each in whole.strategies if each is not strategy)
+        gone = {strategy, *(each for each in whole.strategies if isinstance(strategy, Transfer) and _tunes(each))}
+        rest = tuple(each for each in whole.strategies if each not in gone)
         _add(found, left_out, switch(strategy), partial(replace, whole, strategies=rest), given)
     if len(found) + len(left_out) > 2:  # else it is the only variant over again
         _add(found, left_out, BASELINE, lambda: baseline, given)
@@ -81,6 +84,11 @@ def switch(strategy: Strategy) -> str:
     """What a strategy is called in the spaces."""
     name = type(strategy).__name__
     return SWITCHES.get(name, name)
+
+
+def _tunes(strategy: Strategy) -> bool:
+    """Whether spaces offer it to pipelines only that begin from a trained network."""
+    return switch(strategy) in FINE_TUNING
 
 
 def said(key: str, pipeline: Pipeline) -> str:

@@ -64,6 +64,7 @@ def _plan() -> argparse.ArgumentParser:
     p.add_argument("--minutes", type=seconds, required=True, metavar="M", help="that all of it may take")
     p.add_argument("--as", dest="as_name", metavar="NAME", help="of the study (default: after the folder)")
     p.add_argument("--n-train", type=whole(10**9), metavar="N", help="training images to use")
+    run.add_start(p)
     p.add_argument("--seed", type=whole(2**32 - 1, least=0), metavar="N", help="of split, weights, order, sampler")
     run.add_places(p, data=False)
     run.add_words(p)
@@ -180,6 +181,8 @@ def _train() -> argparse.ArgumentParser:
     p.add_argument("--seeds", type=whole(MOST_SEEDS, least=0), default=1, metavar="K", help=words)
     words = "then once more, on all images, those that validate included"
     p.add_argument("--whole", action="store_true", help=words)
+    words = "that the pipeline begins from: an exported network, a file of weights (default: as it says)"
+    p.add_argument("--start", metavar="DIR", help=words)
     p.add_argument("--family", choices=FAMILIES, help="of networks (default: that of the pipeline)")
     words = "side of the images, 4 to 1024 pixels (default: that of the pipeline)"
     p.add_argument("--size", type=whole(1024, least=4), metavar="N", help=words)

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 
 from objectives.networks import families
 from objectives.networks.architecture import FAMILIES
+from objectives.starts.likeness import settings_of
+from objectives.starts.origin import Origin
 from objectives.work import step_memory
 from search.planning.budget import FILL_SHARE, SEARCH_SHARE
 from search.planning.costs import Costs, Network
@@ -19,6 +21,7 @@ SHOWN = 12_000  # images that a network must see before it is worth anything, ab
 FEWEST, MOST = 2, 100  # epochs
 LONG = 2  # times the fewest epochs: a run on all pixels of so many ...
 LONG_SHARE = 0.4  # ... may take this share of the minutes, or images get smaller
+SOONER = 4  # times fewer epochs, at the fewest, where pipelines may start from a trained network
 WIDTHS = {"cpu": (0.25, 1.0), "cuda": (0.25, 2.0)}  # times the channels of the family, by kind of device
 FAMILY_REASONS = {
     "small": "for images so small",
@@ -87,6 +90,7 @@ class Plan:
     memory: tuple[int, int]  # bytes of a step, of the smallest and of the largest batch with the widest network
     disk: int  # bytes of networks that are kept
     choices: tuple[Choice, ...]
+    start: str | None = None  # that pipelines may begin from, as `[network]` says it
 
     def to_json(self) -> dict[str, object]:
         """This plan as plain JSON data."""
@@ -123,6 +127,7 @@ class Plan:
             "",
             "[network]",
             f'family = "{self.family}"',
+            *([] if self.start is None else [f"start = {_quoted(self.start)}"]),
             "",
             "[space]",
             f"epochs = {list(self.epochs)}",
@@ -174,12 +179,15 @@ def affordable(size: int, n_train: int, seconds: float, costs: Costs, family: st
     return max((each for each in sizes if took(each) <= LONG_SHARE * seconds), default=sizes[0])
 
 
-def chosen(name: str, minutes: float, images: Images, costs: Costs, device: str) -> Plan:
-    """The plan for so many minutes on a device of that kind (cpu, cuda)."""
+def chosen(name: str, minutes: float, images: Images, costs: Costs, device: str, start: Origin | None = None) -> Plan:
+    """The plan for so many minutes on a device of that kind (cpu, cuda), perhaps with a network to start from."""
     seconds = 60 * minutes / (OVERHEAD * images.n_splits)  # of training, if nothing else were done
     family = images.family or family_for(images.size)
-    least, most = WIDTHS[device]
+    deep, wide = (1, 1.0) if start is None else settings_of(start.architecture, family)
+    least, most = min(WIDTHS[device][0], wide), max(WIDTHS[device][1], wide)
     fewest, batch = fewest_epochs(images.n_train), _batches(images.n_train)
+    if start is not None:
+        fewest = max(1, fewest // SOONER)
     step = min(2 * batch[0], batch[1])
 
     def run(size: int, width: float, stride: int, epochs: int) -> float:
@@ -203,14 +211,15 @@ def chosen(name: str, minutes: float, images: Images, costs: Costs, device: str)
         (fewest, epochs),
         batch,
         (least, most),
-        (1, 2) if seconds > 100 * first and not families.has_one_depth(family) else (1, 1),
+        (1, max(2 if seconds > 100 * first and not families.has_one_depth(family) else 1, deep)),
         (first * (1 - ERR), first * (1 + ERR)),
         (typical * (1 - ERR), typical * (1 + ERR)),
         longest,
         (min(max(3, round(n * (1 - ERR))), MOST_TRIALS), min(max(4, round(n * (1 + ERR))), MOST_TRIALS)),
         (step_memory(network, size, batch[0]), step_memory(network, size, batch[1])),
         KEPT * 4 * sum(layer.kernel**2 * layer.n_in * layer.n_out for layer in network.layers(size)),
-        _reasons(images, costs, family, size, (fewest, epochs), batch, (least, most), first, device),
+        _reasons(images, costs, family, size, (fewest, epochs), batch, (least, most), first, device, start),
+        None if start is None else start.source,
     )
 
 
@@ -236,6 +245,7 @@ def _reasons(
     width: tuple[float, float],
     first: float,
     device: str,
+    start: Origin | None,
 ) -> tuple[Choice, ...]:
     stages = len(FAMILIES[family].widths)
     own = images.own_size
@@ -243,6 +253,7 @@ def _reasons(
     return (
         Choice("size", f"{size} pixels", f"{size} pixels, {full}"),
         Choice("family", family, f"{family}, {stages} stages, {FAMILY_REASONS.get(family, 'that of the start')}"),
+        *([] if start is None else [Choice("start", start.source, f"{start.words}, or from scratch: {start.cost}")]),
         Choice("stem", *STEMS[len(_strides(family))]),
         Choice(
             "epochs",

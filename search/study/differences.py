@@ -36,6 +36,8 @@ def in_words(stored: Mapping[str, Any], now: Mapping[str, Any], images: content.
             told += _space(was, is_now, restricted)
         elif key == "data" and was and is_now:
             told += _data(was, is_now, images or {})
+        elif key == "start":
+            told.append(_start(was, is_now))
         else:
             told += _plain(was, is_now, SECTIONS.get(key, key))
     return told
@@ -64,6 +66,13 @@ def _space(was: Mapping[str, Any], now: Mapping[str, Any], restricted: Collectio
             more = f" and {len(names) - MOST} more" if len(names) > MOST else ""
             yield f"{space}parameters {what}: {', '.join(names[:MOST])}{more}"
             space = ""
+
+
+def _start(was: Mapping[str, Any] | None, now: Mapping[str, Any] | None) -> str:
+    """What pipelines may begin from. A digest says nothing to a reader, but that it is another one."""
+    if was and now:
+        return f"the network to start from has other weights ({now['digest'][:12]}, not {was['digest'][:12]})"
+    return f"it {'starts' if was else 'does not start'} from a trained network"
 
 
 def _distributions(plain: list[str]) -> str:

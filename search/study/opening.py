@@ -13,6 +13,8 @@ from pydantic import ValidationError
 
 from objectives.host.durable import damaged, sums
 from objectives.pipeline import NumberFormatName, Pipeline
+from objectives.starts import naming
+from objectives.starts.origin import Origin, is_export, resolved
 from search.database.reading import trials
 from search.database.storage import Database
 from search.errors import Foreign, StorageError, UsageError
@@ -156,7 +158,8 @@ def _known(name: str, spec: StudySpec | None, found: optuna.Study, database: Dat
         own = StudySpec.model_validate(known["spec"])
         spec = own if spec is None else spec
         usable = tuple(n for n, reason in known[records.FORMATS].items() if reason is None)
-        given = given_by_facts(spec, usable, known[records.IDENTITY]["data"], known.get(records.BASE))
+        of_others = known.get(records.BASE), known.get(records.START)
+        given = given_by_facts(spec, usable, known[records.IDENTITY]["data"], *of_others)
         return Study(name, spec, found, database, given, float(known[records.FLOOR]))
 
 
@@ -170,6 +173,8 @@ def _changes(study: Study, spec: StudySpec) -> list[str]:
     facts = {name: stored.get(name) for name in ("device", "workers", "timing_version")}
     if (base := _base_now(spec) or stored.get("base")) is not None:
         facts[records.BASE] = base
+    if (start := _start_now(spec) or stored.get("start")) is not None:
+        facts[records.START] = start
     unknown = set(study.given.number_formats) - set(get_args(NumberFormatName))
     said = [f"number format {name!r} is unknown to this version" for name in sorted(unknown)]
     now = identity(spec, study.given, facts | {"data": stored["data"] | asked})
@@ -180,6 +185,14 @@ def _base_now(spec: StudySpec) -> dict[str, str] | None:
     """The exported network that a spec names, if it is still there: a study keeps its own copy."""
     folder = spec.reduce.folder if spec.reduce is not None else None
     return None if folder is None or damaged(folder) else {"weights": sums(folder).get(WEIGHTS, "absent")}
+
+
+def _start_now(spec: StudySpec) -> dict[str, str] | None:
+    """The exported network that a spec starts from, if it is still there; a worker looks at other weights."""
+    source = None if spec.network.start is None else resolved(spec.network.start)
+    if source is None or not is_export(source) or (known := naming.found(source)) is None:
+        return None
+    return {"digest": known.digest}
 
 
 def is_elsewhere(now: Snapshot, spec: StudySpec) -> bool:
@@ -258,7 +271,7 @@ def created(
         UsageError: its restrictions cannot be followed on this device or with these data.
     """
     usable = tuple(format_name for format_name, reason in number_formats.items() if reason is None)
-    given = given_by_facts(spec, usable, facts["data"], facts.get(records.BASE))
+    given = given_by_facts(spec, usable, facts["data"], facts.get(records.BASE), facts.get(records.START))
     try:
         for executor in spec.space.executors or ():
             if reason := facts.get("executors", {}).get(executor):
@@ -285,6 +298,8 @@ def created(
     study.set_user_attr(records.CALIBRATION, dict(calibration or {}))
     if base is not None:
         study.set_user_attr(records.BASE, base)
+    if (start := facts.get(records.START)) is not None:
+        study.set_user_attr(records.START, start)
     study.set_user_attr("spec", spec.model_dump(mode="json"))
     study.set_user_attr(records.ABOUT, _about(facts))
     study.set_user_attr(
@@ -336,9 +351,11 @@ def identity(spec: StudySpec, given: Given, facts: Mapping[str, Any]) -> dict[st
     """What must not change within a study: seconds of two devices, accuracies of two data sets, share no front."""
     base = facts.get(records.BASE, {})
     reduced = {"base": {"weights": base.get("weights"), **spec.reduce.settings}} if spec.reduce is not None else {}
+    start = {} if spec.network.start is None else {"start": {"digest": facts.get(records.START, {}).get("digest")}}
     return {
         "kind": spec.kind,
         **reduced,
+        **start,
         **({} if spec.machine is None else {"machine": spec.machine.model_dump()}),
         "space": walk(SPACES[spec.space.name], given, spec.restrictions) | {"name": [spec.space.name]},
         "fixed": dict(spec.space.fix),
@@ -356,14 +373,19 @@ def identity(spec: StudySpec, given: Given, facts: Mapping[str, Any]) -> dict[st
 
 
 def given_by_facts(
-    spec: StudySpec, usable: tuple[str, ...], data: Mapping[str, Any], base: Mapping[str, Any] | None = None
+    spec: StudySpec,
+    usable: tuple[str, ...],
+    data: Mapping[str, Any],
+    base: Mapping[str, Any] | None = None,
+    start: Mapping[str, Any] | None = None,
 ) -> Given:
-    """What a space is given, by the facts about the data and about the network to make smaller."""
+    """What a space is given, by the facts about the data, the network to make smaller, and the one to start from."""
     sizes = [n for _, n, _ in data.get("classes", ())]  # which earlier versions did not tell
     unevenness = max(sizes) / min(sizes) if sizes else 1.0
     trained = Pipeline.from_json(base["pipeline"]) if base is not None else None
+    begun = Origin.from_json(start) if start is not None else None
     known = {"size": data["size"], "n_train": data["n_train"], "unevenness": unevenness, "base": trained}
-    return spec.given(usable, data["flip"], **known)
+    return spec.given(usable, data["flip"], **known, start=begun)
 
 
 def _unlike(name: str, told: Sequence[str]) -> UsageError:

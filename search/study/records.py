@@ -44,6 +44,7 @@ ABOUT = (
     "about_data"  # what a run says of its images, {"lines", "warnings", "n_skipped", "validated"}, the last by class
 )
 BASE = "base"  # the network that is made smaller: what is known of it
+START = "start"  # the trained network that pipelines may begin from: see objectives.starts.origin.Origin
 REFIT = "refit"  # the network that was trained on all images: see search.planning.promise
 TEST = "test_"  # and the number of a confirmation: what its network is worth on the test split; {} without one
 CALIBRATION = "calibration"  # of what disturbs a training on this device: see study.disturbance
@@ -234,6 +235,11 @@ def in_words(trial: FrozenTrial) -> str:
         notes.append("PruneTrain removed nothing")
     name = f"{attributes[ANCHOR]}: " if ANCHOR in attributes else ""
     return f"{name}{attributes[WORDS]}" + (f" ({'; '.join(notes)})" if notes else "")
+
+
+def begins_trained(trial: FrozenTrial) -> bool:
+    """Whether the training of a trial began from a trained network."""
+    return any(each.get("strategy") == "Transfer" for each in trial.user_attrs.get(PIPELINE, {}).get("strategies", ()))
 
 
 def is_finished_run(trial: FrozenTrial) -> bool:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
-from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import replace
 from math import inf
 from pathlib import Path
 from typing import Annotated, Literal, Self, get_args
@@ -16,6 +14,9 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from objectives.networks import families
 from objectives.pipeline import NumberFormatName, Pipeline
+from objectives.starts.likeness import mismatch
+from objectives.starts.naming import origin
+from objectives.starts.origin import Origin, resolved
 from objectives.task import DATA_SETS, SERIES, DataSpec, Task
 from objectives.words import expanded, printable
 from search.errors import UsageError
@@ -77,6 +78,9 @@ class NetworkSection(Section):
 
     family: Literal["small", "thin", "wide", "fast", "imagenet18", "imagenet34", "lenet300", "lenet5", "vgg", "cnn1d"]
     stem_stride: Annotated[int, Field(ge=1, le=2)] = 1  # 2 quarters the work: for small studies on a CPU
+    start: Text | None = (
+        None  # that pipelines may begin from: a folder of an export, a file of weights, torchvision:NAME
+    )
 
 
 class SpaceSection(Section):
@@ -176,6 +180,8 @@ class StudySpec(Section):
     @model_validator(mode="after")
     def _go_together(self) -> Self:
         family, data = self.network.family, DataSpec(**self.data.model_dump())
+        if self.network.start is not None:
+            sections.check_start(self.kind, self.space.name)
         if data.is_series != families.takes_series(family):
             takes, holds = ("images", "series") if data.is_series else ("series", "images")
             raise ValueError(f"the networks of family {family} take {takes}, and {data.name} holds {holds}")
@@ -194,7 +200,10 @@ class StudySpec(Section):
         """What every trial of this study has in common."""
         data = DataSpec(**self.data.model_dump(), seed=self.search.seed)
         machine = self.machine.machine if self.machine else None
-        return Task(data, self.network.family, self.network.stem_stride, self.test_time_flip, machine=machine)
+        start = None if self.network.start is None else resolved(self.network.start)
+        return Task(
+            data, self.network.family, self.network.stem_stride, self.test_time_flip, machine=machine, start=start
+        )
 
     @property
     def restrictions(self) -> Restrictions:
@@ -213,11 +222,12 @@ class StudySpec(Section):
         n_train: int | None = None,
         unevenness: float = 1.0,
         base: Pipeline | None = None,
+        start: Origin | None = None,
     ) -> Given:
         """What a space is given: this file, and what is known once device and data are open.
 
         No batch is larger than the training set: all those would be one. `base`: how the network was trained that a
-        study makes smaller.
+        study makes smaller. `start`: what is known of the network that its file names.
         """
         space, number_formats = self.space, sections.having_rates(number_formats, self.machine)
         most = 2 ** ((n_train or MAX_BATCH).bit_length() - 1)
@@ -236,6 +246,7 @@ class StudySpec(Section):
             n_train or self.data.n_train or (1_000 if self.data.name == "digits" else 10_000),
             unevenness,
             None if self.reduce is None else Reducing(base or Pipeline(), *self.reduce.ranges),
+            None if start is None or self.task.start is None else replace(start, source=self.task.start),
         )
 
 
@@ -252,11 +263,33 @@ def read(name_or_file: str) -> tuple[str, StudySpec]:
     except ValidationError as error:
         raise UsageError(printable(f"{path}: {in_words(error, StudySpec)}")) from error
     try:
-        at_best = spec.given(get_args(NumberFormatName), flip=True, unevenness=inf)  # nobody knows the data yet
+        start = begun_from(spec)
+        at_best = spec.given(
+            get_args(NumberFormatName), flip=True, unevenness=inf, start=start
+        )  # of data as yet unknown
         check(SPACES[spec.space.name], at_best, spec.restrictions)
     except ValueError as error:
         raise UsageError(printable(f"{path}: {error}")) from error
     return name, spec
+
+
+def begun_from(spec: StudySpec) -> Origin | None:
+    """What is known of the network that a study may start from; None where its file names none.
+
+    Raises:
+        ValueError: there is none, it is damaged, or no network of the family can begin from it.
+    """
+    if spec.network.start is None:
+        return None
+    try:
+        known, task = origin(spec.network.start), spec.task
+        shape = {"in_channels": 1, "n_classes": 2, "size": task.data.side, "stem_stride": task.stem_stride}
+        plain = families.build(task.family, depth=1, width=1.0, **shape)
+        if why := mismatch(known.architecture, plain):
+            raise ValueError(f"{known.words}: {why}: leave family out, or name another start")
+    except ValueError as error:
+        raise ValueError(f"network.start: {error}") from error
+    return known
 
 
 def check_name(name: str) -> str:
@@ -270,121 +303,6 @@ def check_name(name: str) -> str:
             f"study name {name!r}: use 1 to 64 letters, digits, '.', '_', '-', beginning with a letter or digit"
         )
     return name
-
-
-def override(
-    name: str,
-    spec: StudySpec,
-    data: str | None,
-    root: str | None,
-    n_train: int | None,
-    seed: int | None,
-    labels: str | None = None,
-) -> tuple[str, StudySpec]:
-    """(name, spec) with parts replaced that a study's identity holds.
-
-    The name says which, so that the plain study stays as it is, and is the same for the same parts.
-
-    Raises:
-        UsageError: a value that no study file could have.
-    """
-    changes: dict[str, dict[str, object]] = {"data": {}, "search": {}}
-    label = ""
-    if data is not None:
-        changes["data"] = {"name": data, "labels": None}  # the table of a study file is that of its own folder
-        if data.startswith(("folder:", f"{SERIES}:")):
-            changes["data"]["n_train"] = None  # they have the images that they have
-        label = data.partition(":")[0]
-    if labels is not None:
-        changes["data"]["labels"] = _resolved(labels, os.path.isfile)
-        label = label or "labels"  # without `data`: another table for the folder of the study file
-    if n_train is not None:
-        changes["data"]["n_train"] = n_train
-        label = label or "n-train"
-    if seed is not None:
-        changes["search"]["seed"] = seed
-        label = label or "seed"
-    if root is not None:
-        changes["data"]["root"] = root  # where to look changes nothing that is measured: no part of the name
-    try:
-        plain = spec.model_dump()
-        merged = plain | {section: plain[section] | values for section, values in changes.items()}
-        if data is not None and data.startswith("folder:") and data != "folder:":
-            merged["data"]["name"] = f"folder:{_folder(data.removeprefix('folder:'), merged['data']['root'])}"
-        if data is not None and data.startswith(f"{SERIES}:") and data != f"{SERIES}:":
-            merged["data"]["name"] = f"{SERIES}:{_resolved(data.removeprefix(f'{SERIES}:'), os.path.isfile)}"
-        changed = StudySpec.model_validate(merged)
-    except ValidationError as error:
-        raise UsageError(f"command line: {in_words(error, StudySpec)}") from error
-    return _derived_name(name, label, changed) if label else name, changed
-
-
-def _derived_name(name: str, label: str, changed: StudySpec) -> str:
-    """The name of a study that differs from the one of that name in its data or seed."""
-    distinguishing = {"data": changed.data.model_dump() | _without_places(changed.data), "seed": changed.search.seed}
-    digest = hashlib.sha256(json.dumps(distinguishing, sort_keys=True).encode()).hexdigest()[:6]
-    return check_name(f"{name[: 64 - len(label) - 8]}-{label}-{digest}")
-
-
-def named_after(data: DataSpec) -> str:
-    """The name of the study of a data set that was given none: the same wherever a folder lies."""
-    section = DataSection(**{key: value for key, value in asdict(data).items() if key not in ("seed", "streamed")})
-    distinguishing = section.model_dump() | _without_places(section) | ({"seed": data.seed} if data.seed else {})
-    digest = hashlib.sha256(json.dumps(distinguishing, sort_keys=True).encode()).hexdigest()[:6]
-    kind, _, path = data.name.partition(":")
-    word = re.sub(r"[^A-Za-z0-9._-]+", "-", os.path.basename(os.path.normpath(path)) if path else kind).strip("-._")
-    return check_name(f"{word[:50] or kind}-{digest}" if path else f"{kind}-minutes")
-
-
-def asked_data(name: str, root: str | None, labels: str | None, n_train: int | None, seed: int) -> DataSpec:
-    """The data that a command line names.
-
-    Raises:
-        UsageError: no study file could name them.
-    """
-    try:
-        section = DataSection(name=name, root=root, labels=labels, n_train=n_train)
-        if name.startswith("folder:"):
-            named = f"folder:{_folder(name.removeprefix('folder:'), root)}"
-            table = _resolved(labels, os.path.isfile) if labels is not None else None
-            section = section.model_copy(update={"name": named, "labels": table})
-    except ValidationError as error:
-        raise UsageError(f"command line: {in_words(error, DataSection)}") from error
-    for place in (section.name, section.root, section.labels):
-        if place is not None and any("\ud800" <= letter <= "\udfff" for letter in place):
-            raise UsageError(printable(f"{place!r}: no study file can name what is no text: rename it"))
-    return DataSpec(**section.model_dump(), seed=seed)
-
-
-def _folder(path: str, root: str | None) -> str:
-    """Where the folder of a command line lies: under the root if it is there, else as it stands."""
-    under = os.path.join(expanded(root), expanded(path)) if root else path
-    return _resolved(under if os.path.isdir(under) else path, os.path.isdir)
-
-
-def _resolved(path: str, exists: Callable[[str], bool]) -> str:
-    """The real path of what is there, or `path` as it was written: whoever reads it tells that it is not."""
-    found = os.path.realpath(expanded(path))
-    return found if exists(found) else path
-
-
-def _without_places(data: DataSection) -> dict[str, object]:
-    """What stands for the data in the name of a study: for a folder, its own name and those of the folders in it.
-
-    So it is the same study wherever the folder lies and however it is written, and also where images were added, which
-    the study then tells and refuses.
-    """
-    kind, _, path = data.name.partition(":")
-    if kind == SERIES:
-        return {"root": None, "name": f"{SERIES}:{os.path.basename(path)}"}
-    if kind != "folder":
-        return {"root": None}
-    try:
-        inner = sorted(entry.name for entry in os.scandir(expanded(path)) if entry.is_dir())
-    except (OSError, ValueError):  # on another machine, or mistyped: whoever reads the data tells
-        inner = []
-    table = os.path.basename(data.labels or "")
-    return {"root": None, "name": f"folder:{os.path.basename(path)}", "folders": inner, "labels": table}
 
 
 def _find(name_or_file: str) -> Path:

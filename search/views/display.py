@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Literal, Protocol, Self, cast
+from typing import Any, Literal, Protocol, Self, cast
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -20,9 +20,11 @@ from objectives.pipeline import Pipeline, Report
 from objectives.words import counted
 from search.pareto.front import Outcome
 from search.pareto.kinds import PARETO, Kind
+from search.study import records
 from search.study.snapshot import Snapshot
 from search.views.plot import Mark, front_of, marks, plot
 from search.views.reading import MANY_FILES, Tenths
+from search.views.training.starts import in_words
 
 WIDEST, HIGHEST = 80, 10  # columns and lines of the plot
 MAX_LISTED = 20  # images that cannot be used
@@ -300,6 +302,8 @@ def say_data(facts: Mapping[str, object], display: Display) -> None:
     """What a worker knows of its images: how many there are, which cannot be used, what to beware of."""
     if about := facts.get("about"):
         display.say(str(about))
+    if start := facts.get(records.START):
+        display.say(in_words(cast("dict[str, Any]", start)))
     say_skipped(cast("list[str]", facts["skipped"]), display)
     for warning in cast("list[str]", facts["warnings"]):
         display.say(f"warning: {warning}")

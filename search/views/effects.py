@@ -7,6 +7,7 @@ from search.study.snapshot import Snapshot
 from search.views.columns import columns
 
 NAMES = {
+    "start": "trained start",
     "haar": "Haar stem",
     "stride": "stem of stride 2",
     "average": "average pooling",

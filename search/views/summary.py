@@ -18,6 +18,7 @@ from search.study.snapshot import Snapshot
 from search.views import confirmed, effects, timeline
 from search.views.columns import columns
 from search.views.reduction import against
+from search.views.training import starts
 
 MARK = "*"  # of seconds that were disturbed
 OTHER = {"balanced": "balanced_accuracy", "plain": "accuracy"}  # what is not maximised: its user attribute
@@ -31,6 +32,7 @@ def as_json(now: Snapshot) -> dict[str, object]:
         "trials": asdict(now.counts),
         "front": [_point(trial, now) for trial in now.front_trials],
         **({} if now.kind.trains else {"base": now.base}),
+        **({} if now.spec.network.start is None else {"start": now.attributes.get(records.START)}),
         "baseline": _point(now.baseline, now) if now.baseline is not None else None,
         "correction": confirmed.correction_json(now),
         "refit": _refit(now),
@@ -86,6 +88,7 @@ def lines(now: Snapshot, width: int | None = None) -> list[str]:
         *_test_time(now),
         *confirmed.lines(now),
         *_on_all_images(now),
+        *starts.lines(now),
         f"trials      {ended}" + (f" ({reasons})" if reasons else ""),
     ]
     if now.box is not None:

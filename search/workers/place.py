@@ -89,12 +89,20 @@ class ThisHost:
     ) -> Sequence[Objective]:
         slots = held.enter_context(devices.taken(self.request, study, database))
         n_bytes = training(task, slots[0].device, 1).keep_data(progress)
-        # decided here, once: each worker would see what others have left
-        if len(slots) > 1 and n_bytes is not None and task.data.streamed is None:
-            streamed = not holds(len(slots) * n_bytes, free_on_host())
-            task = replace(task, data=replace(task.data, streamed=streamed))
+        task = shared(task, n_bytes, len(slots))
         made = [WorkerProcess(training(task, slot.device, 1), fresh=slot.device == "cpu") for slot in slots]
         return [held.enter_context(closing(each)) for each in made]
+
+
+def shared(task: Task, n_bytes: int | None, n_workers: int) -> Task:
+    """A task whose images, so many bytes of them, are streamed or held by all workers of this host alike.
+
+    One worker decides for itself; of several each would see what others have left.
+    """
+    if n_workers == 1 or n_bytes is None or task.data.streamed is not None:
+        return task
+    streamed = not holds(n_workers * n_bytes, free_on_host())
+    return replace(task, data=replace(task.data, streamed=streamed))
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from objectives.errors import DeviceError, DeviceLost
 from objectives.host.durable import damaged, sums, write_folder
 from objectives.pipeline import Pipeline, Reading, Report
 from objectives.reduction.settings import Reduction
+from objectives.starts.naming import origin
 from objectives.task import Seeds, Task
 from search.workers.seam import Opening, Preparation
 
@@ -98,11 +99,14 @@ class ScriptedObjective:
     script: Script
     model: str
     base: str | None = None  # folder of the network that is made smaller
+    start: str | None = None  # what trainings may start from
     training: str = ""  # the number of the last one
     about: Mapping[str, object] = field(default_factory=dict)  # what its network says of itself
 
     def facts(self) -> dict[str, object]:
         facts = FACTS | {"device": FACTS["device"] | {"model": self.model}}
+        if self.start is not None:
+            facts |= {"start": origin(self.start).to_json()}
         if self.base is None or damaged(folder := Path(self.base)):
             return facts
         about = json.loads((folder / "model.json").read_text())
@@ -226,6 +230,7 @@ class Prepare:
 
     script: Script
     base: str | None = None
+    start: str | None = None
 
     def keep_data(self, progress: Progress) -> None:
         pass
@@ -237,12 +242,12 @@ class Prepare:
     def opening(self, model: str) -> ScriptedObjective:
         if _folder().joinpath("lost.count").exists() and count("openings") < self.script.lost:
             raise DeviceError("no CUDA GPUs are available")
-        return ScriptedObjective(self.script, model, self.base)
+        return ScriptedObjective(self.script, model, self.base, self.start)
 
 
 def training(task: Task, device: str, threads: int) -> Preparation:
     """The `Training` of this program."""
-    return Prepare(Script.read(), task.base)
+    return Prepare(Script.read(), task.base, task.start)
 
 
 def main() -> int:

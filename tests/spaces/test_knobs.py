@@ -10,13 +10,17 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution, json_to_distribution
 
 from objectives.data.dataset import Dataset
+from objectives.networks.architecture import build
 from objectives.pipeline import Pipeline
+from objectives.starts.naming import origin
+from objectives.starts.origin import Origin
 from objectives.strategies.prune_train import LEAST_KAPPA, PruneTrain, dying_share, kappa_for
 from spaces import acceleration, everything
 from spaces.base import BASELINE, Given, Parameters, Space, Value
 from spaces.ingredients import SHARES
 from spaces.restricted import Restrictions, _Explorer, check, contains, sample, usable_anchors, walk
 from spaces.run import outlined
+from tests.objectives.starts.made import standing
 from tests.objectives.strategies.cases import begin
 
 MOST = 20
@@ -28,7 +32,9 @@ FASHION = Given(
 ALL = ("fp32", "tf32", "bf16", "fp16")
 CIFAR = Given("wide", ALL, (4, 24), (64, 1024), (1, 3), (0.5, 4.0), True, "cifar10", (), 1, 32, 40_000)
 UNEVEN = replace(FASHION, data="folder:birds", unevenness=9.0)
-GIVENS = {"digits": DIGITS, "fashion_mnist": FASHION, "cifar10": CIFAR, "uneven": UNEVEN}
+STARTED = replace(DIGITS, start=origin(standing("small", 0.75)))
+ANY = Origin("", "", "a network", None, build("wide", depth=1, width=1.0, in_channels=3, n_classes=2), None)
+GIVENS = {"digits": DIGITS, "fashion_mnist": FASHION, "cifar10": CIFAR, "uneven": UNEVEN, "started": STARTED}
 
 
 def draws(
@@ -45,9 +51,11 @@ def draws(
 def test_no_trial_of_the_default_space_has_more_than_twenty_parameters(data: str) -> None:
     counts = [len(asked) for _, asked in draws(acceleration, GIVENS[data], 300)]
     offered = set(acceleration.DEFAULT) & set(walk(acceleration, GIVENS[data], FREE))
+    if "start" in offered:  # with which others cannot run that are as many
+        offered -= {"haar", "stride", "identity", "whiten", "freeze"}
     everything_on: dict[str, Value] = dict.fromkeys(offered, True)
     counts += [len(asked) + len(everything_on) for _, asked in draws(acceleration, GIVENS[data], 50, everything_on)]
-    assert max(counts) <= MOST + ("balance" in offered)
+    assert max(counts) <= MOST + ("balance" in offered) + ("start" in offered)
 
 
 @pytest.mark.parametrize("data", [pytest.param(n, marks=[pytest.mark.long] * (n != "digits")) for n in GIVENS])
@@ -82,7 +90,7 @@ def test_balance_is_asked_only_where_a_class_has_five_times_the_images_of_anothe
 
 def test_a_switch_of_every_strategy_is_a_choice_between_off_and_on() -> None:
     for space, switches in ((acceleration, acceleration.INGREDIENTS), (everything, everything.INGREDIENTS)):
-        asked = walk(space, replace(CIFAR, unevenness=9.0), FREE)
+        asked = walk(space, replace(CIFAR, unevenness=9.0, start=ANY), FREE)
         for switch in switches:
             assert [json_to_distribution(plain).choices for plain in asked[switch]] == [(False, True)]  # type: ignore[attr-defined]
 

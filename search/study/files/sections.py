@@ -14,12 +14,14 @@ from objectives.host.durable import damaged, sums
 from objectives.modelled.machine import Machine
 from objectives.networks import families
 from objectives.pipeline import NumberFormatName, Pipeline, ScheduleName
+from objectives.starts.naming import origin
 from objectives.words import expanded, printable
 
 WEIGHTS = "weights.safetensors"  # of an exported network: its sum tells it from others
 REDUCTION = "reduction"  # the space of such studies
 FORMATS = "emulated_formats"  # the space of studies of kind modelled
 ONE_DEPTH = (1, 1)  # of [space], where the family is a plain one
+STARTING = ("acceleration", "everything")  # the spaces whose pipelines may begin from a trained network
 # Of [space], what a reduction does not choose, with what stands there in studies of this kind.
 UNUSED: dict[str, tuple[tuple[float, float] | None, ...]] = {
     "epochs": ((1, 1),),
@@ -139,14 +141,14 @@ def having_rates(number_formats: tuple[str, ...], machine: MachineSection | None
 
 
 def completed(plain: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A study file with what it need not say: of kind `reduce` its space, and of an exported network its family; of a
-    plain family, or one of ImageNet, its depth, and a rate that suits networks without norms where one is trained to be
-    made smaller.
+    """A study file with what it need not say: of kind `reduce` its space, and of an exported network, or one to start
+    from, its family; of a plain family, or one of ImageNet, its depth, and a rate that suits networks without norms
+    where one is trained to be made smaller.
 
     Raises:
         ValueError: it says what such a study has no use for.
     """
-    made = _of_its_kind(plain)
+    made = _of_family(_of_its_kind(plain))
     network, space, reduce = (made.get(name) for name in ("network", "space", "reduce"))
     if not isinstance(network, dict) or not families.has_one_depth(family := str(network.get("family"))):
         return made
@@ -159,6 +161,20 @@ def completed(plain: Mapping[str, Any]) -> Mapping[str, Any]:
             rate /= 2
         found["reduce"] = {**reduce, "base": {"lr": LR * rate, **base}}
     return found
+
+
+def _of_family(plain: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A study file with the family of the network that its pipelines may start from, where it says none."""
+    network = plain.get("network")
+    if not isinstance(network, dict) or not isinstance(start := network.get("start"), str) or "family" in network:
+        return plain
+    try:
+        known = origin(start)
+    except ValueError as error:
+        raise ValueError(f"network.start: {error}") from error
+    if known.family is None:
+        raise ValueError(f"network.start: no family has networks as {known.words}, {known.architecture.describe()}")
+    return {**plain, "network": {"family": known.family, **network}}
 
 
 def _of_its_kind(plain: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -189,6 +205,18 @@ def _check_modelled(space: str, machine: MachineSection | None, stopping: str) -
         raise ValueError('kind "modelled" needs a section [machine]: python -m benchmarks.time_model prints one')
     if stopping != "none":
         raise ValueError(f"stopping {stopping!r} judges by seconds of a clock, which are modelled here: leave it out")
+
+
+def check_start(kind: str, space: str) -> None:
+    """Refuses a network to start from where nothing does.
+
+    Raises:
+        ValueError: the words.
+    """
+    if kind == "reduce":
+        raise ValueError('network.start: kind "reduce" makes a trained network smaller: leave start out')
+    if space not in STARTING:
+        raise ValueError(f"network.start: space {space!r} begins at random: choose {' or '.join(STARTING)}")
 
 
 def check_kind(

@@ -10,6 +10,7 @@ from objectives.words import counted
 from search.host.called import command
 from search.study import records
 from search.study.snapshot import Snapshot
+from search.views.training import starts
 
 LIBRARIES = ("optuna", "numpy", "plotly")
 MANY = 12  # classes, of which more are not listed by name
@@ -33,6 +34,8 @@ def data(now: Snapshot) -> list[tuple[str, str]]:
         rows += [("trained at", f"{of['size']} pixels a side, in {'grey' if of['channels'] == 1 else 'colour'}")]
         said = "have the same label" if of["flip"] else "are not used: they may have another label"
         rows += [("mirror images", said)]
+    if (start := now.attributes.get(records.START)) is not None:
+        rows += [("start", starts.in_words(start))]
     if classes := of.get("classes"):
         listed = ", ".join(f"{name} {n}" for name, n, *_ in classes[:MANY])
         more = f" and {len(classes) - MANY} more" if len(classes) > MANY else ""

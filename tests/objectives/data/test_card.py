@@ -16,6 +16,7 @@ from objectives.data.card import FINE, LARGEST, STEP, Card, examine, samples, su
 from objectives.data.dataset import load
 from objectives.errors import DataError
 from objectives.task import DataSpec
+from search.views.card import about
 from tests.objectives.data.images import CPU, grey, load_folder, make_folder
 
 pytestmark = pytest.mark.usefixtures("cache")
@@ -197,3 +198,15 @@ def test_a_run_says_classes_sizes_and_splits_in_three_lines(tmp_path: Path) -> N
         "shorter sides of 8 pixels, used as 8x8 in grey",
         "500 of 1172 to train, 328 to validate (split off)",
     ]
+
+
+@pytest.mark.parametrize("decode", [True, False])
+def test_a_card_says_what_a_run_would_stream(tmp_path: Path, decode: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = DataSpec(f"folder:{make_folder(tmp_path / 'data', [10, 10])}", size=64)
+    assert examine(spec, decode=decode).streamed is None
+    monkeypatch.setattr("objectives.data.card.free_on_host", lambda: 50_000)
+    card = examine(spec, decode=decode)
+    assert card.refusal is None
+    assert card.streamed is not None
+    assert "20 images of 64x64 with 1 channel take 0.1 MB, twice that now and then" in card.streamed
+    assert ("memory", card.streamed) in about(card)

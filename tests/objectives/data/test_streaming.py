@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
 import numpy as np
@@ -308,6 +309,13 @@ def test_a_child_reads_what_its_parent_has_open_though_it_is_removed(tmp_path: P
     done = subprocess.run([sys.executable, "-c", code, repr(words)], capture_output=True, text=True, check=True)
     assert make is type(found.file)
     assert int(done.stdout) == array.sum()
+
+
+@each_place
+def test_streamed_images_go_to_another_process(place: Place, tmp_path: Path) -> None:
+    images = place(numbered(20, 3).train, tmp_path / "x.npy")
+    there = ForkingPickler.loads(ForkingPickler.dumps(images))
+    assert torch.equal(there.x[:], images.x[:])
 
 
 def test_a_file_that_is_cut_off_is_told_in_one_line(tmp_path: Path) -> None:

@@ -63,10 +63,12 @@ from objectives.strategies.strided_stem import StridedStem
 from objectives.strategies.structure_and_strength import StructureAndStrength
 from objectives.strategies.swa import Swa
 from objectives.strategies.switch_format import SwitchFormat
+from objectives.strategies.transfer import Transfer
 from objectives.strategies.weight_norm import WeightNorm
 from objectives.strategies.whitening import Whitening
 from objectives.task import DataSpec, Seeds, Task
 from objectives.train import Trained, begun, bound, starting_state, train
+from tests.objectives.starts.made import standing
 
 TASK = Task(DataSpec("digits"), "small", stem_stride=2)
 SEEDS = Seeds(1, 2, 3)
@@ -259,6 +261,14 @@ CASES = {
         events=("5 epochs instead of 4, for 50 updates",),
         learns=False,
     ),
+    "Transfer": Case(
+        Transfer(standing("small", 0.75)),
+        Transfer(),
+        events=(
+            r"begins from the network in small-.*, its classifier too; nobody knows how long it trained; 16.* to .*",
+        ),
+        learns=False,
+    ),
     "StridedStem": Case(StridedStem(), StridedStem(stride=1), events=(), learns=False),
     "IdentityInit": Case(IdentityInit(), IdentityInit(share=0.0), events=(), learns=False),
     "KernelRescaling": Case(
@@ -344,12 +354,20 @@ GENTLE = {name: replace(ground, plain=replace(ground.plain, lr=0.02)) for name, 
 PRUNING = PruneTrain(lpr=0.5, interval=3, threshold=0.3)
 ON_PLAIN: dict[str, dict[str, dict[str, object]]] = {
     "vgg": {
+        "Transfer": {
+            "active": Transfer(standing("vgg", 0.25)),
+            "events": (r"begins from the network in vgg-.*, its classifier too; .*",),
+        },
         "LinearProbe": {"ground": GENTLE["vgg"]},
         "FrozenStages": {"events": ("conv2 trains from here on", "conv1 trains from here on")},
         "Net2Net": {"events": (r"grown conv 8-8-8-8-16-16 dense 16 to conv 8-8-16-16-32-32 dense 32",)},
         "PruneTrain": {"active": PRUNING, "events": (r"lambda .* from LPR 0.5", r"pruned .* to .*")},
     },
     "lenet300": {
+        "Transfer": {
+            "active": Transfer(standing("lenet300", 0.5)),
+            "events": (r"begins from the network in lenet300-.*, its classifier too; .*",),
+        },
         "LinearProbe": {"ground": GENTLE["lenet300"]},
         "FrozenStages": {"events": ("dense2 trains from here on", "dense1 trains from here on")},
         "Net2Net": {"events": (r"grown inputs 64 dense 40-16 to inputs 64 dense 75-25",)},

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from objectives.words import printable
 from search.errors import UsageError
-from search.study import spec
+from search.study import asked, spec
 from tests.search.conftest import TOML
 
 REPOSITORY = Path(__file__).parents[3]
@@ -288,9 +288,9 @@ def test_overrides_that_change_identity_never_touch_the_plain_study(study_file: 
     seen = {name}
     for change in ({"data": "folder:/images"}, {"n_train": 100}, {"n_train": 101}, {"seed": 7}):
         values = {"data": None, "root": None, "n_train": None, "seed": None} | change
-        derived, changed = spec.override(name, plain, **values)  # type: ignore[arg-type]
+        derived, changed = asked.override(name, plain, **values)  # type: ignore[arg-type]
         assert derived not in seen
-        assert spec.override(name, plain, **values)[0] == derived  # type: ignore[arg-type]
+        assert asked.override(name, plain, **values)[0] == derived  # type: ignore[arg-type]
         assert changed != plain
         assert spec.check_name(derived).startswith("tiny-")
         seen.add(derived)
@@ -311,23 +311,23 @@ def test_a_folder_gives_one_name_wherever_it_lies_and_however_it_is_written(stud
 
     def derived(data: str, **changes: str) -> str:
         values = {"root": None, "n_train": None, "seed": None} | changes
-        return spec.override(name, plain, data, **values)[0]  # type: ignore[arg-type]
+        return asked.override(name, plain, data, **values)[0]  # type: ignore[arg-type]
 
-    asked = derived(f"folder:{images}")
-    assert asked.startswith("tiny-folder-")
+    plainly = derived(f"folder:{images}")
+    assert plainly.startswith("tiny-folder-")
     assert {
         derived(f"folder:{path}") for path in (f"{images}/", "images", "./images//", "images/../images", "link")
-    } == {asked}
-    assert derived("folder:images", root=str(images.parent)) == asked
+    } == {plainly}
+    assert derived("folder:images", root=str(images.parent)) == plainly
     (images / "ant" / "new.png").touch()  # the study itself tells of it
     (images.parent / "elsewhere").mkdir()
     images.rename(images.parent / "elsewhere" / "images")
-    assert derived("folder:elsewhere/images") == asked
-    assert spec.override(name, plain, "folder:images", "elsewhere", None, None)[1].data.name == (
+    assert derived("folder:elsewhere/images") == plainly
+    assert asked.override(name, plain, "folder:images", "elsewhere", None, None)[1].data.name == (
         f"folder:{images.parent}/elsewhere/images"
     )
     others = {derived("folder:elsewhere"), derived("folder:elsewhere/images", labels="a.csv"), derived("digits")}
-    assert len(others | {asked}) == 4
+    assert len(others | {plainly}) == 4
 
 
 @pytest.mark.parametrize("path", ["images", "./images", "{0}", "images/", "..", "~nosuchuser/x"])
@@ -335,13 +335,13 @@ def test_a_path_for_a_name_is_told_how_it_is_meant(path: str, study_file: Path, 
     name, plain = spec.read(str(study_file))
     given = path.format(images)
     with pytest.raises(UsageError, match=f"did you mean 'folder:{re.escape(given)}'"):
-        spec.override(name, plain, given, None, None, None)
+        asked.override(name, plain, given, None, None, None)
 
 
 @pytest.mark.parametrize("path", ["~nosuchuser/x", "nowhere", "\udcff", "a\nb"])
 def test_a_folder_that_is_not_there_is_left_to_whoever_reads_it(path: str, study_file: Path, images: Path) -> None:
     name, plain = spec.read(str(study_file))
-    derived, changed = spec.override(name, plain, f"folder:{path}", None, None, None)
+    derived, changed = asked.override(name, plain, f"folder:{path}", None, None, None)
     assert spec.check_name(derived) == derived
     assert changed.data.name == f"folder:{path}"
 
@@ -351,15 +351,15 @@ def test_a_table_of_labels_goes_with_a_folder(study_file: Path, images: Path) ->
     with pytest.raises(
         UsageError, match=r"labels = 'x\.csv' names the images of a folder: say folder:PATH, not digits"
     ):
-        spec.override(name, plain, None, None, None, None, "x.csv")
+        asked.override(name, plain, None, None, None, None, "x.csv")
     (images.parent / "x.csv").touch()
-    derived, changed = spec.override(name, plain, "folder:images", None, None, None, "x.csv")
+    derived, changed = asked.override(name, plain, "folder:images", None, None, None, "x.csv")
     assert changed.task.data.labels == f"{images.parent}/x.csv"
-    assert derived != spec.override(name, plain, "folder:images", None, None, None)[0]
+    assert derived != asked.override(name, plain, "folder:images", None, None, None)[0]
     study_file.write_text(TOML.replace('"digits"', '"folder:images"\nlabels = "x.csv"\nfollow_links = true'))
     read = spec.read(str(study_file))[1].task.data
     assert (read.labels, read.follow_links) == ("x.csv", True)
-    assert spec.override(*spec.read(str(study_file)), "digits", None, None, None)[1].data.labels is None
+    assert asked.override(*spec.read(str(study_file)), "digits", None, None, None)[1].data.labels is None
 
 
 def test_a_folder_has_the_images_that_it_has_whatever_number_the_study_file_says(
@@ -367,20 +367,20 @@ def test_a_folder_has_the_images_that_it_has_whatever_number_the_study_file_says
 ) -> None:
     name, plain = spec.read(str(study_file))
     found = [
-        spec.override(name, plain, data, None, n, None)[1].data for data in ("folder:images", None) for n in (None, 9)
+        asked.override(name, plain, data, None, n, None)[1].data for data in ("folder:images", None) for n in (None, 9)
     ]
     assert [data.n_train for data in found] == [None, 9, 200, 9]
 
 
 def test_where_data_lies_is_no_part_of_the_name(study_file: Path) -> None:
     name, plain = spec.read(str(study_file))
-    derived, changed = spec.override(name, plain, None, "/data", None, None)
+    derived, changed = asked.override(name, plain, None, "/data", None, None)
     assert (derived, changed.data.root) == (name, "/data")
 
 
 def test_an_override_that_no_study_file_could_have_is_refused(study_file: Path) -> None:
     name, plain = spec.read(str(study_file))
     with pytest.raises(UsageError, match=r"command line: .*did you mean 'cifar10'"):
-        spec.override(name, plain, "cifar01", None, None, None)
+        asked.override(name, plain, "cifar01", None, None, None)
     with pytest.raises(UsageError, match="'folder:' names no folder"):  # it was the working directory
-        spec.override(name, plain, "folder:", None, None, None)
+        asked.override(name, plain, "folder:", None, None, None)

@@ -1,0 +1,162 @@
+"""What a command line asks of a study: parts that it replaces, data that it names, and names for what has none."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable
+from dataclasses import asdict
+
+from pydantic import ValidationError
+
+from objectives.starts.naming import found, origin
+from objectives.starts.origin import Origin, resolved
+from objectives.task import SERIES, DataSpec
+from objectives.words import expanded, printable
+from search.errors import UsageError
+from search.study.files.mistakes import in_words
+from search.study.spec import DataSection, StudySpec, begun_from, check_name
+
+
+def override(
+    name: str,
+    spec: StudySpec,
+    data: str | None,
+    root: str | None,
+    n_train: int | None,
+    seed: int | None,
+    labels: str | None = None,
+    start: str | None = None,
+) -> tuple[str, StudySpec]:
+    """(name, spec) with parts replaced that a study's identity holds.
+
+    The name says which, so that the plain study stays as it is, and is the same for the same parts.
+
+    Raises:
+        UsageError: a value that no study file could have.
+    """
+    changes: dict[str, dict[str, object]] = {"data": {}, "network": {}, "search": {}}
+    label = ""
+    if data is not None:
+        changes["data"] = {"name": data, "labels": None}  # the table of a study file is that of its own folder
+        if data.startswith(("folder:", f"{SERIES}:")):
+            changes["data"]["n_train"] = None  # they have the images that they have
+        label = data.partition(":")[0]
+    if labels is not None:
+        changes["data"]["labels"] = _resolved(labels, os.path.isfile)
+        label = label or "labels"  # without `data`: another table for the folder of the study file
+    if n_train is not None:
+        changes["data"]["n_train"] = n_train
+        label = label or "n-train"
+    if seed is not None:
+        changes["search"]["seed"] = seed
+        label = label or "seed"
+    if start is not None:
+        changes["network"]["start"] = resolved(start)
+        label = label or "start"
+    if root is not None:
+        changes["data"]["root"] = root  # where to look changes nothing that is measured: no part of the name
+    try:
+        plain = spec.model_dump()
+        merged = plain | {section: plain[section] | values for section, values in changes.items()}
+        if data is not None and data.startswith("folder:") and data != "folder:":
+            merged["data"]["name"] = f"folder:{_folder(data.removeprefix('folder:'), merged['data']['root'])}"
+        if data is not None and data.startswith(f"{SERIES}:") and data != f"{SERIES}:":
+            merged["data"]["name"] = f"{SERIES}:{_resolved(data.removeprefix(f'{SERIES}:'), os.path.isfile)}"
+        changed = StudySpec.model_validate(merged)
+        if start is not None:
+            begun_from(changed)
+    except ValidationError as error:
+        raise UsageError(f"command line: {in_words(error, StudySpec)}") from error
+    except ValueError as error:
+        raise UsageError(f"command line: {error}") from error
+    return _derived_name(name, label, changed) if label else name, changed
+
+
+def _derived_name(name: str, label: str, changed: StudySpec) -> str:
+    """The name of a study that differs from the one of that name in its data or seed."""
+    distinguishing = {"data": changed.data.model_dump() | _without_places(changed.data), "seed": changed.search.seed}
+    if changed.network.start is not None:
+        known = found(changed.network.start)
+        distinguishing["start"] = changed.network.start if known is None else known.digest
+    digest = hashlib.sha256(json.dumps(distinguishing, sort_keys=True).encode()).hexdigest()[:6]
+    return check_name(f"{name[: 64 - len(label) - 8]}-{label}-{digest}")
+
+
+def named_after(data: DataSpec, start: str | None = None) -> str:
+    """The name of the study of a data set, and a start, that was given none: the same wherever folders lie."""
+    section = DataSection(**{key: value for key, value in asdict(data).items() if key not in ("seed", "streamed")})
+    distinguishing = section.model_dump() | _without_places(section) | ({"seed": data.seed} if data.seed else {})
+    if start is not None:
+        distinguishing["start"] = asked_start(start).digest
+    digest = hashlib.sha256(json.dumps(distinguishing, sort_keys=True).encode()).hexdigest()[:6]
+    kind, _, path = data.name.partition(":")
+    word = re.sub(r"[^A-Za-z0-9._-]+", "-", os.path.basename(os.path.normpath(path)) if path else kind).strip("-._")
+    if start is not None:
+        return check_name(f"{word[:44] or kind}-start-{digest}")
+    return check_name(f"{word[:50] or kind}-{digest}" if path else f"{kind}-minutes")
+
+
+def asked_start(word: str) -> Origin:
+    """What is known of the network that a command line names to start from.
+
+    Raises:
+        UsageError: there are none.
+    """
+    try:
+        return origin(word)
+    except ValueError as error:
+        raise UsageError(printable(f"--start {word}: {error}")) from error
+
+
+def asked_data(name: str, root: str | None, labels: str | None, n_train: int | None, seed: int) -> DataSpec:
+    """The data that a command line names.
+
+    Raises:
+        UsageError: no study file could name them.
+    """
+    try:
+        section = DataSection(name=name, root=root, labels=labels, n_train=n_train)
+        if name.startswith("folder:"):
+            named = f"folder:{_folder(name.removeprefix('folder:'), root)}"
+            table = _resolved(labels, os.path.isfile) if labels is not None else None
+            section = section.model_copy(update={"name": named, "labels": table})
+    except ValidationError as error:
+        raise UsageError(f"command line: {in_words(error, DataSection)}") from error
+    for place in (section.name, section.root, section.labels):
+        if place is not None and any("\ud800" <= letter <= "\udfff" for letter in place):
+            raise UsageError(printable(f"{place!r}: no study file can name what is no text: rename it"))
+    return DataSpec(**section.model_dump(), seed=seed)
+
+
+def _folder(path: str, root: str | None) -> str:
+    """Where the folder of a command line lies: under the root if it is there, else as it stands."""
+    under = os.path.join(expanded(root), expanded(path)) if root else path
+    return _resolved(under if os.path.isdir(under) else path, os.path.isdir)
+
+
+def _resolved(path: str, exists: Callable[[str], bool]) -> str:
+    """The real path of what is there, or `path` as it was written: whoever reads it tells that it is not."""
+    place = os.path.realpath(expanded(path))
+    return place if exists(place) else path
+
+
+def _without_places(data: DataSection) -> dict[str, object]:
+    """What stands for the data in the name of a study: for a folder, its own name and those of the folders in it.
+
+    So it is the same study wherever the folder lies and however it is written, and also where images were added, which
+    the study then tells and refuses.
+    """
+    kind, _, path = data.name.partition(":")
+    if kind == SERIES:
+        return {"root": None, "name": f"{SERIES}:{os.path.basename(path)}"}
+    if kind != "folder":
+        return {"root": None}
+    try:
+        inner = sorted(entry.name for entry in os.scandir(expanded(path)) if entry.is_dir())
+    except (OSError, ValueError):  # on another machine, or mistyped: whoever reads the data tells
+        inner = []
+    table = os.path.basename(data.labels or "")
+    return {"root": None, "name": f"folder:{os.path.basename(path)}", "folders": inner, "labels": table}
