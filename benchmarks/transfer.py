@@ -163,7 +163,9 @@ def measure(options: argparse.Namespace) -> list[dict[str, object]]:
         if tuple(about.values()) in done:
             continue
         report = trained(pipeline, task, dataset, Seeds.of(int(str(about["seed"])), 1)).report
-        rows.append({**about, "seconds": report.train_seconds, "accuracy": report.accuracy, "path": report.architecture})
+        rows.append(
+            {**about, "seconds": report.train_seconds, "accuracy": report.accuracy, "path": report.architecture}
+        )
         done.add(tuple(about.values()))
         with options.out.open("a") as file:
             file.write(json.dumps(rows[-1]) + "\n")
