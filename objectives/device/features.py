@@ -15,7 +15,7 @@ from objectives.networks.base import Network
 from objectives.networks.resnet import ResNet
 from objectives.state import TrainState
 
-SHARE = 0.5  # of the free memory that features may take: a step, and what grows later, need the rest
+SHARE = 0.25  # of the free memory that features may take: steps need some, and trainings beside it as much
 
 
 class Features:
@@ -29,7 +29,8 @@ class Features:
         self.n_parts = state.trainee.model.fixed()
         self.n_new = 0  # places that the last epoch had to compute
         self._x, self._normalise, self._number_format = state.data.x, state.normalise, state.pipeline.number_format
-        self._model, self._tensors = state.trainee.model, _tensors(state.trainee.model)
+        self._model = state.trainee.model
+        self._tensors = {name: tensor.clone() for name, tensor in _tensors(self._model).items()}
         self._n, self._device = len(state.data.y), state.data.y.device
         one = torch.zeros(1, dtype=torch.int64, device=self._device)
         like = self._computed(self._x[one], one > 0)
@@ -59,7 +60,7 @@ class Features:
             self._all = torch.empty(shape, dtype=dtype, device=self._device)
         missing = torch.unique(places[~self._is_known[places]])
         self.n_new = len(missing)
-        parts = torch.split(missing, at_once)
+        parts = torch.split(missing, at_once) if self.n_new else ()
         for some, x in zip(parts, self._pixels([part % self._n for part in parts]), strict=True):
             self._all[some] = _last(self._computed(x, some >= self._n))
         self._is_known[missing] = True
@@ -130,6 +131,6 @@ def _last(x: Tensor) -> Tensor:
 
 
 def _tensors(model: Network) -> dict[str, Tensor]:
-    """Copies of the tensors of the parts that are fixed, by name."""
+    """The tensors of the parts that are fixed, by name."""
     parts = [name for name, _ in model.parts()[: model.fixed()]]
-    return {f"{part}.{k}": t.clone() for part in parts for k, t in model.get_submodule(part).state_dict().items()}
+    return {f"{part}.{key}": t for part in parts for key, t in model.get_submodule(part).state_dict().items()}

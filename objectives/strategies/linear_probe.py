@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from objectives.strategies.base import Outline, Strategy
+from objectives.strategies.standardization_loss import StandardizationLoss
+from objectives.strategies.weight_norm import WeightNorm
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,6 +31,10 @@ class LinearProbe(Strategy):
     Raises:
         ValueError: a parameter outside its range.
     """
+
+    # Neither starts from what was learnt: the first sets the scale of features anew, and without norms what a probe's
+    # large weights send back grows from block to block.
+    excludes: ClassVar[tuple[type[Strategy], ...]] = (WeightNorm, StandardizationLoss)
 
     share: float = 1.0  # of the training images that it looks at, in [0, 1]; 0 changes nothing
 
