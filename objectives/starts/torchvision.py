@@ -14,10 +14,10 @@ from objectives.data.sources import DATASETS, NETWORK_SECONDS, NO_CACHE, cache_h
 from objectives.data.vision import import_torchvision
 from objectives.host.durable import write_file
 from objectives.networks.network import Network
+from objectives.starts.origin import TORCHVISION
 from objectives.starts.weights import brief, read_weights
 from objectives.words import printable
 
-PREFIX = "torchvision:"
 NAMES = ("resnet18", "resnet34")  # its ResNets of basic blocks
 
 
@@ -29,10 +29,12 @@ def downloaded(name: str) -> Network:
     Raises:
         ValueError: its blocks are others, or its weights are not to be had.
     """
-    word = name.removeprefix(PREFIX)
+    word = name.removeprefix(TORCHVISION)
     if word not in NAMES:
-        choices = " and ".join(PREFIX + each for each in NAMES)
-        raise ValueError(printable(f"{PREFIX}{word} is not taken: of torchvision only {choices} have basic blocks"))
+        choices = " and ".join(TORCHVISION + each for each in NAMES)
+        raise ValueError(
+            printable(f"{TORCHVISION}{word} is not taken: of torchvision only {choices} have basic blocks")
+        )
     url = str(import_torchvision("models").get_model_weights(word).DEFAULT.url)
     file = url.rpartition("/")[2]
     found = re.search(r"-([0-9a-f]{8,64})\.", file)
@@ -42,10 +44,10 @@ def downloaded(name: str) -> Network:
     if _has_digest(theirs, digest):
         return read_weights(theirs)
     if home is None:
-        raise ValueError(f"{PREFIX}{word} cannot be kept: {NO_CACHE}")
+        raise ValueError(f"{TORCHVISION}{word} cannot be kept: {NO_CACHE}")
     ours = home / DATASETS / file
     if not _has_digest(ours, digest) and (failure := _download(url, ours, digest)):
-        raise ValueError(printable(f"{PREFIX}{word} is neither {theirs} nor {ours}, and {url} {failure}"))
+        raise ValueError(printable(f"{TORCHVISION}{word} is neither {theirs} nor {ours}, and {url} {failure}"))
     return read_weights(ours)
 
 

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from objectives.networks.network import Network
+from objectives.starts.origin import FILES
 from objectives.starts.state_dicts import resnet
 from objectives.words import printable
 
-SAFE, PICKLED = ".safetensors", (".pth", ".pt")  # endings of files
+SAFE = ".safetensors"  # ends the name of a file that cannot hold anything else
 LONGEST = 300  # characters of what is told: names of tensors are whatever a file says
 _NESTED = ("state_dict", "model")  # under which a checkpoint has the tensors of its network
 _WRAPPERS = ("module.", "_orig_mod.", "model.")  # DataParallel, torch.compile and Lightning put this before all names
@@ -42,8 +43,8 @@ def brief(error: Exception) -> str:
 
 def _content(path: Path) -> object:
     """What a file holds, its tensors on the CPU."""
-    if path.suffix not in (SAFE, *PICKLED):
-        raise ValueError(f"weights lie in files that end in {', '.join((SAFE, *PICKLED))}")
+    if path.suffix not in FILES:
+        raise ValueError(f"weights lie in files that end in {', '.join(FILES)}")
     if not path.is_file():
         raise ValueError("there is no such file")
     try:
