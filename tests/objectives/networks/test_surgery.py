@@ -23,7 +23,7 @@ from objectives.networks.network import Network, architecture_of, build
 from objectives.networks.norms.slots import GhostBatchNorm
 from objectives.networks.plain import AnyArchitecture
 from objectives.networks.resnet import Block, FactorisedHead, ResNet
-from objectives.networks.surgery import NEW, Index, drop_block, insert_block, reindex
+from objectives.networks.surgery import NEW, Index, drop_block, insert_block, insert_branch, reindex
 from objectives.networks.trainee import Shadow, Trainee
 from objectives.state import Step
 from objectives.strategies.ema import SHADOW, Ema
@@ -788,6 +788,34 @@ def test_an_offset_that_an_average_still_needs_is_kept() -> None:
 def test_a_branch_that_does_not_exist_is_refused_in_one_line(stage: int, position: int) -> None:
     with pytest.raises(ValueError, match=rf"^block {position} of stage {stage} has no branch$"):
         drop_block(trainee_of(SMALL, 1, steps=0), stage, position)
+
+
+@each_optimizer
+@pytest.mark.parametrize(("stage", "position"), [(0, 1), (1, 0), (1, 1)])
+def test_a_branch_that_is_put_back_changes_nothing_for_anyone_and_learns(
+    optimizer: str, stage: int, position: int
+) -> None:
+    bare = Architecture(3, 4, (Stage(5, (6, 0)), Stage(7, (0, 0, 4))))
+    old = trainee_of(bare, 3, optimizer)
+    new, (x, y) = insert_branch(old, stage, position, 9, epoch=12), images(bare)
+    assert new.model.architecture.stages[stage].interiors[position] == 9
+    assert_close(outputs(new.model, x), outputs(old.model, x))
+    assert_close(outputs(averaged(new), x), outputs(averaged(old), x))
+    assert new.born[interior_axis(stage, position)].tolist() == [12] * 9
+    at = f"stages.{stage}.{position}."
+    before = block(new, stage, position).conv2.weight.detach().clone()
+    for _ in range(2):  # first its last scale, then what that scales
+        step(new, x, y)
+    assert not torch.equal(block(new, stage, position).conv2.weight, before)
+    rest = {name for name in everything(old) if f" {at}" not in name or ".shortcut." in name}
+    assert rest <= everything(new).keys()
+
+
+@pytest.mark.parametrize(("stage", "position", "interior"), [(0, 0, 3), (0, 2, 3), (2, 0, 3), (1, 1, 0), (1, -1, 3)])
+def test_a_branch_that_cannot_be_put_back_is_refused_in_one_line(stage: int, position: int, interior: int) -> None:
+    words = f"^block {position} of stage {stage} takes no branch of {interior} channels$"
+    with pytest.raises(ValueError, match=words):
+        insert_branch(trainee_of(SMALL, 1, steps=0), stage, position, interior)
 
 
 def test_axes_are_named_alike_by_network_and_surgery() -> None:
