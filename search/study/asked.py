@@ -71,7 +71,7 @@ def override(
     except ValidationError as error:
         raise UsageError(f"command line: {in_words(error, StudySpec)}") from error
     except ValueError as error:
-        raise UsageError(f"command line: {error}") from error
+        raise UsageError(printable(f"command line: {error}")) from error
     return _derived_name(name, label, changed) if label else name, changed
 
 

@@ -8,6 +8,9 @@ from search.views.columns import columns
 
 NAMES = {
     "start": "trained start",
+    "frozen": "frozen stages",
+    "probe": "linear probe",
+    "rates": "rates by depth",
     "haar": "Haar stem",
     "stride": "stem of stride 2",
     "average": "average pooling",

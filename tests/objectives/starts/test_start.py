@@ -21,6 +21,7 @@ from objectives.starts import naming, origin, start
 from objectives.starts.likeness import family_of, settings_of
 from objectives.starts.origin import Origin
 from objectives.starts.state_dicts import name_of
+from objectives.words import printable
 from tests.objectives.starts.made import DIGITS, exported, lively
 
 SMALL = Architecture(1, 10, (Stage(6, (5,)), Stage(8, (7, 4))))
@@ -150,3 +151,13 @@ def test_weights_that_are_not_there_are_told_in_one_line(word: str, said: str, t
     with pytest.raises(ValueError, match=said) as refused:
         naming.origin(word if ":" in word else str(tmp_path / word))
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "word", ["", ".", "\0", "a\nb", "n" * 5000, "\udc80.pth", "/dev/null", "~nosuchuser/x", "torchvision:"]
+)
+def test_whatever_a_word_is_it_names_a_start_or_a_line_says_why_not(word: str) -> None:
+    with pytest.raises(ValueError, match=r".") as refused:
+        naming.origin(word)
+    assert len(printable(str(refused.value)).splitlines()) == 1
+    assert naming.found(word) is None
