@@ -45,7 +45,8 @@ PLAIN = Pipeline(number_format="bf16", batch_size=64, lr=0.8, schedule="one_cycl
 GENTLE = replace(PLAIN, lr=0.1)  # for weights that are good already
 FROZEN = 3  # stages, the stem counted, that a frozen start keeps: the last one learns
 SOURCE_EPOCHS = 8
-STEPS = (16, 64, 256, 1024)  # of a run, about; an epoch at least
+STEPS = (16, 64, 256)  # of a run, about; an epoch at least
+CROPPED = 10  # epochs from which on images are cropped, but of frozen networks, whose features are known then
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ def contenders(start: str) -> dict[str, Pipeline]:
         "start, rates by depth": begun(rates, like=PLAIN),
         "start, probe first": begun(LinearProbe()),
         "start, all but the head frozen": begun(FrozenStages(parts=5), like=PLAIN),
+        "start, frozen, probe": begun(FrozenStages(parts=5), LinearProbe()),
         "start, last stage and head learn": begun(FrozenStages(parts=FROZEN)),
         "start, frozen and thawed": begun(FrozenStages(parts=5, until=0.5)),
         "start, pruned to half": begun(width=0.125),
@@ -120,7 +122,7 @@ def start_of(case: str, transferred: Transferred, seed: int, root: Path) -> str:
     if not folder.exists():
         task = Task(transferred.source, FAMILY, transferred.stem_stride)
         dataset = load(transferred.source, CPU)
-        pipeline = replace(PLAIN, epochs=SOURCE_EPOCHS, flip=dataset.flip, strategies=(Whitening(),))
+        pipeline = replace(PLAIN, epochs=SOURCE_EPOCHS, crop=False, flip=dataset.flip, strategies=(Whitening(),))
         made = trained(pipeline, task, dataset, Seeds.of(seed, 0))
         export(made, dataset, folder, {"family": FAMILY, "stem_stride": transferred.stem_stride})
         told = f"{made.report.accuracy:.2%} in {made.report.train_seconds:.0f} s"
@@ -149,7 +151,10 @@ def wanted(options: argparse.Namespace) -> Iterator[tuple[dict[str, object], Pip
                 for steps in options.steps:
                     epochs = max(1, round(steps * PLAIN.batch_size / len(dataset.train.y)))
                     for name in options.only:
-                        pipeline = replace(pipelines[name], epochs=epochs, flip=whole.flip)
+                        crops = epochs >= CROPPED and not any(
+                            isinstance(strategy, FrozenStages) for strategy in pipelines[name].strategies
+                        )
+                        pipeline = replace(pipelines[name], epochs=epochs, flip=whole.flip, crop=crops)
                         about = {"case": case, "per_class": n, "contender": name, "epochs": epochs, "seed": seed}
                         yield about, pipeline, task, dataset
 
