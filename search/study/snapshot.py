@@ -214,7 +214,8 @@ class Snapshot:
 
     @cached_property
     def _expected(self) -> dict[int, float]:
-        points = sorted((self.trials[outcome.trial] for outcome in self.outcomes), key=self.accuracy)[-WEIGHED:]
+        known = (self.trials[outcome.trial] for outcome in self.outcomes)  # another version may tell no pipeline
+        points = sorted((t for t in known if records.PIPELINE in t.user_attrs), key=self.accuracy)[-WEIGHED:]
         runs = [tuple(trial.values[1] for trial in (point, *self.fresh_of(point))) for point in points]
         alike = [records.apart_from_length(records.pipeline(point)) for point in points]
         found = expected([Runs(*like, reached) for like, reached in zip(alike, runs, strict=True)])
