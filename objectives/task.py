@@ -94,9 +94,7 @@ class Task:
     stem_stride: int = 1
     test_time_flip: bool = False  # accuracies are those of an image and its mirror image taken together
     base: str | None = None  # folder of the exported network that is made smaller, where that is what is done
-    start: str | None = (
-        None  # what trainings may start from: a folder of an export, a file of weights, torchvision:NAME
-    )
+    start: str | None = None  # what trainings may start from; see `starts.naming`
     machine: Machine | None = None  # whose seconds are told beside those of the device, by the time model
 
     def to_json(self) -> dict[str, object]:

@@ -61,7 +61,8 @@ def load_test(spec: DataSpec, dataset: Dataset) -> HeldOut | None:
             "the test accuracy is too high, remove the copies"
         )
     images = as_images(pixels, labels, known, streamed=isinstance(pixels, Stored))  # each is looked at now and then
-    return HeldOut(images.on(dataset.train.x.device), tuple(warnings))
+    # where a memory does not hold those that train, these would not have room beside what trains either
+    return HeldOut(images.on(dataset.train.x.device, streamed=dataset.is_streamed), tuple(warnings))
 
 
 def _digests(images: Images) -> npt.NDArray[np.uint64]:

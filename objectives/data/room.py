@@ -14,10 +14,11 @@ COPIES = 2  # how often memory holds images at times: a training on all of them,
 STEP = 4  # pixels: the sizes that are proposed are multiples of it
 LEAST = 4  # pixels: the smallest size
 _CGROUPS = Path("/sys/fs/cgroup")
-_LIMITS = (  # (limit, use, what says how much of the use is a cache of files) of a control group, versions 2 and 1
-    ("memory.max", "memory.current", "inactive_file"),
-    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),
+_LIMITS = (  # (limit, use, what the names of its parts begin with) of a control group, versions 2 and 1
+    ("memory.max", "memory.current", ""),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_"),
 )
+_CACHES = ("active_file", "inactive_file")  # parts that are given up where others need them; active: was read twice
 _OF_PROCESS = ((resource.RLIMIT_DATA, "VmData:"), (resource.RLIMIT_AS, "VmSize:"))  # `ulimit -d`, `ulimit -v`
 
 
@@ -60,11 +61,11 @@ def free_on_host(limits: Path = _CGROUPS) -> int | None:
     with suppress(OSError, ValueError, IndexError):
         lines = Path("/proc/meminfo").read_text().splitlines()
         found += [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
-    for limit, use, cached in _LIMITS:
+    for limit, use, prefix in _LIMITS:
         with suppress(OSError, ValueError):  # no such file, or no limit: "max"
             most = int((limits / limit).read_text())
             statistics = (limits / limit).with_name("memory.stat").read_text().split()
-            caches = int(statistics[statistics.index(cached) + 1])
+            caches = sum(int(statistics[statistics.index(prefix + cache) + 1]) for cache in _CACHES)
             found.append(max(0, most - int((limits / use).read_text()) + caches))
     for kind, used in _OF_PROCESS:
         if (most := resource.getrlimit(kind)[0]) != resource.RLIM_INFINITY:

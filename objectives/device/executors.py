@@ -203,7 +203,8 @@ class CudaGraph:
         memory.restore()
         self._graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(self._graph):
+            # threads that fetch images pin memory meanwhile, which by default would fail, and the capture with it
+            with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
                 self._done = eager.step(self._x, self._y)
         finally:
             memory.restore()

@@ -42,21 +42,24 @@ def test_where_nobody_knows_what_is_free_nothing_is_refused() -> None:
     assert told(10**9, 1024, 3, None) is None
 
 
+STATISTICS = "anon 1\ninactive_file 1000\nactive_file 200000"  # the last: images that were read twice
+
+
 @pytest.mark.parametrize(
     ("files", "free"),
     [
         (
-            {"memory.max": "9000000", "memory.current": "5000000", "memory.stat": "anon 1\ninactive_file 1000"},
-            4_001_000,
+            {"memory.max": "9000000", "memory.current": "5000000", "memory.stat": STATISTICS},
+            4_201_000,
         ),
-        ({"memory.max": "max", "memory.current": "5000000", "memory.stat": "anon 1\ninactive_file 1000"}, None),
+        ({"memory.max": "max", "memory.current": "5000000", "memory.stat": STATISTICS}, None),
         (
             {
                 "memory/memory.limit_in_bytes": "7000000",
                 "memory/memory.usage_in_bytes": "5000000",
-                "memory/memory.stat": "cache 1\ntotal_inactive_file 500",
+                "memory/memory.stat": "inactive_file 7\ntotal_inactive_file 500\ntotal_active_file 90000",
             },
-            2_000_500,
+            2_090_500,
         ),
     ],
 )

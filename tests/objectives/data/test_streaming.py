@@ -268,6 +268,17 @@ def test_a_test_split_is_the_same_whether_memory_holds_the_data_or_not(tmp_path:
     assert torch.equal(held.images.x[:], streamed.images.x[:])
 
 
+def test_a_test_split_is_streamed_where_the_data_are() -> None:
+    """Also one that the memory of the host holds: that of a GPU may not."""
+    spec = DataSpec("digits")
+    held, streamed = (load_test(spec, load(replace(spec, streamed=each), CPU)) for each in (False, True))
+    assert held is not None
+    assert streamed is not None
+    assert isinstance(held.images.x, torch.Tensor)
+    assert isinstance(streamed.images.x, Streamed)
+    assert torch.equal(held.images.x, streamed.images.x[:])
+
+
 # --- files ------------------------------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
@@ -109,6 +111,29 @@ def test_a_replayed_step_does_what_an_eager_one_does(case: Case, digits: Dataset
     expected, found = contents(one.trainee), contents(other.trainee)
     for name in expected:
         torch.testing.assert_close(found[name], expected[name], rtol=coarse * 5e-3, atol=coarse * 5e-4)
+
+
+@needs_gpu
+def test_a_step_is_captured_while_threads_fetch_images(digits: Dataset) -> None:
+    """As `auto` does, in the middle of an epoch."""
+    cuda = torch.device("cuda")
+    on_gpu = replace(digits, train=digits.train.on(cuda))
+    state, (x, y) = begin(using(), on_gpu), first_batch(on_gpu)
+    is_captured = threading.Event()
+
+    def fetch() -> int:
+        pinned = [torch.zeros(1 << 16, dtype=torch.uint8).pin_memory()]
+        while not is_captured.is_set():
+            pinned.append(torch.zeros_like(pinned[0]).pin_memory())  # which nothing lets go: all is new memory
+        return len(pinned)
+
+    with ThreadPoolExecutor(2) as readers:
+        fetching = [readers.submit(fetch) for _ in range(2)]
+        try:
+            run(CudaGraph(segment_of(state), tuple(x.shape)), (x, y))
+        finally:
+            is_captured.set()
+        assert all(each.result() > 1 for each in fetching)
 
 
 class _NoHost(TorchDispatchMode):
