@@ -135,6 +135,27 @@ def test_the_same_network_at_another_place_is_the_same_study(place: Place, start
     assert sources == {str(place.folder / "elsewhere")}
 
 
+def test_a_command_line_says_where_a_start_lies_whose_place_in_the_study_file_is_empty(
+    place: Place, start: Path
+) -> None:
+    assert place.run(*STUDY, "--n-trials", "2").code == 0
+    start.rename(place.folder / "elsewhere")
+    done = place.run(*STUDY, "--as", "tiny", "--start", "elsewhere", "--n-trials", "3")
+    assert done.code == 0, done.err
+    assert records.n_counted(place.trials()) == 3
+    gone = place.run(*STUDY, "--start", "none")
+    assert (gone.code, "tiny.toml with --start none: network.start: " in gone.err) == (2, True)
+
+
+def test_the_start_of_a_command_line_says_the_family_where_the_study_file_says_none(
+    study_file: Path, tmp_path: Path
+) -> None:
+    one, other = exported(tmp_path / "one", lively(SMALL)), exported(tmp_path / "other", lively(DEEP))
+    study_file.write_text(TOML.replace('family = "small"', f"start = '{one}'"))
+    _, read = spec.read(str(study_file), str(other))
+    assert (read.network.family, read.task.start) == ("thin", str(other))
+
+
 def test_a_study_without_a_start_is_what_it_was_and_refuses_to_get_one(place: Place) -> None:
     assert place.run(*STUDY, "--n-trials", "2").code == 0
     identity = optuna.load_study(study_name="tiny", storage=place.url).user_attrs[records.IDENTITY]
