@@ -225,7 +225,15 @@ def resumed(
     now = identity(spec, study.given, {**facts, "workers": workers})
     if told := differences.in_words(found.user_attrs[records.IDENTITY], now, facts.get("images", {})):
         raise _unlike(name, told)
+    _keep_place(found, spec)
     return study
+
+
+def _keep_place(found: optuna.Study, spec: StudySpec) -> None:
+    """Keeps where the network to start from lies now, for commands that read no study file, in whatever folder."""
+    known, start = found.user_attrs["spec"], spec.task.start
+    if start is not None and known["network"].get("start") != start:
+        found.set_user_attr("spec", {**known, "network": {**known["network"], "start": start}})
 
 
 def blurred(facts: Mapping[str, Any], mixed_devices: bool) -> Mapping[str, Any]:
@@ -301,6 +309,7 @@ def created(
     if (start := facts.get(records.START)) is not None:
         study.set_user_attr(records.START, start)
     study.set_user_attr("spec", spec.model_dump(mode="json"))
+    _keep_place(study, spec)
     study.set_user_attr(records.ABOUT, _about(facts))
     study.set_user_attr(
         records.IDENTITY, identity(spec, given, {**facts, "workers": workers})

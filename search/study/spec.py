@@ -260,7 +260,8 @@ def read(name_or_file: str, start: str | None = None) -> tuple[str, StudySpec]:
         UsageError: no such file, or it does not describe a study; one line, with every mistake.
     """
     path = _find(name_or_file)
-    name, plain, where = check_name(path.stem), contents(path), str(path)
+    name, where = check_name(path.stem), str(path)
+    plain: Mapping[str, Any] = contents(path)
     if start is not None:
         plain, where = _beginning(plain, resolved(start)), f"{path} with --start {start}"
     try:

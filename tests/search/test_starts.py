@@ -17,6 +17,7 @@ from objectives.export import load_model
 from objectives.networks.architecture import Architecture, Stage
 from objectives.starts.naming import origin
 from objectives.strategies.transfer import Transfer
+from search.database import storage
 from search.errors import UsageError
 from search.invocation import Planning
 from search.study import asked, opening, records, spec
@@ -143,6 +144,13 @@ def test_a_command_line_says_where_a_start_lies_whose_place_in_the_study_file_is
     done = place.run(*STUDY, "--as", "tiny", "--start", "elsewhere", "--n-trials", "3")
     assert done.code == 0, done.err
     assert records.n_counted(place.trials()) == 3
+    study = optuna.load_study(study_name="tiny", storage=place.url)  # as commands see it that read no study file
+    assert study.user_attrs["spec"]["network"]["start"] == str(place.folder / "elsewhere")
+    seen = opening.seen("tiny", storage.open_storage(place.url))
+    begun = [seen.pipeline(trial) for trial in seen.trials if records.begins_trained(trial)]
+    assert {s.source for p in begun for s in p.strategies if isinstance(s, Transfer)} == {
+        str(place.folder / "elsewhere")
+    }
     gone = place.run(*STUDY, "--start", "none")
     assert (gone.code, "tiny.toml with --start none: network.start: " in gone.err) == (2, True)
 
@@ -274,8 +282,6 @@ def test_the_process_that_owns_a_study_reads_an_exported_start_without_torch(pla
 def test_reading_a_study_needs_no_start(place: Place, start: Path) -> None:
     assert place.run(*STUDY, "--n-trials", "2").code == 0
     shutil.rmtree(start)
-    from search.database import storage
-
     database = storage.open_storage(place.url)
     now = opening.seen("tiny", database)
     assert now.given.start is not None
