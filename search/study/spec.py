@@ -292,13 +292,24 @@ def begun_from(spec: StudySpec) -> Origin | None:
     if spec.network.start is None:
         return None
     try:
-        known, task = origin(spec.network.start), spec.task
-        shape = {"in_channels": 1, "n_classes": 2, "size": task.data.side, "stem_stride": task.stem_stride}
-        plain = families.build(task.family, depth=1, width=1.0, **shape)
-        if why := mismatch(known.architecture, plain):
-            raise ValueError(f"{known.words}: {why}: leave family out, or name another start")
+        return check_begins(spec.task)
     except ValueError as error:
         raise ValueError(f"network.start: {error}") from error
+
+
+def check_begins(task: Task) -> Origin | None:
+    """What is known of the network that trainings of a task may start from; None where it names none.
+
+    Raises:
+        ValueError: there is none, it is damaged, or no network of the family can begin from it.
+    """
+    if task.start is None:
+        return None
+    known = origin(task.start)
+    shape = {"in_channels": 1, "n_classes": 2, "size": task.data.side, "stem_stride": task.stem_stride}
+    plain = families.build(task.family, depth=1, width=1.0, **shape)
+    if why := mismatch(known.architecture, plain):
+        raise ValueError(f"{known.words}: {why}: leave family out, or name another start")
     return known
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from objectives.export import load_model
 from objectives.networks.architecture import Architecture, Stage
+from objectives.pipeline import Pipeline
 from objectives.starts.naming import origin
 from objectives.strategies.transfer import Transfer
 from search.database import storage
@@ -162,6 +163,16 @@ def test_the_start_of_a_command_line_says_the_family_where_the_study_file_says_n
     study_file.write_text(TOML.replace('family = "small"', f"start = '{one}'"))
     _, read = spec.read(str(study_file), str(other))
     assert (read.network.family, read.task.start) == ("thin", str(other))
+
+
+def test_a_training_refuses_a_family_that_cannot_begin_as_its_pipeline_says(place: Place, start: Path) -> None:
+    recipe = {"epochs": 1, "strategies": [{"strategy": "Transfer", "source": str(start), "digest": ""}]}
+    (place.folder / "recipe.json").write_text(json.dumps(Pipeline().to_json() | recipe))
+    words = ("train", "--pipeline", "recipe.json", "--data", "digits", "--device", "cpu", "-o", "anew")
+    done = place.run(*words, "--family", "thin", module="search")
+    assert done.code == 2, done.err
+    assert "--family thin: " in done.err
+    assert "leave family out, or name another start" in done.err
 
 
 def test_a_study_without_a_start_is_what_it_was_and_refuses_to_get_one(place: Place) -> None:
