@@ -26,7 +26,7 @@ from search.study import differences, records
 from search.study.files.sections import WEIGHTS
 from search.study.snapshot import Snapshot
 from search.study.spec import StudySpec
-from search.study.study import Study
+from search.study.study import Study, keep_place
 from spaces import SPACES
 from spaces.base import Given, Trial, obstacle
 from spaces.restricted import check, sample, suggestion, walk
@@ -225,15 +225,8 @@ def resumed(
     now = identity(spec, study.given, {**facts, "workers": workers})
     if told := differences.in_words(found.user_attrs[records.IDENTITY], now, facts.get("images", {})):
         raise _unlike(name, told)
-    _keep_place(found, spec)
+    keep_place(found, spec)
     return study
-
-
-def _keep_place(found: optuna.Study, spec: StudySpec) -> None:
-    """Keeps where the network to start from lies now, for commands that read no study file, in whatever folder."""
-    known, start = found.user_attrs["spec"], spec.task.start
-    if start is not None and known["network"].get("start") != start:
-        found.set_user_attr("spec", {**known, "network": {**known["network"], "start": start}})
 
 
 def blurred(facts: Mapping[str, Any], mixed_devices: bool) -> Mapping[str, Any]:
@@ -309,7 +302,7 @@ def created(
     if (start := facts.get(records.START)) is not None:
         study.set_user_attr(records.START, start)
     study.set_user_attr("spec", spec.model_dump(mode="json"))
-    _keep_place(study, spec)
+    keep_place(study, spec)
     study.set_user_attr(records.ABOUT, _about(facts))
     study.set_user_attr(
         records.IDENTITY, identity(spec, given, {**facts, "workers": workers})
