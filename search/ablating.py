@@ -111,7 +111,7 @@ def _apart(now: Snapshot, point: FrozenTrial) -> Apart:
     reference = records.pipeline(known) if known is not None else baseline(now.given)
     happened = " ".join(point.user_attrs.get(records.EVENTS, ()))
     happened += " ".join(moment.words for moment in records.timeline(point))
-    found = taken_apart(records.pipeline(point), reference, now.given, happened)
+    found = taken_apart(now.pipeline(point), reference, now.given, happened)
     if not found.n_ingredients:
         said = "; ".join(words.left_out(found)) or "it is trained as BASELINE is"
         raise UsageError(f"trial {point.number} has nothing to switch off: {said}")

@@ -149,7 +149,7 @@ class Invocation(Asked):
             UsageError: there is no such study, or it is not a valid one.
         """
         assert self.study is not None
-        name, spec = read(self.study)
+        name, spec = read(self.study, self.start)
         changed = self.data, self.data_root, self.n_train, self.seed, self.labels, self.start
         name, spec = override(name, spec, *changed)
         return check_name(name if self.as_name is None else self.as_name), self.adapted(spec)

@@ -74,7 +74,7 @@ class Planner:
                 self.display.say(line)
             write(made, path)
             self.display.say(f"study {self.name!r}: {path}, to keep and to edit")
-        return *read(str(path)), place
+        return *read(str(path), None if self.start is None else self.start.source), place
 
     def plan(self, held: ExitStack, *, judges_flips: bool = True) -> tuple[Plan, Place]:
         """The plan, after a few steps of a few networks on the device; and that, open while `held` is.

@@ -32,6 +32,7 @@ from search.study import records
 from search.study.asked import asked_start
 from search.study.confirmation import ACCURACIES
 from search.study.files.recipes import Recipe
+from search.study.spec import check_begins
 from search.views.display import Display, display_of, resumable, say_data
 from search.views.training import words
 from search.views.training.words import OfAll, Result, Run
@@ -164,7 +165,12 @@ def _task(made: Recipe, asked: Retraining, known: Task | None, display: Display)
         family = "cnn1d" if data.is_series else family_for(data.side)
         display.say(f"networks of family {family}: nothing says which; --family names another")
     start = next((each.source for each in made.pipeline.strategies if isinstance(each, Transfer)), None)
-    return Task(data, family, made.stem_stride, made.test_time_flip, start=start or None)
+    task = Task(data, family, made.stem_stride, made.test_time_flip, start=start or None)
+    try:
+        check_begins(task)
+    except ValueError as error:
+        raise UsageError(printable(f"--family {family}: {error}")) from error
+    return task
 
 
 @dataclass

@@ -105,7 +105,7 @@ def to_refit(now: Snapshot, left: float) -> tuple[FrozenTrial, Pipeline] | None:
     found = now.most_accurate(point for point in points if pace * point.values[0] <= left)
     if best is None or found is None or expected(now.expected(found), whole) < now.expected(best):
         return None
-    pipeline, longer = records.pipeline(found), min(whole, left / (MARGIN * pace * found.values[0]))
+    pipeline, longer = now.pipeline(found), min(whole, left / (MARGIN * pace * found.values[0]))
     epochs = max(1, math.floor(pipeline.epochs * max(longer, 1.0) / whole + 1e-9))
     return found, replace(pipeline, epochs=epochs)
 
@@ -189,7 +189,7 @@ def wall_per_second(now: Snapshot) -> float:
 def rate(now: Snapshot) -> float:
     """Device seconds of runs for each second of their nominal forecasts."""
     task, given = now.spec.task, now.given
-    found = [t.values[0] / interest.forecast(records.pipeline(t), task, given, None) for t in now.points]
+    found = [t.values[0] / interest.forecast(now.pipeline(t), task, given, None) for t in now.points]
     return float(median(found)) if found else math.nan
 
 

@@ -26,7 +26,7 @@ from search.study import differences, records
 from search.study.files.sections import WEIGHTS
 from search.study.snapshot import Snapshot
 from search.study.spec import StudySpec
-from search.study.study import Study
+from search.study.study import Study, keep_place
 from spaces import SPACES
 from spaces.base import Given, Trial, obstacle
 from spaces.restricted import check, sample, suggestion, walk
@@ -225,6 +225,7 @@ def resumed(
     now = identity(spec, study.given, {**facts, "workers": workers})
     if told := differences.in_words(found.user_attrs[records.IDENTITY], now, facts.get("images", {})):
         raise _unlike(name, told)
+    keep_place(found, spec)
     return study
 
 
@@ -301,6 +302,7 @@ def created(
     if (start := facts.get(records.START)) is not None:
         study.set_user_attr(records.START, start)
     study.set_user_attr("spec", spec.model_dump(mode="json"))
+    keep_place(study, spec)
     study.set_user_attr(records.ABOUT, _about(facts))
     study.set_user_attr(
         records.IDENTITY, identity(spec, given, {**facts, "workers": workers})

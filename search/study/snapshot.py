@@ -11,6 +11,8 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
+from objectives.pipeline import Pipeline
+from objectives.strategies.transfer import Transfer
 from search.database.storage import Database
 from search.pareto.choice import Candidate
 from search.pareto.curves import Curve
@@ -196,6 +198,17 @@ class Snapshot:
         """Of a point, on the front or not: the mean of its fresh seeds, where there are any."""
         return fmean(trial.values[1] for trial in self.fresh_of(point) or [point])
 
+    def pipeline(self, trial: FrozenTrial) -> Pipeline:
+        """The pipeline that a trial trained; what it begins from lies where that is now."""
+        found, start = records.pipeline(trial), self.given.start
+        if start is None:
+            return found
+        moved = (
+            replace(each, source=start.source) if isinstance(each, Transfer) and each.digest == start.digest else each
+            for each in found.strategies
+        )
+        return replace(found, strategies=tuple(moved))
+
     @cached_property
     def choice(self) -> FrozenTrial | None:
         """The pipeline to go with: one more run of it is expected to be the most accurate; None where none passes.
@@ -217,7 +230,7 @@ class Snapshot:
         known = (self.trials[outcome.trial] for outcome in self.outcomes)  # another version may tell no pipeline
         points = sorted((t for t in known if records.PIPELINE in t.user_attrs), key=self.accuracy)[-WEIGHED:]
         runs = [tuple(trial.values[1] for trial in (point, *self.fresh_of(point))) for point in points]
-        alike = [records.apart_from_length(records.pipeline(point)) for point in points]
+        alike = [records.apart_from_length(self.pipeline(point)) for point in points]
         found = expected([Runs(*like, reached) for like, reached in zip(alike, runs, strict=True)])
         return {point.number: each for point, each in zip(points, found, strict=True)}
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from math import inf
 from pathlib import Path
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -250,27 +251,36 @@ class StudySpec(Section):
         )
 
 
-def read(name_or_file: str) -> tuple[str, StudySpec]:
+def read(name_or_file: str, start: str | None = None) -> tuple[str, StudySpec]:
     """(name, spec) of the study file that the argument names: `./studies/NAME.toml`, a built-in one, or a path.
+
+    `start`: in the place of the network to start from that the file names, which need not be there any more.
 
     Raises:
         UsageError: no such file, or it does not describe a study; one line, with every mistake.
     """
     path = _find(name_or_file)
-    name = check_name(path.stem)
+    name, where = check_name(path.stem), str(path)
+    plain: Mapping[str, Any] = contents(path)
+    if start is not None:
+        plain, where = _beginning(plain, resolved(start)), f"{path} with --start {start}"
     try:
-        spec = StudySpec.model_validate(contents(path))
+        spec = StudySpec.model_validate(plain)
     except ValidationError as error:
-        raise UsageError(printable(f"{path}: {in_words(error, StudySpec)}")) from error
+        raise UsageError(printable(f"{where}: {in_words(error, StudySpec)}")) from error
     try:
-        start = begun_from(spec)
-        at_best = spec.given(
-            get_args(NumberFormatName), flip=True, unevenness=inf, start=start
-        )  # of data as yet unknown
+        # of data as yet unknown
+        at_best = spec.given(get_args(NumberFormatName), flip=True, unevenness=inf, start=begun_from(spec))
         check(SPACES[spec.space.name], at_best, spec.restrictions)
     except ValueError as error:
-        raise UsageError(printable(f"{path}: {error}")) from error
+        raise UsageError(printable(f"{where}: {error}")) from error
     return name, spec
+
+
+def _beginning(plain: Mapping[str, Any], start: str) -> Mapping[str, Any]:
+    """A study file whose pipelines may begin from another network; what is no table is told later."""
+    network = plain.get("network", {})
+    return {**plain, "network": {**network, "start": start}} if isinstance(network, dict) else plain
 
 
 def begun_from(spec: StudySpec) -> Origin | None:
@@ -282,13 +292,24 @@ def begun_from(spec: StudySpec) -> Origin | None:
     if spec.network.start is None:
         return None
     try:
-        known, task = origin(spec.network.start), spec.task
-        shape = {"in_channels": 1, "n_classes": 2, "size": task.data.side, "stem_stride": task.stem_stride}
-        plain = families.build(task.family, depth=1, width=1.0, **shape)
-        if why := mismatch(known.architecture, plain):
-            raise ValueError(f"{known.words}: {why}: leave family out, or name another start")
+        return check_begins(spec.task)
     except ValueError as error:
         raise ValueError(f"network.start: {error}") from error
+
+
+def check_begins(task: Task) -> Origin | None:
+    """What is known of the network that trainings of a task may start from; None where it names none.
+
+    Raises:
+        ValueError: there is none, it is damaged, or no network of the family can begin from it.
+    """
+    if task.start is None:
+        return None
+    known = origin(task.start)
+    shape = {"in_channels": 1, "n_classes": 2, "size": task.data.side, "stem_stride": task.stem_stride}
+    plain = families.build(task.family, depth=1, width=1.0, **shape)
+    if why := mismatch(known.architecture, plain):
+        raise ValueError(f"{known.words}: {why}: leave family out, or name another start")
     return known
 
 

@@ -287,6 +287,13 @@ class Study:
             self.storage.record_heartbeat(trial_id)
 
 
+def keep_place(found: optuna.Study, spec: StudySpec) -> None:
+    """Keeps where the network to start from lies now, for commands that read no study file, in whatever folder."""
+    known, start = found.user_attrs["spec"], spec.task.start
+    if start is not None and known["network"].get("start") != start:
+        found.set_user_attr("spec", {**known, "network": {**known["network"], "start": start}})
+
+
 def _is_searched(trial: FrozenTrial) -> bool:
     """Whether the trial waits for the search, not for its end."""
     return trial.state == TrialState.WAITING and records.is_searched(trial)

@@ -15,8 +15,10 @@ import pytest
 
 from objectives.export import load_model
 from objectives.networks.architecture import Architecture, Stage
+from objectives.pipeline import Pipeline
 from objectives.starts.naming import origin
 from objectives.strategies.transfer import Transfer
+from search.database import storage
 from search.errors import UsageError
 from search.invocation import Planning
 from search.study import asked, opening, records, spec
@@ -133,6 +135,44 @@ def test_the_same_network_at_another_place_is_the_same_study(place: Place, start
     pipelines = [records.pipeline(t) for t in place.trials()[2:] if records.begins_trained(t)]
     sources = {s.source for pipeline in pipelines for s in pipeline.strategies if isinstance(s, Transfer)}
     assert sources == {str(place.folder / "elsewhere")}
+
+
+def test_a_command_line_says_where_a_start_lies_whose_place_in_the_study_file_is_empty(
+    place: Place, start: Path
+) -> None:
+    assert place.run(*STUDY, "--n-trials", "2").code == 0
+    start.rename(place.folder / "elsewhere")
+    done = place.run(*STUDY, "--as", "tiny", "--start", "elsewhere", "--n-trials", "3")
+    assert done.code == 0, done.err
+    assert records.n_counted(place.trials()) == 3
+    study = optuna.load_study(study_name="tiny", storage=place.url)  # as commands see it that read no study file
+    assert study.user_attrs["spec"]["network"]["start"] == str(place.folder / "elsewhere")
+    seen = opening.seen("tiny", storage.open_storage(place.url))
+    begun = [seen.pipeline(trial) for trial in seen.trials if records.begins_trained(trial)]
+    assert {s.source for p in begun for s in p.strategies if isinstance(s, Transfer)} == {
+        str(place.folder / "elsewhere")
+    }
+    gone = place.run(*STUDY, "--start", "none")
+    assert (gone.code, "tiny.toml with --start none: network.start: " in gone.err) == (2, True)
+
+
+def test_the_start_of_a_command_line_says_the_family_where_the_study_file_says_none(
+    study_file: Path, tmp_path: Path
+) -> None:
+    one, other = exported(tmp_path / "one", lively(SMALL)), exported(tmp_path / "other", lively(DEEP))
+    study_file.write_text(TOML.replace('family = "small"', f"start = '{one}'"))
+    _, read = spec.read(str(study_file), str(other))
+    assert (read.network.family, read.task.start) == ("thin", str(other))
+
+
+def test_a_training_refuses_a_family_that_cannot_begin_as_its_pipeline_says(place: Place, start: Path) -> None:
+    recipe = {"epochs": 1, "strategies": [{"strategy": "Transfer", "source": str(start), "digest": ""}]}
+    (place.folder / "recipe.json").write_text(json.dumps(Pipeline().to_json() | recipe))
+    words = ("train", "--pipeline", "recipe.json", "--data", "digits", "--device", "cpu", "-o", "anew")
+    done = place.run(*words, "--family", "thin", module="search")
+    assert done.code == 2, done.err
+    assert "--family thin: " in done.err
+    assert "leave family out, or name another start" in done.err
 
 
 def test_a_study_without_a_start_is_what_it_was_and_refuses_to_get_one(place: Place) -> None:
@@ -253,8 +293,6 @@ def test_the_process_that_owns_a_study_reads_an_exported_start_without_torch(pla
 def test_reading_a_study_needs_no_start(place: Place, start: Path) -> None:
     assert place.run(*STUDY, "--n-trials", "2").code == 0
     shutil.rmtree(start)
-    from search.database import storage
-
     database = storage.open_storage(place.url)
     now = opening.seen("tiny", database)
     assert now.given.start is not None
