@@ -59,6 +59,7 @@ from objectives.strategies.strided_stem import StridedStem
 from objectives.strategies.structure_and_strength import StructureAndStrength
 from objectives.strategies.swa import Swa
 from objectives.strategies.switch_format import SwitchFormat
+from objectives.strategies.transfer import Transfer
 from objectives.strategies.weight_norm import WeightNorm
 from objectives.strategies.whitening import Whitening
 
@@ -215,6 +216,7 @@ STRATEGIES_DRAWN: dict[str, st.SearchStrategy[Strategy]] = {
     ),
     "Swa": st.builds(Swa, start=st.floats(0, 1), lr=st.floats(0, 1), images=st.integers(16, 99_999)),
     "WeightNorm": st.builds(WeightNorm, norm=st.sampled_from(["batch", "mean_only", "weight"])),
+    "Transfer": st.builds(Transfer, source=st.sampled_from(["", "net", "/a place/net", "torchvision:resnet18"])),
     "Whitening": st.builds(Whitening, share=st.floats(0, 1), frozen=st.floats(0, 1)),
     "Ema": st.builds(Ema, horizon=st.floats(0, 100)),
     "Net2Net": st.builds(
