@@ -66,8 +66,13 @@ class Origin:
 
 
 def resolved(word: str) -> str:
-    """A word for a start as it means the same in every folder."""
-    return word if word.startswith(TORCHVISION) else os.path.realpath(expanded(word))
+    """A word for a start as it means the same in every folder; a file of an export stands for its folder."""
+    if word.startswith(TORCHVISION):
+        return word
+    path = os.path.realpath(expanded(word))
+    folder, name = os.path.split(path)
+    is_of_export = name in (WEIGHTS, DESCRIPTION) and os.path.isfile(os.path.join(folder, DESCRIPTION))
+    return folder if is_of_export else path
 
 
 def is_export(source: str) -> bool:

@@ -44,6 +44,12 @@ def test_a_start_is_the_network_that_was_exported_with_all_that_is_told_of_it(fo
     assert Origin.from_json(json.loads(json.dumps(known.to_json()))) == known
 
 
+def test_a_file_of_an_export_stands_for_its_folder(folder: Path) -> None:
+    for name in (WEIGHTS, DESCRIPTION):
+        assert naming.origin(str(folder / name)) == naming.origin(str(folder))
+        assert start.read(str(folder / name)) is start.read(str(folder))
+
+
 def test_what_a_start_of_a_start_took_is_told_with_it(tmp_path: Path) -> None:
     def cost(**about: object) -> float | None:
         return naming.origin(str(exported(tmp_path / "net", lively(SMALL), **about))).train_seconds  # type: ignore[arg-type]
