@@ -36,7 +36,7 @@ STEMS = {  # by the number of strides to choose from
 }
 KEPT = 10  # networks on a disk, about
 OVERHEAD = 1.25  # seconds on the wall for a second of training (evaluation, workers, questions): about, in three runs
-ERR = 0.3  # share by which forecasts of seconds may err: `STEP_FLOPS` does by up to 0.29; not held against runs
+ERR = 0.3  # share by which forecasts of seconds may err: of modelled steps one in ten does by more than 0.24
 MOST_TRIALS, MOST_SECONDS = 10**6, 3e7  # in a study file
 
 
@@ -250,9 +250,10 @@ def _reasons(
     stages = len(FAMILIES[family].widths)
     own = images.own_size
     full = "the images' own" if size == own else f"of {own} that they have: more would take too long"
+    why = "that of the start" if start is not None else FAMILY_REASONS.get(family, "as was asked")
     return (
         Choice("size", f"{size} pixels", f"{size} pixels, {full}"),
-        Choice("family", family, f"{family}, {stages} stages, {FAMILY_REASONS.get(family, 'that of the start')}"),
+        Choice("family", family, f"{family}, {stages} stages, {why}"),
         *([] if start is None else [Choice("start", start.source, f"{start.words}, or from scratch: {start.cost}")]),
         Choice("stem", *STEMS[len(_strides(family))]),
         Choice(
