@@ -48,6 +48,7 @@ SCRATCH = "scratch"
 # Of the ladder of known-good pipelines for folders of images.
 PLAIN = Pipeline(number_format="bf16", batch_size=64, lr=0.8, schedule="one_cycle", label_smoothing=0.1, width=0.25)
 GENTLE = replace(PLAIN, lr=0.1)  # for weights that are good already
+LATER = 1.2  # times the seconds of a curve's last point: until then it counts as level
 FEW = 100  # images that validate within a run; what is told is measured on all of them, once
 FROZEN = 3  # stages, the stem counted, that a frozen start keeps: the last one learns
 SOURCE_EPOCHS = 8
@@ -193,9 +194,9 @@ def measure(options: argparse.Namespace) -> list[dict[str, object]]:
 
 
 def at(seconds: float, curve: Sequence[Point]) -> float | None:
-    """The accuracy of a curve after so many seconds, on a line between decades of them; its last one beyond its end.
+    """The accuracy of a curve after so many seconds, on a line between decades of them; its last one a little later.
 
-    None before its first point.
+    None before its first point and far behind its last one.
     """
     points = sorted(curve)
     if seconds < points[0][0]:
@@ -203,7 +204,7 @@ def at(seconds: float, curve: Sequence[Point]) -> float | None:
     for (before, low), (after, high) in pairwise(points):
         if before <= seconds <= after:
             return low + (high - low) * math.log(seconds / before) / math.log(after / before)
-    return points[-1][1]
+    return points[-1][1] if seconds <= LATER * points[-1][0] else None
 
 
 def tables(rows: Sequence[Mapping[str, object]]) -> Iterator[str]:
@@ -237,7 +238,9 @@ def _ahead(of: Mapping[int, Sequence[Point]], scratch: Mapping[int, Sequence[Poi
     for points in zip(*by_seed, strict=False):
         gains = [100 * (accuracy - there) for (_, accuracy), there in points if there is not None]
         half = half_interval(gains) if gains else math.nan
-        told.append(f"{fmean(gains):+.1f}{'' if math.isnan(half) else f' ± {half:.1f}'}" if gains else "no scratch yet")
+        told.append(
+            f"{fmean(gains):+.1f}{'' if math.isnan(half) else f' ± {half:.1f}'}" if gains else "no scratch then"
+        )
     return ", ".join(told)
 
 
