@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def compared(held: Workload, n_pairs: int) -> Iterator[Costs]:
     """Streamed against held images, from a file that the kernel knows and from one that it has forgotten."""
-    with tempfile.TemporaryDirectory(dir=Path.cwd()) as place:
+    with tempfile.TemporaryDirectory(dir=Path.cwd(), prefix=".streaming-") as place:  # a disk, where /tmp may be none
         path = Path(place) / "train.npy"
         streamed = replace(held, dataset=replace(held.dataset, train=in_file(held.dataset, path)))
         check_alike(held, streamed)
