@@ -1,4 +1,7 @@
-"""How much work a training is, before it runs: what seconds are forecast from. Imports no torch."""
+"""How much work a training is, before it runs: FLOPs, steps, memory. Imports no torch.
+
+Seconds are forecast by `objectives.modelled`; FLOPs where no more than a rate of a device is known.
+"""
 
 from __future__ import annotations
 

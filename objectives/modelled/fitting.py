@@ -53,6 +53,6 @@ def fitted(name: str, steps: Sequence[Measured], start: Machine) -> Machine:
 
     logarithms = np.log(first)
     most = logarithms + 10
-    most[2] = logarithms[2] + 1e-9
+    most[2] = logarithms[2] + 1e-9  # the bandwidth
     found = least_squares(errors, logarithms, loss="soft_l1", f_scale=0.1, bounds=(logarithms - 10, most))
     return machine(found.x)
