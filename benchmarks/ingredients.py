@@ -1,4 +1,4 @@
-"""What each ingredient brings: python -m benchmarks.ingredients [thin] [fast].
+"""What each ingredient brings: python -m benchmarks.ingredients [thin] [wide] [fast].
 
 Every ingredient beside the same pipeline without it, accuracy and charged seconds, interleaved by seed. Prints
 Markdown.
@@ -49,7 +49,11 @@ from objectives.strategies.whitening import Whitening
 from objectives.task import DataSpec, Task
 
 PLAIN = Pipeline(batch_size=64, lr=0.2, epochs=6, schedule="one_cycle", label_smoothing=0.1, crop=False, flip=True)
-NETWORKS = {"thin": replace(PLAIN, depth=1), "fast": replace(PLAIN, width=0.25, epochs=5)}
+NETWORKS = {
+    "thin": PLAIN,
+    "wide": replace(PLAIN, width=0.5, epochs=5),
+    "fast": replace(PLAIN, width=0.25, epochs=5),
+}
 
 STRATEGIES: tuple[Strategy, ...] = (
     AveragePooling(),
@@ -123,12 +127,13 @@ def cases(plain: Pipeline) -> dict[str, Pipeline]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the networks that are named, or both."""
+    """Runs the networks that are named, or all."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ingredients", description=__doc__.partition("\n")[0])
-    parser.add_argument("networks", nargs="*", choices=[*NETWORKS, []], help="thin, fast (default: both)")
+    parser.add_argument("networks", nargs="*", choices=[*NETWORKS, []], help="thin, wide, fast (default: all)")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=None, help="of all but the shorter one (default: the network's)")
+    parser.add_argument("--depth", type=int, default=1, help="blocks a stage; 3 of thin are ResNet-20")
     parser.add_argument("--n-train", type=int, default=8_000)
     parser.add_argument("--data", default="fashion_mnist", help="a data set, or folder:PATH")
     parser.add_argument("--stem-stride", type=int, default=2)
@@ -141,7 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     dataset = load(data, CPU)
     for network in options.networks or NETWORKS:
         plain = NETWORKS[network]
-        plain = replace(plain, epochs=options.epochs or plain.epochs)
+        plain = replace(plain, epochs=options.epochs or plain.epochs, depth=options.depth)
         print(
             f"\n{network}: {plain.describe()}; {options.n_train} images, stem stride {options.stem_stride}\n",
             flush=True,

@@ -1,8 +1,8 @@
-"""What the knobs of the default space rest on: python -m benchmarks.knobs [rates] [shares] [norms].
+"""What the knobs of the default space rest on: python -m benchmarks.knobs [rates] [shares] [norms] [longer].
 
 rates: accuracy by rate and batch, and how far batches are apart at equal rates under each rule. shares: what PruneTrain
-removes beside what its kappa is forecast to. norms: accuracy by rate and batch of networks without batch norms. Prints
-Markdown.
+removes beside what its kappa is forecast to. norms: accuracy by rate and batch of networks without batch norms. longer:
+what more epochs gain for a pipeline that two minutes end with. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import product
 from statistics import mean
@@ -20,11 +20,14 @@ import torch
 
 from benchmarks.training import conditions
 from benchmarks.widening import trained
+from benchmarks.workload import half_interval
 from objectives.data.dataset import load
 from objectives.device.allocator import keep_freed_memory
 from objectives.feasibility import full_architecture
 from objectives.pipeline import Pipeline
 from objectives.strategies.prune_train import PruneTrain, dying_share
+from objectives.strategies.strided_stem import StridedStem
+from objectives.strategies.whitening import Whitening
 from objectives.task import DataSpec, Task
 
 CPU = torch.device("cpu")
@@ -35,6 +38,17 @@ BATCHES = (16, 32, 64, 128)
 PEAKS = tuple(0.0125 * 2**n for n in range(8))
 COMPARED = (0.05, 0.1, 0.2, 0.4, 0.8)  # peaks at a batch of 64
 UNNORMED = PEAKS[:6]
+LAST = Pipeline(
+    number_format="bf16",
+    batch_size=64,
+    lr=0.2,
+    schedule="one_cycle",
+    label_smoothing=0.1,
+    crop=False,
+    width=0.25,
+    strategies=(StridedStem(), Whitening(share=1.0, frozen=1.0)),
+)
+LENGTHS, SEEDS = (8, 10, 12, 16, 20), 4
 RULES = {"none": 0.0, "sqrt": 0.5, "linear": 1.0}  # power of the batch that the peak follows
 
 
@@ -95,7 +109,21 @@ def norms() -> None:
         print(f"| {family} | {batch} | {' | '.join(cells)} |", flush=True)
 
 
-PARTS = {"rates": rates, "shares": shares, "norms": norms}
+def longer(folder: str) -> None:
+    """Fashion-MNIST and a folder, 5,000 images each; points beside the fewest epochs with the same seed."""
+    print(f"\n| data | {' | '.join(f'{n} epochs' for n in LENGTHS)} |\n|{'---|' * (len(LENGTHS) + 1)}")
+    for name in ("fashion_mnist", f"folder:{folder}"):
+        task = Task(DataSpec(name, n_train=5000), "fast")
+        dataset = load(task.data, CPU)
+        each = [replace(LAST, epochs=n, flip=dataset.flip) for n in LENGTHS]
+        rows = [[100 * trained(p, task, dataset, seed)[0][-1].accuracy for p in each] for seed in range(SEEDS)]
+        gains = [[row[i] - row[0] for row in rows] for i in range(1, len(LENGTHS))]
+        cells = [f"{mean(row[0] for row in rows):.2f}%"]
+        cells += [f"{mean(points):+.2f} ± {half_interval(points):.2f}" for points in gains]
+        print(f"| {name.partition(':')[0]} | {' | '.join(cells)} |", flush=True)
+
+
+PARTS = ("rates", "shares", "norms", "longer")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -103,12 +131,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     parser = argparse.ArgumentParser(prog="python -m benchmarks.knobs", description=__doc__.partition("\n")[0])
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help=f"{', '.join(PARTS)} (default: all)")
+    parser.add_argument("--folder", help="of images, with a folder for each class: for longer")
     options = parser.parse_args(words)
+    asked = options.parts or PARTS
+    if "longer" in asked and options.folder is None:
+        parser.error("longer needs a folder of images: --folder")
     torch.set_num_threads(1)
     keep_freed_memory()
     print(conditions(CPU, f"python -m benchmarks.knobs {shlex.join(words)}".rstrip()))
-    for name in options.parts or PARTS:
-        PARTS[name]()
+    parts: dict[str, Callable[[], None]] = {"rates": rates, "shares": shares, "norms": norms}
+    for name in asked:
+        (parts | {"longer": lambda: longer(options.folder)})[name]()
     return 0
 
 

@@ -3,7 +3,7 @@
 Every case with every seed: the base is trained once a seed and network, then reduced. A line of JSON for each goes to
 --out as soon as it is there; the same command goes on where it was interrupted. The test split is opened at the end of
 a case, for its base and the network that came of it. Beside SNARE stands pruning by magnitude (benchmarks/magnitude.py)
-with as many epochs of retraining, again and again while the accuracy allows it.
+with as many epochs of retraining, again and again while the accuracy allows it; and narrow networks from scratch.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import torch
 
@@ -42,6 +43,8 @@ RIVALS: dict[str, Rival] = {"uniform": magnitude.uniform, "torch-pruning": magni
 CRITERIA: tuple[CriterionName, ...] = (
     *("taylor", "taylor_sum", "activation", "l1_own", "l1_next", "l1_both", "similarity", "random"),
 )
+SCRATCH = (0.055, 0.08, 0.13, 0.25, 0.35)  # times the channels; 0.055 of lenet300: a twentieth of its parameters
+LONGER = 5  # times the epochs of the base that networks from scratch have: as many as it and sixteen attempts
 FIRST = 0.32  # share of the channels that magnitude pruning takes at first
 MOST_ATTEMPTS = 40  # of magnitude pruning, unless told
 LATENCY = 4.0  # seconds for measuring how long networks take
@@ -55,6 +58,7 @@ class Case:
     settings: Reduction
     rival: Rival | None = None  # in place of SNARE
     depth: int = 1  # residual blocks a stage
+    width: float | None = None  # in place of SNARE: a network so much narrower from scratch
 
 
 def cases(epochs: int, iterations: int | None) -> dict[str, Case]:
@@ -77,6 +81,9 @@ def cases(epochs: int, iterations: int | None) -> dict[str, Case]:
             for n, word in ((0, "cut only"), (epochs, "retrained")):
                 settings = replace(plain, epsilon=0.01, criterion=criterion, epochs=n)
                 found[f"{network} {criterion} {word}"] = replace(case, settings=settings)
+    for family in ("lenet300", "lenet5"):
+        for width in SCRATCH:
+            found[f"{family} scratch {width}"] = Case(family, plain, width=width)
     found["lenet300 inputs 0.5"] = Case("lenet300", replace(plain, inputs=True))
     return found
 
@@ -107,9 +114,17 @@ def main() -> None:
         for name, case in cases(options.epochs, options.iterations).items()
         if re.fullmatch(options.cases, name) and (name, seed, options.data) not in done
     ]
+    of: tuple[str, int, int] | None = None
     for name, case, seed in asked:
-        base = based(Task(spec, case.family, options.stem_stride), data, options.base_epochs, seed, case.depth)
-        found = {"case": name, "seed": seed, "data": options.data, **outcome(base, data, case, seed)}
+        if of != (case.family, case.depth, seed):
+            of = case.family, case.depth, seed
+            task = Task(spec, case.family, options.stem_stride)
+            base = based(task, data, options.base_epochs, seed, case.depth)
+        if case.width is None:
+            came = outcome(base, data, case, seed)
+        else:
+            came = narrow(base, based(task, data, LONGER * options.base_epochs, seed, case.depth, case.width), data)
+        found = {"case": name, "seed": seed, "data": options.data, **came}
         found["test"] = tested(base, data, spec, found.pop("network"))
         with options.out.open("a") as file:
             file.write(json.dumps(found) + "\n")
@@ -120,10 +135,17 @@ def main() -> None:
         )
 
 
-def based(task: Task, data: Dataset, epochs: int, seed: int, depth: int) -> ExportedModel:
-    """The base of a seed, trained here."""
+def based(task: Task, data: Dataset, epochs: int, seed: int, depth: int, width: float = 1.0) -> ExportedModel:
+    """The base of a seed, trained here; or a narrower one."""
     pipeline = Pipeline(
-        batch_size=128, lr=0.1, epochs=epochs, schedule="one_cycle", crop=False, flip=False, depth=depth
+        batch_size=128,
+        lr=0.1,
+        epochs=epochs,
+        schedule="one_cycle",
+        crop=False,
+        flip=False,
+        depth=depth,
+        width=width,
     )
     _, result = trained(pipeline, task, data, seed)
     with tempfile.TemporaryDirectory() as folder:
@@ -144,17 +166,35 @@ def outcome(base: ExportedModel, data: Dataset, case: Case, seed: int) -> dict[s
             except StopIteration as end:
                 network, seconds = end.value.model, end.value.report.train_seconds
                 break
-    before, after = base.network.architecture, network.architecture
-    sizes, shape = before.axis_sizes(), (data.channels, data.size, data.size)
-    speed = latencies(base.network, network, shape, data.train.x.device, LATENCY)
     return {
-        "by_parameters": n_parameters(base.network) / n_parameters(network),
-        "by_flops": flops.count(before, data.size)[0] / flops.count(after, data.size)[0],
-        "pruned": {axis: 1 - n / sizes[axis] for axis, n in after.axis_sizes().items()},
+        **compared(base.network, network, data),
         "seconds": seconds,
-        "speed_up": {each.batch: each.speed_up.median for each in speed},
         "iterations": [each.to_json() for each in attempts],
         "network": network,
+    }
+
+
+def narrow(base: ExportedModel, found: ExportedModel, data: Dataset) -> dict[str, object]:
+    """How much smaller a network from scratch is than a base."""
+    return {
+        **compared(base.network, found.network, data),
+        "seconds": 0.0,
+        "iterations": [],
+        "network": found.network,
+        "validation": [cast("float", each.about["accuracy"]) for each in (base, found)],
+    }
+
+
+def compared(base: Network, network: Network, data: Dataset) -> dict[str, object]:
+    """How much smaller and faster a network is."""
+    before, after = base.architecture, network.architecture
+    sizes, shape = before.axis_sizes(), (data.channels, data.size, data.size)
+    speed = latencies(base, network, shape, data.train.x.device, LATENCY)
+    return {
+        "by_parameters": n_parameters(base) / n_parameters(network),
+        "by_flops": flops.count(before, data.size)[0] / flops.count(after, data.size)[0],
+        "pruned": {axis: 1 - n / sizes[axis] for axis, n in after.axis_sizes().items()},
+        "speed_up": {each.batch: each.speed_up.median for each in speed},
     }
 
 

@@ -21,6 +21,7 @@ from torch.nn.functional import cross_entropy
 
 from benchmarks.training import conditions
 from benchmarks.widening import trained, widening
+from benchmarks.workload import half_interval
 from objectives.data.dataset import Dataset, load
 from objectives.device.allocator import keep_freed_memory
 from objectives.networks import flops, surgery
@@ -59,7 +60,10 @@ def lambdas(n_seeds: int) -> None:
 
 
 def comparison(cases: dict[str, Pipeline], task: Task, dataset: Dataset, n_seeds: int) -> None:
-    """Every case with every seed, interleaved by seed; the first case is what the others are compared with."""
+    """Every case with every seed, interleaved by seed; the first case is what the others are compared with.
+
+    Points have 95 % intervals over the seeds (Student's t of the differences within a seed).
+    """
     rows: dict[str, list[tuple[float, float, float, float, float]]] = {name: [] for name in cases}
     for seed in range(n_seeds):
         for name, pipeline in cases.items():
@@ -67,7 +71,8 @@ def comparison(cases: dict[str, Pipeline], task: Task, dataset: Dataset, n_seeds
             architecture, last = result.model.architecture, reports[-1]
             kept = flops.count(architecture, dataset.size)[0]
             rows[name].append((last.accuracy, kept, last.train_flops, last.wall_seconds, last.train_seconds))
-            print(f"<!-- seed {seed}, {name}: {last.accuracy:.4f}, {architecture.describe()} -->", flush=True)
+            told = f"{last.accuracy:.4f}, {last.train_seconds:.2f} s, {architecture.describe()}"
+            print(f"<!-- seed {seed}, {name}: {told} -->", flush=True)
     columns = ("pipeline", "accuracy, mean (each)", "points", "inference FLOPs kept", "training FLOPs")
     print(f"\n| {' | '.join(columns)} | seconds (range) | CPU seconds (range) |")
     print("|---|---|---|---|---|---|---|")
@@ -75,8 +80,9 @@ def comparison(cases: dict[str, Pipeline], task: Task, dataset: Dataset, n_seeds
     for name, runs in rows.items():
         accuracy = mean(run[0] for run in runs)
         each = ", ".join(f"{run[0]:.2%}" for run in runs)
-        points = 100 * (accuracy - mean(run[0] for run in first))
-        cells = [f"{accuracy:.2%} ({each})", f"{points:+.2f}"]
+        points = [100 * (run[0] - beside[0]) for run, beside in zip(runs, first, strict=True)]
+        sure = "" if runs is first or n_seeds == 1 else f" ± {half_interval(points):.2f}"
+        cells = [f"{accuracy:.2%} ({each})", f"{mean(points):+.2f}{sure}"]
         cells += [f"{mean(r[i] / f[i] for r, f in zip(runs, first, strict=True)):.0%}" for i in (1, 2)]
         for i in (3, 4):
             ratios = sorted(r[i] / f[i] for r, f in zip(runs, first, strict=True))

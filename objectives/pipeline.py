@@ -90,6 +90,13 @@ class Pipeline:
             name = strategy.last_format(name, self.epochs)
         return cast("NumberFormatName", name)
 
+    def lasts(self, n_train: int) -> int:
+        """The epochs of a run over so many images: `epochs`, but where a strategy makes of them others."""
+        epochs = self.epochs
+        for strategy in self.strategies:
+            epochs = strategy.lasts(epochs, self.batch_size, n_train)
+        return epochs
+
     @property
     def is_emulated(self) -> bool:
         """Whether it computes as no unit of the device does, so that its seconds mean nothing."""

@@ -13,7 +13,7 @@ from objectives.data.room import free_on_host, told
 from objectives.errors import DeviceLost
 from objectives.host.durable import write_file
 from objectives.inference.folder import description
-from objectives.pipeline import Report
+from objectives.pipeline import Pipeline, Report
 from objectives.starts.origin import Origin
 from objectives.task import DataSpec, Seeds, Task
 from objectives.words import counted
@@ -205,9 +205,38 @@ def refit(
         display.say(f"trial {found[0].number} is still the one to go with, and was trained on all images before")
         return
     (chosen, pipeline), data = found, now.attributes[records.IDENTITY]["data"]
-    n = data["n_train"] + data["n_val"] if now.n_splits == 1 else data["n_val"]
-    display.say(f"trial {chosen.number} is trained on all {counted(n, 'image')}, those that validate included")
+    n_val, n_train, measured = data["n_val"], data["n_train"], now.pipeline(chosen).epochs
+    n, longer = n_train + n_val if now.n_splits == 1 else n_val, max(1.0, pipeline.epochs / measured)
+    more = f", in {pipeline.epochs} epochs instead of {measured}: there is time" if longer > 1 else ""
+    display.say(f"trial {chosen.number} is trained on all {counted(n, 'image')}, those that validate included{more}")
     seeds = Seeds.of(study.spec.search.seed, chosen.number, repeat=AGAIN)
+    last = _in_time(objective, pipeline, seeds, left, display, halt)
+    if last is None:
+        return
+    fresh = now.fresh_of(chosen)
+    promise = promised(now.accuracy(chosen), len(fresh), n_val, n_train, n, longer=longer)
+    told = {"trial": chosen.number, "train_seconds": last.train_seconds, "n_images": n, "epochs": pipeline.epochs}
+    told |= asdict(promise)
+    about = {"study": study.name, "trial": chosen.number, "refit": told, "metric": study.spec.metric}
+    twins = (chosen.number, *(trial.number for trial in fresh))
+    about |= calibration_of_twin({f"trial {number}": study.networks.of(number) for number in twins})
+    study.patiently(lambda: study.optuna.set_user_attr(records.REFIT, None))  # killed in between, no old one is told
+    try:
+        objective.export(study.networks.refit, about)
+    except OSError as error:
+        raise StorageError(f"{error.filename} cannot be written ({error.strerror}): make room there") from error
+    study.patiently(lambda: study.optuna.set_user_attr(records.REFIT, told))
+
+
+def _in_time(
+    objective: Objective,
+    pipeline: Pipeline,
+    seeds: Seeds,
+    left: Budget,
+    display: Display,
+    halt: Callable[[], None] | None,
+) -> Report | None:
+    """The last report of a training on all images; None, and said why, where it failed or the time was up before."""
     seen: list[Report] = []
 
     def watch(report: Report) -> str | None:
@@ -218,30 +247,16 @@ def refit(
     alarm.daemon = True
     try:
         alarm.start()
-        last = to_its_end(objective, pipeline, seeds, watch, whole=True)
+        return to_its_end(objective, pipeline, seeds, watch, whole=True)
     except GivenUp as given_up:
         display.say(f"it was given up {given_up}")
-        return
     except Halted:
         display.say(f"it was given up in epoch {1 + (seen[-1].epoch if seen else 0)}: the time is up")
-        return
     except (TrialFault, DeviceLost, WorkerLost) as fault:
         display.say(f"it failed: {fault}")
-        return
     finally:
         alarm.cancel()
-    fresh = now.fresh_of(chosen)
-    promise = promised(now.accuracy(chosen), len(fresh), data["n_val"], data["n_train"], n)
-    told = {"trial": chosen.number, "train_seconds": last.train_seconds, "n_images": n, **asdict(promise)}
-    about = {"study": study.name, "trial": chosen.number, "refit": told, "metric": study.spec.metric}
-    twins = (chosen.number, *(trial.number for trial in fresh))
-    about |= calibration_of_twin({f"trial {number}": study.networks.of(number) for number in twins})
-    study.patiently(lambda: study.optuna.set_user_attr(records.REFIT, None))  # killed in between, no old one is told
-    try:
-        objective.export(study.networks.refit, about)
-    except OSError as error:
-        raise StorageError(f"{error.filename} cannot be written ({error.strerror}): make room there") from error
-    study.patiently(lambda: study.optuna.set_user_attr(records.REFIT, told))
+    return None
 
 
 def calibration_of_twin(twins: Mapping[str, Path]) -> dict[str, object]:

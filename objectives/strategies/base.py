@@ -89,6 +89,10 @@ class Strategy:
         """The number format that a run of so many epochs ends in, given the one that it begins in."""
         return number_format
 
+    def lasts(self, epochs: int, batch_size: int, n_train: int) -> int:
+        """The epochs that a run over so many images takes, given those that it would take without this strategy."""
+        return epochs
+
     def describe(self) -> str:
         """This strategy in a few words, for tables and notes."""
         return repr(self)

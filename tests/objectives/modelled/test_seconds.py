@@ -20,6 +20,7 @@ from objectives.strategies import STRATEGIES
 from objectives.strategies.base import Strategy
 from objectives.strategies.block_floating_point import BlockFloatingPoint
 from objectives.strategies.freeze import Freeze
+from objectives.strategies.regime_adaptation import RegimeAdaptation
 from objectives.strategies.strided_stem import StridedStem
 from objectives.strategies.switch_format import SwitchFormat
 from objectives.task import DataSpec, Task
@@ -113,8 +114,14 @@ def test_a_machine_survives_json_and_refuses_what_it_cannot_be() -> None:
 
 @pytest.mark.parametrize(
     "strategies",
-    [(), (BlockFloatingPoint(),), (BlockFloatingPoint(), SwitchFormat(at=0.3)), (SwitchFormat(),)],
-    ids=["fp32", "8 bits", "8 bits, then fp32", "fp32, which stays"],
+    [
+        (),
+        (BlockFloatingPoint(),),
+        (BlockFloatingPoint(), SwitchFormat(at=0.3)),
+        (SwitchFormat(),),
+        (RegimeAdaptation(20), BlockFloatingPoint(), SwitchFormat(at=0.3)),
+    ],
+    ids=["fp32", "8 bits", "8 bits, then fp32", "fp32, which stays", "as many updates"],
 )
 def test_a_run_reports_the_seconds_that_were_forecast_of_it(strategies: tuple[Strategy, ...], digits: Dataset) -> None:
     task = replace(TASK, machine=MACHINE)
