@@ -108,7 +108,7 @@ def to_refit(now: Snapshot, left: float) -> tuple[FrozenTrial, Pipeline] | None:
     if best is None or found is None or expected(now.expected(found), whole) < now.expected(best):
         return None
     pipeline, room = now.pipeline(found), left / (pace * found.values[0])
-    most = min(MOST_LONGER, max(1.0, records.ENOUGH / pipeline.epochs)) * whole
+    most = min(MOST_LONGER, max(1.0, records.enough(crop=pipeline.crop) / pipeline.epochs)) * whole
     longer = max(1.0, min(room / MARGIN, whole), min(room / RESERVE, most))
     return found, replace(pipeline, epochs=max(1, math.floor(pipeline.epochs * longer / whole + 1e-9)))
 

@@ -210,7 +210,7 @@ def test_the_best_is_trained_on_all_images_with_seeds_of_its_own(new_study: Call
     said = Words()
     minutes.refit(study, objective, within(1e5), said)
     before = objective.trained[1]
-    longer = min(2 * before.epochs, records.ENOUGH)
+    longer = min(2 * before.epochs, records.enough(crop=before.crop))
     more = f", in {longer} epochs instead of {before.epochs}: there is time"
     assert f"trial 1 is trained on all 250 images, those that validate included{more}" in said.lines
     assert objective.trained[-1] == replace(before, epochs=longer)

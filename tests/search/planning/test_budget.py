@@ -214,11 +214,14 @@ def test_where_time_is_short_all_images_are_seen_less_often_but_in_as_many_steps
     assert nearly is None or nearly[0].number != 1
 
 
-@pytest.mark.parametrize("epochs", [1, 3, 8, 15, records.ENOUGH, 50])
-def test_what_time_is_left_goes_into_more_epochs_as_far_as_they_are_thought_to_help(epochs: int, study: Study) -> None:
+@pytest.mark.parametrize("crop", [False, True])
+@pytest.mark.parametrize("epochs", [1, 3, 6, 8, 15, 20, 50])
+def test_what_time_is_left_goes_into_more_epochs_as_far_as_they_are_thought_to_help(
+    epochs: int, crop: bool, study: Study
+) -> None:
     now = after(study.snapshot(), RUNS)
     best = now.trials[1]  # it takes 4 s, on all images 5
-    stored = {**best.user_attrs, records.PIPELINE: replace(records.pipeline(best), epochs=epochs).to_json()}
+    stored = {**best.user_attrs, records.PIPELINE: replace(records.pipeline(best), epochs=epochs, crop=crop).to_json()}
     best.user_attrs = stored
     lengths = []
     for left in (4.6, 5.0, 6.0, 8.0, 11.0, 20.0, TOTAL):
@@ -229,7 +232,7 @@ def test_what_time_is_left_goes_into_more_epochs_as_far_as_they_are_thought_to_h
         if found[1].epochs > epochs:
             assert budget.RESERVE * 5 * found[1].epochs / epochs <= left
     assert lengths == sorted(lengths)
-    assert lengths[-1] == max(epochs, min(2 * epochs, records.ENOUGH))
+    assert lengths[-1] == max(epochs, min(2 * epochs, records.enough(crop=crop)))
 
 
 @pytest.mark.parametrize("seconds", [0.01, 1.0, 12.0, 600.0, 1e7])
