@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 from statistics import mean
 
 import numpy as np
@@ -120,7 +121,7 @@ def longer(folder: str) -> None:
         gains = [[row[i] - row[0] for row in rows] for i in range(1, len(LENGTHS))]
         cells = [f"{mean(row[0] for row in rows):.2f}%"]
         cells += [f"{mean(points):+.2f} ± {half_interval(points):.2f}" for points in gains]
-        print(f"| {name.partition(':')[0]} | {' | '.join(cells)} |", flush=True)
+        print(f"| {Path(name.removeprefix('folder:')).name} | {' | '.join(cells)} |", flush=True)
 
 
 PARTS = ("rates", "shares", "norms", "longer")
@@ -131,17 +132,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     parser = argparse.ArgumentParser(prog="python -m benchmarks.knobs", description=__doc__.partition("\n")[0])
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help=f"{', '.join(PARTS)} (default: all)")
-    parser.add_argument("--folder", help="of images, with a folder for each class: for longer")
+    parser.add_argument("--folder", help="of images: of longer, which is left out without one")
     options = parser.parse_args(words)
-    asked = options.parts or PARTS
-    if "longer" in asked and options.folder is None:
-        parser.error("longer needs a folder of images: --folder")
+    parts: dict[str, Callable[[], None]] = {"rates": rates, "shares": shares, "norms": norms}
+    if options.folder is not None:
+        parts["longer"] = lambda: longer(options.folder)
+    if missing := sorted({*options.parts} - {*parts}):
+        parser.error(f"{missing[0]} needs a folder of images: --folder")
     torch.set_num_threads(1)
     keep_freed_memory()
     print(conditions(CPU, f"python -m benchmarks.knobs {shlex.join(words)}".rstrip()))
-    parts: dict[str, Callable[[], None]] = {"rates": rates, "shares": shares, "norms": norms}
-    for name in asked:
-        (parts | {"longer": lambda: longer(options.folder)})[name]()
+    for name in options.parts or parts:
+        parts[name]()
     return 0
 
 

@@ -90,11 +90,11 @@ class Pipeline:
             name = strategy.last_format(name, self.epochs)
         return cast("NumberFormatName", name)
 
-    def lasts(self, n_train: int) -> int:
-        """The epochs of a run over so many images: `epochs`, but where a strategy makes of them others."""
+    def n_epochs(self, n_train: int) -> int:
+        """The epochs of a run over so many images: `epochs`, unless a strategy changes their number."""
         epochs = self.epochs
         for strategy in self.strategies:
-            epochs = strategy.lasts(epochs, self.batch_size, n_train)
+            epochs = strategy.n_epochs(epochs, self.batch_size, n_train)
         return epochs
 
     @property

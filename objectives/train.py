@@ -202,7 +202,7 @@ def warm_up(state: TrainState, batches: Batches, number_format: NumberFormat) ->
 def begun(state: TrainState, x: Tensor, y: Tensor) -> TrainState:
     """The state after every strategy was calibrated on the first batch; those that cannot act say so."""
     pipeline = state.pipeline
-    epochs, size = pipeline.lasts(len(state.data.y)), int(state.data.x.shape[-1])
+    epochs, size = pipeline.n_epochs(len(state.data.y)), int(state.data.x.shape[-1])
     outline = Outline(state.full, size, epochs, batch_size=pipeline.batch_size)
     for index in range(len(state.pipeline.strategies)):
         state = state.pipeline.strategies[index].begin(state, x, y)

@@ -45,4 +45,4 @@ def step_memory(architecture: AnyArchitecture, size: int, batch_size: int) -> in
 
 def n_steps(pipeline: Pipeline, n_train: int) -> int:
     """Steps of a run over so many images; an epoch has one at least."""
-    return int(pipeline.lasts(n_train) * max(1, n_train // pipeline.batch_size))
+    return int(pipeline.n_epochs(n_train) * max(1, n_train // pipeline.batch_size))

@@ -205,18 +205,15 @@ def refit(
         display.say(f"trial {found[0].number} is still the one to go with, and was trained on all images before")
         return
     (chosen, pipeline), data = found, now.attributes[records.IDENTITY]["data"]
-    n_val, n_train, measured = data["n_val"], data["n_train"], now.pipeline(chosen).epochs
-    n, longer = n_train + n_val if now.n_splits == 1 else n_val, max(1.0, pipeline.epochs / measured)
-    more = f", in {pipeline.epochs} epochs instead of {measured}: there is time" if longer > 1 else ""
-    display.say(f"trial {chosen.number} is trained on all {counted(n, 'image')}, those that validate included{more}")
+    n = data["n_train"] + data["n_val"] if now.n_splits == 1 else data["n_val"]
+    display.say(f"trial {chosen.number} is trained on all {counted(n, 'image')}, those that validate included")
     seeds = Seeds.of(study.spec.search.seed, chosen.number, repeat=AGAIN)
     last = _in_time(objective, pipeline, seeds, left, display, halt)
     if last is None:
         return
     fresh = now.fresh_of(chosen)
-    promise = promised(now.accuracy(chosen), len(fresh), n_val, n_train, n, longer=longer)
-    told = {"trial": chosen.number, "train_seconds": last.train_seconds, "n_images": n, "epochs": pipeline.epochs}
-    told |= asdict(promise)
+    promise = promised(now.accuracy(chosen), len(fresh), data["n_val"], data["n_train"], n)
+    told = {"trial": chosen.number, "train_seconds": last.train_seconds, "n_images": n, **asdict(promise)}
     about = {"study": study.name, "trial": chosen.number, "refit": told, "metric": study.spec.metric}
     twins = (chosen.number, *(trial.number for trial in fresh))
     about |= calibration_of_twin({f"trial {number}": study.networks.of(number) for number in twins})

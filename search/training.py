@@ -258,7 +258,7 @@ class _Work:
         n = data["n_val"] if self.facts.get("n_splits", 1) > 1 else data["n_train"] + data["n_val"]
         if runs:
             found, n_val = [run.accuracy for run in runs], data["n_val"]
-            promise = promised(fmean(found), len(runs), n_val, data["n_train"], n, between=spread(found, n_val))
+            promise = promised(fmean(found), len(runs), n_val, data["n_train"], n, spread(found, n_val))
         if told is None:
             about: dict[str, object] = {"refit": {"n_images": n, **(asdict(promise) if promise else {})}}
             if runs:

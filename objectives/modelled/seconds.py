@@ -94,7 +94,7 @@ def run_seconds(pipeline: Pipeline, task: Task, machine: Machine, size: int, in_
     def step(number_format: str | Arithmetic) -> float:
         return step_seconds(network, size, pipeline.batch_size, number_format, machine)
 
-    total, epochs, first = n_steps(pipeline, n_train), pipeline.lasts(n_train), computes_in(pipeline)
+    total, epochs, first = n_steps(pipeline, n_train), pipeline.n_epochs(n_train), computes_in(pipeline)
     switches = (each for each in pipeline.strategies if isinstance(each, SwitchFormat))
     low = next((each.first_epoch(epochs) for each in switches), epochs) / epochs
     return total * (low * step(first) + ((1 - low) * step("fp32") if low < 1 else 0.0))

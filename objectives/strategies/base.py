@@ -89,7 +89,7 @@ class Strategy:
         """The number format that a run of so many epochs ends in, given the one that it begins in."""
         return number_format
 
-    def lasts(self, epochs: int, batch_size: int, n_train: int) -> int:
+    def n_epochs(self, epochs: int, batch_size: int, n_train: int) -> int:
         """The epochs that a run over so many images takes, given those that it would take without this strategy."""
         return epochs
 

@@ -42,13 +42,13 @@ class RegimeAdaptation(Strategy):
         is_small = outline.batch_size is not None and outline.batch_size <= self.reference
         return f"its batches are not larger than {self.reference}" if is_small else None
 
-    def lasts(self, epochs: int, batch_size: int, n_train: int) -> int:
+    def n_epochs(self, epochs: int, batch_size: int, n_train: int) -> int:
         n_small, n_large = (max(1, n_train // size) for size in (self.reference, batch_size))
         return round(epochs * (1 + self.share * max(0.0, n_small / n_large - 1)))
 
     def begin(self, state: TrainState, x: Tensor, y: Tensor) -> TrainState:
         n, before, batch_size = len(state.data.y), state.pipeline.epochs, state.pipeline.batch_size
-        epochs, n_large = self.lasts(before, batch_size, n), max(1, n // batch_size)
+        epochs, n_large = self.n_epochs(before, batch_size, n), max(1, n // batch_size)
         if epochs == before:
             is_told = self.share == 0 or batch_size <= self.reference  # as `idle` does
             same = f"an epoch of {n_large} updates has as many in smaller batches"

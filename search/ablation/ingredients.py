@@ -69,7 +69,7 @@ def taken_apart(whole: Pipeline, baseline: Pipeline, given: Given, happened: str
         _add(found, left_out, key, partial(_with_settings, whole, baseline, key), given)
     run = outlined(given, whole)
     for strategy in whole.strategies:
-        if (idle := strategy.idle(Outline(run.full, given.size, whole.lasts(given.n_train)))) is not None:
+        if (idle := strategy.idle(Outline(run.full, given.size, whole.n_epochs(given.n_train)))) is not None:
             left_out[switch(strategy)] = f"it does nothing in this run: {idle}"
             continue
         gone = {strategy, *(each for each in whole.strategies if isinstance(strategy, Transfer) and _tunes(each))}

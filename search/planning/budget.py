@@ -25,7 +25,7 @@ from spaces.base import BASELINE
 from spaces.restricted import anchor_pipelines
 
 SEARCH_SHARE = 0.3  # of the minutes, until the longest run begins
-FILL_SHARE = 1 / 6  # ... that the longest run takes, about: what `_most` gives it of what the search leaves
+FILL_SHARE = 1 / 6  # ... that the longest run takes, about: see `_most`, with a fifth of the images to validate
 BASELINE_SHARE = 1 / 20
 ANCHOR_SHARE = 1 / 8  # what a known pipeline may take
 CLOSING = (3.0, 0.02)  # seconds, share of the minutes: to export, to draw figures, to tell the result
@@ -33,7 +33,6 @@ STARTUP_SHARE, MOST_STARTUP = 0.05, 8  # proposals that try every strategy, befo
 LEAST_FILL = 0.05  # share of the minutes, below which a longest run buys nothing
 MOST_FILLS = 2
 FURTHER = 1.25  # times as long as the first one a second run is that fills the rest, or it tells little new
-MOST_LONGER = 2.0  # times the epochs of a point that its training on all images has, where time is left
 OVERHEAD = 1.3  # seconds on the wall for a device second, before anything has run
 MARGIN = 1.15  # of what is forecast: what is begun must end
 RESERVE = 1.3  # ... of what comes last: neighbours come and go
@@ -98,19 +97,17 @@ class Budget:
 def to_refit(now: Snapshot, left: float) -> tuple[FrozenTrial, Pipeline] | None:
     """The most accurate point that there is time to train on all images, and how; None where there is none.
 
-    Where time is short it has fewer epochs, but as many steps as the point had; where time is left it has more, as far
-    as more of them are thought to help. None, too, where all images would not make it better than the network of the
-    best that is there.
+    Where time is short it has fewer epochs, but as many steps as the point had. None, too, where all images would not
+    make it better than the network of the best that is there.
     """
     best, pace, whole = now.choice, wall_per_second(now) / now.n_splits, 1 / (1 - validating(now))
     points = (now.trials[outcome.trial] for outcome in now.outcomes)
     found = now.most_accurate(point for point in points if pace * point.values[0] <= left)
     if best is None or found is None or expected(now.expected(found), whole) < now.expected(best):
         return None
-    pipeline, room = now.pipeline(found), left / (pace * found.values[0])
-    most = min(MOST_LONGER, max(1.0, records.enough(crop=pipeline.crop) / pipeline.epochs)) * whole
-    longer = max(1.0, min(room / MARGIN, whole), min(room / RESERVE, most))
-    return found, replace(pipeline, epochs=max(1, math.floor(pipeline.epochs * longer / whole + 1e-9)))
+    pipeline, longer = now.pipeline(found), min(whole, left / (MARGIN * pace * found.values[0]))
+    epochs = max(1, math.floor(pipeline.epochs * max(longer, 1.0) / whole + 1e-9))
+    return found, replace(pipeline, epochs=epochs)
 
 
 def next_step(now: Snapshot, left: float, total: float, *, n_before: int = 0, is_refitted: bool = False) -> Step | None:

@@ -66,7 +66,7 @@ def candidates(
             enough, loss = n, 0.0
             if parent.params.get("stride", False) and not params["stride"]:
                 enough = max(n, min(affordable({**params, "stride": True}), ENOUGH))
-                loss = learning * (_decades(enough) - _decades(n)) - pixels
+                loss = learning * math.log10(min(enough, ENOUGH) / min(n, ENOUGH)) - pixels
             loss += AWAY * abs(math.log2(enough / ENOUGH))
             found.setdefault(repr(sorted(made.params.items())), (made, loss))
     return list(found.values())
@@ -118,11 +118,6 @@ class _Run:
         others = tuple(each for each in pipeline.strategies if not isinstance(each, StridedStem))
         rest, decades = records.apart_from_length(replace(pipeline, strategies=others))
         return cls(decades, others != pipeline.strategies, decades_of_error(trial.values[1]), rest)
-
-
-def _decades(epochs: int) -> float:
-    """Decades of epochs that count, of a run that has crops where it is long."""
-    return math.log10(min(epochs, records.enough(crop=epochs >= CROPPED)))
 
 
 def _apart(params: Mapping[str, Any]) -> dict[str, Any]:

@@ -36,7 +36,7 @@ STEMS = {  # by the number of strides to choose from
 }
 KEPT = 10  # networks on a disk, about
 OVERHEAD = 1.25  # seconds on the wall for a second of training (evaluation, workers, questions): about, in three runs
-STARTING = 13.0  # seconds on the wall before anything trains: imports, images, probes; one core, some thousand images
+BEFORE_TRAINING = 13.0  # seconds on the wall: imports, images, probes; of two minutes, on one core (2026-11-27)
 ERR = 0.3  # share by which forecasts of seconds may err: of modelled steps one in ten does by more than 0.24
 MOST_TRIALS, MOST_SECONDS = 10**6, 3e7  # in a study file
 
@@ -202,7 +202,9 @@ def chosen(name: str, minutes: float, images: Images, costs: Costs, device: str,
     typical = math.sqrt(first * max(first, run(size, least, 1, 2 * fewest)))  # of the search: near its cheap end
     shape = {"in_channels": images.channels, "n_classes": images.n_classes, "size": size}
     network = families.build(family, depth=1, width=most, **shape)
-    n = 1 + max(0.0, SEARCH_SHARE - STARTING / (60 * minutes)) * seconds / typical  # the last ends behind that share
+    n = (
+        1 + max(0.0, SEARCH_SHARE - BEFORE_TRAINING / (60 * minutes)) * seconds / typical
+    )  # the last ends behind that share
     return Plan(
         name,
         minutes,

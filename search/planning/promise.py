@@ -1,4 +1,4 @@
-"""What a training on all images promises, whose accuracy nobody can measure: fresh seeds say, more of it adds."""
+"""What a training on all images promises, whose accuracy nobody can measure: fresh seeds say, and more images add."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import stdev
 
-from search.pareto.expectation import LEARNING
 from search.pareto.intervals import NORMAL, Interval, wilson
 
 # Assumed, not measured here: errors fall as images to the power of -0.25, by 5 % with a quarter more of them.
@@ -36,27 +35,16 @@ class Promise:
     n_seeds: int  # fresh ones that it was measured with; 0: the run that was chosen for it
 
 
-def promised(
-    measured: float,
-    n_seeds: int,
-    n_val: int,
-    n_train: int,
-    n: int,
-    *,
-    between: float = SEEDS_SPREAD,
-    longer: float = 1.0,
-) -> Promise:
+def promised(measured: float, n_seeds: int, n_val: int, n_train: int, n: int, between: float = SEEDS_SPREAD) -> Promise:
     """What a pipeline of that accuracy on `n_val` images, trained on `n_train`, promises that is trained on all `n`.
 
-    `between`: decades of error between its seeds, where more is known of them than what is assumed. `longer`: times its
-    epochs, of which more are taken to help.
+    `between`: decades of error between its seeds, where more is known of them than what is assumed.
     """
-    more, epochs = math.log10(n / n_train), math.log10(longer)
+    more = math.log10(n / n_train)
     error = max(1 - measured, 0.5 / n_val)
     low, high = wilson(measured, n_val)
-    left = (1 - expected(1 - error, n / n_train)) * 10 ** (-LEARNING[0] * epochs)
-    seeds = between / math.sqrt(max(1, n_seeds))
-    spread = math.hypot(seeds, between, POWER_SPREAD * more, LEARNING[1] * epochs)  # decades
+    left = 1 - expected(1 - error, n / n_train)
+    spread = math.hypot(between / math.sqrt(max(1, n_seeds)), between, POWER_SPREAD * more)  # decades
     half = NORMAL * spread * math.log(10) * left
     middle = 1 - left
     return Promise(

@@ -57,9 +57,6 @@ MANY_CLASSES = 1000  # of more, no trial tells each one's
 # noise is 3 points: of those of 45 s on 4,000 CIFAR images 12 to 30 epochs came to 69.6 to 71.0 %, of 92 to 105 s 24
 # epochs on all pixels to 74.0, 24 of a wider network to 73.0, 60 to 71.2 (benchmarks/ten_minutes.md).
 ENOUGH = 20
-# ... without crops: from 8 to 20 of them gain 0.4 and 0.6 points on Fashion-MNIST and CIFAR-10, in the noise on the
-# former (four seeds, benchmarks/ten_minutes.md).
-ENOUGH_UNCROPPED = 8
 
 EARLY = ("dominated", "below_floor", "unpromising")  # what rules of early stopping decide
 OWN_FAULTS = ("out_of_memory", "hang", "crash")  # FAIL, counted
@@ -221,15 +218,10 @@ def pipeline(trial: FrozenTrial) -> Pipeline:
     return Pipeline.from_json(trial.user_attrs[PIPELINE])
 
 
-def enough(*, crop: bool) -> int:
-    """Epochs beyond which more of them gain little."""
-    return ENOUGH if crop else ENOUGH_UNCROPPED
-
-
 def apart_from_length(pipeline: Pipeline) -> tuple[Pipeline, float]:
     """(what a pipeline trains with but for augmentation, decades of its epochs up to enough of them)."""
     rest = replace(pipeline, epochs=1, crop=False, flip=False, alternating_flip=False, cutout=0.0)
-    return rest, math.log10(min(pipeline.epochs, enough(crop=pipeline.crop)))
+    return rest, math.log10(min(pipeline.epochs, ENOUGH))
 
 
 def in_words(trial: FrozenTrial) -> str:

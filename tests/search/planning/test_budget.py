@@ -196,7 +196,7 @@ def test_of_equally_accurate_ones_the_cheapest_is_chosen(study: Study) -> None:
 def test_all_images_are_trained_on_only_where_there_is_time(study: Study) -> None:
     now = after(study.snapshot(), RUNS)  # the best takes 4 s, on all images 5
 
-    found = budget.to_refit(now, 5 * budget.MARGIN)
+    found = budget.to_refit(now, TOTAL / 2)
     assert found is not None
     assert found[0].number == 1
     assert found[1] == records.pipeline(found[0])
@@ -212,27 +212,6 @@ def test_where_time_is_short_all_images_are_seen_less_often_but_in_as_many_steps
     assert found[1].epochs == max(1, epochs * 4 // 5)
     nearly = budget.to_refit(now, 3.9)  # a cheaper one takes its place, if all images make it better than the best is
     assert nearly is None or nearly[0].number != 1
-
-
-@pytest.mark.parametrize("crop", [False, True])
-@pytest.mark.parametrize("epochs", [1, 3, 6, 8, 15, 20, 50])
-def test_what_time_is_left_goes_into_more_epochs_as_far_as_they_are_thought_to_help(
-    epochs: int, crop: bool, study: Study
-) -> None:
-    now = after(study.snapshot(), RUNS)
-    best = now.trials[1]  # it takes 4 s, on all images 5
-    stored = {**best.user_attrs, records.PIPELINE: replace(records.pipeline(best), epochs=epochs, crop=crop).to_json()}
-    best.user_attrs = stored
-    lengths = []
-    for left in (4.6, 5.0, 6.0, 8.0, 11.0, 20.0, TOTAL):
-        found = budget.to_refit(now, left)
-        assert found is not None
-        assert (found[0].number, replace(found[1], epochs=epochs)) == (1, records.pipeline(best))
-        lengths.append(found[1].epochs)
-        if found[1].epochs > epochs:
-            assert budget.RESERVE * 5 * found[1].epochs / epochs <= left
-    assert lengths == sorted(lengths)
-    assert lengths[-1] == max(epochs, min(2 * epochs, records.enough(crop=crop)))
 
 
 @pytest.mark.parametrize("seconds", [0.01, 1.0, 12.0, 600.0, 1e7])

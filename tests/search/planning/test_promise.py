@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search.pareto.expectation import LEARNING
 from search.pareto.intervals import wilson
 from search.planning.promise import Promise, promised, spread
 
@@ -54,19 +52,6 @@ def test_the_interval_narrows_with_the_images_that_validated_and_with_the_seeds(
     assert width(promised(measured, 0, 1_000, 1_000, n)) == by_seeds[0]
 
 
-@pytest.mark.parametrize("measured", [0.0, 0.1, 0.5, 0.9, 0.99, 1.0])
-def test_more_epochs_promise_more_and_less_surely(measured: float) -> None:
-    promises = [promised(measured, 1, 1_000, 1_000, 1_250, longer=longer) for longer in (1.0, 1.3, 1.6, 2.0)]
-    assert promises[0] == promised(measured, 1, 1_000, 1_000, 1_250)
-    errors = [math.log10(1 - promise.accuracy) for promise in promises]
-    assert all(less > more for less, more in pairwise(errors))
-    assert errors[0] - errors[-1] == pytest.approx(LEARNING[0] * math.log10(2))
-    lows = (promise.interval[0] for promise in promises)
-    decades = [math.log10(1 - low) - error for error, low in zip(errors, lows, strict=True)]
-    if measured > 0.1:  # else an interval ends at an accuracy of zero
-        assert all(less < more for less, more in pairwise(decades))
-
-
 @given(measured=ACCURACIES, n_seeds=SEEDS, n_val=COUNTS, n_train=COUNTS)
 def test_nothing_more_to_train_on_promises_what_was_measured_and_is_no_surer(
     measured: float, n_seeds: int, n_val: int, n_train: int
@@ -87,5 +72,5 @@ def test_of_many_images_and_seeds_it_is_the_accuracy_that_was_measured(measured:
 def test_seeds_that_differ_more_than_is_assumed_promise_less_surely() -> None:
     restless, steady = spread([0.7, 0.9, 0.79, 0.87], 120), spread([0.8, 0.8, 0.801], 120)
     assert restless > 0.1 > steady == spread([0.8], 120) == spread([], 120)
-    one, other = (promised(0.8, 4, 10_000, 1_000, 1_250, between=each) for each in (restless, steady))
+    one, other = (promised(0.8, 4, 10_000, 1_000, 1_250, each) for each in (restless, steady))
     assert width(one) > 3 * width(other)
