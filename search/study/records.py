@@ -21,6 +21,7 @@ from search.pareto.front import Outcome, front
 MODELLED = "modelled_seconds"  # after each epoch, where a study minimises them
 PIPELINE, WORDS, CURVE, REASON = "pipeline", "pipeline_words", "curve", "stop_reason"
 ANCHOR, RETRY_OF, SEED_TRIAL, OWNER, MESSAGE = "anchor", "retry_of", "seed_trial", "owner", "message"
+EPOCHS = "epochs"  # of the run, as far as was known when it ended: strategies may change what the settings ask for
 EVENTS = "events"  # what strategies did between epochs, in words; not where there is a timeline, which says it too
 TIMELINE = "timeline"  # of a network that changed its size: see `timeline_json`
 QUESTION = "question"  # that it was proposed for
@@ -91,6 +92,7 @@ def explanation(reports: Sequence[Report], accuracies: Sequence[float]) -> dict[
     last = reports[-1]
     attributes: dict[str, object] = {
         CURVE: curve_json(reports, accuracies),
+        EPOCHS: last.epochs,
         "accuracy": last.accuracy,
         "balanced_accuracy": last.balanced_accuracy,
         "train_flops": last.train_flops,
@@ -199,8 +201,13 @@ def curve(trial: FrozenTrial) -> Curve:
     if not points:
         return ()
     last = points[-1][0]
-    epochs = last if is_finished_run(trial) else max(last, trial.user_attrs[PIPELINE]["epochs"])
+    epochs = last if is_finished_run(trial) else max(last, n_epochs(trial))
     return tuple(Point(epoch, epochs, seconds, accuracy) for epoch, seconds, accuracy, _ in points)
+
+
+def n_epochs(trial: FrozenTrial) -> int:
+    """The epochs of a trial's run; earlier versions tell those that its settings ask for."""
+    return int(trial.user_attrs.get(EPOCHS, trial.user_attrs[PIPELINE]["epochs"]))
 
 
 def reason(trial: FrozenTrial) -> str:

@@ -66,7 +66,7 @@ def note(trial: FrozenTrial) -> str:
     if curve:
         epoch, seconds, accuracy, _ = curve[-1]
         took = records.in_seconds(seconds, attributes.get(records.WALL_SECONDS))
-        reached = f"attempt {epoch - 1}" if is_reduced else f"epoch {epoch} of {attributes[records.PIPELINE]['epochs']}"
+        reached = f"attempt {epoch - 1}" if is_reduced else f"epoch {epoch} of {records.n_epochs(trial)}"
         lines.append(f"* {reached}: {accuracy:.2%} after {took}")
         if modelled := attributes.get(records.MODELLED):
             lines.append(f"* {modelled[-1]:.4g} modelled seconds")

@@ -209,8 +209,7 @@ def _test_time(now: Snapshot) -> list[str]:
     """What test-time augmentation costs, where the accuracies come from it."""
     if not now.spec.test_time_flip or not now.front or not now.kind.trains:
         return []
-    attributes = [trial.user_attrs for trial in now.front_trials]
-    seconds = [each["eval_seconds"] / each[records.PIPELINE]["epochs"] for each in attributes]
+    seconds = [trial.user_attrs["eval_seconds"] / records.curve(trial)[-1].epoch for trial in now.front_trials]
     return [
         "Accuracies are those of each image and its mirror image together (test_time_flip): "
         f"one evaluation takes {median(seconds):.2g} s in the median of the front; it is not in the seconds."

@@ -57,6 +57,7 @@ def test_a_hopeless_training_is_stopped_with_its_curve_and_never_at_its_last_epo
     stopped = study.trials()[10]
     assert (stopped.state, stopped.values) == (TrialState.PRUNED, None)
     assert 1 <= len(records.curve(stopped)) < 4
+    assert {point.epochs for point in records.curve(stopped)} == {4}  # of the run, whatever its settings ask for
     assert study.optuna.get_trials(deepcopy=False)[10].intermediate_values == {}
 
 
