@@ -44,9 +44,7 @@ CRITERIA: tuple[CriterionName, ...] = (
     *("taylor", "taylor_sum", "activation", "l1_own", "l1_next", "l1_both", "similarity", "random"),
 )
 SCRATCH = (0.055, 0.08, 0.13, 0.25, 0.35)  # times the channels; 0.055 of lenet300: a twentieth of its parameters
-LONGER = (
-    5  # times the epochs of the base that networks from scratch have: with the defaults those of sixteen attempts too
-)
+LONGER = 5  # times the base's epochs, of networks from scratch: by default as many as of it and sixteen attempts
 FIRST = 0.32  # share of the channels that magnitude pruning takes at first
 MOST_ATTEMPTS = 40  # of magnitude pruning, unless told
 LATENCY = 4.0  # seconds for measuring how long networks take

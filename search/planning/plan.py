@@ -202,9 +202,8 @@ def chosen(name: str, minutes: float, images: Images, costs: Costs, device: str,
     typical = math.sqrt(first * max(first, run(size, least, 1, 2 * fewest)))  # of the search: near its cheap end
     shape = {"in_channels": images.channels, "n_classes": images.n_classes, "size": size}
     network = families.build(family, depth=1, width=most, **shape)
-    n = (
-        1 + max(0.0, SEARCH_SHARE - BEFORE_TRAINING / (60 * minutes)) * seconds / typical
-    )  # the last ends behind that share
+    searching = max(0.0, SEARCH_SHARE - BEFORE_TRAINING / (60 * minutes)) * seconds
+    n = 1 + searching / typical  # the last one begins before it is over
     return Plan(
         name,
         minutes,
