@@ -2,19 +2,22 @@
 
 Every case with every seed, interleaved. A case is compared with plain runs of the same seed at *its* seconds: the plain
 pipeline is trained for several lengths, and its accuracy is read off between them. The networks that an adaptive
-run and PruneTrain ended with are trained from scratch as well, for as many epochs as a plain run. Prints Markdown.
+run and PruneTrain ended with are trained from scratch as well, for as many epochs as a plain run. A line of JSON for
+each goes to --out; the same command goes on where it was interrupted. Prints the table of the seeds that are whole.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from math import log
+from pathlib import Path
 from statistics import fmean
 
 import numpy as np
@@ -25,7 +28,7 @@ from benchmarks.widening import trained
 from benchmarks.workload import half_interval
 from objectives.data.dataset import load
 from objectives.device.allocator import keep_freed_memory
-from objectives.networks.architecture import FAMILIES, Architecture
+from objectives.networks.architecture import FAMILIES
 from objectives.networks.plain import residual
 from objectives.pipeline import Pipeline, Report
 from objectives.strategies.adaptive import Adaptive
@@ -53,8 +56,21 @@ ACTS = {  # what an adaptive network does, by the events that tell of it
 class Run:
     """How one training ended."""
 
-    last: Report
-    acts: Counter[str]  # what an adaptive network did
+    accuracy: float
+    train_seconds: float
+    train_flops: float
+    inference_flops: float
+    n_parameters: int
+    acts: dict[str, int]  # what an adaptive network did
+
+    @classmethod
+    def of(cls, reports: Sequence[Report]) -> Run:
+        """What these reports come to."""
+        last, events = reports[-1], [event for each in reports for event in each.events]
+        acts = Counter(act for event in events for act, pattern in ACTS.items() if re.match(pattern, event))
+        return cls(
+            last.accuracy, last.train_seconds, last.train_flops, last.inference_flops, last.n_parameters, dict(acts)
+        )
 
 
 def cases(plain: Pipeline) -> dict[str, Pipeline]:
@@ -90,6 +106,7 @@ def main() -> None:
     p.add_argument("--lr", type=float, default=0.8, help="peak, for 256 samples")
     p.add_argument("--seeds", type=int, default=5)
     p.add_argument("--cases", default=".*", help="regular expression of the names to train beside the plain ones")
+    p.add_argument("--out", type=Path, default=Path("structure.jsonl"), help="file of results, which is continued")
     options = p.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()
@@ -99,27 +116,36 @@ def main() -> None:
         **{"batch_size": options.batch, "lr": options.lr, "lr_rule": "linear", "epochs": options.epochs},
         **{"schedule": "one_cycle", "label_smoothing": 0.1, "crop": False, "flip": True, "width": options.width},
     )
-    print(conditions(torch.device("cpu"), f"python -m benchmarks.structure {shlex.join(sys.argv[1:])}".rstrip()))
     lengths = {f"plain, {share:.0%}": replace(plain, epochs=max(1, round(share * plain.epochs))) for share in LENGTHS}
     chosen = {name: case for name, case in cases(plain).items() if re.fullmatch(options.cases, name)}
-    rows: dict[str, list[Run]] = {}
-
-    def train(name: str, pipeline: Pipeline, seed: int) -> Architecture:
-        reports, result = trained(pipeline, task, dataset, seed)
-        events = [event for each in reports for event in each.events]
-        acts = Counter(act for event in events for act, pattern in ACTS.items() if re.match(pattern, event))
-        rows.setdefault(name, []).append(Run(reports[-1], acts))
-        found = residual(result.model.architecture)
-        print(f"<!-- seed {seed}, {name}: {reports[-1].accuracy:.4f}, {found.describe()} -->", flush=True)
-        return found
-
+    rows = read(options.out)
     for seed in range(options.seeds):
         for name, pipeline in {**lengths, **chosen}.items():
-            ended = train(name, pipeline, seed)
-            if name in FROM_SCRATCH:
-                again = replace(plain, strategies=(FixedArchitecture.like(ended),))
-                train(f"the network of {name}, from scratch", again, seed)
-    report(rows, list(lengths))
+            again = f"the network of {name}, from scratch" if name in FROM_SCRATCH else name
+            if seed in rows.get(name, {}) and seed in rows.get(again, {}):
+                continue
+            for each in (name, again) if again != name else (name,):
+                reports, result = trained(pipeline, task, dataset, seed)
+                rows.setdefault(each, {})[seed] = run = Run.of(reports)
+                found = residual(result.model.architecture)
+                row = {"case": each, "seed": seed, "network": found.describe(), **asdict(run)}
+                with options.out.open("a") as file:
+                    file.write(json.dumps(row) + "\n")
+                pipeline = replace(plain, strategies=(FixedArchitecture.like(found),))
+        print(f"seed {seed} is whole", file=sys.stderr, flush=True)
+    print(conditions(torch.device("cpu"), f"python -m benchmarks.structure {shlex.join(sys.argv[1:])}".rstrip()))
+    whole = [seed for seed in range(options.seeds) if all(seed in runs for runs in rows.values())]
+    report({name: [runs[seed] for seed in whole] for name, runs in rows.items()}, list(lengths))
+
+
+def read(path: Path) -> dict[str, dict[int, Run]]:
+    """The results of a file by case and seed."""
+    rows: dict[str, dict[int, Run]] = {}
+    for line in path.read_text().splitlines() if path.exists() else ():
+        plain = json.loads(line)
+        del plain["network"]
+        rows.setdefault(plain.pop("case"), {})[plain.pop("seed")] = Run(**plain)
+    return rows
 
 
 def report(rows: dict[str, list[Run]], lengths: Sequence[str]) -> None:
@@ -130,15 +156,15 @@ def report(rows: dict[str, list[Run]], lengths: Sequence[str]) -> None:
     full = rows[lengths[-1]]
     for name, runs in rows.items():
         ratios = [
-            [getattr(run.last, of) / getattr(base.last, of) for run, base in zip(runs, full, strict=True)]
+            [getattr(run, of) / getattr(base, of) for run, base in zip(runs, full, strict=True)]
             for of in ("train_flops", "inference_flops", "n_parameters")
         ]
-        cells = [_interval([100 * run.last.accuracy for run in runs], "%")]
-        cells.append(f"{fmean(run.last.train_seconds for run in runs):.2f}")
+        cells = [_interval([100 * run.accuracy for run in runs], "%")]
+        cells.append(f"{fmean(run.train_seconds for run in runs):.2f}")
         cells += [f"{fmean(each):.0%}" for each in ratios]
         gains = [_gain(run, [rows[length][seed] for length in lengths]) for seed, run in enumerate(runs)]
         cells.append("" if name in lengths else _interval(gains, ""))
-        did = sum((run.acts for run in runs), Counter[str]())
+        did = sum((Counter(run.acts) for run in runs), Counter[str]())
         cells.append(", ".join(f"{act} {n / len(runs):.1f}" for act, n in did.items()))
         print(f"| {name} | {' | '.join(cells)} |")
     sys.stdout.flush()
@@ -146,11 +172,11 @@ def report(rows: dict[str, list[Run]], lengths: Sequence[str]) -> None:
 
 def _gain(run: Run, plain: Sequence[Run]) -> float:
     """Points of accuracy above plain runs at its seconds, read off between them; the ends hold beyond them."""
-    seconds = [log(each.last.train_seconds) for each in plain]
+    seconds = [log(each.train_seconds) for each in plain]
     order = np.argsort(seconds)
-    known = np.array([100 * each.last.accuracy for each in plain])[order]
-    at = np.interp(log(run.last.train_seconds), np.array(seconds)[order], known)
-    return float(100 * run.last.accuracy - at)
+    known = np.array([100 * each.accuracy for each in plain])[order]
+    at = np.interp(log(run.train_seconds), np.array(seconds)[order], known)
+    return float(100 * run.accuracy - at)
 
 
 def _interval(values: Sequence[float], unit: str) -> str:
