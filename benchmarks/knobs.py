@@ -1,8 +1,9 @@
-"""What the knobs of the default space rest on: python -m benchmarks.knobs [rates] [shares] [norms] [longer].
+"""What the knobs of the default space rest on: python -m benchmarks.knobs [rates] [shares] [norms] [longer] [pixels].
 
 rates: accuracy by rate and batch, and how far batches are apart at equal rates under each rule. shares: what PruneTrain
 removes beside what its kappa is forecast to. norms: accuracy by rate and batch of networks without batch norms. longer:
-what more epochs gain for a pipeline that two minutes end with. Prints Markdown.
+what more epochs gain for a pipeline that two minutes end with; pixels: and what crops and all pixels do, by epochs.
+Prints Markdown.
 """
 
 from __future__ import annotations
@@ -50,6 +51,8 @@ LAST = Pipeline(
     strategies=(StridedStem(), Whitening(share=1.0, frozen=1.0)),
 )
 LENGTHS, SEEDS = (8, 10, 12, 16, 20), 4
+STRIDED = ((8, False), (16, False), (12, True), (20, True))  # epochs, crops
+WHOLE = ((4, False), (6, False), (8, False), (12, True))
 RULES = {"none": 0.0, "sqrt": 0.5, "linear": 1.0}  # power of the batch that the peak follows
 
 
@@ -112,19 +115,37 @@ def norms() -> None:
 
 def longer(folder: str) -> None:
     """Fashion-MNIST and a folder, 5,000 images each; points beside the fewest epochs with the same seed."""
-    print(f"\n| data | {' | '.join(f'{n} epochs' for n in LENGTHS)} |\n|{'---|' * (len(LENGTHS) + 1)}")
+    _beside_first([(f"{n} epochs", replace(LAST, epochs=n)) for n in LENGTHS], folder, 5000)
+
+
+def pixels(folder: str) -> None:
+    """The same of 5,000 and of 1,500 images, with crops and on all pixels; CPU seconds of each."""
+    whole = replace(LAST, strategies=LAST.strategies[1:])
+    named = [(f"{n}{' crop' * crop}", replace(LAST, epochs=n, crop=crop)) for n, crop in STRIDED]
+    named += [(f"all pixels, {n}{' crop' * crop}", replace(whole, epochs=n, crop=crop)) for n, crop in WHOLE]
+    for n_train in (5000, 1500):
+        _beside_first(named, folder, n_train)
+
+
+def _beside_first(named: Sequence[tuple[str, Pipeline]], folder: str, n_train: int) -> None:
+    """Prints a row for each of two data sets: accuracies beside that of the first pipeline with the same seed."""
+    print(f"\n| {n_train} images of | {' | '.join(name for name, _ in named)} |\n|{'---|' * (len(named) + 1)}")
     for name in ("fashion_mnist", f"folder:{folder}"):
-        task = Task(DataSpec(name, n_train=5000), "fast")
+        task = Task(DataSpec(name, n_train=n_train), "fast")
         dataset = load(task.data, CPU)
-        each = [replace(LAST, epochs=n, flip=dataset.flip) for n in LENGTHS]
-        rows = [[100 * trained(p, task, dataset, seed)[0][-1].accuracy for p in each] for seed in range(SEEDS)]
-        gains = [[row[i] - row[0] for row in rows] for i in range(1, len(LENGTHS))]
-        cells = [f"{mean(row[0] for row in rows):.2f}%"]
-        cells += [f"{mean(points):+.2f} ± {half_interval(points):.2f}" for points in gains]
+        each = [replace(pipeline, flip=dataset.flip) for _, pipeline in named]
+        last = [[trained(p, task, dataset, seed)[0][-1] for p in each] for seed in range(SEEDS)]
+        points = [[100 * report.accuracy for report in of] for of in last]
+        seconds = [mean(of[i].train_seconds for of in last) for i in range(len(named))]
+        cells = [f"{mean(row[0] for row in points):.2f}%"]
+        for i in range(1, len(named)):
+            gains = [row[i] - row[0] for row in points]
+            cells.append(f"{mean(gains):+.2f} ± {half_interval(gains):.2f}")
+        cells = [f"{cell} ({took:.0f} s)" for cell, took in zip(cells, seconds, strict=True)]
         print(f"| {Path(name.removeprefix('folder:')).name} | {' | '.join(cells)} |", flush=True)
 
 
-PARTS = ("rates", "shares", "norms", "longer")
+PARTS = ("rates", "shares", "norms", "longer", "pixels")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -132,11 +153,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     parser = argparse.ArgumentParser(prog="python -m benchmarks.knobs", description=__doc__.partition("\n")[0])
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help=f"{', '.join(PARTS)} (default: all)")
-    parser.add_argument("--folder", help="of images: of longer, which is left out without one")
+    parser.add_argument("--folder", help="of images: of longer and pixels, which are left out without one")
     options = parser.parse_args(words)
     parts: dict[str, Callable[[], None]] = {"rates": rates, "shares": shares, "norms": norms}
     if options.folder is not None:
-        parts["longer"] = lambda: longer(options.folder)
+        parts |= {"longer": lambda: longer(options.folder), "pixels": lambda: pixels(options.folder)}
     if missing := sorted({*options.parts} - {*parts}):
         parser.error(f"{missing[0]} needs a folder of images: --folder")
     torch.set_num_threads(1)
