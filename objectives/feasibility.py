@@ -13,6 +13,7 @@ from objectives.networks.families import build, takes_series
 from objectives.networks.layers import Layer
 from objectives.networks.plain import AnyArchitecture, residual
 from objectives.pipeline import Pipeline
+from objectives.strategies.base import Strategy
 from objectives.strategies.haar_stem import HaarStem
 from objectives.strategies.kernel_rescaling import KernelRescaling
 from objectives.strategies.low_rank import LowRank
@@ -53,6 +54,12 @@ def sides(pipeline: Pipeline, size: int) -> list[int]:
         if isinstance(strategy, ProgressiveResolution):
             return strategy.sides(size)
     return [size]
+
+
+def reshapes(strategy: Strategy) -> bool:
+    """Whether a strategy has a say in `obstacle`: by the network to start from, by the sides of images."""
+    is_plain = type(strategy).architecture is Strategy.architecture and not strategy.needs_blocks
+    return not is_plain or isinstance(strategy, ProgressiveResolution)
 
 
 def obstacle(pipeline: Pipeline, task: Task, size: int, n_train: int) -> str | None:

@@ -57,10 +57,8 @@ class Pipeline:
     reduction: Reduction | None = None
 
     def __post_init__(self) -> None:
-        _check_choice("number_format", self.number_format, get_args(NumberFormatName))
-        _check_choice("lr_rule", self.lr_rule, get_args(LrRule))
-        _check_choice("schedule", self.schedule, get_args(ScheduleName))
-        _check_choice("executor", self.executor, get_args(ExecutorName))
+        for name, choices in _CHOICES.items():
+            _check_choice(name, getattr(self, name), choices)
         for name, low, high in _RANGES:
             _check_range(name, getattr(self, name), low, high)
         for strategy, other in permutations(self.strategies, 2):
@@ -224,6 +222,12 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
 )
 
 _DEFAULTS = {f.name: f.default for f in fields(Pipeline)}
+_CHOICES = {
+    "number_format": get_args(NumberFormatName),
+    "lr_rule": get_args(LrRule),
+    "schedule": get_args(ScheduleName),
+    "executor": get_args(ExecutorName),
+}
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

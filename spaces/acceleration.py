@@ -9,6 +9,7 @@ from dataclasses import replace
 from math import log2
 from typing import cast
 
+from objectives.feasibility import reshapes
 from objectives.networks.plain import sections
 from objectives.pipeline import (
     LR_REFERENCE_BATCH,
@@ -105,7 +106,7 @@ def pipeline(trial: Trial, given: Given, ingredients: Ingredients, most: int | N
     number_format = cast("NumberFormatName", trial.suggest_categorical("number_format", given.number_formats))
     shape = {"batch_size": batch_size, "lr": lr, "momentum": momentum, "epochs": epochs, "depth": depth, "width": width}
     plain = Pipeline(number_format=number_format, **shape)
-    run = outlined(given, plain)
+    run, is_possible = outlined(given, plain), obstacle(plain, given) is None
     strategies: tuple[Strategy, ...] = ()
     for switch, (kind, chosen) in ingredients.items():
         refused = len(strategies) == most
@@ -113,8 +114,9 @@ def pipeline(trial: Trial, given: Given, ingredients: Ingredients, most: int | N
         refused |= any(isinstance(s, kind.excludes) or issubclass(kind, s.excludes) for s in strategies)
         offered = can_act(switch, run)
         if not refused and offered:  # nor what images so small, in batches so small, cannot be trained with
-            first = (*strategies, chosen(Least(), given, run))
-            offered = obstacle(replace(plain, strategies=first), given) is None
+            first, offered = chosen(Least(), given, run), is_possible
+            if reshapes(first):
+                offered = obstacle(replace(plain, strategies=(*strategies, first)), given) is None
         if not refused and offered and trial.suggest_categorical(switch, (False, True)):
             strategies += (chosen(trial, given, run),)
     flip = given.flip and bool(trial.suggest_categorical("augment.flip", (True, False)))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from math import floor, log, sqrt
 from statistics import median
 
 from objectives.networks.architecture import HEAD, Architecture
 from objectives.networks.families import build
-from objectives.networks.plain import INPUTS
+from objectives.networks.plain import INPUTS, AnyArchitecture
 from objectives.pipeline import Pipeline
 from objectives.strategies.base import Outline, Strategy
 from objectives.strategies.prune_train import dying_share
@@ -39,25 +40,35 @@ def outlined(given: Given, plain: Pipeline) -> Run:
     How much PruneTrain can shrink norms is an expectation, as it forecasts it from the weights itself: He-normal
     filters, a loss of ln 10, half the peak rate on average.
     """
-    # neither channels nor classes play a part in what can act
-    shape = {"depth": plain.depth, "stem_stride": given.stem_stride, "in_channels": 3, "n_classes": 2}
-    full = build(given.family, width=plain.width, size=given.size, **shape)
-    layers = [layer for layer in full.layers(given.size) if layer.writes != HEAD]
-    # norms of filters: He-normal over the fan-out, or over the fan-in in plain networks
-    by_fan_out = isinstance(full, Architecture)
-    rows = [
-        sqrt(2 * layer.n_in / layer.n_out) if by_fan_out else sqrt(2) for layer in layers for _ in range(layer.n_out)
-    ]
-    columns = (layer.n_in * (sqrt(2) if by_fan_out else sqrt(2 * layer.n_out / layer.n_in)) for layer in layers[1:])
-    total = sum(rows) + sum(columns)
+    full, total, middle = _filters(given.family, plain.depth, plain.width, given.size, given.stem_stride)
     strength = MOST_LPR / (1 - MOST_LPR) * log(10) / total
     n_steps = (plain.epochs - 1) * max(1, given.n_train // plain.batch_size)
-    kappa = strength * plain.peak_lr * n_steps / (1 - plain.momentum) / median(rows)
+    kappa = strength * plain.peak_lr * n_steps / (1 - plain.momentum) / middle
     prunable = floor(10 * dying_share(kappa)) / 10
     is_uneven, is_low = given.unevenness >= UNEVEN, plain.number_format != "fp32"
     has_start = given.start is not None
     known = (full, given.size, plain.epochs, prunable, is_uneven, is_low, has_start)
     return Run(*known, batch_size=plain.batch_size)
+
+
+@cache
+def _filters(
+    family: str, depth: int, width: float, size: int, stem_stride: int
+) -> tuple[AnyArchitecture, float, float]:
+    """(architecture, sum of the norms of its initial filters by channel written and read, median of those written).
+
+    He-normal over the fan-out, or over the fan-in in plain networks.
+    """
+    # neither channels nor classes play a part in what can act
+    shape = {"depth": depth, "stem_stride": stem_stride, "in_channels": 3, "n_classes": 2}
+    full = build(family, width=width, size=size, **shape)
+    layers = [layer for layer in full.layers(size) if layer.writes != HEAD]
+    by_fan_out = isinstance(full, Architecture)
+    rows = [
+        sqrt(2 * layer.n_in / layer.n_out) if by_fan_out else sqrt(2) for layer in layers for _ in range(layer.n_out)
+    ]
+    columns = (layer.n_in * (sqrt(2) if by_fan_out else sqrt(2 * layer.n_out / layer.n_in)) for layer in layers[1:])
+    return full, sum(rows) + sum(columns), median(rows)
 
 
 def widest(run: Run) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 
 from objectives.networks import architecture
 from objectives.networks.architecture import FAMILIES, Architecture
@@ -22,6 +23,7 @@ ALL = (*FAMILIES, *PLAIN_FAMILIES)
 WITHOUT_NORMS = 1 / 4
 
 
+@cache
 def build(
     family: str, *, depth: int, width: float, in_channels: int, n_classes: int, size: int, stem_stride: int = 1
 ) -> AnyArchitecture:
