@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 import math
 import time
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from functools import partial
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -61,15 +62,8 @@ def run(study: Study, trial: optuna.Trial, objective: Objective, watcher: Watche
         pipeline, before = study.pipeline(trial), study.snapshot()
         assert not (pipeline.is_emulated and study.spec.what.is_timed), "emulated formats have no seconds"
         attributes = storage.patiently(lambda: trial.user_attrs)
-        if records.REPEAT_OF in attributes:
-            watcher.say(_why_again(before, trial.number, attributes[records.REPEAT_OF]))
-        if records.CONFIRM_OF in attributes:
-            point = attributes[records.CONFIRM_OF]
-            watcher.say(
-                f"trial {point} is confirmed: it is trained with fresh seeds as trial {trial.number}, not counted"
-            )
-        if records.ABLATION in attributes:
-            watcher.say(without.announced(attributes[records.ABLATION], trial.number))
+        for line in _announced(before, trial.number, attributes):
+            watcher.say(line)
         watcher.trial_started(trial.number, attributes.get(records.ANCHOR), pipeline)
         try:
             reports, reason = _train(study, before, trial, pipeline, objective, watcher, deadline)
@@ -98,6 +92,17 @@ def run(study: Study, trial: optuna.Trial, objective: Objective, watcher: Watche
     if disturbed is not None and records.REPEAT_OF in attributes:
         watcher.say(f"  it was disturbed again ({disturbed}): there is no quiet to be had, nothing more is timed again")
     return trial.number, reason or "complete"
+
+
+def _announced(before: Snapshot, number: int, attributes: Mapping[str, Any]) -> Iterator[str]:
+    """What is said of a trial before it begins that nobody searches by."""
+    if records.REPEAT_OF in attributes:
+        yield _why_again(before, number, attributes[records.REPEAT_OF])
+    if records.CONFIRM_OF in attributes:
+        point = attributes[records.CONFIRM_OF]
+        yield f"trial {point} is confirmed: it is trained with fresh seeds as trial {number}, not counted"
+    if records.ABLATION in attributes:
+        yield without.announced(attributes[records.ABLATION], number)
 
 
 def _outcome(study: Study, last: Report) -> str:

@@ -272,7 +272,30 @@ def created(
         UsageError: its restrictions cannot be followed on this device or with these data.
     """
     usable = tuple(format_name for format_name, reason in number_formats.items() if reason is None)
-    given = given_by_facts(spec, usable, facts["data"], facts.get(records.BASE), facts.get(records.START))
+    base, start = facts.get(records.BASE), facts.get(records.START)
+    given = given_by_facts(spec, usable, facts["data"], base, start)
+    floor = _checked(name, spec, given, facts)
+    box = interest.box(spec, given, floor, facts["data"], probe, base)
+    try:
+        study = optuna.create_study(study_name=name, storage=database.optuna, directions=["minimize", "maximize"])
+    except optuna.exceptions.DuplicatedStudyError as error:
+        raise StorageError(f"study {name!r} has just been created by another process: run the command again") from error
+    with experimental():
+        study.set_metric_names(list(spec.what.metrics))
+    about = {records.FORMATS: dict(number_formats), records.FLOOR: floor, records.BOX: asdict(box)}
+    about |= {records.CALIBRATION: dict(calibration or {}), records.BASE: base, records.START: start}
+    about |= {"spec": spec.model_dump(mode="json"), records.ABOUT: _about(facts)}
+    for attribute, value in about.items():
+        if value is not None:
+            study.set_user_attr(attribute, value)
+    keep_place(study, spec)
+    known = identity(spec, given, {**facts, "workers": workers})
+    study.set_user_attr(records.IDENTITY, known)  # last: a study without it was never finished
+    return Study(name, spec, study, database, given, floor)
+
+
+def _checked(name: str, spec: StudySpec, given: Given, facts: Mapping[str, Any]) -> float:
+    """The floor of a study that is to be; UsageError where its restrictions cannot be followed."""
     try:
         for executor in spec.space.executors or ():
             if reason := facts.get("executors", {}).get(executor):
@@ -284,30 +307,9 @@ def created(
         raise UsageError(f"study {name!r} on this device and data: {error}") from error
     floor = spec.search.floor if spec.search.floor is not None else default_floor(spec.metric, facts["data"])
     if (base := facts.get(records.BASE)) is not None and base["accuracy"] < floor:
-        reached = f"the network to make smaller reaches {base['accuracy']:.2%}, below the floor of {floor:.2%}"
-        raise UsageError(f"study {name!r}: {reached}: take a better one, or set floor under [search]")
-    box = interest.box(spec, given, floor, facts["data"], probe, base)
-    try:
-        study = optuna.create_study(study_name=name, storage=database.optuna, directions=["minimize", "maximize"])
-    except optuna.exceptions.DuplicatedStudyError as error:
-        raise StorageError(f"study {name!r} has just been created by another process: run the command again") from error
-    with experimental():
-        study.set_metric_names(list(spec.what.metrics))
-    study.set_user_attr(records.FORMATS, dict(number_formats))
-    study.set_user_attr(records.FLOOR, floor)
-    study.set_user_attr(records.BOX, asdict(box))
-    study.set_user_attr(records.CALIBRATION, dict(calibration or {}))
-    if base is not None:
-        study.set_user_attr(records.BASE, base)
-    if (start := facts.get(records.START)) is not None:
-        study.set_user_attr(records.START, start)
-    study.set_user_attr("spec", spec.model_dump(mode="json"))
-    keep_place(study, spec)
-    study.set_user_attr(records.ABOUT, _about(facts))
-    study.set_user_attr(
-        records.IDENTITY, identity(spec, given, {**facts, "workers": workers})
-    )  # last: a study without it was never finished
-    return Study(name, spec, study, database, given, floor)
+        below = f"reaches {base['accuracy']:.2%}, below the floor of {floor:.2%}: take a better one, or set floor"
+        raise UsageError(f"study {name!r}: the network to make smaller {below} under [search]")
+    return floor
 
 
 def _about(facts: Mapping[str, Any]) -> dict[str, object]:
