@@ -50,7 +50,7 @@ LAST = Pipeline(
     width=0.25,
     strategies=(StridedStem(), Whitening(share=1.0, frozen=1.0)),
 )
-LENGTHS, SEEDS = (8, 10, 12, 16, 20), 4
+LENGTHS = (8, 10, 12, 16, 20)
 STRIDED = ((8, False), (16, False), (12, True), (20, True))  # epochs, crops
 WHOLE = ((4, False), (6, False), (8, False), (12, True))
 RULES = {"none": 0.0, "sqrt": 0.5, "linear": 1.0}  # power of the batch that the peak follows
@@ -113,28 +113,28 @@ def norms() -> None:
         print(f"| {family} | {batch} | {' | '.join(cells)} |", flush=True)
 
 
-def longer(folder: str) -> None:
+def longer(folder: str, n_seeds: int) -> None:
     """Fashion-MNIST and a folder, 5,000 images each; points beside the fewest epochs with the same seed."""
-    _beside_first([(f"{n} epochs", replace(LAST, epochs=n)) for n in LENGTHS], folder, 5000)
+    _beside_first([(f"{n} epochs", replace(LAST, epochs=n)) for n in LENGTHS], folder, 5000, n_seeds)
 
 
-def pixels(folder: str) -> None:
+def pixels(folder: str, n_seeds: int) -> None:
     """The same of 5,000 and of 1,500 images, with crops and on all pixels; CPU seconds of each."""
     whole = replace(LAST, strategies=LAST.strategies[1:])
     named = [(f"{n}{' crop' * crop}", replace(LAST, epochs=n, crop=crop)) for n, crop in STRIDED]
     named += [(f"all pixels, {n}{' crop' * crop}", replace(whole, epochs=n, crop=crop)) for n, crop in WHOLE]
     for n_train in (5000, 1500):
-        _beside_first(named, folder, n_train)
+        _beside_first(named, folder, n_train, n_seeds)
 
 
-def _beside_first(named: Sequence[tuple[str, Pipeline]], folder: str, n_train: int) -> None:
+def _beside_first(named: Sequence[tuple[str, Pipeline]], folder: str, n_train: int, n_seeds: int) -> None:
     """Prints a row for each of two data sets: accuracies beside that of the first pipeline with the same seed."""
     print(f"\n| {n_train} images of | {' | '.join(name for name, _ in named)} |\n|{'---|' * (len(named) + 1)}")
     for name in ("fashion_mnist", f"folder:{folder}"):
         task = Task(DataSpec(name, n_train=n_train), "fast")
         dataset = load(task.data, CPU)
         each = [replace(pipeline, flip=dataset.flip) for _, pipeline in named]
-        last = [[trained(p, task, dataset, seed)[0][-1] for p in each] for seed in range(SEEDS)]
+        last = [[trained(p, task, dataset, seed)[0][-1] for p in each] for seed in range(n_seeds)]
         points = [[100 * report.accuracy for report in of] for of in last]
         seconds = [mean(of[i].train_seconds for of in last) for i in range(len(named))]
         cells = [f"{mean(row[0] for row in points):.2f}%"]
@@ -154,10 +154,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.knobs", description=__doc__.partition("\n")[0])
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help=f"{', '.join(PARTS)} (default: all)")
     parser.add_argument("--folder", help="of images: of longer and pixels, which are left out without one")
+    parser.add_argument("--seeds", type=int, default=4, help="of longer and pixels, 2 or more")
     options = parser.parse_args(words)
     parts: dict[str, Callable[[], None]] = {"rates": rates, "shares": shares, "norms": norms}
     if options.folder is not None:
-        parts |= {"longer": lambda: longer(options.folder), "pixels": lambda: pixels(options.folder)}
+        parts["longer"] = lambda: longer(options.folder, options.seeds)
+        parts["pixels"] = lambda: pixels(options.folder, options.seeds)
     if missing := sorted({*options.parts} - {*parts}):
         parser.error(f"{missing[0]} needs a folder of images: --folder")
     torch.set_num_threads(1)

@@ -23,12 +23,10 @@ AWAY = 0.02  # decades of error for each doubling of epochs away from enough: ab
 FILLED = 0.97  # of the seconds
 WIDTHS = (1.0, 1.5, 2.0, 3.0, 4.0)  # times the parent's
 # What is believed before the runs of a study say more: decades of error, and their spread. By runs with a stem of
-# stride 2 and on all pixels (benchmarks/ten_minutes.md) all pixels gain .06, .05, .06 on CIFAR-10 (4 or 5, 12, 24
-# epochs), .10 and .07 on Fashion-MNIST (4 or 5, 8).
+# stride 2 and on all pixels (benchmarks/ten_minutes.md) all pixels gain .06, .05, .06 on CIFAR-10 (8, 12, 24 epochs),
+# .09 on Fashion-MNIST (8).
 PIXELS = (0.08, 0.02)  # gain of all pixels at equal epochs, few of them: with enough they are taken anyway
-# Epochs from which on crops help: with 12 they gained 1 point on CIFAR-10, with 4 or 5 they cost 1 to 2 there and on
-# Fashion-MNIST (one or two seeds each).
-CROPPED = 10
+CROPS = math.ceil(records.CROPPED * records.UNCROPPED)  # epochs from which on they are worth more with crops
 
 
 def candidates(
@@ -60,16 +58,21 @@ def candidates(
 
         for params in _variants(parent.params, before.width):
             n = affordable(params)
-            made = _with(choose, {**params, "epochs": n, "augment.crop": n >= CROPPED})
+            made = _with(choose, {**params, "epochs": n, "augment.crop": n >= CROPS})
             if _apart(made.params) in filled or rate * forecast(made.chosen) > seconds:
                 continue
             enough, loss = n, 0.0
             if parent.params.get("stride", False) and not params["stride"]:
                 enough = max(n, min(affordable({**params, "stride": True}), ENOUGH))
-                loss = learning * math.log10(min(enough, ENOUGH) / min(n, ENOUGH)) - pixels
+                loss = learning * max(0.0, _decades(enough) - _decades(n)) - pixels
             loss += AWAY * abs(math.log2(enough / ENOUGH))
             found.setdefault(repr(sorted(made.params.items())), (made, loss))
     return list(found.values())
+
+
+def _decades(epochs: int) -> float:
+    """What so many epochs are worth, with crops where those help; see `records.learning_decades`."""
+    return records.learning_decades(epochs, crop=epochs >= CROPS)
 
 
 def gains(points: Sequence[FrozenTrial]) -> tuple[float, float]:

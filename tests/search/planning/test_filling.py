@@ -130,8 +130,9 @@ def test_all_pixels_are_taken_where_more_epochs_gain_less() -> None:
 def test_what_the_runs_of_a_study_say_counts_more_than_what_is_believed() -> None:
     before = filling.gains([])
     assert filling.gains([rung(4, 0.8, strided=True)]) == before
-    ladder = [rung(4, 0.8, strided=True), rung(4, 0.9, strided=False, **{"augment.crop": True})]
+    ladder = [rung(4, 0.8, strided=True), rung(4, 0.9, strided=False)]
     assert filling.gains(ladder)[1] > before[1]
+    assert filling.gains([ladder[0], rung(6, 0.9, strided=False, **{"augment.crop": True})])[1] > before[1]
     assert filling.gains([ladder[0], rung(4, 0.8, strided=False)])[1] < before[1]
     unlike = [ladder[0], rung(4, 0.9, strided=False, width=0.5), rung(8, 0.9, strided=True, lr=0.4)]
     assert filling.gains(unlike) == before
