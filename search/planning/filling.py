@@ -23,8 +23,8 @@ AWAY = 0.02  # decades of error for each doubling of epochs away from enough: ab
 FILLED = 0.97  # of the seconds
 WIDTHS = (1.0, 1.5, 2.0, 3.0, 4.0)  # times the parent's
 # What is believed before the runs of a study say more: decades of error, and their spread. By runs with a stem of
-# stride 2 and on all pixels (benchmarks/ten_minutes.md) all pixels gain .06, .05, .06 on CIFAR-10 (8, 12, 24 epochs),
-# .09 on Fashion-MNIST (8).
+# stride 2 and on all pixels (benchmarks/ten_minutes.md) all pixels gain .06, .07, .06 on CIFAR-10 (8, 12, 24 epochs),
+# .09 and .09 on Fashion-MNIST (8, 12).
 PIXELS = (0.08, 0.02)  # gain of all pixels at equal epochs, few of them: with enough they are taken anyway
 CROPS = math.ceil(records.CROPPED * records.UNCROPPED)  # epochs from which on they are worth more with crops
 
