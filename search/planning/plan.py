@@ -11,7 +11,7 @@ from objectives.networks.architecture import FAMILIES
 from objectives.starts.likeness import settings_of
 from objectives.starts.origin import Origin
 from objectives.work import step_memory
-from search.planning.budget import FILL_SHARE, SEARCH_SHARE
+from search.planning.budget import FILL_SHARE, LEAST_STARTUP, SEARCH_SHARE, startup
 from search.planning.costs import Costs, Network
 
 SIZES = (8, 16, 24, 32, 48, 64, 96, 128, 160, 192, 224)  # pixels: sides of images to choose from
@@ -203,7 +203,9 @@ def chosen(name: str, minutes: float, images: Images, costs: Costs, device: str,
     shape = {"in_channels": images.channels, "n_classes": images.n_classes, "size": size}
     network = families.build(family, depth=1, width=most, **shape)
     searching = max(0.0, SEARCH_SHARE - BEFORE_TRAINING / (60 * minutes)) * seconds
-    n = 1 + searching / typical  # the last one begins before it is over
+    proposes = startup(seconds, first) >= LEAST_STARTUP
+    # of trials: the last one begins before its time is over; without proposals two known ones, and the longest run
+    n = 1 + searching / typical if proposes else 3.0
     return Plan(
         name,
         minutes,
