@@ -29,8 +29,8 @@ FILL_SHARE = 1 / 5  # ... that the longest run takes, about: see `_most`, with a
 BASELINE_SHARE = 1 / 20
 ANCHOR_SHARE = 1 / 8  # what a known pipeline may take
 CLOSING = (3.0, 0.02)  # seconds, share of the minutes: to export, to draw figures, to tell the result
-# Proposals that try every strategy, before models lead. There are none where there is no time for the least: the two that
-# two minutes had came to 67 and 74 %, behind known ones of 87 and 88 (benchmarks/ten_minutes.md).
+# Proposals that try every strategy, before models lead. There are none where there is no time for the least: two that
+# were made in two minutes came to 67 and 74 %, behind known ones of 87 and 88 (benchmarks/ten_minutes.md).
 STARTUP_SHARE, LEAST_STARTUP, MOST_STARTUP = 0.05, 3, 8
 LEAST_FILL = 0.05  # share of the minutes, below which a longest run buys nothing
 MOST_FILLS = 2
