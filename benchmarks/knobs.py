@@ -160,6 +160,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.folder is not None:
         parts["longer"] = lambda: longer(options.folder, options.seeds)
         parts["pixels"] = lambda: pixels(options.folder, options.seeds)
+    if options.seeds < 2:
+        parser.error("--seeds: intervals need 2 or more")
     if missing := sorted({*options.parts} - {*parts}):
         parser.error(f"{missing[0]} needs a folder of images: --folder")
     torch.set_num_threads(1)

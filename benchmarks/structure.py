@@ -3,7 +3,7 @@
 Every case with every seed, interleaved. A case is compared with plain runs of the same seed at *its* seconds: the plain
 pipeline is trained for several lengths, and its accuracy is read off between them. The networks that an adaptive
 run and PruneTrain ended with are trained from scratch as well, for as many epochs as a plain run. A line of JSON for
-each goes to --out; the same command goes on where it was interrupted. Prints the table of the seeds that are whole.
+each goes to --out; the same command goes on where it was interrupted. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from math import log
 from pathlib import Path
 from statistics import fmean
@@ -118,33 +118,38 @@ def main() -> None:
     )
     lengths = {f"plain, {share:.0%}": replace(plain, epochs=max(1, round(share * plain.epochs))) for share in LENGTHS}
     chosen = {name: case for name, case in cases(plain).items() if re.fullmatch(options.cases, name)}
-    rows = read(options.out)
+    kept = {name: value for name, value in vars(options).items() if name not in ("seeds", "cases", "out")}
+    rows = read(options.out, kept)
+    asked = {name: again(name) for name in (*lengths, *chosen)}
     for seed in range(options.seeds):
         for name, pipeline in {**lengths, **chosen}.items():
-            again = f"the network of {name}, from scratch" if name in FROM_SCRATCH else name
-            if seed in rows.get(name, {}) and seed in rows.get(again, {}):
+            if all(seed in rows.get(each, {}) for each in asked[name]):
                 continue
-            for each in (name, again) if again != name else (name,):
+            for each in asked[name]:
                 reports, result = trained(pipeline, task, dataset, seed)
                 rows.setdefault(each, {})[seed] = run = Run.of(reports)
                 found = residual(result.model.architecture)
-                row = {"case": each, "seed": seed, "network": found.describe(), **asdict(run)}
+                row = {"of": kept, "case": each, "seed": seed, "network": found.describe(), **asdict(run)}
                 with options.out.open("a") as file:
                     file.write(json.dumps(row) + "\n")
-                pipeline = replace(plain, strategies=(FixedArchitecture.like(found),))
-        print(f"seed {seed} is whole", file=sys.stderr, flush=True)
+                pipeline = replace(plain, strategies=(FixedArchitecture.like(found),))  # of the second, if there is one
     print(conditions(torch.device("cpu"), f"python -m benchmarks.structure {shlex.join(sys.argv[1:])}".rstrip()))
-    whole = [seed for seed in range(options.seeds) if all(seed in runs for runs in rows.values())]
-    report({name: [runs[seed] for seed in whole] for name, runs in rows.items()}, list(lengths))
+    names = [each for name in asked for each in asked[name]]
+    report({name: [rows[name][seed] for seed in range(options.seeds)] for name in names}, list(lengths))
 
 
-def read(path: Path) -> dict[str, dict[int, Run]]:
-    """The results of a file by case and seed."""
+def again(name: str) -> tuple[str, ...]:
+    """The trainings of a case: of some the network that it ends with from scratch, too."""
+    return (name, f"the network of {name}, from scratch") if name in FROM_SCRATCH else (name,)
+
+
+def read(path: Path, of: dict[str, object]) -> dict[str, dict[int, Run]]:
+    """The results of a file by case and seed, as far as they are of these settings."""
     rows: dict[str, dict[int, Run]] = {}
-    for line in path.read_text().splitlines() if path.exists() else ():
-        plain = json.loads(line)
-        del plain["network"]
-        rows.setdefault(plain.pop("case"), {})[plain.pop("seed")] = Run(**plain)
+    for row in map(json.loads, path.read_text().splitlines() if path.exists() else ()):
+        if row["of"] == of:
+            told = {field.name: row[field.name] for field in fields(Run)}
+            rows.setdefault(row["case"], {})[row["seed"]] = Run(**told)
     return rows
 
 

@@ -119,6 +119,8 @@ def pipeline(trial: Trial, given: Given, ingredients: Ingredients, most: int | N
                 offered = obstacle(replace(plain, strategies=(*strategies, first)), given) is None
         if not refused and offered and trial.suggest_categorical(switch, (False, True)):
             strategies += (chosen(trial, given, run),)
+            if reshapes(strategies[-1]):
+                is_possible = obstacle(replace(plain, strategies=strategies), given) is None
     flip = given.flip and bool(trial.suggest_categorical("augment.flip", (True, False)))
     alternates = flip and epochs > 1
     return replace(

@@ -17,7 +17,7 @@ from statistics import fmean
 import numpy as np
 
 # By runs on CIFAR-10 and Fashion-MNIST, a decade of epochs gains .29 and .15 decades of error up to 12 epochs, .04 from
-# 24 to 60 (benchmarks/ten_minutes.md).
+# 24 to 60 (benchmarks/ten_minutes.md). Epochs count as far as they gain: see `records.learning_decades`.
 LEARNING = (0.2, 0.1)  # gain of a decade of epochs, up to enough of them; its spread
 NOISE = 0.03  # of the difference of two runs that were validated on a thousand images
 LEAST_ERROR = 1e-3

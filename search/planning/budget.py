@@ -29,15 +29,16 @@ FILL_SHARE = 1 / 5  # ... that the longest run takes, about: see `_most`, with a
 BASELINE_SHARE = 1 / 20
 ANCHOR_SHARE = 1 / 8  # what a known pipeline may take
 CLOSING = (3.0, 0.02)  # seconds, share of the minutes: to export, to draw figures, to tell the result
-# Proposals that try every strategy, before models lead. There are none where there is no time for the least: two that
-# were made in two minutes came to 67 and 74 %, behind known ones of 87 and 88 (benchmarks/ten_minutes.md).
-STARTUP_SHARE, LEAST_STARTUP, MOST_STARTUP = 0.05, 3, 8
+# What the search must have time for to begin, of the cheapest runs: two proposals, which was all that two minutes had,
+# came to 67 and 74 % where known pipelines had 87 and 88 (benchmarks/ten_minutes.md).
+LEAST_PROPOSED = 5
+STARTUP_SHARE, MOST_STARTUP = 0.05, 8  # proposals that try every strategy, before models lead
 LEAST_FILL = 0.05  # share of the minutes, below which a longest run buys nothing
 MOST_FILLS = 2
 FURTHER = 1.25  # times as long as the first one a second run is that fills the rest, or it tells little new
 OVERHEAD = 1.3  # seconds on the wall for a device second, before anything has run
 MARGIN = 1.15  # of what is forecast: what is begun must end
-RESERVE = 1.1  # ... of what comes last, which gets shorter where neighbours come: see `to_refit`
+RESERVE = 1.1  # ... of what comes last: where neighbours come no fresh seed is begun, and `to_refit` shortens
 
 
 @dataclass(frozen=True)
@@ -128,9 +129,10 @@ def next_step(now: Snapshot, left: float, total: float, *, n_before: int = 0, is
     cheapest = min((trial.values[0] for trial in now.points), default=math.inf)
     if best is None:
         return Search(most, 1) if most > cheapest else None
-    since, n_startup = now.trials[n_before:], min(MOST_STARTUP, startup(total, pace * cheapest))
-    if total - left < SEARCH_SHARE * total and most > cheapest and n_startup >= LEAST_STARTUP:
-        return Search(most, n_startup)
+    since = now.trials[n_before:]
+    if _is_searching(now, left, total, pace * cheapest) and most > cheapest:
+        n_startup = int(STARTUP_SHARE * total / (pace * cheapest))
+        return Search(most, min(n_startup, MOST_STARTUP))
     fills = [trial for trial in since if records.FILL in trial.user_attrs]
     is_over = len(fills) == MOST_FILLS or any(records.is_confirmation(trial) for trial in since)
     is_over |= any(trial.state == TrialState.RUNNING for trial in fills)
@@ -146,9 +148,14 @@ def next_step(now: Snapshot, left: float, total: float, *, n_before: int = 0, is
     return Confirm(best) if confirmation.n_begun(now.trials)[first] == 0 else None
 
 
-def startup(total: float, cheapest: float) -> int:
-    """How many proposals that try every strategy there is time for, of the cheapest kind."""
-    return int(STARTUP_SHARE * total / cheapest)
+def _is_searching(now: Snapshot, left: float, total: float, cheapest: float) -> bool:
+    """Whether pipelines are proposed now: in the share of the search, if it has time for enough of the cheapest kind.
+
+    Where something has been proposed before, models know of it, and go on.
+    """
+    time_left = SEARCH_SHARE * total - (total - left)
+    has_begun = any(records.is_proposed(t) and records.FILL not in t.user_attrs for t in now.trials)
+    return time_left > 0 and (has_begun or time_left >= LEAST_PROPOSED * cheapest)
 
 
 def _most(now: Snapshot, best: FrozenTrial | None, left: float, pace: float) -> float:
@@ -161,7 +168,7 @@ def _most(now: Snapshot, best: FrozenTrial | None, left: float, pace: float) -> 
 def least_minutes(now: Snapshot, took: float) -> float:
     """Minutes that would do for a first network where none came to its end in so many seconds on the wall."""
     first = now.box.fastest if now.box is not None else took  # device seconds
-    return math.ceil((took + RESERVE * wall_per_second(now) * first) / 6) / 10
+    return math.ceil((took + OVERHEAD * wall_per_second(now) * first) / 6) / 10
 
 
 def finale(now: Snapshot, best: FrozenTrial, pace: float) -> float:

@@ -23,10 +23,10 @@ AWAY = 0.02  # decades of error for each doubling of epochs away from enough: ab
 FILLED = 0.97  # of the seconds
 WIDTHS = (1.0, 1.5, 2.0, 3.0, 4.0)  # times the parent's
 # What is believed before the runs of a study say more: decades of error, and their spread. By runs with a stem of
-# stride 2 and on all pixels (benchmarks/ten_minutes.md) all pixels gain .06, .07, .06 on CIFAR-10 (8, 12, 24 epochs),
-# .09 and .09 on Fashion-MNIST (8, 12).
+# stride 2 and on all pixels (benchmarks/ten_minutes.md; one or two seeds) all pixels gain .06, .07, .06 on CIFAR-10 (8
+# epochs, 12 and 24 with crops), .08 and .09 on Fashion-MNIST (8, 12 with crops).
 PIXELS = (0.08, 0.02)  # gain of all pixels at equal epochs, few of them: with enough they are taken anyway
-CROPS = math.ceil(records.CROPPED * records.UNCROPPED)  # epochs from which on they are worth more with crops
+CROPS = math.ceil(records.CROPPED_PER_UNCROPPED * records.ENOUGH_UNCROPPED)  # epochs that are worth no less with crops
 
 
 def candidates(
@@ -64,15 +64,16 @@ def candidates(
             enough, loss = n, 0.0
             if parent.params.get("stride", False) and not params["stride"]:
                 enough = max(n, min(affordable({**params, "stride": True}), ENOUGH))
-                loss = learning * max(0.0, _decades(enough) - _decades(n)) - pixels
+                strided = _with(choose, {**params, "stride": True, "epochs": enough, "augment.crop": enough >= CROPS})
+                loss = learning * (_decades(strided.chosen) - _decades(made.chosen)) - pixels
             loss += AWAY * abs(math.log2(enough / ENOUGH))
             found.setdefault(repr(sorted(made.params.items())), (made, loss))
     return list(found.values())
 
 
-def _decades(epochs: int) -> float:
-    """What so many epochs are worth, with crops where those help; see `records.learning_decades`."""
-    return records.learning_decades(epochs, crop=epochs >= CROPS)
+def _decades(pipeline: Pipeline) -> float:
+    """What the epochs of a pipeline are worth."""
+    return records.learning_decades(pipeline.epochs, crop=pipeline.crop)
 
 
 def gains(points: Sequence[FrozenTrial]) -> tuple[float, float]:

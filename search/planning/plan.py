@@ -11,7 +11,7 @@ from objectives.networks.architecture import FAMILIES
 from objectives.starts.likeness import settings_of
 from objectives.starts.origin import Origin
 from objectives.work import step_memory
-from search.planning.budget import FILL_SHARE, LEAST_STARTUP, SEARCH_SHARE, startup
+from search.planning.budget import FILL_SHARE, LEAST_PROPOSED, SEARCH_SHARE
 from search.planning.costs import Costs, Network
 
 SIZES = (8, 16, 24, 32, 48, 64, 96, 128, 160, 192, 224)  # pixels: sides of images to choose from
@@ -37,6 +37,7 @@ STEMS = {  # by the number of strides to choose from
 KEPT = 10  # networks on a disk, about
 OVERHEAD = 1.25  # seconds on the wall for a second of training (evaluation, workers, questions): about, in three runs
 BEFORE_TRAINING = 13.0  # seconds on the wall: imports, images, probes; of two minutes, on one core (2026-11-27)
+N_KNOWN = 2  # known pipelines that two minutes have time for
 ERR = 0.3  # share by which forecasts of seconds may err: of modelled steps one in ten does by more than 0.24
 MOST_TRIALS, MOST_SECONDS = 10**6, 3e7  # in a study file
 
@@ -203,9 +204,9 @@ def chosen(name: str, minutes: float, images: Images, costs: Costs, device: str,
     shape = {"in_channels": images.channels, "n_classes": images.n_classes, "size": size}
     network = families.build(family, depth=1, width=most, **shape)
     searching = max(0.0, SEARCH_SHARE - BEFORE_TRAINING / (60 * minutes)) * seconds
-    proposes = startup(seconds, first) >= LEAST_STARTUP
-    # of trials: the last one begins before its time is over; without proposals two known ones, and the longest run
-    n = 1 + searching / typical if proposes else 3.0
+    proposes = searching >= N_KNOWN * typical + LEAST_PROPOSED * first
+    # of trials: the last one begins before its time is over; where nothing is proposed the longest run comes next
+    n = 1 + (searching / typical if proposes else N_KNOWN)
     return Plan(
         name,
         minutes,

@@ -58,9 +58,11 @@ MANY_CLASSES = 1000  # of more, no trial tells each one's
 # noise is 3 points: of those of 45 s on 4,000 CIFAR images 12 to 30 epochs came to 69.6 to 71.0 %, of 92 to 105 s 24
 # epochs on all pixels to 74.0, 24 of a wider network to 73.0, 60 to 71.2 (benchmarks/ten_minutes.md).
 ENOUGH = 20
-# ... without crops, and what a crop costs: of 5,000 images of Fashion-MNIST and CIFAR-10 16 epochs without gained 0.0
-# and 1.2 points over 8, 12 with crops -0.1 and 1.9, 20 with crops 0.6 and 4.9 (benchmarks/ten_minutes.md).
-UNCROPPED, CROPPED = 8, 1.5  # epochs; epochs with crops that count as one without
+# ... without crops, and how many with crops are worth one of those. Of 5,000 images of Fashion-MNIST and CIFAR-10, two
+# seeds (benchmarks/ten_minutes.md, with intervals), 16 epochs without crops gained 0.0 and 1.2 points over 8, 12 with
+# crops -0.1 and 1.9, 20 with crops 0.6 and 4.9.
+ENOUGH_UNCROPPED = 8
+CROPPED_PER_UNCROPPED = 1.5
 
 EARLY = ("dominated", "below_floor", "unpromising")  # what rules of early stopping decide
 OWN_FAULTS = ("out_of_memory", "hang", "crash")  # FAIL, counted
@@ -235,8 +237,10 @@ def apart_from_length(pipeline: Pipeline) -> tuple[Pipeline, float]:
 
 
 def learning_decades(epochs: int, *, crop: bool) -> float:
-    """Decades of epochs up to enough of them, those with crops in epochs without."""
-    return math.log10(min(epochs, ENOUGH) / CROPPED if crop else min(epochs, UNCROPPED))
+    """Decades of epochs up to enough of them, those with crops counted in epochs without."""
+    return (
+        math.log10(min(epochs, ENOUGH) / CROPPED_PER_UNCROPPED) if crop else math.log10(min(epochs, ENOUGH_UNCROPPED))
+    )
 
 
 def in_words(trial: FrozenTrial) -> str:

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from objectives.data.dataset import Dataset, Images
-from objectives.feasibility import obstacle
+from objectives.feasibility import obstacle, reshapes
 from objectives.pipeline import Pipeline
+from objectives.strategies import STRATEGIES as ALL
 from objectives.strategies.base import Strategy
 from objectives.strategies.haar_stem import HaarStem
 from objectives.strategies.progressive_resolution import ProgressiveResolution
@@ -73,3 +74,19 @@ def test_a_training_that_cannot_be_is_refused_in_one_line_before_its_first_step(
     with pytest.raises(ValueError, match="batches of one image of 4 pixels hold a single value per channel") as caught:
         next(train(Pipeline(batch_size=1), Task(DataSpec("digits"), "thin"), images_of(digits, 4, 9), Seeds(1, 2, 3)))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", sorted(ALL))
+def test_what_reshapes_nothing_is_no_obstacle_and_removes_none(name: str) -> None:
+    strategy = ALL[name]()
+    if reshapes(strategy):
+        return
+    number_format = next((f for f in strategy.number_formats if f in ("fp32", "bf16")), "fp32")
+    seen = set()
+    for family, size, batch in product(("small", "thin", "fast", "lenet300", "lenet5"), (1, 2, 4, 8, 28), (1, 2, 64)):
+        task = Task(DataSpec("digits"), family)
+        plain = Pipeline(number_format=number_format, batch_size=batch, strategies=())  # type: ignore[arg-type]
+        before = obstacle(plain, task, size, 100)
+        assert obstacle(replace(plain, strategies=(strategy,)), task, size, 100) == before
+        seen.add(before is None)
+    assert seen == {True, False}

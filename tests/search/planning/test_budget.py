@@ -114,16 +114,20 @@ def test_what_waits_and_does_not_fit_is_passed_over(study: Study) -> None:
     now = after(study.snapshot(), [Run(TOTAL / 6, 0.9)], waiting=True)
     forecasts = [budget.rate(now) * nominal(now, budget._pipeline(now, each)) for each in now.trials[1:]]
     assert min(forecasts) > budget.ANCHOR_SHARE * TOTAL
-    assert isinstance(budget.next_step(now, 0.8 * TOTAL, TOTAL), Fill)
+    assert isinstance(budget.next_step(now, 0.8 * TOTAL, TOTAL), Search)
 
 
-@pytest.mark.parametrize("n", range(6))
+@pytest.mark.parametrize("n", range(1, 9))
 def test_nothing_is_proposed_where_so_few_proposals_would_teach_nothing(n: int, study: Study) -> None:
-    now = after(study.snapshot(), [Run(1.0, 0.9)] * 3)
-    total = (n + 0.5) * budget.wall_per_second(now) / budget.STARTUP_SHARE
-    step = budget.next_step(now, 0.9 * total, total)
-    assert isinstance(step, Search if n >= budget.LEAST_STARTUP else Fill)
-    assert not isinstance(step, Search) or step.n_startup == n
+    """`n` of the cheapest kind fit in what is left of the search's share. Once it has begun it has all of that."""
+    known = [Run(1.0, 0.9, anchor="known")] * 3
+    now = after(study.snapshot(), known)
+    left_to_it = (n + 0.5) * budget.wall_per_second(now)
+    left = TOTAL * (1 - budget.SEARCH_SHARE) + left_to_it
+    assert isinstance(budget.next_step(now, left, TOTAL), Search if n >= budget.LEAST_PROPOSED else Fill)
+    begun, filled = (after(study.snapshot(), [*known, Run(1.0, 0.5, fill=fill)]) for fill in (False, True))
+    assert isinstance(budget.next_step(begun, left, TOTAL), Search)
+    assert type(budget.next_step(filled, left, TOTAL)) is type(budget.next_step(now, left, TOTAL))
 
 
 def test_the_longest_run_leaves_room_for_a_fresh_seed_and_for_all_images(study: Study) -> None:

@@ -137,3 +137,18 @@ def test_the_note_of_a_run_that_changes_its_size_has_the_timeline_as_a_table(dig
     assert [row[-1] for row in rows[1:]] == [moment.words for moment in moments]
     assert rendered.count("<li>") == sum(line.startswith("* ") for line in figures.note(trial).splitlines())
     assert "lambda" not in rendered.partition("<table>")[0]  # it is said once
+
+
+@pytest.mark.parametrize("crop", [False, True])
+def test_more_epochs_are_worth_no_less_and_nothing_beyond_enough(crop: bool) -> None:
+    worth = [records.learning_decades(epochs, crop=crop) for epochs in range(1, 101)]
+    assert all(one <= other for one, other in pairwise(worth))
+    enough = records.ENOUGH if crop else records.ENOUGH_UNCROPPED
+    assert len(set(worth)) == enough
+
+
+def test_epochs_with_crops_count_less_until_those_without_are_enough() -> None:
+    with_crops, without = ([records.learning_decades(n, crop=crop) for n in range(1, 21)] for crop in (True, False))
+    assert with_crops[11] == pytest.approx(without[11])  # twelve are level with eight
+    assert all(one < other for one, other in zip(with_crops[:11], without[:11], strict=True))
+    assert all(one > other for one, other in zip(with_crops[12:], without[12:], strict=True))
