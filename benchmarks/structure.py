@@ -147,7 +147,7 @@ def read(path: Path, of: dict[str, object]) -> dict[str, dict[int, Run]]:
     """The results of a file by case and seed, as far as they are of these settings."""
     rows: dict[str, dict[int, Run]] = {}
     for row in map(json.loads, path.read_text().splitlines() if path.exists() else ()):
-        if row["of"] == of:
+        if row.get("of") == of:
             told = {field.name: row[field.name] for field in fields(Run)}
             rows.setdefault(row["case"], {})[row["seed"]] = Run(**told)
     return rows

@@ -95,7 +95,7 @@ def run(study: Study, trial: optuna.Trial, objective: Objective, watcher: Watche
 
 
 def _announced(before: Snapshot, number: int, attributes: Mapping[str, Any]) -> Iterator[str]:
-    """What is said of a trial before it begins that nobody searches by."""
+    """What is said before a repeat, a confirmation or an ablation begins."""
     if records.REPEAT_OF in attributes:
         yield _why_again(before, number, attributes[records.REPEAT_OF])
     if records.CONFIRM_OF in attributes:
