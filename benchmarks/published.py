@@ -3,8 +3,9 @@
 Batch 128, peak 0.1 with drops at 93 and 150 of 182 epochs, weight decay 5e-4, crops and flips, reconfigured every 10 of
 182 epochs, all in proportion. `dense` prunes nothing; `ratio` has the published penalty ratio; `shrinkage` a
 lambda larger by as much as the run has fewer steps than 182 epochs of 50,000 images, so that the penalty alone shrinks
-norms by as much; `subgradient` the same with the published step instead of a proximal one. Prints Markdown. The paper
-removes 53 % of the FLOPs of training and 66 % of those of inference on CIFAR-10.
+norms by as much; `subgradient` the same with the published step instead of a proximal one; `0.4`, `0.5` and `0.6` have
+that penalty ratio, between the two, with the proximal step. Prints Markdown. The paper removes 53 % of the FLOPs of
+training and 66 % of those of inference on CIFAR-10.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from objectives.task import DataSpec, Task
 CPU = torch.device("cpu")
 DEPTH = 5  # residual blocks a stage of the thin family: ResNet-32
 RATIO = 0.25  # lasso penalty ratio
+BETWEEN = (0.4, 0.5, 0.6)  # of the ratios between the published one and that of equal shrinkage
 EPOCHS, EVERY, IMAGES = 182, 10, 50_000  # of the paper's run
 
 
@@ -37,12 +39,14 @@ def cases(epochs: int, n_train: int) -> dict[str, Pipeline]:
     odds = RATIO / (1 - RATIO) * (EPOCHS * IMAGES) / (epochs * n_train)  # lambda is proportional to them
     every = max(1, round(epochs * EVERY / EPOCHS))
     published = PruneTrain(lpr=RATIO, mode="subgrad", interval=every)
-    scaled = replace(published, lpr=odds / (1 + odds))
+    proximal = replace(published, mode="prox")
+    equal = odds / (1 + odds)
     return {
         "dense": plain,
         "ratio": replace(plain, strategies=(published,)),
-        "shrinkage": replace(plain, strategies=(replace(scaled, mode="prox"),)),
-        "subgradient": replace(plain, strategies=(scaled,)),
+        **{str(ratio): replace(plain, strategies=(replace(proximal, lpr=ratio),)) for ratio in BETWEEN},
+        "shrinkage": replace(plain, strategies=(replace(proximal, lpr=equal),)),
+        "subgradient": replace(plain, strategies=(replace(published, lpr=equal),)),
     }
 
 
