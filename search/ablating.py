@@ -149,7 +149,7 @@ def _trained(
         display.say("warning: devices of several models are mixed: two seconds of a pair may be of two of them")
     place = place_of(asked, asked.workers_of(identity["workers"]), mixed_devices=is_mixed)
     session = Session(study.name, spec, database.url, database, place, training, display)
-    with session.opened() as (opened, objectives):
+    with session.opened(0) as (opened, objectives):
         course = replace(course, n_workers=len(objectives))
         display.study_started(opened.snapshot(), 0, goal=course)
         session.work(Crew(opened, display, 0, course.deadline, turns=course), objectives)

@@ -229,7 +229,7 @@ class Crew:
         if (number + 1) % FIGURES_EVERY == 0:
             figures.save(self._study.optuna, now)
         self._n_crashes = self._n_crashes + 1 if reason == "crash" else 0
-        if self._n_crashes == CRASHES_IN_A_ROW:
+        if self._n_crashes >= CRASHES_IN_A_ROW:
             message = now.trials[number].user_attrs.get(records.MESSAGE)
             raise DeviceFault(
                 f"{self._n_crashes} trials in a row crashed, the last with: {message}; --in-process shows where"

@@ -23,7 +23,7 @@ from search.planning import budget, costs, plan
 from search.planning.budget import Budget
 from search.planning.costs import Costs
 from search.planning.plan import Images, Plan
-from search.planning.promise import promised
+from search.planning.promise import n_whole, promised
 from search.study import records
 from search.study.spec import StudySpec, read
 from search.study.study import Study
@@ -205,7 +205,7 @@ def refit(
         display.say(f"trial {found[0].number} is still the one to go with, and was trained on all images before")
         return
     (chosen, pipeline), data = found, now.attributes[records.IDENTITY]["data"]
-    n = data["n_train"] + data["n_val"] if now.n_splits == 1 else data["n_val"]
+    n = n_whole(data, now.n_splits)
     display.say(f"trial {chosen.number} is trained on all {counted(n, 'image')}, those that validate included")
     seeds = Seeds.of(study.spec.search.seed, chosen.number, repeat=AGAIN)
     last = _in_time(objective, pipeline, seeds, left, display, halt)

@@ -253,7 +253,7 @@ class Session:
 
         With `minutes`, what they suffice for was run, and the best pipeline trained on all images.
         """
-        with self.opened(in_minutes=minutes is not None) as (study, objectives):
+        with self.opened(n_trials, in_minutes=minutes is not None) as (study, objectives):
             now = study.snapshot()
             until = min(deadline, minutes.deadline if minutes is not None else inf)
             self.display.study_started(now, n_trials or now.n_counted, until if until < inf else None)
@@ -267,14 +267,14 @@ class Session:
         return study.snapshot()
 
     @contextmanager
-    def opened(self, *, in_minutes: bool = False) -> Iterator[tuple[Study, Sequence[Objective]]]:
-        """The study, open on devices that are held meanwhile; then its figures are brought up to date."""
+    def opened(self, n_trials: int, *, in_minutes: bool = False) -> Iterator[tuple[Study, Sequence[Objective]]]:
+        """The study, of so many trials in all, open on devices that are held meanwhile; then figures are up to date."""
         with ExitStack() as held:
             held.enter_context(self.display)
             objectives = self.place.opened(
                 self.name, self.task, self.where, self.training, held, self.display.data_read
             )
-            study = self._open(objectives, in_minutes=in_minutes)
+            study = self._open(objectives, n_trials, in_minutes=in_minutes)
             yield study, objectives
             figures.save(study.optuna, study.snapshot())
             self.database.checkpoint()
@@ -322,7 +322,7 @@ class Session:
                     warnings.add(warning)
             study.tell_test(number, found)
 
-    def _open(self, objectives: Sequence[Objective], *, in_minutes: bool = False) -> Study:
+    def _open(self, objectives: Sequence[Objective], n_trials: int, *, in_minutes: bool) -> Study:
         """The study, created or resumed, with nothing left over from a run that died."""
         if not figures.installed():  # takes a second to find out, while the worker gets ready
             self.display.say("optuna-dashboard or plotly is not installed: notes and figures are left out")
@@ -338,7 +338,7 @@ class Session:
                     study = opening.resumed(self.name, self.spec, found, self.database, facts, self.place.workers)
                 else:
                     study = self._created(facts, objectives)
-                queue.enqueue_anchors(study, in_minutes=in_minutes)
+                queue.enqueue_anchors(study, n_trials, in_minutes=in_minutes)
         say_data(facts, self.display)
         for number in recovery.recover(study):
             figures.note_trial(study.optuna, study.trials()[number])

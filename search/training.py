@@ -27,7 +27,7 @@ from search.host import devices, interruptions
 from search.invocation import Retraining
 from search.minutes import calibration_of_twin
 from search.planning.plan import family_for
-from search.planning.promise import promised, spread
+from search.planning.promise import n_whole, promised, spread
 from search.study import records
 from search.study.asked import asked_start
 from search.study.confirmation import ACCURACIES
@@ -255,7 +255,7 @@ class _Work:
 
     def _of_all(self, folder: Path, told: Mapping[str, Any] | None, runs: Sequence[Run]) -> OfAll:
         data, promise = self.facts["data"], None
-        n = data["n_val"] if self.facts.get("n_splits", 1) > 1 else data["n_train"] + data["n_val"]
+        n = n_whole(data, self.facts.get("n_splits", 1))
         if runs:
             found, n_val = [run.accuracy for run in runs], data["n_val"]
             promise = promised(fmean(found), len(runs), n_val, data["n_train"], n, spread(found, n_val))

@@ -245,8 +245,10 @@ def _fail(study: Study, trial: optuna.Trial, fault: TrialFault) -> None:
     def tell_and_retry() -> None:
         with study.exclusive():  # killed in between, the trial would not be tried again
             study.tell(result)
-            if records.RETRY_OF not in trial.user_attrs:
-                recovery.retry(study, study.trials()[trial.number])
+            trials = study.trials()
+            before = trial.user_attrs.get(records.RETRY_OF)
+            if before is None or records.is_free(trials[before]):  # that one was lost, by nobody's fault
+                recovery.retry(study, trials[trial.number])
 
     storage.patiently(tell_and_retry)
 

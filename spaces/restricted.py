@@ -106,29 +106,42 @@ class _Explorer:
 
 def sample(space: Space, trial: Trial, given: Given, restrictions: Restrictions, anchor: str | None = None) -> Pipeline:
     """The pipeline that a trial chooses from a restricted space; for an anchor that pipeline."""
-    preset = dict(usable_anchors(space, given, restrictions))[anchor] if anchor is not None else {}
+    preset = _anchors(space, given, restrictions)[anchor] if anchor is not None else {}
     return space.sample(RestrictedTrial(trial, restrictions, preset), given)
 
 
 def usable_anchors(space: Space, given: Given, restrictions: Restrictions) -> list[tuple[str, Parameters]]:
-    """The anchors that a study tries first. BASELINE is the same in every study; others obey the restrictions."""
+    """The anchors that a study tries first, of equal ones the first."""
     usable: list[tuple[str, Parameters]] = []
-    for name, parameters in space.anchors(given).items():
-        if name != BASELINE:
-            if any(parameters.get(key) in values for key, values in restrictions.exclude.items()):
-                continue
-            parameters = {key: restrictions.fix.get(key, value) for key, value in parameters.items()}
+    for name, parameters in _anchors(space, given, restrictions).items():
         if parameters not in [known for _, known in usable]:
             usable.append((name, parameters))
     return usable
 
 
 def anchor_pipelines(space: Space, given: Given, restrictions: Restrictions) -> dict[str, Pipeline]:
-    """The pipelines of the anchors, by name, in the order of the space."""
+    """The pipelines of the anchors that a study tries first, by name, in the order of the space."""
     return {
-        name: space.sample(RestrictedTrial(_Explorer(parameters, highest=False), restrictions, parameters), given)
-        for name, parameters in usable_anchors(space, given, restrictions)
+        name: anchor_pipeline(space, given, restrictions, name)
+        for name, _ in usable_anchors(space, given, restrictions)
     }
+
+
+def anchor_pipeline(space: Space, given: Given, restrictions: Restrictions, name: str) -> Pipeline:
+    """The pipeline of an anchor, also of one that equals another since more is restricted."""
+    parameters = _anchors(space, given, restrictions)[name]
+    return space.sample(RestrictedTrial(_Explorer(parameters, highest=False), restrictions, parameters), given)
+
+
+def _anchors(space: Space, given: Given, restrictions: Restrictions) -> dict[str, Parameters]:
+    """The anchors that are allowed. BASELINE is the same in every study; others obey the restrictions."""
+    found: dict[str, Parameters] = {}
+    for name, parameters in space.anchors(given).items():
+        if name == BASELINE:
+            found[name] = parameters
+        elif not any(parameters.get(key) in values for key, values in restrictions.exclude.items()):
+            found[name] = {key: restrictions.fix.get(key, value) for key, value in parameters.items()}
+    return found
 
 
 def walk(space: Space, given: Given, restrictions: Restrictions) -> dict[str, list[str]]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from objectives.networks.plain import residual
 from objectives.strategies.base import Outline, Strategy, learned
+from objectives.strategies.freeze import Freeze
 from objectives.strategies.net2net import Net2Net
 from objectives.strategies.plateau import Plateau
 from objectives.strategies.prune_train import PruneTrain
@@ -57,7 +58,7 @@ class Adaptive(PruneTrain):
     patience: int = 1  # such epochs in a row that end a round
     least: int = 2  # epochs of a round
     factor: float = 1.5  # of the channels when a stage grows wider, above 1
-    shrinking: float = 0.02  # share of its FLOPs, lost in three epochs, above which a network trains on
+    shrinking: float = 0.02  # share of its FLOPs, lost at four boundaries, above which a network trains on
     occupied: float = 0.6  # share of its channels kept, below which a stage was too wide
     tail: float = 0.3  # share of the run in which the learning rate falls, in (0, 1)
     rewarm: float = 0.3  # share of the learning rate from which it rises within an epoch after a growth, in (0, 1]
@@ -69,7 +70,8 @@ class Adaptive(PruneTrain):
     before: Adaptive | None = learned(None)  # what this strategy was then
 
     needs_blocks: ClassVar[bool] = True
-    excludes: ClassVar[tuple[type[Strategy], ...]] = (PruneTrain, Net2Net, Plateau, Swa)
+    # The way back would thaw a stage that was frozen since.
+    excludes: ClassVar[tuple[type[Strategy], ...]] = (PruneTrain, Net2Net, Plateau, Swa, Freeze)
 
     def __post_init__(self) -> None:
         super().__post_init__()

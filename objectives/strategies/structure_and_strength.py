@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 from objectives.networks.architecture import HEAD
+from objectives.strategies.adaptive import Adaptive
 from objectives.strategies.base import Outline, Strategy, learned
 from objectives.strategies.identity_init import IdentityInit
 from objectives.strategies.kernel_rescaling import KernelRescaling
@@ -50,13 +51,15 @@ class StructureAndStrength(Strategy):
         ValueError: a parameter outside its range.
     """
 
-    # Filters of another kind to begin with; kernels of other sizes; weights held at 0, which structures are not.
+    # Filters of another kind to begin with; kernels of other sizes; weights held at 0, which structures are not; a way
+    # back to before the structures were let go.
     excludes: ClassVar[tuple[type[Strategy], ...]] = (
         IdentityInit,
         Whitening,
         KernelRescaling,
         LowRank,
         LotteryTicket,
+        Adaptive,
     )
 
     until: float = 1.0  # share of the run until which structures stay, in [0, 1]; 1: to the end, 0 changes nothing

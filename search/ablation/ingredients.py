@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from objectives.pipeline import Pipeline
-from objectives.strategies.base import Outline, Strategy
+from objectives.strategies.base import Strategy
 from objectives.strategies.transfer import Transfer
 from spaces.base import BASELINE, Given, obstacle
 from spaces.fine_tuning import FINE_TUNING
@@ -69,7 +69,7 @@ def taken_apart(whole: Pipeline, baseline: Pipeline, given: Given, happened: str
         _add(found, left_out, key, partial(_with_settings, whole, baseline, key), given)
     run = outlined(given, whole)
     for strategy in whole.strategies:
-        if (idle := strategy.idle(Outline(run.full, given.size, whole.n_epochs(given.n_train)))) is not None:
+        if (idle := strategy.idle(replace(run, epochs=whole.n_epochs(given.n_train)))) is not None:
             left_out[switch(strategy)] = f"it does nothing in this run: {idle}"
             continue
         gone = {strategy, *(each for each in whole.strategies if isinstance(strategy, Transfer) and _tunes(each))}

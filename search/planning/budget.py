@@ -16,13 +16,13 @@ from statistics import median
 from optuna.trial import FrozenTrial, TrialState
 
 from objectives.pipeline import Pipeline
-from search.planning.promise import expected
+from search.planning.promise import expected, n_whole
 from search.proposals import interest
 from search.study import confirmation, records
 from search.study.snapshot import Snapshot
 from spaces import SPACES
 from spaces.base import BASELINE
-from spaces.restricted import anchor_pipelines
+from spaces.restricted import anchor_pipeline
 
 SEARCH_SHARE = 0.3  # of the minutes, until the longest run begins
 FILL_SHARE = 1 / 5  # ... that the longest run takes, about: see `_most`, with a fifth of the images to validate
@@ -133,7 +133,7 @@ def next_step(now: Snapshot, left: float, total: float, *, n_before: int = 0, is
     if _is_searching(now, left, total, pace * cheapest) and most > cheapest:
         n_startup = int(STARTUP_SHARE * total / (pace * cheapest))
         return Search(most, min(n_startup, MOST_STARTUP))
-    fills = [trial for trial in since if records.FILL in trial.user_attrs]
+    fills = [trial for trial in since if records.FILL in trial.user_attrs and not records.is_free(trial)]
     is_over = len(fills) == MOST_FILLS or any(records.is_confirmation(trial) for trial in since)
     is_over |= any(trial.state == TrialState.RUNNING for trial in fills)
     filled = max((FURTHER * trial.values[0] for trial in fills if trial.values), default=0.0)
@@ -210,8 +210,7 @@ def _pipeline(now: Snapshot, trial: FrozenTrial) -> Pipeline:
     """The pipeline of a trial that waits."""
     if records.PIPELINE in trial.user_attrs:
         return records.pipeline(trial)
-    known = anchor_pipelines(SPACES[now.spec.space.name], now.given, now.restrictions)
-    return known[trial.user_attrs[records.ANCHOR]]
+    return anchor_pipeline(SPACES[now.spec.space.name], now.given, now.restrictions, trial.user_attrs[records.ANCHOR])
 
 
 def _queued(now: Snapshot, most: float, seconds: float) -> FrozenTrial | None:
@@ -243,5 +242,4 @@ def _to_confirm(now: Snapshot, left: float, pace: float) -> Step | None:
 def validating(now: Snapshot) -> float:
     """Share of the images that validate, of one split."""
     data = now.attributes[records.IDENTITY]["data"]
-    n_val = data["n_val"] / now.n_splits
-    return float(n_val / (n_val + data["n_train"]))
+    return float(1 - data["n_train"] / n_whole(data, now.n_splits))

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -14,13 +14,10 @@ from objectives.pipeline import Pipeline
 from search.pareto.intervals import NORMAL
 from search.proposals import interest
 from search.proposals.draws import Draw, candidate
-from search.proposals.experience import Experience
+from search.proposals.experience import Experience, choosing
 from search.proposals.proposal import Memory, Models, Pair, Settings, Tried, learned
 from search.study.snapshot import Snapshot
-from spaces import SPACES
-from spaces.base import Trial
 from spaces.ingredients import EVERYTHING
-from spaces.restricted import sample
 
 FEW = 10  # runs, below which a study has nothing to say of effects
 LEAST = 2  # runs with a strategy, likewise
@@ -72,20 +69,16 @@ def effects(now: Snapshot) -> list[Effect]:
     variance that the models' joint belief in both gives it. Pairs that were really trained enter the models like all
     runs do.
     """
-    task, given, space = now.spec.task, now.given, SPACES[now.spec.space.name]
 
     def expect(pipeline: Pipeline) -> Pair:
-        return math.log10(interest.forecast(pipeline, task, given, None)), 0.0
-
-    def choose(trial: Any) -> Pipeline:
-        return sample(space, cast("Trial", trial), given, now.spec.restrictions)
+        return math.log10(interest.forecast(pipeline, now.spec.task, now.given, None)), 0.0
 
     if now.box is None or len(now.points) < FEW or not now.kind.is_timed:
         return []
     tried = [each for each in Experience().tried(now, expect, plain=False) if each.values is not None]
     models = learned(tried, Settings(), Memory())
     offered = {name for each in tried for name in each.distributions if name in EVERYTHING}
-    return [_effect(switch, tried, models, choose, expect) for switch in EVERYTHING if switch in offered]
+    return [_effect(switch, tried, models, choosing(now), expect) for switch in EVERYTHING if switch in offered]
 
 
 def _effect(

@@ -52,14 +52,14 @@ class Experience:
         n_proposed = sum(records.is_proposed(trial) for trial in now.trials)
         plain = now.kind.is_timed and n_proposed % PLAIN_EVERY == PLAIN_EVERY - 1
         settled = dict.fromkeys(EVERYTHING, False) if plain else {}
-        rng, expect, choose = np.random.default_rng(seed), _expecting(now), _choosing(now)
+        rng, expect, choose = np.random.default_rng(seed), _expecting(now), choosing(now)
         tried = self.tried(now, expect, plain=plain)
         memory = self.plain_memory if plain else self.memory
         return propose(choose, tried, goal(now.box), rng, expect, settings, memory, settled, math.log10(most))
 
     def fill(self, now: Snapshot, seconds: float) -> Candidate[Pipeline] | None:
         """Of the runs like the best ones that take about so many seconds the one that the models think best of."""
-        expect, choose = _expecting(now), _choosing(now)
+        expect, choose = _expecting(now), choosing(now)
 
         def nominal(pipeline: Pipeline) -> float:
             return float(10 ** expect(pipeline)[0])
@@ -111,7 +111,7 @@ def _expecting(now: Snapshot) -> Callable[[Pipeline], Pair]:
     return expect
 
 
-def _choosing(now: Snapshot) -> Callable[[Any], Pipeline]:
+def choosing(now: Snapshot) -> Callable[[Any], Pipeline]:
     """What a trial makes of the study's space."""
     space = SPACES[now.spec.space.name]
     return lambda trial: sample(space, cast("Trial", trial), now.given, now.restrictions)

@@ -112,6 +112,7 @@ class Confirmed:
     has_spread: bool  # whether its interval comes from seeds; else from the number of images
     test: Estimate | None = None  # accuracy on the test split; its interval is that of the images
     is_alike: bool = False  # as accurate as a cheaper point, for all that is known
+    is_disturbed: bool = False  # other work disturbed all of them: no claim is made of their seconds
 
 
 def confirmed(
@@ -139,6 +140,7 @@ def confirmed(
             replace(reached, interval=interval),
             reached.interval is not None,
             _tested([tests[t.number] for t in group if tests.get(t.number)], metric),
+            is_disturbed=all(t.user_attrs.get(records.NOISY) for t in group),
         )
     return _with_likeness(found)
 

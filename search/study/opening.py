@@ -319,6 +319,7 @@ def _about(facts: Mapping[str, Any]) -> dict[str, object]:
         "lines": str(facts.get("about", "")).splitlines(),
         "warnings": list(facts.get("warnings", ()))[:MOST_WARNINGS],
         "n_skipped": len(facts.get("skipped", ())),
+        "n_splits": facts.get("n_splits", 1),
         "validated": validated if len(validated) <= records.MANY_CLASSES else [],
     }
 

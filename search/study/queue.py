@@ -91,15 +91,16 @@ def _confirmation(study: Study, now: Snapshot, share: float) -> list[FrozenTrial
     return confirmation.waiting(study.trials())
 
 
-def enqueue_anchors(study: Study, *, in_minutes: bool = False) -> None:
+def enqueue_anchors(study: Study, n_trials: int | None = None, *, in_minutes: bool = False) -> None:
     """Queues the anchors that the study lacks, the cheapest first; in minutes, which there is time for is seen later.
 
     Else, of a study that is short, BASELINE comes first, with which all are compared, and the ladder is left out: half
-    of the trials are left to search.
+    of the trials are left to search. `n_trials`: in all; None: those of the study file.
     """
+    n_trials = study.spec.search.n_trials if n_trials is None else n_trials
     space, given, restrictions = SPACES[study.spec.space.name], study.given, study.spec.restrictions
     anchors, is_short = usable_anchors(space, given, restrictions), False
-    if not in_minutes and 2 * len(anchors) > study.spec.search.n_trials:
+    if not in_minutes and 2 * len(anchors) > n_trials:
         is_short = True
         anchors = [each for each in anchors if each[0] not in ladder(given)]
     pipelines = anchor_pipelines(space, given, restrictions)

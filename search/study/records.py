@@ -41,9 +41,7 @@ BOUNDARY_SECONDS = "boundary_seconds"  # within the seconds: what strategies did
 IDENTITY, FORMATS, FLOOR = "identity", "number_formats", "floor"
 BOX = "box"  # what counts in the hypervolume: see pareto.front.Box
 FLIPS = "flips"  # what mirror images were to a network that saw none: see search.workers.seam
-ABOUT = (
-    "about_data"  # what a run says of its images, {"lines", "warnings", "n_skipped", "validated"}, the last by class
-)
+ABOUT = "about_data"  # what a run says of its images: see study.opening
 BASE = "base"  # the network that is made smaller: what is known of it
 START = "start"  # the trained network that pipelines may begin from: see objectives.starts.origin.Origin
 REFIT = "refit"  # the network that was trained on all images: see search.planning.promise

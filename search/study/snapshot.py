@@ -119,8 +119,14 @@ class Snapshot:
         return [trial for trial in candidates if not trial.user_attrs[records.PIPELINE].get("strategies")]
 
     def against_plain(self, trial: FrozenTrial) -> float | None:
-        """Cost of the cheapest plain run that is at least as accurate, over that of a trial; None without one."""
-        seconds = [plain.values[0] for plain in self.plain if plain.values[1] >= trial.values[1]]
+        """Cost of the cheapest plain run that is at least as accurate, over that of a trial; None without one.
+
+        Disturbed seconds are no claim, neither of the trial nor of the plain run.
+        """
+        if trial.user_attrs.get(records.NOISY):
+            return None
+        quiet = (plain for plain in self.plain if not plain.user_attrs.get(records.NOISY))
+        seconds = [plain.values[0] for plain in quiet if plain.values[1] >= trial.values[1]]
         return min(seconds) / trial.values[0] if seconds else None
 
     @cached_property
@@ -239,6 +245,11 @@ class Snapshot:
         """Confirmations whose networks have not met the test split."""
         return confirmation.untested(self.trials, self.floor, confirmation.tests(self.attributes))
 
+    def is_disturbed(self, point: FrozenTrial) -> bool:
+        """Whether other work disturbed what is told of a point's seconds: all fresh seeds, or the run without them."""
+        found = self.confirmed_of(point)
+        return bool(point.user_attrs.get(records.NOISY)) if found is None else found.is_disturbed
+
     def confirmed_of(self, point: FrozenTrial) -> Confirmed | None:
         """What fresh seeds say of a point; None where it has none."""
         return self.confirmed.get(records.first(point))
@@ -246,7 +257,9 @@ class Snapshot:
     @property
     def n_splits(self) -> int:
         """Splits that a trial trains on side by side: several where every image validates once."""
-        data = self.attributes[records.IDENTITY]["data"]
+        if (told := self.attributes.get(records.ABOUT, {}).get("n_splits")) is not None:
+            return int(told)
+        data = self.attributes[records.IDENTITY]["data"]  # of a study of an earlier version
         n_images = sum(n for _, n, _ in data.get("classes", ()))  # which earlier versions did not tell
         return round(n_images / (n_images - data["n_train"])) if data["n_val"] == n_images else 1
 

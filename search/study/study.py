@@ -34,7 +34,10 @@ from spaces.restricted import sample
 FIRST_ROUND = 100  # of an ablation: its repeat of the seeds of a trial, of which others have single digits
 LATE = "late_result"  # study attribute, with the number of the trial: told after it had been given up
 # by a trial queued once more
-_INHERITED = (records.SEED_TRIAL, records.ANCHOR, records.REPEAT_OF, records.CONFIRM_OF, records.ABLATION)
+_INHERITED = (
+    *(records.PIPELINE, records.WORDS, records.FILL),
+    *(records.SEED_TRIAL, records.ANCHOR, records.REPEAT_OF, records.CONFIRM_OF, records.ABLATION),
+)
 _OF_A_RUN = (records.OWNER, records.REASON, records.MESSAGE, records.WOULD_STOP, records.NOISY, records.UNDISTURBED)
 
 T = TypeVar("T")

@@ -32,7 +32,7 @@ def lines(found: Choice, now: Snapshot, min_accuracy: float | None) -> list[str]
         said.append(f"  {against.words(best.cost, trial, now.base)}, of {against.of_base(now.base)}")
     if min_accuracy is not None and best.interval[0] < min_accuracy:
         said.append(f"  its interval reaches below {min_accuracy:.2%}: that it is so accurate is not certain")
-    if trial.user_attrs.get(records.NOISY):
+    if now.is_disturbed(trial):
         said.append(f"  {MARK} other work disturbed the device whenever this was timed")
     where = "not on this machine: it lies where it was trained" if network is None else str(network)
     said.append(f"network   {where}")
@@ -70,7 +70,7 @@ def _beside(found: Choice, now: Snapshot) -> list[str]:
 
 def _in_words(point: Candidate, now: Snapshot) -> str:
     low, high = point.interval
-    mark = MARK if now.trials[point.trial].user_attrs.get(records.NOISY) else ""
+    mark = MARK if now.is_disturbed(now.trials[point.trial]) else ""
     source = f"mean of {counted(point.n_seeds, 'fresh seed')}" if point.n_seeds else "of a single run"
     cost = f"{'in' if now.kind.trains else 'with'} {mark}{now.kind.brief(point.cost, 3)}"
     return f"trial {point.trial}: {point.accuracy:.2%} {cost} ({source}; {low:.1%} to {high:.1%})"

@@ -246,12 +246,11 @@ def _cells(trial: FrozenTrial, now: Snapshot) -> dict[str, str]:
         **confirmed.cells(now.confirmed_of(trial), now.kind),
     }
     if now.base is not None:
-        [(left, kept_accuracy)] = _compared([trial], now)
+        [(left, kept_accuracy)], _ = _compared([trial], now)
         cells |= dict(zip(against.COLUMNS, against.cells(left, kept_accuracy, trial, now.base), strict=True))
     elif baseline is not None:
-        is_claim = not (mark or baseline.user_attrs.get(records.NOISY))
         kept = trial.user_attrs["inference_flops"] / baseline.user_attrs["inference_flops"]
-        (took, reached), (baseline_took, baseline_reached) = _compared([trial, baseline], now)
+        ((took, reached), (baseline_took, baseline_reached)), is_claim = _compared([trial, baseline], now)
         cells["speed-up"] = f"{baseline_took / took:.2f}x" if is_claim else ""
         plain = now.against_plain(trial)
         cells["against plain"] = "" if mark else "none" if plain is None else f"{plain:.2f}x"
@@ -272,8 +271,16 @@ def _share(accuracy: float, now: Snapshot) -> str:
     return f"{accuracy:.0%}" if now.kind.trains else f"{accuracy:.1%}"
 
 
-def _compared(trials: Sequence[FrozenTrial], now: Snapshot) -> list[tuple[float, float]]:
-    """(cost, accuracy) of each: what the search measured, or the means of fresh seeds where all have them."""
-    found = [now.confirmed_of(each) for each in trials]
-    means = [(each.cost.mean, each.accuracy.mean) for each in found if each is not None]
-    return means if len(means) == len(trials) else [(each.values[0], each.values[1]) for each in trials]
+def _compared(trials: Sequence[FrozenTrial], now: Snapshot) -> tuple[list[tuple[float, float]], bool]:
+    """((cost, accuracy) of each, whether nothing disturbed those costs).
+
+    What the search measured, or the means of fresh seeds where all have them.
+    """
+    found = [each for trial in trials if (each := now.confirmed_of(trial)) is not None]
+    if len(found) == len(trials):
+        return [(each.cost.mean, each.accuracy.mean) for each in found], not any(each.is_disturbed for each in found)
+    return [(each.values[0], each.values[1]) for each in trials], not any(map(_was_disturbed, trials))
+
+
+def _was_disturbed(trial: FrozenTrial) -> bool:
+    return bool(trial.user_attrs.get(records.NOISY))

@@ -29,7 +29,7 @@ class Rules:
     factor: float = 1.5  # of the channels when a stage grows wider, above 1
     shrinking: float = 0.02  # share of the FLOPs that went in the last epochs, above which a network still shrinks
     occupied: float = 0.6  # share of its channels that a stage has kept, below which it was too wide
-    window: int = 3  # epochs that `shrinking` looks at
+    window: int = 4  # boundaries that `shrinking` looks at, the present one included
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,9 @@ class Seen:
     rounds: tuple[Round, ...]  # so far, the present one last
     now: Architecture
     measures: tuple[float, ...]  # of each epoch of the run; the lower, the better
-    flops: tuple[float, ...]  # of an inference, by the network that each of these epochs ended with
+    # Of an inference: by the network that each epoch so far trained, then by the present one. There is none between the
+    # last epoch's and what its boundary made of it, so that n entries back lie n + 1 boundaries.
+    flops: tuple[float, ...]
     epochs_to_tail: int  # in which the network may still change
     failed: frozenset[Operator] = frozenset()  # growths that brought nothing
 
@@ -178,8 +180,8 @@ def _widest(now: Architecture, stages: tuple[int, ...], factor: float, affords: 
 
 
 def _shrunk(seen: Seen, window: int) -> float:
-    """The share of its FLOPs that the network has lost in the last epochs of this round."""
-    began = max(seen.rounds[-1].epoch, len(seen.flops) - 1 - window)
+    """The share of its FLOPs that the network has lost at the last boundaries of this round."""
+    began = max(seen.rounds[-1].epoch, len(seen.flops) - window)
     return 1 - seen.flops[-1] / seen.flops[began] if seen.flops[began] > 0 else 0.0
 
 

@@ -82,7 +82,7 @@ def _of_study(options: argparse.Namespace, url: str) -> tuple[Recipe, Task]:
         trial, task = now.trials[number], now.spec.task
         accuracies = {name: trial.user_attrs.get(name) for name in ("accuracy", "balanced_accuracy")}
         made = Recipe(
-            records.pipeline(trial),
+            now.pipeline(trial),
             task.family,
             task.stem_stride,
             task.data.size,

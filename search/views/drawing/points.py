@@ -25,16 +25,12 @@ class Shown:
     n_seeds: int  # fresh ones; 0: one run, chosen for its luck
     is_alike: bool  # as accurate as a cheaper point of the front, for all that is known
     kind: Kind  # of the study
+    is_disturbed: bool  # other work disturbed it whenever it was timed: no claim is made of its seconds
 
     @property
     def number(self) -> int:
         """Of the trial."""
         return self.trial.number
-
-    @property
-    def is_disturbed(self) -> bool:
-        """Whether other work disturbed it whenever it was timed: no claim is made of its seconds."""
-        return bool(self.trial.user_attrs.get(records.NOISY)) and self.n_seeds == 0
 
     @property
     def in_words(self) -> str:
@@ -65,10 +61,10 @@ def shown(trial: FrozenTrial, now: Snapshot) -> Shown:
     """A finished run, as it is shown."""
     found = now.confirmed_of(trial)
     if found is not None:
-        return Shown(trial, found.cost, found.accuracy, found.n, found.is_alike, now.kind)
+        return Shown(trial, found.cost, found.accuracy, found.n, found.is_alike, now.kind, found.is_disturbed)
     cost, accuracy = trial.values
     images = Estimate(accuracy, wilson(accuracy, now.n_val))
-    return Shown(trial, Estimate(cost, None), images, 0, trial.number in now.alike, now.kind)
+    return Shown(trial, Estimate(cost, None), images, 0, trial.number in now.alike, now.kind, now.is_disturbed(trial))
 
 
 def on_front(now: Snapshot) -> list[Shown]:

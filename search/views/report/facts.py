@@ -91,10 +91,10 @@ def commands(now: Snapshot) -> list[tuple[str, str]]:
 def study_file(now: Snapshot) -> list[str]:
     """The lines of a study file that asks for this study: what is not said has its default."""
     plain = now.spec.model_dump(mode="json", exclude_defaults=True, exclude={"storage"})  # a URL may hold a password
-    top = {name: value for name, value in plain.items() if not isinstance(value, dict)}
-    lines = [f"{name} = {_toml(value)}" for name, value in top.items()]
-    for section in ("data", "network", "space", "reduce", "search"):
-        lines += _section(section, plain[section]) if plain.get(section) else []
+    sections = {name: value for name, value in plain.items() if isinstance(value, dict)}
+    lines = [f"{name} = {_toml(value)}" for name, value in plain.items() if name not in sections]
+    for name, values in sections.items():
+        lines += _section(name, values) if values else []
     return lines
 
 

@@ -23,7 +23,7 @@ from objectives.strategies.methods.rounds import (
     widened,
 )
 
-RULES = Rules(gain=0.05, patience=1, least=2, rounds=3, factor=1.5, shrinking=0.02, occupied=0.6, window=3)
+RULES = Rules(gain=0.05, patience=1, least=2, rounds=3, factor=1.5, shrinking=0.02, occupied=0.6, window=4)
 
 
 def network(*stages: tuple[int, tuple[int, ...]]) -> Architecture:
