@@ -16,8 +16,8 @@ SEEDS_SPREAD = 0.015  # decades of error between seeds of a pipeline; assumed: 0
 
 
 def n_whole(data: Mapping[str, Any], n_splits: int) -> int:
-    """Images of a training on all: those of a split, its validation included. `data`: the facts about them."""
-    return int(data["n_train"] + round(data["n_val"] / n_splits))
+    """Images of a training on all: those of the first split, its validation included. `data`: the facts about them."""
+    return int(data["n_train"] + math.ceil(data["n_val"] / n_splits))
 
 
 def expected(measured: float, more: float) -> float:

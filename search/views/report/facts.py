@@ -94,7 +94,7 @@ def study_file(now: Snapshot) -> list[str]:
     sections = {name: value for name, value in plain.items() if isinstance(value, dict)}
     lines = [f"{name} = {_toml(value)}" for name, value in plain.items() if name not in sections]
     for name, values in sections.items():
-        lines += _section(name, values) if values else []
+        lines += _section(name, values)
     return lines
 
 
@@ -102,7 +102,7 @@ def _section(name: str, values: dict[str, object]) -> list[str]:
     own = {key: value for key, value in values.items() if not isinstance(value, dict)}
     lines = [f"[{name}]", *(f"{_key(key)} = {_toml(value)}" for key, value in own.items())]
     for key, value in values.items():
-        if isinstance(value, dict) and value:
+        if isinstance(value, dict):  # an empty one may say that there is one: [reduce.base]
             lines += _section(f"{name}.{key}", value)
     return lines
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import groupby, pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -16,15 +18,19 @@ from optuna.trial import TrialState
 from objectives.pipeline import Pipeline, Report
 from objectives.task import Seeds
 from search import trial
-from search.planning import budget
+from search.database import storage
+from search.planning import budget, costs, plan
 from search.planning.budget import Budget, Confirm, Fill, Queued, Search, Step
-from search.study import queue, records
+from search.study import opening, queue, records, recovery, spec
 from search.study.snapshot import Snapshot
 from search.study.study import Study
 from search.views.display import Display
+from search.workers.seam import TrialFault
+from spaces import SPACES
 from spaces.base import BASELINE
-from tests.search.conftest import Scripted, report
-from tests.search.planning.conftest import Run, after, nominal
+from spaces.restricted import anchor_pipelines
+from tests.search.conftest import FACTS, FORMATS, Scripted, report
+from tests.search.planning.conftest import IMAGES, Run, after, nominal
 
 TOTAL = 300.0
 AT_LEISURE = 30_000.0  # beside which nothing counts that this machine takes
@@ -293,3 +299,43 @@ def test_a_study_in_minutes_comes_to_its_end_in_time_with_all_its_parts(cheapest
     assert order[-1] in ("confirm", "fill")
     ranks = [["known", "search", "fill", "confirm"].index(word) for word in order]
     assert all(less <= more or less == 3 for less, more in pairwise(ranks))
+
+
+@pytest.mark.parametrize("is_fill", [False, True])
+def test_a_proposal_that_was_lost_or_crashed_is_begun_again_for_what_it_was(is_fill: bool, study: Study) -> None:
+    for waiting in study.trials():  # the queue is empty: what is begun is proposed
+        study.storage.set_trial_state_values(waiting._trial_id, TrialState.FAIL)
+    told = {records.FILL: True} if is_fill else {}
+    lost = study.propose(None, study.experience.next, told)
+    recovery.lose(study, lost.number, "its process is gone")
+    again = queue.claim_within(study, Budget(time.monotonic(), TOTAL))
+    assert again is not None
+    assert again.user_attrs[records.RETRY_OF] == lost.number
+    assert (records.FILL in again.user_attrs) == is_fill
+    assert (study.pipeline(again), study.seeds(again)) == (study.pipeline(lost), study.seeds(lost))
+    crashing = Scripted([TrialFault("crash", "signal 11"), [(1.0, 0.9)]])
+    trial.run(study, again, crashing, Display(), math.inf)  # nobody's fault was the loss: it is tried once more
+    third = queue.claim_within(study, Budget(time.monotonic(), TOTAL))
+    assert third is not None
+    assert third.user_attrs[records.RETRY_OF] == again.number
+    crashing = Scripted([TrialFault("crash", "signal 11")])
+    trial.run(study, third, crashing, Display(), math.inf)
+    assert not [t for t in study.trials() if t.user_attrs.get(records.RETRY_OF) == third.number]
+
+
+def test_anchors_that_refuted_flips_make_equal_are_still_the_ones_that_wait(tmp_path: Path) -> None:
+    made = plan.chosen("mine", 5.0, replace(IMAGES, flips=None), costs.nominal(plan.to_probe(8)[0], 1e10), "cpu")
+    words = re.sub(r"^epochs = .*$", "epochs = [5, 5]", made.study_file(), flags=re.MULTILINE)
+    (tmp_path / "mine.toml").write_text(
+        words.replace('"digits"', '"folder:/images"')
+    )  # their ladder is the generic one
+    database = storage.open_storage(f"sqlite:///{tmp_path}/equal.db")
+    facts = {**FACTS, "data": {**FACTS["data"], "flip": True}}
+    found = opening.created("mine", spec.read(str(tmp_path / "mine.toml"))[1], database, facts, FORMATS)
+    queue.enqueue_anchors(found, in_minutes=True)
+    names = {t.user_attrs[records.ANCHOR] for t in found.trials()}
+    found.optuna.set_user_attr(records.FLIPS, {"refuted": True, "words": "flips do not fit"})
+    now = found.snapshot()
+    assert set(anchor_pipelines(SPACES[now.spec.space.name], now.given, now.restrictions)) < names
+    for waiting in now.trials:
+        assert budget._pipeline(now, waiting) == found.pipeline(found.ask(waiting))

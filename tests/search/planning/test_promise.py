@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from objectives.data.dataset import splits_of
+from objectives.data.sources import Labelled
+from objectives.task import DataSpec
 from search.pareto.intervals import wilson
-from search.planning.promise import Promise, promised, spread
+from search.planning.promise import Promise, n_whole, promised, spread
 
 ACCURACIES = st.floats(0, 1)
 COUNTS = st.integers(1, 100_000)
@@ -74,3 +78,13 @@ def test_seeds_that_differ_more_than_is_assumed_promise_less_surely() -> None:
     assert restless > 0.1 > steady == spread([0.8], 120) == spread([], 120)
     one, other = (promised(0.8, 4, 10_000, 1_000, 1_250, each) for each in (restless, steady))
     assert width(one) > 3 * width(other)
+
+
+@pytest.mark.parametrize("n_train", [None, 2, 50, 100, 170, 190, 200])
+@pytest.mark.parametrize("n", [250, 251, 252, 299, 300, 400])
+def test_all_images_are_those_of_the_first_split(n: int, n_train: int | None) -> None:
+    found = Labelled(np.empty((n, 1, 1, 1), np.uint8), np.arange(n) % 2, ("a", "b"), flip=True)
+    splits = splits_of(found, DataSpec("folder:x", n_train=n_train))
+    n_val = len(set().union(*(validating.tolist() for _, validating in splits)))
+    data = {"n_train": len(splits[0][0]), "n_val": n_val}
+    assert n_whole(data, len(splits)) == sum(map(len, splits[0]))

@@ -21,6 +21,8 @@ from search.study.confirmation import SHARE
 from search.study.study import Study
 from search.views import figures, summary
 from search.views.display import Display
+from search.views.drawing import points
+from search.views.report import why
 from spaces.base import BASELINE
 from tests.search.conftest import TOML, Scripted
 from tests.search.place import Done, Place, check_whole
@@ -98,9 +100,6 @@ def test_a_point_that_is_no_better_than_a_cheaper_one_stands_in_its_group() -> N
     fresh = [again(next(numbers), of, FRONT[of].values[0], mean + d) for of, mean in seeds.items() for d in (0.0, 0.02)]
     found = confirmation.confirmed([*FRONT, *fresh], FLOOR, 500, "plain", {})
     assert {first: each.is_alike for first, each in found.items()} == {3: False, 1: True, 2: False}
-
-
-# --- a study that confirms --------------------------------------------------------------------------------------------
 
 
 def searched(new_study: Callable[..., Study], objective: Scripted, n: int, **search: object) -> Study:
@@ -277,3 +276,36 @@ def test_what_cannot_be_confirmed_is_one_line_and_an_exit_code(
 def test_seeds_are_one_to_twenty(seeds: str, command: Callable[[str], Done]) -> None:
     with pytest.raises(SystemExit, match="2"):
         command(f"confirm --study tiny --seeds {seeds}")
+
+
+def test_seconds_that_were_disturbed_with_every_fresh_seed_are_marked_so() -> None:
+    noisy = {records.NOISY: "other work"}
+    trials = [*FRONT, again(4, 2, 8.0, 0.8, **noisy), again(5, 2, 7.0, 0.8), again(6, 1, 2.0, 0.7, **noisy)]
+    found = confirmation.confirmed(trials, FLOOR, 500, "plain", {})
+    assert {first: each.is_disturbed for first, each in found.items()} == {2: False, 1: True}
+
+
+@pytest.mark.parametrize("searched_quietly", [True, False])
+@pytest.mark.parametrize("confirmed_quietly", [True, False, None])
+def test_a_claim_is_made_of_seconds_that_nothing_disturbed_in_table_page_and_words(
+    searched_quietly: bool, confirmed_quietly: bool | None, new_study: Callable[..., Study]
+) -> None:
+    study = new_study(calibration={"step_seconds": 1e-3}, stopping="none", repeats=0, confirm=0)
+    queue.enqueue_anchors(study)
+    quiet = {True: 1.0, False: 2.0}
+    slow = {1: quiet[searched_quietly]} | ({} if confirmed_quietly is None else {3: quiet[confirmed_quietly]})
+    objective = Scripted([[(4.0, 0.8)], [(2.0, 0.9)], [(4.0, 0.8)], [(2.0, 0.9)]], slow=slow)
+    for _ in range(2):
+        trial.run(study, study.ask(), objective, Display(), math.inf)
+    for point in study.snapshot().points if confirmed_quietly is not None else ():
+        study.enqueue_afresh(point, {records.CONFIRM_OF: point.number})
+        waiting = confirmation.waiting(study.trials())[-1]
+        trial.run(study, study.ask(waiting), objective, Display(), math.inf)
+    now, is_claim = study.snapshot(), searched_quietly if confirmed_quietly is None else confirmed_quietly
+    best = next(each for each in points.on_front(now) if each.number == 1)
+    assert best.is_disturbed == now.is_disturbed(best.trial) == (not is_claim)
+    assert ("2.00x" in "\n".join(summary.table(now, 200))) == is_claim
+    assert ("no speed-up is claimed" in why.sentence(best, now)) == (not is_claim)
+
+
+# --- a study that confirms --------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from optuna.trial import FrozenTrial
@@ -29,6 +29,7 @@ from search.ablation.course import Course
 from search.ablation.ingredients import taken_apart
 from search.ablation.result import ablations
 from search.database import storage
+from search.database.storage import Database
 from search.study import opening, queue, records, spec
 from search.study.snapshot import Snapshot
 from search.study.study import Study
@@ -38,6 +39,7 @@ from search.views.report import budgets, facts, why
 from search.views.report.classes import Examined, Mistake
 from search.views.report.page import CONTENTS, NEED_FRONT, page
 from search.workers.seam import TrialFault
+from spaces.base import Given
 from tests.search.conftest import FACTS, FORMATS, TOML, Scripted, report
 from tests.search.place import REPOSITORY, Done
 from tests.search.views.browser import CHROMIUM, WHY_NOT, browser
@@ -300,6 +302,14 @@ def test_the_study_file_of_a_page_asks_for_the_same_study(evil_study: Study, tmp
     path = tmp_path / "again.toml"
     path.write_text("\n".join(facts.study_file(evil_study.snapshot())))
     assert spec.read(str(path))[1] == evil_study.spec
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "studies").glob("*.toml")), ids=lambda path: path.stem)
+def test_the_study_file_of_a_page_asks_for_the_same_study_whatever_its_kind(path: Path, tmp_path: Path) -> None:
+    name, asked = spec.read(str(path))
+    told = Snapshot(name, asked, 0.0, cast(Given, None), (), {}, cast(Database, None), tmp_path)
+    (tmp_path / "again.toml").write_text("\n".join(facts.study_file(told)))
+    assert spec.read(str(tmp_path / "again.toml"))[1] == asked
 
 
 def test_a_password_in_the_place_of_a_study_is_in_no_page(study_file: Path, evil_study: Study) -> None:
