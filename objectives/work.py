@@ -26,13 +26,13 @@ def image_flops(architecture: AnyArchitecture, size: int) -> int:
     return sum(layer.flops for layer in architecture.layers(size))
 
 
-def step_work(pipeline: Pipeline, task: Task, size: int, in_channels: int = 3) -> float:
-    """What a training step is, in FLOPs, or FLOPs that take as long.
+def step_work(pipeline: Pipeline, task: Task, size: int) -> float:
+    """What a training step on images in colour is, in FLOPs, or FLOPs that take as long.
 
     Of the network that the settings ask for: what strategies save or cost is left to be seen, but for a stem that
     makes images smaller.
     """
-    full = full_architecture(pipeline, task, in_channels, 2, size)
+    full = full_architecture(pipeline, task, 3, 2, size)
     first = first_architecture(pipeline, full)
     network = full.behind_stem_of(first)
     return STEP_FLOPS + PASSES * pipeline.batch_size * image_flops(network, size)

@@ -9,8 +9,8 @@ from statistics import median
 import optuna
 from optuna.storages import RDBStorage
 
-from search.planning.budget import FILL_SHARE
-from search.planning.plan import ERR, OVERHEAD
+from search.planning.budget import FILL_SHARE, OVERHEAD
+from search.planning.plan import ERR
 from search.study import records
 
 Pair = list[float]  # forecast, came; where nothing came: only the forecast

@@ -36,7 +36,8 @@ STARTUP_SHARE, MOST_STARTUP = 0.05, 8  # proposals that try every strategy, befo
 LEAST_FILL = 0.05  # share of the minutes, below which a longest run buys nothing
 MOST_FILLS = 2
 FURTHER = 1.25  # times as long as the first one a second run is that fills the rest, or it tells little new
-OVERHEAD = 1.3  # seconds on the wall for a device second, before anything has run
+# Seconds on the wall for a second of the device before anything has run: evaluation, workers, questions; of three runs.
+OVERHEAD = 1.25
 MARGIN = 1.15  # of what is forecast: what is begun must end
 RESERVE = 1.1  # ... of what comes last: where neighbours come no fresh seed is begun, and `to_refit` shortens
 

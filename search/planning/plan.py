@@ -11,7 +11,7 @@ from objectives.networks.architecture import FAMILIES
 from objectives.starts.likeness import settings_of
 from objectives.starts.origin import Origin
 from objectives.work import step_memory
-from search.planning.budget import FILL_SHARE, LEAST_PROPOSED, SEARCH_SHARE
+from search.planning.budget import FILL_SHARE, LEAST_PROPOSED, OVERHEAD, SEARCH_SHARE
 from search.planning.costs import Costs, Network
 
 SIZES = (8, 16, 24, 32, 48, 64, 96, 128, 160, 192, 224)  # pixels: sides of images to choose from
@@ -35,7 +35,6 @@ STEMS = {  # by the number of strides to choose from
     ),
 }
 KEPT = 10  # networks on a disk, about
-OVERHEAD = 1.25  # seconds on the wall for a second of training (evaluation, workers, questions): about, in three runs
 BEFORE_TRAINING = 13.0  # seconds on the wall: imports, images, probes; of two minutes, on one core (2026-11-27)
 N_KNOWN = 2  # known pipelines that two minutes have time for
 ERR = 0.3  # share by which forecasts of seconds may err: of modelled steps one in ten does by more than 0.24

@@ -35,7 +35,7 @@ def covering(draws: Sequence[Candidate[T]], costs: Sequence[float], tried: Count
     if missing(draws[best], tried) == 0:
         best = max(by_cost, key=lambda i: missing(draws[i], tried))
     if missing(draws[best], tried) == 0:
-        best = cheap[0] if len(cheap) == 1 else min(cheap)  # a draw at random among the cheap: they come unsorted
+        best = min(cheap)  # a draw at random among the cheap: they come unsorted
     return draws[best]
 
 

@@ -54,7 +54,6 @@ class Step:
     clock: float  # simulated seconds of training since the study began
     outcome: Outcome | None  # as it was observed; None where it was stopped
     pipeline: Pipeline
-    is_anchor: bool
 
 
 def table(recorded: Snapshot) -> tuple[Row, ...]:
@@ -95,7 +94,7 @@ def simulated(setting: Setting, world: World, spread: float, budget: float, **se
             ended = study.trials()[number]
             finished = records.is_finished_run(ended)
             outcome = Outcome(number, ended.values[0], ended.values[1]) if finished else None
-            steps.append(Step(objective.seconds, outcome, records.pipeline(ended), records.ANCHOR in ended.user_attrs))
+            steps.append(Step(objective.seconds, outcome, records.pipeline(ended)))
         database.optuna.engine.dispose()
     return steps
 

@@ -200,7 +200,7 @@ def _of_its_kind(plain: Mapping[str, Any]) -> Mapping[str, Any]:
     return made
 
 
-def _check_modelled(space: str, machine: MachineSection | None, stopping: str) -> None:
+def _check_modelled(machine: MachineSection | None, stopping: str) -> None:
     if machine is None:
         raise ValueError('kind "modelled" needs a section [machine]: python -m benchmarks.time_model prints one')
     if stopping != "none":
@@ -239,7 +239,7 @@ def check_kind(
     if kind != "reduce" and (other := belongs.get(space, kind)) != kind:
         raise ValueError(f'space {space!r} belongs to studies of kind "{other}": leave it out, or say that kind')
     if kind == "modelled":
-        _check_modelled(space, machine, stopping)
+        _check_modelled(machine, stopping)
         return
     if kind == "pareto":
         return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from objectives.words import counted
 from search.ablation.ingredients import Apart
@@ -83,9 +83,9 @@ def notes(found: Ablation) -> list[str]:
     return said
 
 
-def left_out(apart: Apart, kept: Sequence[str] = ()) -> list[str]:
+def left_out(apart: Apart) -> list[str]:
     """What is not switched off, and why; a line each."""
-    return [f"left out: {without.name(key)}: {why}" for key, why in apart.left_out.items() if key not in kept]
+    return [f"left out: {without.name(key)}: {why}" for key, why in apart.left_out.items()]
 
 
 def as_json(found: Ablation, apart: Apart, now: Snapshot, n_seeds: int) -> dict[str, object]:
