@@ -5,17 +5,23 @@ from __future__ import annotations
 import atexit
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
 
 INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 INTERRUPTED = 130  # exit code
 _asked = threading.Event()  # for an end in order
+_is_heard = threading.Event()  # ... and `check` has said so
 _ends = threading.Event()  # at once, when nothing puts it off any more
 _n_put_off, _lock = 0, threading.Lock()  # blocks at work that put interruptions off
+ONCE_MORE = 0.02  # seconds until an interruption comes again whose exception was dropped
 SHOW_CURSOR = b"\x1b[?25h\n"  # as terminals since the VT220 know it
 
 
@@ -77,16 +83,20 @@ def _end() -> NoReturn:
 def ended_in_order() -> Iterator[None]:
     """While the block works, the first interruption raises KeyboardInterrupt; a second one, or one later, ends all.
 
-    Python drops what is raised while it clears an object away, or in callbacks of libraries (1 of 190 interruptions
-    of a run was lost so): whoever waits looks again by `check`.
+    Python drops what is raised while it clears an object away, and prints it (while libraries are loaded, which clear
+    many away, one in four was lost so): it comes again a moment later. What callbacks of libraries swallow without a
+    word whoever waits sees by `check`.
     """
     _asked.clear()
+    _is_heard.clear()
+    before, sys.unraisablehook = sys.unraisablehook, _dropped
     try:
         on_interruption(_interrupt)
         yield
     finally:
         on_interruption(_leave)
         _asked.clear()
+        sys.unraisablehook = before
 
 
 def check() -> None:
@@ -95,11 +105,29 @@ def check() -> None:
     For the main thread: where that exception got through, nobody looks any more.
     """
     if _asked.is_set():
+        _is_heard.set()
         raise KeyboardInterrupt
+
+
+def _dropped(what: UnraisableHookArgs) -> None:
+    """What is raised where nobody can take it: an interruption comes once more, all else is told."""
+    if what.exc_type is not KeyboardInterrupt or not _asked.is_set():
+        sys.__unraisablehook__(what)
+        return
+    on_interruption(_interrupt)
+    again = threading.Timer(ONCE_MORE, _come_again, what.exc_value.args if what.exc_value else (signal.SIGINT,))
+    again.daemon = True
+    again.start()
+
+
+def _come_again(number: int) -> None:
+    main = threading.main_thread().ident
+    if main is not None and _asked.is_set() and not _is_heard.is_set():
+        signal.pthread_kill(main, number)  # in the main thread, whatever call it waits in
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     _asked.set()
     on_interruption(_leave)
     if not _n_put_off:
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt(number)
