@@ -25,6 +25,7 @@ from search.planning.costs import Costs
 from search.planning.plan import Images, Plan
 from search.planning.promise import n_whole, promised
 from search.study import records
+from search.study.asked import of_data
 from search.study.spec import StudySpec, read
 from search.study.study import Study
 from search.views.display import Display
@@ -54,6 +55,7 @@ class Planner:
     display: Display
     storage: str  # `Database.place`
     start: Origin | None = None  # a trained network that pipelines may begin from
+    seed: int | None = None  # as it was said
 
     @property
     def family(self) -> str | None:
@@ -64,7 +66,7 @@ class Planner:
         """(name, spec, where it trains) of the study: from its file, planned and written where there is none.
 
         Raises:
-            UsageError: the file is no study.
+            UsageError: the file is no study, or one of other data.
             DataError, DeviceError, StorageError: the images or the device cannot be used.
         """
         path, place = STUDIES / f"{self.name}.toml", self.place
@@ -74,7 +76,8 @@ class Planner:
                 self.display.say(line)
             write(made, path)
             self.display.say(f"study {self.name!r}: {path}, to keep and to edit")
-        return *read(str(path), None if self.start is None else self.start.source), place
+        name, spec = read(str(path), None if self.start is None else self.start.source)
+        return name, of_data(str(path), spec, self.data, self.seed), place
 
     def plan(self, held: ExitStack, *, judges_flips: bool = True) -> tuple[Plan, Place]:
         """The plan, after a few steps of a few networks on the device; and that, open while `held` is.

@@ -127,7 +127,7 @@ def plan(asked: Planning, training: Training) -> tuple[Path, Plan]:
 
 def _planner(asked: Planning, place: Place, training: Training, display: Display) -> Planner:
     where = os.path.realpath(str(storage.sqlite_path(storage.url(asked.storage, None)) or STUDIES))
-    return Planner(*asked.named, asked.minutes, place, training, display, where, asked.begun)
+    return Planner(*asked.named, asked.minutes, place, training, display, where, asked.begun, asked.seed)
 
 
 def confirm(asked: Confirming, training: Training) -> None:

@@ -75,6 +75,37 @@ def override(
     return _derived_name(name, label, changed) if label else name, changed
 
 
+def of_data(path: str, spec: StudySpec, data: DataSpec, seed: int | None) -> StudySpec:
+    """The spec of a study file, for a command line that names the data, too: with the place where they lie now.
+
+    `seed`: None where the command line says none. A number of images that it does not say is the file's.
+
+    Raises:
+        UsageError: the file is that of another study.
+    """
+    said, known = _section(data), spec.data
+    other = []
+    if not _is_same_place(known, said):
+        other.append(f"of {known.name}{'' if known.labels is None else f' with {known.labels}'}")
+    if said.n_train is not None and said.n_train != known.n_train:
+        other.append("of all training images" if known.n_train is None else f"of {known.n_train} training images")
+    if seed is not None and seed != spec.search.seed:
+        other.append(f"of seed {spec.search.seed}")
+    if other:
+        raise UsageError(f"{path} is that of a study {', '.join(other)}: --as NAME for another one")
+    moved = known.model_copy(update={"name": said.name, "root": said.root, "labels": said.labels})
+    return spec.model_copy(update={"data": moved})
+
+
+def _is_same_place(one: DataSection, other: DataSection) -> bool:
+    """Whether two sections name the same data, wherever folders lie now."""
+    if (one.name, one.labels) == (other.name, other.labels):
+        return True
+    there, here = _without_places(one), _without_places(other)
+    is_gone = not os.path.isdir(expanded(one.name.partition(":")[2]))
+    return all(there.get(key) == here.get(key) for key in ("name", "labels", *([] if is_gone else ["folders"])))
+
+
 def _derived_name(name: str, label: str, changed: StudySpec) -> str:
     """The name of a study that differs from the one of that name in its data or seed."""
     distinguishing = {"data": changed.data.model_dump() | _without_places(changed.data), "seed": changed.search.seed}
@@ -87,7 +118,7 @@ def _derived_name(name: str, label: str, changed: StudySpec) -> str:
 
 def named_after(data: DataSpec, start: str | None = None) -> str:
     """The name of the study of a data set, and a start, that was given none: the same wherever folders lie."""
-    section = DataSection(**{key: value for key, value in asdict(data).items() if key not in ("seed", "streamed")})
+    section = _section(data)
     distinguishing = section.model_dump() | _without_places(section) | ({"seed": data.seed} if data.seed else {})
     if start is not None:
         distinguishing["start"] = asked_start(start).digest
@@ -97,6 +128,11 @@ def named_after(data: DataSpec, start: str | None = None) -> str:
     if start is not None:
         return check_name(f"{word[:44] or kind}-start-{digest}")
     return check_name(f"{word[:50] or kind}-{digest}" if path else f"{kind}-minutes")
+
+
+def _section(data: DataSpec) -> DataSection:
+    """The data as a study file names them."""
+    return DataSection(**{key: value for key, value in asdict(data).items() if key not in ("seed", "streamed")})
 
 
 def asked_start(word: str) -> Origin:
