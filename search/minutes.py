@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -71,6 +73,7 @@ class Planner:
         """
         path, place = STUDIES / f"{self.name}.toml", self.place
         if not path.is_file():
+            check_writable(path)
             made, place = self.plan(held, judges_flips=False)
             for line in made.lines():
                 self.display.say(line)
@@ -139,6 +142,20 @@ class Planner:
         return images, found
 
 
+def check_writable(path: Path) -> None:
+    """Refuses, before a plan takes its time, a place for its study file that takes none.
+
+    Raises:
+        StorageError: it cannot be written there.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not os.access(path.parent, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
 def write(made: Plan, path: Path) -> None:
     """Writes the study file of a plan.
 
@@ -146,10 +163,13 @@ def write(made: Plan, path: Path) -> None:
         StorageError: it cannot be.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_file(path, made.study_file().encode())
     except OSError as error:
-        raise StorageError(f"{path} cannot be written ({error.strerror}): choose another folder to work in") from error
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> StorageError:
+    return StorageError(f"{path} cannot be written ({error.strerror}): choose another folder to work in")
 
 
 def judge_flips(study: Study, objective: Objective, seconds: float, say: Callable[[str], None]) -> None:

@@ -238,6 +238,8 @@ def _compared(work: Work, found: Comparison, timing: float, display: Display) ->
                 reduced=replace(found.reduced, test_accuracy=after),
                 n_test=len(held_out.images.y),
             )
+    if (found.base.n_parameters, found.base.flops) == (found.reduced.n_parameters, found.reduced.flops):
+        return found  # nothing was accepted: what readings of one network differ by is chance
     threads = f", {counted(torch.get_num_threads(), 'thread')}" if work.device.type == "cpu" else ""
     where = f"{describe(work.device).model}{threads}"
     return replace(found, latencies=_timed(work, networks, timing, display), device=where)

@@ -113,7 +113,10 @@ def main(arguments: list[str] | None = None, training: Training | None = None) -
     """
     end_quietly()
     words = sys.argv[1:] if arguments is None else arguments
-    options = parser().parse_args(words)
+    p = parser()
+    options = p.parse_args(words)
+    if options.minutes is not None and options.timeout is not None:
+        p.error("argument --timeout: not allowed with argument --minutes, which says when all of it ends")
     options.words = words
     if arguments is not None:  # called by a program of its own age
         options.age = 0.0

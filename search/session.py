@@ -29,7 +29,7 @@ from search.errors import StorageError, UsageError
 from search.host import devices
 from search.host.places import STUDIES
 from search.invocation import Asked, Confirming, Invocation, Planning
-from search.minutes import Planner, refit, write
+from search.minutes import Planner, check_writable, refit, write
 from search.planning.budget import Budget, least_minutes
 from search.planning.plan import Plan
 from search.proposals.samplers import OURS
@@ -119,6 +119,7 @@ def plan(asked: Planning, training: Training) -> tuple[Path, Plan]:
     path = STUDIES / f"{planner.name}.toml"
     if path.exists():
         raise UsageError(f"{path} is there already: --as NAME for another one, or remove it")
+    check_writable(path)
     with told_as_device_fault(), ExitStack() as held:
         made, _ = planner.plan(held)
     write(made, path)

@@ -16,10 +16,11 @@ from datetime import datetime, timedelta
 from functools import partial
 
 import sqlalchemy
+from optuna.storages._rdb.models import BaseModel
 from optuna.trial import TrialState
 
 from objectives.host import durable
-from objectives.words import counted
+from objectives.words import counted, some
 from search.commands.exits import exit_code
 from search.database import disk, file, server, storage
 from search.database.storage import Database
@@ -100,14 +101,18 @@ def _integrity(url: str) -> Iterator[Finding]:
     path = storage.sqlite_path(url)
     if path is None:
         return
-    if not path.exists():
+    if storage.is_new(url):
         raise StorageError(f"there is no database {path}: name another with --storage")
     try:
         with closing(file.connect(path, 10, read_only=True)) as database:
             said = [row[0] for row in database.execute("PRAGMA integrity_check(5)")]
+            have = {row[0] for row in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     except sqlite3.DatabaseError as error:
         raise StorageError(storage.failure(error, url)) from error
-    if said != ["ok"]:
+    lost = sorted(BaseModel.metadata.tables.keys() - have) if have else []
+    if lost and said == ["ok"]:
+        yield Finding("database", f"{path}: without its tables {some(lost)}: restore a copy", trouble=True)
+    elif said != ["ok"]:
         way_out = f"sqlite3 {shlex.quote(str(path))} .recover | sqlite3 recovered.db"
         yield Finding("database", f"{path}: {'; '.join(said)}: restore a copy, or try: {way_out}", trouble=True)
     else:

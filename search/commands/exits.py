@@ -29,6 +29,9 @@ def exit_code(action: Callable[[], int], storage_url: str) -> int:
         return _said(storage.failure(error, storage_url), STORAGE)
     except OSError as error:
         return _said(_of_system(error), STORAGE)
+    except MemoryError:  # also what SQLite says of some damaged pages
+        where = storage.shown(storage_url)
+        return _said(f"memory is short, or {where} is damaged: free memory, or restore a copy of it", STORAGE)
     except tuple(CODES) as error:
         return _said(str(error), next(code for kind, code in CODES.items() if isinstance(error, kind)))
     except KeyboardInterrupt:

@@ -40,6 +40,7 @@ NETWORK_FILE_SYSTEMS = ("nfs", "cifs", "smb", "9p", "fuse.sshfs", "lustre", "gpf
 FAILURES = (SQLAlchemyError, optuna.exceptions.StorageInternalError, sqlite3.Error)
 # What it logs in words of Python are cursors that an interruption left open; failures are raised.
 logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
+logging.getLogger("optuna.storages._rdb.storage").setLevel(logging.ERROR)  # likewise
 
 T = TypeVar("T")
 

@@ -100,6 +100,8 @@ class Plan:
     def lines(self) -> list[str]:
         """This plan in words."""
         first, trial, n = self.first_seconds, self.trial_seconds, self.n_trials
+        needed = BEFORE_TRAINING + OVERHEAD * self.images.n_splits * first[0]
+        is_short = 60 * self.minutes < needed
         return [
             f"a plan for {self.minutes:g} minutes:",
             *(f"  {choice.setting:8}{choice.reason}" for choice in self.choices),
@@ -107,6 +109,7 @@ class Plan:
             f"{trial[1]:.2g} s, {n[0]} to {n[1]} of them, and a longest one of {self.longest_seconds:.2g} s",
             f"  a step takes {self.memory[0] / 1e6:.0f} to {self.memory[1] / 1e6:.0f} MB of memory, the networks "
             f"{self.disk / 1e6:.0f} MB of disk",
+            *([f"warning: a first network takes about {needed:.2g} s, all told: these minutes are too few"] * is_short),
         ]
 
     def study_file(self) -> str:

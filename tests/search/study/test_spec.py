@@ -11,9 +11,11 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from objectives.task import DataSpec
 from objectives.words import printable
 from search.errors import UsageError
 from search.study import asked, spec
+from search.study.spec import StudySpec
 from tests.search.conftest import TOML
 
 REPOSITORY = Path(__file__).parents[3]
@@ -384,3 +386,50 @@ def test_an_override_that_no_study_file_could_have_is_refused(study_file: Path) 
         asked.override(name, plain, "cifar01", None, None, None)
     with pytest.raises(UsageError, match="'folder:' names no folder"):  # it was the working directory
         asked.override(name, plain, "folder:", None, None, None)
+
+
+# --- a study file and a command line that names the data, too ---------------------------------------------------------
+
+
+def in_folder(path: Path, n_train: int | None = None) -> DataSpec:
+    return asked.asked_data(f"folder:{path}", None, None, n_train, 0)
+
+
+@pytest.fixture
+def of_images(study_file: Path, images: Path) -> StudySpec:
+    """A study of a folder, 30 of whose images are trained on, with seed 3."""
+    words = TOML.replace('"digits"', f'"folder:{images}"').replace("n_train = 200", "n_train = 30")
+    words = words.replace("[search]", "[search]\nseed = 3")
+    study_file.write_text(words)
+    return spec.read(str(study_file))[1]
+
+
+def test_data_that_a_command_line_names_beside_a_study_file_are_looked_for_where_they_lie_now(
+    of_images: StudySpec, images: Path, tmp_path: Path
+) -> None:
+    assert asked.of_data("x.toml", of_images, in_folder(images), None) == of_images
+    assert asked.of_data("x.toml", of_images, in_folder(images, 30), 3) == of_images
+    moved = tmp_path / "elsewhere" / images.name
+    moved.parent.mkdir()
+    images.rename(moved)
+    found = asked.of_data("x.toml", of_images, in_folder(moved), None)
+    assert (found.data.name, found.data.n_train, found.search.seed) == (f"folder:{moved.resolve()}", 30, 3)
+
+
+@pytest.mark.parametrize(
+    ("n_train", "seed", "said"),
+    [(31, None, "of 30 training images"), (None, 4, "of seed 3"), (None, 0, "of seed 3"), (31, 4, "images, of seed 3")],
+)
+def test_a_study_file_of_other_images_or_another_seed_is_refused(
+    n_train: int | None, seed: int | None, said: str, of_images: StudySpec, images: Path
+) -> None:
+    with pytest.raises(UsageError, match=f"^x.toml is that of a study .*{said}: --as NAME for another one$"):
+        asked.of_data("x.toml", of_images, in_folder(images, n_train), seed)
+
+
+@pytest.mark.parametrize("twin", ["other", "images"], ids=["another name", "other classes"])
+def test_a_study_file_of_another_folder_is_refused(twin: str, of_images: StudySpec, tmp_path: Path) -> None:
+    other = tmp_path / "twins" / twin
+    (other / "a class of its own").mkdir(parents=True)
+    with pytest.raises(UsageError, match="that of a study of folder:"):
+        asked.of_data("x.toml", of_images, in_folder(other), None)
