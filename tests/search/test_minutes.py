@@ -154,6 +154,7 @@ def test_a_plan_is_printed_and_written_but_never_over_another(place: Place) -> N
     [
         (("--data", "digits", "--minutes", "0.2", "--n-trials", "5"), "not allowed with argument"),
         (("--data", "digits", "--minutes", "0.2", "--add", "5"), "not allowed with argument"),
+        (("--data", "digits", "--minutes", "0.2", "--timeout", "5"), "not allowed with argument"),
         (("--minutes", "0.2"), "--data folder:DIR --minutes M"),
         (("--data", "digits"), "--data folder:DIR --minutes M"),
         ((), "--study NAME"),

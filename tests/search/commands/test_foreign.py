@@ -12,6 +12,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
 
+from search.commands.exits import exit_code
 from search.database import storage
 from search.study import opening, records, spec
 from tests.search.conftest import FACTS, FORMATS
@@ -152,3 +153,59 @@ def test_a_database_of_a_later_optuna_gives_what_it_can(
     assert command(f"studies {PATH} delete other --yes").code == 0
     with closing(sqlite3.connect(tmp_path / "studies.db")) as database:
         assert database.execute("SELECT count(*) FROM trial_thoughts").fetchone() == (0,)
+
+
+READING = (
+    *("studies list", "studies show plain", "studies disk", "studies clean", "best --study plain"),
+    *("report --study plain", "doctor --study plain"),
+    "studies delete plain --yes",
+)
+
+
+def overwritten(path: Path) -> None:
+    """Every page but the first two is damaged in its head."""
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        database.execute("PRAGMA journal_mode=DELETE")
+    content = bytearray(path.read_bytes())
+    for page in range(8192, len(content), 4096):
+        content[page : page + 140] = b"\xff" * 140
+    path.write_bytes(content)
+
+
+def without_values(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("DROP TABLE trial_values")
+
+
+@pytest.mark.parametrize("damage", [overwritten, without_values])
+def test_a_damaged_database_is_at_most_one_line_of_any_command(
+    damage: Callable[[Path], None], studies: Callable[..., list[str]], command: Command, tmp_path: Path
+) -> None:
+    studies({})
+    damage(tmp_path / "studies.db")
+    for words in READING:
+        name, _, rest = words.partition(" ")
+        done = command(f"{name} {PATH} {rest}")
+        assert done.code in (0, 4) or name == "doctor", (words, done)
+        assert [line.startswith("error: ") for line in done.err.splitlines()] == [True] * (done.code == 4), (
+            words,
+            done,
+        )
+        assert name != "doctor" or done.code == 4 or "BAD  database" in done.out, done
+
+
+def test_what_sqlite_says_of_some_damaged_pages_is_a_line_too(capsys: pytest.CaptureFixture[str]) -> None:
+    def read() -> int:
+        raise MemoryError
+
+    assert exit_code(read, "sqlite:///x.db") == 4
+    assert capsys.readouterr().err.startswith("error: memory is short, or sqlite:///x.db is damaged: ")
+
+
+def test_a_folder_in_the_place_of_the_database_is_no_full_disk(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "studies.db").mkdir()
+    for words in READING:
+        name, _, rest = words.partition(" ")
+        done = command(f"{name} {PATH} {rest}")
+        assert (done.code, "is a folder" in done.err, done.err.count("\n")) == (4, True, 1), (words, done)
