@@ -239,8 +239,8 @@ def _must_be(plain: list[str]) -> str:
 
 
 def suggestion(name: str, known: Sequence[str] | Mapping[str, object]) -> str:
-    """A hint to the known name that is closest to a mistyped one, or what names there are."""
-    close = difflib.get_close_matches(name, list(known), n=1)
+    """A hint to the known name that is closest to a mistyped one, or begins like it, or what names there are."""
+    close = difflib.get_close_matches(name, list(known), n=1) or [each for each in known if each.startswith(name)]
     return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(sorted(known))}"
 
 
