@@ -15,14 +15,10 @@ from search.ablation.course import Course, failed
 from search.ablation.ingredients import Apart, taken_apart
 from search.ablation.result import Ablation, ablation
 from search.crew import Crew
-from search.database import storage
-from search.database.file import READ_ONLY
-from search.database.storage import Database
-from search.errors import StorageError, UsageError
+from search.errors import UsageError
 from search.invocation import Ablating
-from search.session import Session, place_of
+from search.session import of_stored, to_train
 from search.study import opening, records
-from search.study.asked import override
 from search.study.snapshot import Snapshot
 from search.study.study import Study
 from search.views.ablation import words
@@ -54,11 +50,7 @@ def ablate(asked: Ablating, training: Training) -> Outcome:
     began = time.monotonic()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     display = display_of(quiet=asked.quiet, verbose=asked.verbose)
-    database = storage.open_storage(storage.url(asked.storage, None), create=False)
-    if database.read_only:
-        raise StorageError(f"{database.shown} {READ_ONLY}")
-    assert asked.study is not None  # its parser sees to it
-    study = opening.stored(asked.study, database)
+    study = to_train(asked)
     with opening.understood(study.name):
         now = study.snapshot()
         point = _point(now, asked.trial)
@@ -70,7 +62,7 @@ def ablate(asked: Ablating, training: Training) -> Outcome:
     _say_beforehand(course, apart, now, display)
     if course.seconds_left(now):
         with resumable(display, asked.again):
-            now = _trained(asked, study, database, training, course, display)
+            now = _trained(asked, study, training, course, display)
         if course.seconds_left(now):
             display.say(f"time is up; to go on: {asked.again}")
     broken: dict[str, set[str]] = {}
@@ -138,17 +130,11 @@ def _say_beforehand(course: Course, apart: Apart, now: Snapshot, display: Displa
     )
 
 
-def _trained(
-    asked: Ablating, study: Study, database: Database, training: Training, course: Course, display: Display
-) -> Snapshot:
+def _trained(asked: Ablating, study: Study, training: Training, course: Course, display: Display) -> Snapshot:
     """The study after the trainings of the course, on devices held meanwhile."""
-    spec = override(study.name, study.spec, asked.data, asked.data_root, None, None, asked.labels)[1]
-    identity = study.attributes()[records.IDENTITY]
-    is_mixed = identity["device"]["model"] == records.MIXED
-    if is_mixed:
+    session = of_stored(study, asked, training, display)
+    if session.place.mixed_devices:
         display.say("warning: devices of several models are mixed: two seconds of a pair may be of two of them")
-    place = place_of(asked, asked.workers_of(identity["workers"]), mixed_devices=is_mixed)
-    session = Session(study.name, spec, database.url, database, place, training, display)
     with session.opened(0) as (opened, objectives):
         course = replace(course, n_workers=len(objectives))
         display.study_started(opened.snapshot(), 0, goal=course)

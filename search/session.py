@@ -140,20 +140,11 @@ def confirm(asked: Confirming, training: Training) -> None:
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     display = display_of(quiet=asked.quiet, verbose=asked.verbose)
-    database = storage.open_storage(storage.url(asked.storage, None), create=False)
-    if database.read_only:
-        raise StorageError(f"{database.shown} {READ_ONLY}")
-    assert asked.study is not None  # its parser sees to it
-    study = opening.stored(asked.study, database)
+    study = to_train(asked)
     if not study.snapshot().front:
         raise UsageError(f"study {study.name!r} has no front yet, nothing that reached {study.floor:.2%}: run it first")
-    moved = override(study.name, study.spec, asked.data, asked.data_root, None, None, asked.labels)[1]
-    spec = moved.model_copy(update={"search": moved.search.model_copy(update={"confirm": asked.seeds})})
-    identity = study.attributes()[records.IDENTITY]
-    workers, is_mixed = asked.workers_of(identity["workers"]), identity["device"]["model"] == records.MIXED
-    place = place_of(asked, workers, mixed_devices=is_mixed)
-    session = Session(study.name, spec, database.url, database, place, training, display)
-    now = replace(study, spec=spec).snapshot()
+    session = of_stored(study, asked, training, display, confirm=asked.seeds)
+    now = replace(study, spec=session.spec).snapshot()
     if now.is_complete(0, inf) and not now.untested:
         display.say(f"study {study.name!r} is confirmed: nothing to train or to test; for more seeds --seeds N")
     with resumable(display, asked.again):
@@ -162,6 +153,29 @@ def confirm(asked: Confirming, training: Training) -> None:
         if now.untested:
             now = session.test()
     _show(now, as_json=asked.json)
+
+
+def to_train(asked: Asked) -> Study:
+    """The study that a command names which trains more of it.
+
+    Raises:
+        UsageError, StorageError: there is none, or its database cannot be written to.
+    """
+    database = storage.open_storage(storage.url(asked.storage, None), create=False)
+    if database.read_only:
+        raise StorageError(f"{database.shown} {READ_ONLY}")
+    assert asked.study is not None  # its parser sees to it
+    return opening.stored(asked.study, database)
+
+
+def of_stored(study: Study, asked: Asked, training: Training, display: Display, **search: object) -> Session:
+    """A session of such a study, on the kind of devices that it was measured on. `search`: what is changed there."""
+    moved = override(study.name, study.spec, asked.data, asked.data_root, None, None, asked.labels)[1]
+    spec = moved.model_copy(update={"search": moved.search.model_copy(update=search)})
+    identity = study.attributes()[records.IDENTITY]
+    workers, is_mixed = asked.workers_of(identity["workers"]), identity["device"]["model"] == records.MIXED
+    place = place_of(asked, workers, mixed_devices=is_mixed)
+    return Session(study.name, spec, study.database.url, study.database, place, training, display)
 
 
 def _study_of(
