@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from objectives.host.durable import damaged, sums, write_folder
 from objectives.task import Seeds
-from search.errors import DeviceFault, StorageError, UsageError
+from search.errors import DeviceFault, UsageError, told_as_no_room
 from search.invocation import Invocation
 from search.study.files.sections import UNSTOPPED, ReduceSection
 from search.study.spec import StudySpec
@@ -69,14 +69,12 @@ def provided(
     if spec.reduce is None:
         return facts
     if damaged(folder) or (is_new and not _is_what_would_be_made(spec, folder, facts)):
-        try:
+        with told_as_no_room():
             if spec.reduce.folder is not None:
                 check_model(spec)
                 _copy(spec.reduce, folder)
             else:
                 _train(name, spec, folder, objective, display)
-        except OSError as error:
-            raise StorageError(f"{error.filename} cannot be written ({error.strerror}): make room there") from error
     base = cast("dict[str, Any]", objective.facts()["base"])
     if not base["is_measured"]:
         rule = "what it may lose is measured on images that it was not trained on"

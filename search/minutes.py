@@ -19,7 +19,7 @@ from objectives.pipeline import Pipeline, Report
 from objectives.starts.origin import Origin
 from objectives.task import DataSpec, Seeds, Task
 from objectives.words import counted
-from search.errors import StorageError
+from search.errors import StorageError, told_as_no_room
 from search.host.places import STUDIES
 from search.planning import budget, costs, plan
 from search.planning.budget import Budget
@@ -241,10 +241,8 @@ def refit(
     twins = (chosen.number, *(trial.number for trial in fresh))
     about |= calibration_of_twin({f"trial {number}": study.networks.of(number) for number in twins})
     study.patiently(lambda: study.optuna.set_user_attr(records.REFIT, None))  # killed in between, no old one is told
-    try:
+    with told_as_no_room():
         objective.export(study.networks.refit, about)
-    except OSError as error:
-        raise StorageError(f"{error.filename} cannot be written ({error.strerror}): make room there") from error
     study.patiently(lambda: study.optuna.set_user_attr(records.REFIT, told))
 
 

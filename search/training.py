@@ -22,7 +22,7 @@ from objectives.pipeline import Report
 from objectives.strategies.transfer import Transfer
 from objectives.task import Seeds, Task
 from objectives.words import counted, printable
-from search.errors import StorageError, UsageError
+from search.errors import UsageError, told_as_no_room
 from search.host import devices, interruptions
 from search.invocation import Retraining
 from search.minutes import calibration_of_twin
@@ -299,11 +299,8 @@ class _Work:
             "accuracy": None if of_all else self._accuracy(last),
         }
         kept = {"metric": self.made.metric, **({} if of_all else {"val_accuracy": told["accuracy"]})}
-        try:
-            with told_as_device_fault(f"the network of {_title(number)} cannot be exported"):
-                self.objective.export(folder.absolute(), {**kept, **about, OURS: told})
-        except OSError as error:
-            raise StorageError(f"{error.filename} cannot be written ({error.strerror}): make room there") from error
+        with told_as_no_room(), told_as_device_fault(f"the network of {_title(number)} cannot be exported"):
+            self.objective.export(folder.absolute(), {**kept, **about, OURS: told})
         took = records.in_seconds(last.train_seconds, last.wall_seconds)
         reached = f"trained in {took}" if of_all else f"{self._accuracy(last):.2%} after {took}"
         self.display.trial_finished(number, "complete", reached)

@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from objectives.errors import DataError, DeviceError, DeviceLost
 from objectives.pipeline import Pipeline, Report
 from search.database import storage
-from search.errors import StorageError, Untold
+from search.errors import StorageError, Untold, told_as_no_room
 from search.pareto.curves import Point
 from search.pareto.rules import STOPPING
 from search.proposals.samplers import learns_from_pruned
@@ -215,10 +215,8 @@ def _as_told(trial: FrozenTrial, result: Result) -> FrozenTrial:
 def _export(study: Study, result: Result, objective: Objective) -> None:
     assert result.values is not None
     about = {"study": study.name, "trial": result.trial, "val_accuracy": result.values[1], "metric": study.spec.metric}
-    try:
+    with told_as_no_room():
         objective.export(study.networks.of(result.trial), about)
-    except OSError as error:
-        raise StorageError(f"{error.filename} cannot be written ({error.strerror}): make room there") from error
 
 
 def _stopped(study: Study, before: Snapshot, trial: optuna.Trial, reports: list[Report], reason: str) -> Result:
