@@ -15,7 +15,7 @@ from objectives.data.cache import kept
 from objectives.data.cache.progress import Progress, silent
 from objectives.data.decoding import NO_IMAGE, Decoded
 from objectives.data.layout.labels import tabled
-from objectives.data.layout.listing import Layout
+from objectives.data.layout.listing import LINK, NO_FILE, Layout
 from objectives.data.layout.splits import arranged, held_out
 from objectives.data.sources import Labelled
 from objectives.errors import DataError
@@ -91,7 +91,8 @@ def laid_out_test(spec: DataSpec) -> Layout | None:
     folder, table = _places(spec)
     if table is None:
         return held_out(folder, spec.follow_links)
-    return tabled(folder, table, spec.follow_links, test=True)
+    found = tabled(folder, table, spec.follow_links, test=True)
+    return found if found.files or found.skipped else None
 
 
 def size_of(spec: DataSpec) -> int:
@@ -180,7 +181,7 @@ def check_losses(layout: Layout, decoded: Decoded, *, drop_empty: bool) -> None:
             hint = f" ({some(within)})" if within else ""
             way_out = "add some, remove it or set drop_small_classes = true"
             raise DataError(printable(f"class {name!r} in {layout.top} has no images{hint}: {way_out}"))
-    skipped = len(faults) + len(layout.skipped)
+    skipped = len(faults) + sum(not line.endswith((f": {LINK}", f": {NO_FILE}")) for line in layout.skipped)
     total = len(decoded.kept) + skipped
     if skipped > max(3, total // 100):
         classes = f" ({_by_class(layout, faults)})" if faults else ""

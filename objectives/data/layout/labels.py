@@ -56,7 +56,7 @@ def tabled(path: Path, table: Path, follow_links: bool, *, test: bool = False) -
         first = f"line {missing[0].line}: {missing[0].file}"
         what = f"{table} names what is not in {base}: {counted(len(missing), 'file')} ({first})"
         raise DataError(printable(f"{what}: paths are relative to it, with the extension"))
-    named = {os.path.normpath(base / row.file) for row in rows}
+    named = {os.path.realpath(base / row.file) for row in rows}
     validates = any(file.validates for file in files)
     if not validates and any(row.split == "val" for row in used):
         raise DataError(printable(f"no validation image of {table} can be used: {some(skipped)}"))
@@ -106,14 +106,17 @@ def _remarks(table: Path, rows: Sequence[_Row]) -> tuple[str, ...]:
 
 def _unnamed(walk: Walk, base: Path, table: Path, named: set[str]) -> tuple[str, ...]:
     """A warning of the images that lie in the folder and not in the table."""
-    entries = ((entry, os.path.normpath(entry.path)) for entry, fault in walk.files(str(base)) if not fault)
-    others = ((os.path.relpath(path, base), path) for entry, path in entries if path not in named)
-    left = [name for name, path in others if role(name) != "test" and _may_be_image(path)]
+    others = (entry.path for entry, fault in walk.files(str(base)) if not fault and _is_other(entry.path, named))
+    left = [name for path in others if role(name := os.path.relpath(path, base)) != "test" and _may_be_image(path)]
     return (
         (printable(f"left out, because not in {table.name}: {counted(len(left), 'image')} ({some(left)})"),)
         if left
         else ()
     )
+
+
+def _is_other(path: str, named: set[str]) -> bool:
+    return os.path.realpath(path) not in named
 
 
 def _may_be_image(path: str) -> bool:
@@ -164,6 +167,9 @@ def _rows(table: Path) -> list[_Row]:
         if len(cells) <= max(at.values()):
             found = counted(len(cells), "column")
             raise DataError(printable(f"{table}, line {line}: {found}, the first line has {len(columns)}"))
+        if any(cells[len(columns) :]):
+            found = f"{counted(len(cells), 'column')}, the first line has {len(columns)}"
+            raise DataError(printable(f"{table}, line {line}: {found}: a cell with a comma in it stands in quotes"))
         row = _row(table, line, {name: cells[place] for name, place in at.items()})
         if (before := seen.setdefault(os.path.normpath(row.file), line)) != line:
             raise DataError(printable(f"{table}, line {line}: {row.file} is named in line {before} already"))

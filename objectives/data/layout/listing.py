@@ -19,6 +19,7 @@ IMAGE_NAMES = frozenset(
         *("raw", "cr2", "cr3", "nef", "arw", "dng", "orf", "raf"),
     )
 )
+LINK, NO_FILE = "a link to a folder", "no regular file"  # why something is skipped that was not meant as an image
 HEAD = 132  # bytes of a file that `kind` looks at
 _STARTS = (
     *((b"\xff\xd8\xff", "JPEG"), (b"\x89PNG\r\n\x1a\n", "PNG"), (b"GIF8", "GIF")),
@@ -91,13 +92,13 @@ class Walk:
             if fault:
                 yield entry, fault
             elif entry.is_dir() and entry.is_symlink() and not self._follow_links:
-                yield entry, "a link to a folder"  # it may lead round in a circle
+                yield entry, LINK  # it may lead round in a circle
             elif entry.is_dir() and entry.is_symlink() and os.path.realpath(entry.path) in above:
                 yield entry, "a link round to a folder above it"
             elif entry.is_dir():
                 yield from self.files(entry.path, above)
-            elif entry.is_file():
-                yield entry, ""
+            else:  # a pipe or a device would be waited for
+                yield entry, "" if entry.is_file() else NO_FILE
 
     def folders(self, place: str) -> list[str]:
         """Names of the folders in a folder."""

@@ -71,7 +71,8 @@ def _in_words(error: Mapping[str, Any], model: type[BaseModel]) -> str:
         for part in loc[:-1]:
             annotation: Any = section.model_fields[part].annotation
             section = next(iter(get_args(annotation)), annotation)  # of one that may be absent: the first
-        return f"{where}: unknown key{suggestion(str(loc[-1]), section.model_fields)}"
+        key = str(loc[-1])
+        return f"{where}: unknown key{_elsewhere(key, model) or suggestion(key, section.model_fields)}"
     if kind == "missing":
         return f"{where} is missing" if len(loc) > 1 else f"[{where}] is missing"
     if kind in WRONG:
@@ -82,6 +83,18 @@ def _in_words(error: Mapping[str, Any], model: type[BaseModel]) -> str:
         return f"{where} = {_shown(value)}: {rule}"
     message = error["msg"].removeprefix("Value error, ")
     return f"{where}: {message}" if where else message
+
+
+def _elsewhere(key: str, model: type[BaseModel]) -> str:
+    """Where a key belongs that stands in another place; empty where it is none of a study."""
+    if key in model.model_fields:
+        return f"; {key} stands at the top, before the first section"
+    for name, field in model.model_fields.items():
+        annotation: Any = field.annotation
+        section = next(iter(get_args(annotation)), annotation)
+        if key in getattr(section, "model_fields", {}):
+            return f"; it is a key of [{name}]"
+    return ""
 
 
 def _restriction(section: str, name: str, value: object) -> str:

@@ -77,6 +77,18 @@ def test_links_are_followed_inside_the_folder_and_skipped_and_listed_where_they_
     )
 
 
+def test_what_was_never_meant_as_an_image_is_told_waited_for_by_nobody_and_counts_towards_no_limit(
+    tmp_path: Path,
+) -> None:
+    folder = make_folder(tmp_path / "data", [5, 5], ["a", "b"])
+    os.mkfifo(folder / "a" / "pipe.jpg")
+    for n in range(4):
+        (folder / "b" / f"round{n}").symlink_to(folder / "a", target_is_directory=True)
+    data = load_folder(folder)
+    assert data.skipped == ("a/pipe.jpg: no regular file", *(f"b/round{n}: a link to a folder" for n in range(4)))
+    assert [len(images) for images in everything(data).values()] == [5, 5]
+
+
 def test_a_train_folder_that_is_a_link_out_is_refused(tmp_path: Path) -> None:
     elsewhere = make_folder(tmp_path / "elsewhere", [3, 3])
     (tmp_path / "data").mkdir()

@@ -32,6 +32,12 @@ def test_every_study_that_is_shipped_is_valid(path: Path) -> None:
         ("n_trials = 7", "n_trails = 5", "search.n_trails: unknown key; did you mean 'n_trials'?"),
         ("[data]", "[date]\n[data]", "date: unknown key; did you mean 'data'?"),
         ("n_trials = 7", "n_trials = 0", "search.n_trials = 0: it must be at least 1"),
+        (
+            "n_trials = 7",
+            "metric = 'balanced'",
+            "search.metric: unknown key; metric stands at the top, before",
+        ),
+        ("n_trials = 7", "width = [1, 2]", "search.width: unknown key; it is a key of [space]"),
         ("n_trials = 7", "n_trials = 5.5", "search.n_trials = 5.5: it must be a whole number"),
         ("repeats = 0", "repeats = 6", "search.repeats = 6: it must be at most 5"),
         ("n_trials = 7", "n_trials = 7\nstopping = 'frond'", "unknown stopping 'frond'; did you mean 'front'?"),

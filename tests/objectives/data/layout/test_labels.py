@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from objectives.errors import DataError
-from tests.objectives.data.images import as_set, grey, load_folder, make_folder
+from tests.objectives.data.images import as_set, everything, grey, load_folder, make_folder
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -76,6 +76,15 @@ def test_images_that_the_table_leaves_out_are_told(tmp_path: Path) -> None:
     )
 
 
+def test_paths_may_be_absolute_and_lines_may_end_in_empty_cells(tmp_path: Path) -> None:
+    folder = flat(tmp_path / "data", 12)
+    (folder / "labels.csv").write_text(
+        "file,label\n" + "".join(f"{folder.resolve()}/{n}.pgm,{'ab'[n % 2]},,\n" for n in range(12))
+    )
+    found = load_folder(folder, labels="labels.csv")
+    assert (found.warnings, [len(images) for images in everything(found).values()]) == ((), [6, 6])
+
+
 @pytest.mark.parametrize(
     ("table", "said"),
     [
@@ -83,6 +92,7 @@ def test_images_that_the_table_leaves_out_are_told(tmp_path: Path) -> None:
         ("", "has columns none"),
         ("file,label", "names no files"),
         ("file,label\n0.pgm", "line 2: 1 column, the first line has 2"),
+        ("file,label\n0.pgm,a\n1.pgm,b, black", "line 3: 3 columns, the first line has 2: a cell with a comma in it"),
         ("file,label\n0.pgm,", "line 2: the label is empty"),
         ("file,label\n0.pgm,a\n0.pgm,b", "line 3: 0.pgm is named in line 2 already"),
         ("file,label\n0.pgm,a\n./0.pgm,b", "line 3: ./0.pgm is named in line 2 already"),
