@@ -377,7 +377,9 @@ COMMANDS = {
     "studies": Command(
         "search.commands.studies", "list, show, rename, delete studies; study files; disk space", _studies
     ),
-    "report": Command("search.commands.report", "write a study as one page: its front, what it cost, and why", _report),
+    "report": Command(
+        "search.commands.fronts.report", "write a study as one page: its front, what it cost, and why", _report
+    ),
     "compare": Command(
         "search.commands.fronts.compare", "set two fronts beside each other: which differences are sure", _compare
     ),

@@ -6,7 +6,6 @@ import argparse
 import io
 import json
 import os
-import stat
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,14 +15,17 @@ from typing import TYPE_CHECKING, TextIO
 from objectives.errors import DataError
 from objectives.words import expanded, printable, some
 from search.commands.exits import exit_code
+from search.commands.outputs import Kind, Output, checked
 from search.errors import UsageError
-from search.views.predictions import STDOUT
+from search.views.predictions import HEADERS, STDOUT
 
 if TYPE_CHECKING:
     from objectives.export import ExportedModel
     from objectives.inference.images import Found
     from objectives.inference.predictions import Answer
     from search.views.predictions import Table
+
+TABLE = Kind("table of this command", "predictions.csv", tuple(f"{','.join(names)}\n".encode() for names in HEADERS))
 
 
 def perform(options: argparse.Namespace) -> int:
@@ -39,7 +41,7 @@ def _predict(options: argparse.Namespace) -> int:
 
     if options.json and options.output == STDOUT:
         raise UsageError("--json and the table cannot both be printed: name a file with -o")
-    place = _checked(options.output)
+    output = None if options.output == STDOUT else checked(options.output, TABLE)
     files = images.found(options.images, follow_links=options.follow_links)
     if not files:
         raise DataError(printable(f"no files in {some(options.images)}: check the path after --images"))
@@ -48,7 +50,7 @@ def _predict(options: argparse.Namespace) -> int:
         way_out = "frontrunner.Model.load(FOLDER).predict(series) does in Python"
         raise UsageError(printable(f"{options.model} takes series, and --images are images: {way_out}"))
     truth = None if options.labels is None else _truth(options, files, model)
-    with _written(place) as stream:
+    with _written(output) as stream:
         table, n_others = view.Table(stream, knows_truth=truth is not None), 0
         for file, answer in _answers(model, files):
             n_others += answer is None
@@ -115,36 +117,15 @@ def _known_as(file: Found) -> str:
     return os.path.abspath(file.path)
 
 
-def _checked(output: str) -> Path | None:
-    """The file to write, behind all links; None for standard output.
-
-    Raises:
-        UsageError: it cannot be one.
-    """
-    if output == STDOUT:
-        return None
-    place = Path(os.path.realpath(expanded(output)))
-    if place.is_dir():
-        raise UsageError(printable(f"{output} is a folder: name a file in it, {output}/predictions.csv"))
-    if not place.parent.is_dir():
-        raise UsageError(printable(f"there is no folder {place.parent}: make it, or name another file with -o"))
-    return place
-
-
 @contextmanager
-def _written(place: Path | None) -> Iterator[TextIO]:
-    """Where the table goes: a new file that is there whole or not at all, a device or pipe, or standard output."""
-    from objectives.host.durable import new_file
-
-    if place is None:
+def _written(output: Output | None) -> Iterator[TextIO]:
+    """Where the table goes: a file, or standard output where none is named."""
+    if output is None:
         yield sys.stdout
         sys.stdout.flush()
-    elif place.exists() and not stat.S_ISREG(place.stat().st_mode):
-        with place.open("w", encoding="utf-8", newline="") as stream:
-            yield stream
-    else:
-        with new_file(place) as file:
-            text = io.TextIOWrapper(file, encoding="utf-8", newline="")
-            yield text
-            text.flush()
-            text.detach()
+        return
+    with output.opened() as file:
+        text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+        yield text
+        text.flush()
+        text.detach()

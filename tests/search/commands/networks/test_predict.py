@@ -161,13 +161,14 @@ def test_where_nothing_can_be_read_the_table_says_why_and_the_code_is_3(
 def test_a_table_is_there_whole_or_as_it_was(
     model: Path, birds: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "real.csv").write_text("old")
+    old = ",".join(COLUMNS) + "\nold,,,,,,,,\n"
+    (tmp_path / "real.csv").write_text(old)
     (tmp_path / "t.csv").symlink_to("real.csv")
     with monkeypatch.context() as limited:
         limited.setattr(tempfile, "tempdir", "/proc/nowhere")  # where parts lie
         done = command(f"predict --model {model} --images {birds}/test -o t.csv")
         assert (done.code, done.out, done.err.count("\n")) == (4, "", 1)
-    assert (tmp_path / "t.csv").read_text() == "old"
+    assert (tmp_path / "t.csv").read_text() == old
     done = command(f"predict --model {model} --images {birds}/test -o /dev/full")
     assert (done.code, done.err.count("\n")) == (4, 1)
     assert command(f"predict --model {model} --images {birds}/test -o t.csv").code == 0
