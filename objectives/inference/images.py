@@ -68,6 +68,26 @@ def found(places: Sequence[str], *, follow_links: bool = False) -> list[Found]:
     return files
 
 
+def each_once(files: Sequence[Found]) -> dict[str, Found]:
+    """The files by what tells them apart, in their order: each once, under its first name, however often it was named.
+
+    Where one was named itself as well as found in a folder, what holds is that it was named.
+    """
+    once: dict[str, Found] = {}
+    for file in files:
+        key = known_as(file.path)
+        first = once.setdefault(key, file)
+        if file.is_named and not first.is_named:
+            once[key] = replace(first, is_named=True, fault=file.fault)
+    return once
+
+
+def known_as(path: str) -> str:
+    """What tells a file from others: its path behind all links to folders. A link to a file is one of its own."""
+    folder, name = os.path.split(os.path.abspath(path))
+    return os.path.join(os.path.realpath(folder), name)
+
+
 def decoded(files: Sequence[Found], size: int) -> Iterator[Part]:
     """What the files hold, part by part in any order, as squares of `size` pixels a side.
 

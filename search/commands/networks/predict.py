@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -42,7 +41,7 @@ def _predict(options: argparse.Namespace) -> int:
     if options.json and options.output == STDOUT:
         raise UsageError("--json and the table cannot both be printed: name a file with -o")
     output = None if options.output == STDOUT else checked(options.output, TABLE)
-    files = images.found(options.images, follow_links=options.follow_links)
+    files = images.each_once(images.found(options.images, follow_links=options.follow_links))
     if not files:
         raise DataError(printable(f"no files in {some(options.images)}: check the path after --images"))
     model = loaded(options.model, options.device)
@@ -52,10 +51,10 @@ def _predict(options: argparse.Namespace) -> int:
     truth = None if options.labels is None else _truth(options, files, model)
     with _written(output) as stream:
         table, n_others = view.Table(stream, knows_truth=truth is not None), 0
-        for file, answer in _answers(model, files):
+        for key, answer in _answers(model, files):
             n_others += answer is None
             if answer is not None:
-                table.add(file.name, answer, truth.get(_known_as(file), "") if truth is not None else None)
+                table.add(files[key].name, answer, truth.get(key, "") if truth is not None else None)
         if not table.n and not table.missing:
             raise DataError(printable(f"no image in {some(options.images)}: check the path after --images"))
     return _told(options, table, n_others, model)
@@ -77,44 +76,41 @@ def _told(options: argparse.Namespace, table: Table, n_others: int, model: Expor
     return 0
 
 
-def _answers(model: ExportedModel, files: Sequence[Found]) -> Iterator[tuple[Found, Answer]]:
-    """Every file with its answer, and a word of how far it is."""
+def _answers(model: ExportedModel, files: Mapping[str, Found]) -> Iterator[tuple[str, Answer]]:
+    """What tells a file apart, with its answer, for every file, and a word of how far it is."""
     from rich.console import Console
 
     from objectives.inference.predictions import predictions
     from search.views import reading
 
     with reading.shown(Console(stderr=True)) as progress:
-        for n, (file, answer) in enumerate(zip(files, predictions(model, files), strict=True), start=1):
-            yield file, answer
+        answers = predictions(model, [*files.values()])
+        for n, (key, answer) in enumerate(zip(files, answers, strict=True), start=1):
+            yield key, answer
             if n % 256 == 0 or n == len(files):
                 progress("predicting", n, len(files))
 
 
-def _truth(options: argparse.Namespace, files: Sequence[Found], model: ExportedModel) -> Mapping[str, str]:
-    """What the images show, by their absolute paths, as a table says.
+def _truth(options: argparse.Namespace, files: Mapping[str, Found], model: ExportedModel) -> Mapping[str, str]:
+    """What the images show, by what tells them apart, as a table says.
 
     Raises:
         DataError: it cannot be understood, or names classes that the network does not know.
     """
     from objectives.data.layout.labels import told
+    from objectives.inference.images import known_as
 
     table = Path(expanded(options.labels))
     if not table.is_file():
         raise UsageError(printable(f"there is no table of labels {table}: check the path after --labels"))
-    named, paths = told([Path(expanded(place)) for place in options.images], table), {*map(_known_as, files)}
-    truth = {path: printable(label) for path, label in named.items() if path in paths}
+    named = {known_as(path): label for path, label in told([*map(Path, map(expanded, options.images))], table).items()}
+    truth = {key: printable(label) for key, label in named.items() if key in files}
     if not truth:
         raise DataError(printable(f"{table} names none of the images: paths are relative to {options.images[0]}"))
     if others := sorted({*truth.values()} - {*model.classes}):
         known = f"the network knows {some(model.classes, 5)}"
         raise DataError(printable(f"{table} has labels that the network does not know: {some(others)}: {known}"))
     return truth
-
-
-def _known_as(file: Found) -> str:
-    """What the table of labels knows a file by."""
-    return os.path.abspath(file.path)
 
 
 @contextmanager

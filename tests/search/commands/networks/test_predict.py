@@ -141,12 +141,32 @@ def test_files_are_told_by_the_name_that_they_were_called_and_several_folders_st
     for name in "ab":
         shutil.copytree(birds / "test" / "c", tmp_path / name)
     (tmp_path / "notes.txt").write_text("no image")
-    done = command(f"predict --model {model} --images a b ./a/00.png notes.txt")
+    shutil.copy(tmp_path / "a" / "00.png", tmp_path / "single.png")
+    done = command(f"predict --model {model} --images a b ./single.png --images notes.txt")
     assert done.code == 0, done.err
     rows = table(done.out)
     assert [row["id"] for row in rows[6:10]] == ["a/06.png", "a/07.png", "b/00.png", "b/01.png"]
-    assert [(row["id"], row["reason"]) for row in rows[-2:]] == [("./a/00.png", ""), ("notes.txt", "not an image")]
+    assert [(row["id"], row["reason"]) for row in rows[-2:]] == [("./single.png", ""), ("notes.txt", "not an image")]
     assert "17 images predicted (c 17)" in done.err
+
+
+def test_a_file_that_is_named_often_is_told_once_and_is_named_if_it_ever_was(
+    model: Path, birds: Path, tmp_path: Path, command: Command
+) -> None:
+    shutil.copytree(birds / "test" / "c", tmp_path / "new")
+    (tmp_path / "new" / "notes.txt").write_text("no image")
+    (tmp_path / "new" / "out.png").symlink_to(birds / "test" / "c" / "00.png")
+    (tmp_path / "link").symlink_to("new")
+    (tmp_path / "truth.csv").write_text("file,label\n00.png,c\n")
+    places = f"new new/00.png {tmp_path}/new link/01.png ./new/../new new/notes.txt new/out.png --images link"
+    done = command(f"predict --model {model} --images {places} --labels truth.csv")
+    assert done.code == 0, done.err
+    rows = table(done.out)
+    names = [f"new/{path.name}" for path in sorted((tmp_path / "new").iterdir())]
+    assert [row["id"] for row in rows] == names
+    assert [row["truth"] for row in rows] == ["c", *[""] * (len(names) - 1)]
+    assert [row["id"] for row in rows if not row["label"]] == ["new/notes.txt"]
+    assert "9 images predicted" in done.err
 
 
 def test_where_nothing_can_be_read_the_table_says_why_and_the_code_is_3(
