@@ -67,7 +67,7 @@ class Table:
         self._writer = csv.writer(self.stream, lineterminator="\n")
         self._writer.writerow(HEADERS[self.knows_truth])
 
-    def add(self, name: str, answer: Told | str, truth: str | None = None) -> None:
+    def add(self, name: str, answer: Told | str, truth: str = "") -> None:
         """A row for a file: what was predicted, or why nothing was, and what it shows: empty where nobody knows."""
         row = [cell(name), *[""] * (len(COLUMNS) - 1)]
         if isinstance(answer, str):
@@ -82,7 +82,7 @@ class Table:
             self.labels[label] += 1
             if truth:
                 self.judged.append((truth, label, probability))
-        self._writer.writerow([*row, *([cell(truth)] if truth is not None else [])])
+        self._writer.writerow([*row, *([cell(truth)] if self.knows_truth else [])])
 
     @property
     def accuracies(self) -> Accuracies | None:

@@ -6,19 +6,21 @@ import argparse
 import io
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from objectives.errors import DataError
-from objectives.words import expanded, printable, some
+from objectives.words import counted, expanded, printable, some
 from search.commands.exits import exit_code
 from search.commands.outputs import Kind, Output, checked
 from search.errors import UsageError
 from search.views.predictions import HEADERS, STDOUT
 
 if TYPE_CHECKING:
+    from objectives.data.layout.labels import Row
     from objectives.export import ExportedModel
     from objectives.inference.images import Found
     from objectives.inference.predictions import Answer
@@ -48,15 +50,16 @@ def _predict(options: argparse.Namespace) -> int:
     if model.is_series:
         way_out = "frontrunner.Model.load(FOLDER).predict(series) does in Python"
         raise UsageError(printable(f"{options.model} takes series, and --images are images: {way_out}"))
-    truth = None if options.labels is None else _truth(options, files, model)
+    rows = {} if options.labels is None else _rows(options, files, model)
     with _written(output) as stream:
-        table, n_others = view.Table(stream, knows_truth=truth is not None), 0
+        table, n_others = view.Table(stream, knows_truth=options.labels is not None), 0
         for key, answer in _answers(model, files):
             n_others += answer is None
             if answer is not None:
-                table.add(files[key].name, answer, truth.get(key, "") if truth is not None else None)
+                table.add(files[key].name, answer, rows.pop(key).label if key in rows else "")
         if not table.n and not table.missing:
             raise DataError(printable(f"no image in {some(options.images)}: check the path after --images"))
+    _tell_unmet([*rows.values()], options)
     return _told(options, table, n_others, model)
 
 
@@ -91,8 +94,8 @@ def _answers(model: ExportedModel, files: Mapping[str, Found]) -> Iterator[tuple
                 progress("predicting", n, len(files))
 
 
-def _truth(options: argparse.Namespace, files: Mapping[str, Found], model: ExportedModel) -> Mapping[str, str]:
-    """What the images show, by what tells them apart, as a table says.
+def _rows(options: argparse.Namespace, files: Mapping[str, Found], model: ExportedModel) -> dict[str, Row]:
+    """What a table says that images show, by what tells those apart; of all that it names, whether it is here or not.
 
     Raises:
         DataError: it cannot be understood, or names classes that the network does not know.
@@ -103,14 +106,26 @@ def _truth(options: argparse.Namespace, files: Mapping[str, Found], model: Expor
     table = Path(expanded(options.labels))
     if not table.is_file():
         raise UsageError(printable(f"there is no table of labels {table}: check the path after --labels"))
-    named = {known_as(path): label for path, label in told([*map(Path, map(expanded, options.images))], table).items()}
-    truth = {key: printable(label) for key, label in named.items() if key in files}
-    if not truth:
+    named = told([Path(expanded(place)) for place in options.images], table)
+    rows = {known_as(path): replace(row, label=printable(row.label)) for path, row in named.items()}
+    labels = {row.label for key, row in rows.items() if key in files}
+    if not labels:
         raise DataError(printable(f"{table} names none of the images: paths are relative to {options.images[0]}"))
-    if others := sorted({*truth.values()} - {*model.classes}):
+    if others := sorted(labels - {*model.classes}):
         known = f"the network knows {some(model.classes, 5)}"
         raise DataError(printable(f"{table} has labels that the network does not know: {some(others)}: {known}"))
-    return truth
+    return rows
+
+
+def _tell_unmet(rows: Sequence[Row], options: argparse.Namespace) -> None:
+    """Says which rows of the table of labels told of nothing, if any."""
+    if rows:
+        first = f"line {rows[0].line}: {rows[0].file}"
+        what = f"{options.labels} names what is none of the images: {counted(len(rows), 'file')} ({first})"
+        print(
+            printable(f"warning: {what}: paths are relative to {options.images[0]}, with the extension"),
+            file=sys.stderr,
+        )
 
 
 @contextmanager

@@ -88,7 +88,21 @@ def test_the_table_of_labels_tells_the_accuracy_with_its_interval(
     assert [row["truth"] for row in rows if not row["label"]] == ["c"]
     assert told["not_predicted"] == [{"id": "c/00.png", "reason": "not an image of a known format"}]
     assert told["calibration"]["n_images"] == 30
-    assert "accuracy " in command(f"predict --model {model} --images new --labels truth.csv -o t.csv").out
+    again = command(f"predict --model {model} --images new --labels truth.csv -o t.csv")
+    assert "accuracy " in again.out
+    assert "warning" not in done.err + again.err
+
+
+def test_rows_that_name_none_of_the_images_are_told_in_one_line(
+    model: Path, birds: Path, tmp_path: Path, command: Command
+) -> None:
+    (tmp_path / "truth.csv").write_text("file,label\nnotes.txt,c\n00.png,c\ngone.png,wolf\n")
+    shutil.copytree(birds / "test" / "c", tmp_path / "new")
+    (tmp_path / "new" / "notes.txt").write_text("no image")
+    done = command(f"predict --model {model} --images new --labels truth.csv -o t.csv")
+    (line,) = [line for line in done.err.splitlines() if line.startswith("warning: ")]
+    what = "truth.csv names what is none of the images: 2 files (line 2: notes.txt)"
+    assert (done.code, line) == (0, f"warning: {what}: paths are relative to new, with the extension")
 
 
 @pytest.mark.parametrize(
