@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -190,6 +192,29 @@ def test_where_nothing_can_be_read_the_table_says_why_and_the_code_is_3(
     done = command(f"predict --model {model} --images x.jpg -o t.csv")
     assert done.code == 3
     assert [row["reason"] for row in table((tmp_path / "t.csv").read_text())] == ["an empty file"]
+
+
+def test_a_folder_that_cannot_be_read_has_a_row_and_all_others_their_prediction(
+    model: Path, birds: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(birds / "test" / "c", tmp_path / "new" / "open")
+    (tmp_path / "new" / "shut").mkdir()
+    scandir = os.scandir
+
+    def guarded(place: str) -> object:
+        if str(place).endswith("shut"):  # as for all but root
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), place)
+        return scandir(place)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    why = "a folder that cannot be read (Permission denied)"
+    done = command(f"predict --model {model} --images new -o t.csv")
+    assert (done.code, f"  shut: {why}" in done.err.splitlines()) == (0, True), done.err
+    rows = table((tmp_path / "t.csv").read_text())
+    assert [(row["id"], row["reason"]) for row in rows if not row["label"]] == [("shut", why)]
+    assert len(rows) == 9
+    done = command(f"predict --model {model} --images new/shut -o t.csv")
+    assert (done.code, f"  new/shut: {why}" in done.err.splitlines()) == (3, True), done.err
 
 
 def test_a_table_is_there_whole_or_as_it_was(
