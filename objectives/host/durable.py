@@ -6,7 +6,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -29,7 +29,7 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
     """A file to write to, which gets its name, in place of an older one, when the block ends.
 
     Raises:
-        OSError: as `write_file`.
+        OSError: as `write_file`; it names the file that was asked for, unless what the block did failed elsewhere.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
     try:
@@ -39,10 +39,12 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         partial.replace(path)
     except OSError as error:
-        error.filename = error.filename or str(partial)  # a failed write does not say of what
+        if error.filename is None or str(error.filename) == str(partial):  # a failed write does not say of what
+            error.filename = str(path)
         raise
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # of a folder that is not there, or is read only: what failed is said
+            partial.unlink()
     sync_folder(path.parent)
 
 

@@ -17,7 +17,7 @@ from objectives.data.cache import shards
 from objectives.data.cache.decoders import CHUNK_BYTES, CHUNK_FILES, n_cores, written
 from objectives.data.cache.shards import Chunk
 from objectives.data.decoding import NO_IMAGE
-from objectives.data.layout.listing import Walk
+from objectives.data.layout.listing import Walk, folder_fault
 from objectives.data.sources import Bytes
 from objectives.errors import DataError
 from objectives.words import expanded, printable
@@ -49,14 +49,18 @@ class Part:
 def found(places: Sequence[str], *, follow_links: bool = False) -> list[Found]:
     """The files that places name: each file itself, each folder all that it holds, however deep, in order of names.
 
+    A folder that cannot be read stands for what it holds, with the reason.
+
     Raises:
         DataError: there is no such place.
     """
     files: list[Found] = []
     for place in map(expanded, places):
-        if os.path.isdir(place):
+        if os.path.isdir(place) and (why := folder_fault(place)):
+            files.append(Found(place, place, is_named=True, fault=why))
+        elif os.path.isdir(place):
             folder, inside = place if len(places) > 1 else "", len(os.path.join(place, ""))
-            for entry, fault in Walk(place, follow_links).files(place):
+            for entry, fault in Walk(place, follow_links, skips_unreadable=True).files(place):
                 name = os.path.join(folder, entry.path[inside:])
                 why = fault.replace("follow_links = true", "--follow-links")
                 files.append(Found(entry.path, name, is_named=False, fault=why))
@@ -66,6 +70,26 @@ def found(places: Sequence[str], *, follow_links: bool = False) -> list[Found]:
         else:
             raise DataError(printable(f"there is no file or folder {place}: check the path"))
     return files
+
+
+def each_once(files: Sequence[Found]) -> dict[str, Found]:
+    """The files by what tells them apart, in their order: each once, under its first name, however often it was named.
+
+    Where one was named itself as well as found in a folder, what holds is that it was named.
+    """
+    once: dict[str, Found] = {}
+    for file in files:
+        key = known_as(file.path)
+        first = once.setdefault(key, file)
+        if file.is_named and not first.is_named:
+            once[key] = replace(first, is_named=True, fault=file.fault)
+    return once
+
+
+def known_as(path: str) -> str:
+    """What tells a file from others: its path behind all links to folders. A link to a file is one of its own."""
+    folder, name = os.path.split(os.path.abspath(path))
+    return os.path.join(os.path.realpath(folder), name)
 
 
 def decoded(files: Sequence[Found], size: int) -> Iterator[Part]:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from pathlib import Path
 
 from rich.console import Console
 
 from objectives.data.card import Card, examine, samples
 from objectives.errors import DataError
-from objectives.host.durable import write_file
 from objectives.task import DataSpec, as_data
-from objectives.words import expanded
+from objectives.words import printable
 from search.commands.exits import exit_code
+from search.commands.outputs import PAGE, Output, checked
 from search.errors import UsageError
 from search.views import card as view
 from search.views import reading
@@ -30,10 +29,11 @@ def perform(options: argparse.Namespace) -> int:
 
 def _show(options: argparse.Namespace) -> int:
     spec = _spec(options)
+    output = None if options.html is None else checked(options.html, PAGE, "--html")
     with reading.shown(Console(stderr=True)) as progress:
         card = examine(spec, progress=progress)
-    if options.html is not None:
-        _write_page(options.html, spec, card)
+    if output is not None:
+        _write_page(output, spec, card)
     if options.json:
         print(json.dumps(card.to_json()))  # in ASCII: it goes to whatever reads it
     else:
@@ -55,12 +55,8 @@ def _spec(options: argparse.Namespace) -> DataSpec:
         raise UsageError(str(error)) from error
 
 
-def _write_page(place: str, spec: DataSpec, card: Card) -> None:
+def _write_page(output: Output, spec: DataSpec, card: Card) -> None:
     per_class = max(1, min(MOST_SAMPLES, PICTURES // max(1, len(card.classes))))
     pictures = samples(spec, per_class)
-    try:
-        write_file(Path(expanded(place)), page(card, pictures).encode("utf-8", "replace"))
-    except OSError as error:
-        error.filename = place
-        raise
-    print(f"the page is {place}", file=sys.stderr)
+    output.write(page(card, pictures).encode("utf-8", "replace"))
+    print(printable(f"the page is {output.named}"), file=sys.stderr)

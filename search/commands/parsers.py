@@ -130,7 +130,8 @@ def _limits(p: argparse.ArgumentParser) -> argparse._MutuallyExclusiveGroup:
 def _predict() -> argparse.ArgumentParser:
     p = _of("predict", "predict --model studies/artifacts/birds/trial-00004 --images new/ -o predictions.csv")
     _model(p)
-    p.add_argument("--images", required=True, nargs="+", metavar="PATH", help="image files, or folders of them")
+    words = "image files, or folders of them"
+    p.add_argument("--images", required=True, nargs="+", action="extend", metavar="PATH", help=words)
     words = "table to write: id, label, probability, margin, the next two classes, why there is none (default: printed)"
     p.add_argument("-o", "--output", default="-", metavar="FILE.csv", help=words)
     words = "what the images show, to compare with: columns file, label"
@@ -377,7 +378,9 @@ COMMANDS = {
     "studies": Command(
         "search.commands.studies", "list, show, rename, delete studies; study files; disk space", _studies
     ),
-    "report": Command("search.commands.report", "write a study as one page: its front, what it cost, and why", _report),
+    "report": Command(
+        "search.commands.fronts.report", "write a study as one page: its front, what it cost, and why", _report
+    ),
     "compare": Command(
         "search.commands.fronts.compare", "set two fronts beside each other: which differences are sure", _compare
     ),

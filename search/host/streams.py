@@ -18,6 +18,7 @@ from typing import ParamSpec, TextIO
 
 STORAGE = 4  # exit code
 READABLE = "frontrunner_readable"  # error handler of encodings
+SPELLED = {"±": "+-"}  # what we write ourselves, where an encoding lacks it
 
 P = ParamSpec("P")
 
@@ -122,7 +123,7 @@ def _raw(stream: TextIO | None) -> object:
 
 
 def _readable(error: UnicodeError) -> tuple[str, int]:
-    """What an encoding lacks, as escapes: bytes of a path that were no text as such, other characters by number."""
+    """What an encoding lacks, spelled or as escapes: bytes of a path that were no text as such, others by number."""
     assert isinstance(error, UnicodeEncodeError)
     lacking = error.object[error.start : error.end]
     return "".join(map(_escape, lacking)), error.end
@@ -131,7 +132,7 @@ def _readable(error: UnicodeError) -> tuple[str, int]:
 def _escape(character: str) -> str:
     if "\udc80" <= character <= "\udcff":
         return f"\\x{ord(character) - 0xDC00:02x}"
-    return character.encode("ascii", "backslashreplace").decode()
+    return SPELLED.get(character) or character.encode("ascii", "backslashreplace").decode()
 
 
 codecs.register_error(READABLE, _readable)

@@ -14,7 +14,7 @@ from search.pareto.intervals import Interval, wilson
 
 FORMULAS = ("=", "+", "-", "@", "\t", "\r")  # begin what a spreadsheet computes; an apostrophe makes text of it
 COLUMNS = ("id", "label", "probability", "margin", "label_2", "probability_2", "label_3", "probability_3", "reason")
-TRUTH = "truth"
+HEADERS = COLUMNS, (*COLUMNS, "truth")  # without, and with what the images show
 STDOUT = "-"  # as the file to write
 MAX_LISTED = 20  # files that have no prediction
 
@@ -65,9 +65,9 @@ class Table:
 
     def __post_init__(self) -> None:
         self._writer = csv.writer(self.stream, lineterminator="\n")
-        self._writer.writerow([*COLUMNS, *([TRUTH] if self.knows_truth else [])])
+        self._writer.writerow(HEADERS[self.knows_truth])
 
-    def add(self, name: str, answer: Told | str, truth: str | None = None) -> None:
+    def add(self, name: str, answer: Told | str, truth: str = "") -> None:
         """A row for a file: what was predicted, or why nothing was, and what it shows: empty where nobody knows."""
         row = [cell(name), *[""] * (len(COLUMNS) - 1)]
         if isinstance(answer, str):
@@ -82,7 +82,7 @@ class Table:
             self.labels[label] += 1
             if truth:
                 self.judged.append((truth, label, probability))
-        self._writer.writerow([*row, *([cell(truth)] if truth is not None else [])])
+        self._writer.writerow([*row, *([cell(truth)] if self.knows_truth else [])])
 
     @property
     def accuracies(self) -> Accuracies | None:

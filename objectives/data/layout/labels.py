@@ -20,7 +20,9 @@ SPLITS = ("train", "val", "test")  # words of the column `split`
 
 
 @dataclass(frozen=True)
-class _Row:
+class Row:
+    """A line of the table."""
+
     line: int
     file: str
     label: str
@@ -71,8 +73,8 @@ def tabled(path: Path, table: Path, follow_links: bool, *, test: bool = False) -
     )
 
 
-def told(places: Sequence[Path], table: Path) -> dict[str, str]:
-    """The label of every file that a table names, whatever its split, by absolute path.
+def told(places: Sequence[Path], table: Path) -> dict[str, Row]:
+    """What a table says of every file that it names, whatever its split, by absolute path.
 
     Paths are relative to the first of the places, or to the folder of the table, in which the file lies.
 
@@ -82,7 +84,7 @@ def told(places: Sequence[Path], table: Path) -> dict[str, str]:
     found, bases = {}, [os.path.abspath(place) for place in (*places, table.parent)]
     for row in _rows(table):
         paths = [os.path.normpath(os.path.join(base, row.file)) for base in bases]
-        found[next(filter(os.path.isfile, paths), paths[0])] = row.label
+        found[next(filter(os.path.isfile, paths), paths[0])] = row
     return found
 
 
@@ -99,7 +101,7 @@ def named(tables: Sequence[Path]) -> Path | None:
     return found[0] if len(found) == 1 else None
 
 
-def _remarks(table: Path, rows: Sequence[_Row]) -> tuple[str, ...]:
+def _remarks(table: Path, rows: Sequence[Row]) -> tuple[str, ...]:
     n_test = sum(row.split == "test" for row in rows)
     return (printable(f"{counted(n_test, 'test image')} of {table.name} left unopened"),) if n_test else ()
 
@@ -123,7 +125,7 @@ def _may_be_image(path: str) -> bool:
     return not path.lower().endswith(TABLES) and is_image(path)
 
 
-def _base(path: Path, table: Path, rows: Sequence[_Row]) -> Path:
+def _base(path: Path, table: Path, rows: Sequence[Row]) -> Path:
     """The folder that the table's paths start from: the data folder, the table's own, or the only one in there."""
     inner = [
         Path(entry.path) for entry, fault in Walk(str(path), False).entries(str(path)) if entry.is_dir() and not fault
@@ -151,7 +153,7 @@ def _read(table: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
         raise DataError(printable(f"{table} is no table: {error}")) from error
 
 
-def _rows(table: Path) -> list[_Row]:
+def _rows(table: Path) -> list[Row]:
     columns, lines = _read(table)
     if not set(NEEDED) <= set(columns):
         found = ", ".join(filter(None, columns)) or "none"
@@ -159,7 +161,7 @@ def _rows(table: Path) -> list[_Row]:
     if twice := [name for name in KNOWN if columns.count(name) > 1]:
         raise DataError(printable(f"{table}: column {twice[0]} comes twice in the first line: rename one of them"))
     at = {name: columns.index(name) for name in KNOWN if name in columns}
-    rows: list[_Row] = []
+    rows: list[Row] = []
     seen: dict[str, int] = {}
     for line, cells in lines:
         if not any(cells):
@@ -179,7 +181,7 @@ def _rows(table: Path) -> list[_Row]:
     return rows
 
 
-def _row(table: Path, line: int, cells: dict[str, str]) -> _Row:
+def _row(table: Path, line: int, cells: dict[str, str]) -> Row:
     """A line of the table.
 
     Raises:
@@ -191,4 +193,4 @@ def _row(table: Path, line: int, cells: dict[str, str]) -> _Row:
     split = cells.get("split")
     if split is not None and split.casefold() not in SPLITS:  # 'valve' is no validation, whatever folders are called
         raise DataError(printable(f"{table}, line {line}: split is {split!r}: write train, val or test"))
-    return _Row(line, cells["file"], cells["label"], split and split.casefold())
+    return Row(line, cells["file"], cells["label"], split and split.casefold())

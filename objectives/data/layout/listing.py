@@ -56,10 +56,14 @@ class Layout:
 
 
 class Walk:
-    """Reads folders below a boundary. Links that lead out of it are followed on request only."""
+    """Reads folders below a boundary. Links that lead out of it are followed on request only.
 
-    def __init__(self, boundary: str, follow_links: bool) -> None:
+    With `skips_unreadable` a folder that cannot be read is skipped with the reason; else an OSError tells of it.
+    """
+
+    def __init__(self, boundary: str, follow_links: bool, *, skips_unreadable: bool = False) -> None:
         self._boundary, self._follow_links = os.path.realpath(boundary), follow_links
+        self._skips_unreadable = skips_unreadable
         self.followed: set[str] = set()  # links that lead out
 
     def entries(self, place: str) -> Iterator[tuple[os.DirEntry[str], str]]:
@@ -95,6 +99,8 @@ class Walk:
                 yield entry, LINK  # it may lead round in a circle
             elif entry.is_dir() and entry.is_symlink() and os.path.realpath(entry.path) in above:
                 yield entry, "a link round to a folder above it"
+            elif entry.is_dir() and self._skips_unreadable and (why := folder_fault(entry.path)):
+                yield entry, why
             elif entry.is_dir():
                 yield from self.files(entry.path, above)
             else:  # a pipe or a device would be waited for
@@ -113,6 +119,15 @@ class Walk:
     def any_image(self, place: str) -> bool:
         """Whether a folder or one below it holds an image."""
         return any(not fault and is_image(entry.path) for entry, fault in self.files(place))
+
+
+def folder_fault(place: str) -> str:
+    """Why a folder cannot be read, or ''."""
+    try:
+        os.scandir(place).close()
+    except OSError as error:
+        return f"a folder that cannot be read ({error.strerror})"
+    return ""
 
 
 def role(name: str) -> str | None:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from search.ablating import Outcome
+    from search.commands.outputs import Output
     from search.workers.seam import Training
 
 
@@ -23,42 +24,28 @@ def perform(options: argparse.Namespace, training: Training | None = None) -> in
     """
     from search import ablating
     from search.commands.exits import OK, exit_code
+    from search.commands.outputs import PAGE, checked
     from search.database import storage
     from search.invocation import Ablating
     from search.workers.seam import preparation
 
     def ablate() -> int:
-        _check(options.output)
-        _tell(ablating.ablate(Ablating(**vars(options)), training or preparation), options)
+        # The name of a study has no folder in it; what has one is told to be none below.
+        name = f"{os.path.basename(options.study)}-trial-{options.trial}.html"
+        output = checked(options.output or name, PAGE)
+        _tell(ablating.ablate(Ablating(**vars(options)), training or preparation), options, output)
         return OK
 
     return exit_code(ablate, storage.url(options.storage, None))
 
 
-def _check(output: str | None) -> None:
-    """Refuses a page that cannot be written, before anything is trained.
-
-    Raises:
-        UsageError: it cannot be.
-    """
-    from objectives.words import expanded, printable
-    from search.errors import UsageError
-
-    if output is None:
-        return
-    place = Path(expanded(output))
-    if place.is_dir():
-        raise UsageError(printable(f"-o {output} is a folder: name a file in it, {output}/ablation.html"))
-    if not place.absolute().parent.is_dir():
-        raise UsageError(printable(f"there is no folder {place.parent}: make it, or name another file with -o"))
-
-
-def _tell(came_to: Outcome, options: argparse.Namespace) -> None:
+def _tell(came_to: Outcome, options: argparse.Namespace, output: Output) -> None:
     """Prints what was found, and writes the page.
 
     Raises:
         UsageError: nothing was found.
     """
+    from objectives.words import printable
     from search.errors import UsageError
     from search.views.ablation import without, words
 
@@ -70,32 +57,25 @@ def _tell(came_to: Outcome, options: argparse.Namespace) -> None:
         raise UsageError(
             f"no pair of trainings of trial {options.trial} has ended: the same command goes on, with time"
         )
-    place = _written(came_to, options)
+    is_written = _write(came_to, output)
     if options.json:
         plain = words.as_json(found, came_to.apart, now, options.seeds)
-        print(json.dumps({**plain, "file": None if place is None else str(place.absolute())}))
+        print(json.dumps({**plain, "file": os.path.abspath(output.named) if is_written else None}))
         return
     print(*words.lines(found, now), sep="\n")
-    if place is not None:
-        print(f"{place}: open it in a browser, it needs no network")
+    if is_written:
+        print(f"{printable(output.named)}: open it in a browser, it needs no network")
 
 
-def _written(came_to: Outcome, options: argparse.Namespace) -> Path | None:
-    """The page, written; None where what draws it is not installed."""
-    from objectives.host.durable import write_file
-    from objectives.words import expanded
+def _write(came_to: Outcome, output: Output) -> bool:
+    """Writes the page; whether what draws it is installed."""
     from search.views.ablation import page, words
 
     assert came_to.found is not None
-    place = Path(expanded(options.output or f"{came_to.now.name}-trial-{options.trial}.html"))
     try:
         text = page.page(came_to.found, came_to.now, words.left_out(came_to.apart))
     except ImportError as error:
         print(f"warning: no page is written: {error.name} is not installed", file=sys.stderr)
-        return None
-    try:
-        write_file(place, text.encode("utf-8", "replace"))
-    except OSError as error:
-        error.filename = str(place)
-        raise
-    return place
+        return False
+    output.write(text.encode("utf-8", "replace"))
+    return True

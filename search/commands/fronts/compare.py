@@ -10,14 +10,13 @@ import json
 import os
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import optuna
 
-from objectives.host.durable import write_file
 from objectives.words import expanded, printable
 from search.commands.exits import exit_code
+from search.commands.outputs import PAGE, Output, checked
 from search.database import catalogue, storage
 from search.errors import Foreign, UsageError
 from search.pareto import resampling
@@ -40,11 +39,12 @@ def _compare(options: argparse.Namespace, url: str) -> int:
     from search.views.comparison import words
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    output = None if options.output is None else checked(options.output, PAGE)
     named = [_Named.of(word, url) for word in (options.a, options.b)]
     found = _compared(*(each.read() for each in named), anyway=options.anyway)
     try:
-        if options.output is not None:
-            _write(options.output, found)
+        if output is not None:
+            _write(output, found)
         if options.json:
             print(json.dumps(words.as_json(found)))  # in ASCII: it goes to whatever reads it
         else:
@@ -126,18 +126,13 @@ def _names(a: Snapshot, b: Snapshot) -> tuple[str, str]:
     return f"{a.name} of {stems[0]}", f"{b.name} of {stems[1]}"
 
 
-def _write(output: str, found: Comparison) -> None:
+def _write(output: Output, found: Comparison) -> None:
     """Writes the page."""
-    place = Path(expanded(output))
     try:
         from search.views.comparison.page import page
 
         content = page(found).encode("utf-8", "replace")
     except ModuleNotFoundError as error:
         raise UsageError(f"{error.name} is not installed, of which a page is made: pip install {error.name}") from error
-    try:
-        write_file(place, content)
-    except OSError as error:
-        error.filename = str(place)
-        raise
-    print(printable(f"the page is {place} ({len(content) / 1e6:.1f} MB): it needs no network"), file=sys.stderr)
+    output.write(content)
+    print(printable(f"the page is {output.named} ({len(content) / 1e6:.1f} MB): it needs no network"), file=sys.stderr)

@@ -67,8 +67,8 @@ def page(
 ) -> str:
     """The page.
 
-    `examined`: what was seen of networks, `unseen`: why others were not; see `search.commands.report`. `behind`: where
-    the trials can be seen one by one, if anywhere.
+    `examined`: what was seen of networks, `unseen`: why others were not; see `search.commands.fronts.report`. `behind`:
+    where the trials can be seen one by one, if anywhere.
     """
     templates = offline.environment(offline.HERE, apart.HERE)
     templates.filters |= _filters()

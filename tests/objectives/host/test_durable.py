@@ -118,6 +118,15 @@ def test_a_disk_that_is_full_leaves_the_old_content_and_nothing_else(
     assert [path.name for path in tmp_path.iterdir()] == ["it"]
 
 
+@pytest.mark.parametrize("name", ["no/it", "x" * 250, "folder"])
+def test_a_file_that_cannot_be_written_is_told_by_the_name_that_was_asked_for(name: str, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError, match=r"\[Errno") as failed:  # the second is too long for its partial file alone
+        durable.write_file(tmp_path / name, b"new")
+    assert failed.value.filename == str(tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
 def test_a_folder_carries_the_checksums_of_its_files(tmp_path: Path) -> None:
     durable.write_folder(tmp_path / "it", FILES)
     lines = (tmp_path / "it" / durable.SUMS).read_text().splitlines()

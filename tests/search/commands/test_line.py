@@ -78,7 +78,7 @@ def test_a_mistake_in_the_words_is_one_line(
         ("data /no/such", 3, "there is no folder /no/such"),
         ("data empty", 3, "empty has no class folders"),
         ("data digits --labels x.csv", 2, "names the images of a folder"),
-        ("data digits --html no/such/x.html", 4, "no/such/x.html cannot be used"),
+        ("data digits --html no/such/x.html", 2, "/no/such: make it, or name another file with --html"),
         (f"{RUN} --as -x", 2, "expected one argument"),
         ("run --study tiny.toml --device cpu:999999", 2, "at most --devices cpu:"),
         ("run --study tiny.toml --device cpu --workers 999999", 2, "at most --workers "),

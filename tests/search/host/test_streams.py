@@ -94,6 +94,8 @@ def test_a_pipe_that_does_not_wait_gets_everything() -> None:
         ("latin-1", "M\u00fcll \u2500 \udcfc", b"M\xfcll \\u2500 \\xfc"),
         ("ascii", "M\u00fcll \u2500 \udcfc", b"M\\xfcll \\u2500 \\xfc"),
         ("ascii:strict", "\U0001f600", b"\\U0001f600"),
+        ("ascii", "31 \u00b19", b"31 +-9"),
+        ("latin-1", "31 \u00b19", b"31 \xb19"),
     ],
 )
 def test_what_an_encoding_lacks_is_shown_readably(encoding: str, text: str, read: bytes) -> None:

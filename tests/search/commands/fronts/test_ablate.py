@@ -111,8 +111,6 @@ REFUSED = {
     "--trial 4": "trial 4 did not train to its end (crash): those of the front are",
     "--trial 6": "trial 6 only says more of trial 0: take that one apart, --trial 0",
     "--trial 1 --minutes 0.0001": "no pair of trainings of trial 1 has ended: the same command goes on, with time",
-    "--trial 1 -o none/x.html": "there is no folder none: make it, or name another file with -o",
-    "--trial 1 -o .": "-o . is a folder: name a file in it",
 }
 
 

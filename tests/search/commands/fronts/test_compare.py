@@ -163,7 +163,7 @@ def test_a_study_is_a_name_or_a_file_with_a_name_where_it_holds_several(
         ("slow studies.db", "holds 3 studies (bare, fast, slow): name one, FILE:NAME"),
         ("slow studies.db:none", "there is no study 'none'"),
         ("slow bare", "study bare has no front yet"),
-        ("slow fast -o no/where.html", "no/"),
+        ("slow fast -o no/where.html", "/no: make it"),
     ):
         done = compare(words)
         assert (done.code in (2, 4), done.out, done.err.count("\n")) == (True, "", 1), done.err

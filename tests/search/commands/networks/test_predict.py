@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -88,7 +90,21 @@ def test_the_table_of_labels_tells_the_accuracy_with_its_interval(
     assert [row["truth"] for row in rows if not row["label"]] == ["c"]
     assert told["not_predicted"] == [{"id": "c/00.png", "reason": "not an image of a known format"}]
     assert told["calibration"]["n_images"] == 30
-    assert "accuracy " in command(f"predict --model {model} --images new --labels truth.csv -o t.csv").out
+    again = command(f"predict --model {model} --images new --labels truth.csv -o t.csv")
+    assert "accuracy " in again.out
+    assert "warning" not in done.err + again.err
+
+
+def test_rows_that_name_none_of_the_images_are_told_in_one_line(
+    model: Path, birds: Path, tmp_path: Path, command: Command
+) -> None:
+    (tmp_path / "truth.csv").write_text("file,label\nnotes.txt,c\n00.png,c\ngone.png,wolf\n")
+    shutil.copytree(birds / "test" / "c", tmp_path / "new")
+    (tmp_path / "new" / "notes.txt").write_text("no image")
+    done = command(f"predict --model {model} --images new --labels truth.csv -o t.csv")
+    (line,) = [line for line in done.err.splitlines() if line.startswith("warning: ")]
+    what = "truth.csv names what is none of the images: 2 files (line 2: notes.txt)"
+    assert (done.code, line) == (0, f"warning: {what}: paths are relative to new, with the extension")
 
 
 @pytest.mark.parametrize(
@@ -141,12 +157,32 @@ def test_files_are_told_by_the_name_that_they_were_called_and_several_folders_st
     for name in "ab":
         shutil.copytree(birds / "test" / "c", tmp_path / name)
     (tmp_path / "notes.txt").write_text("no image")
-    done = command(f"predict --model {model} --images a b ./a/00.png notes.txt")
+    shutil.copy(tmp_path / "a" / "00.png", tmp_path / "single.png")
+    done = command(f"predict --model {model} --images a b ./single.png --images notes.txt")
     assert done.code == 0, done.err
     rows = table(done.out)
     assert [row["id"] for row in rows[6:10]] == ["a/06.png", "a/07.png", "b/00.png", "b/01.png"]
-    assert [(row["id"], row["reason"]) for row in rows[-2:]] == [("./a/00.png", ""), ("notes.txt", "not an image")]
+    assert [(row["id"], row["reason"]) for row in rows[-2:]] == [("./single.png", ""), ("notes.txt", "not an image")]
     assert "17 images predicted (c 17)" in done.err
+
+
+def test_a_file_that_is_named_often_is_told_once_and_is_named_if_it_ever_was(
+    model: Path, birds: Path, tmp_path: Path, command: Command
+) -> None:
+    shutil.copytree(birds / "test" / "c", tmp_path / "new")
+    (tmp_path / "new" / "notes.txt").write_text("no image")
+    (tmp_path / "new" / "out.png").symlink_to(birds / "test" / "c" / "00.png")
+    (tmp_path / "link").symlink_to("new")
+    (tmp_path / "truth.csv").write_text("file,label\n00.png,c\n")
+    places = f"new new/00.png {tmp_path}/new link/01.png ./new/../new new/notes.txt new/out.png --images link"
+    done = command(f"predict --model {model} --images {places} --labels truth.csv")
+    assert done.code == 0, done.err
+    rows = table(done.out)
+    names = [f"new/{path.name}" for path in sorted((tmp_path / "new").iterdir())]
+    assert [row["id"] for row in rows] == names
+    assert [row["truth"] for row in rows] == ["c", *[""] * (len(names) - 1)]
+    assert [row["id"] for row in rows if not row["label"]] == ["new/notes.txt"]
+    assert "9 images predicted" in done.err
 
 
 def test_where_nothing_can_be_read_the_table_says_why_and_the_code_is_3(
@@ -158,16 +194,40 @@ def test_where_nothing_can_be_read_the_table_says_why_and_the_code_is_3(
     assert [row["reason"] for row in table((tmp_path / "t.csv").read_text())] == ["an empty file"]
 
 
+def test_a_folder_that_cannot_be_read_has_a_row_and_all_others_their_prediction(
+    model: Path, birds: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(birds / "test" / "c", tmp_path / "new" / "open")
+    (tmp_path / "new" / "shut").mkdir()
+    scandir = os.scandir
+
+    def guarded(place: str) -> object:
+        if str(place).endswith("shut"):  # as for all but root
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), place)
+        return scandir(place)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    why = "a folder that cannot be read (Permission denied)"
+    done = command(f"predict --model {model} --images new -o t.csv")
+    assert (done.code, f"  shut: {why}" in done.err.splitlines()) == (0, True), done.err
+    rows = table((tmp_path / "t.csv").read_text())
+    assert [(row["id"], row["reason"]) for row in rows if not row["label"]] == [("shut", why)]
+    assert len(rows) == 9
+    done = command(f"predict --model {model} --images new/shut -o t.csv")
+    assert (done.code, f"  new/shut: {why}" in done.err.splitlines()) == (3, True), done.err
+
+
 def test_a_table_is_there_whole_or_as_it_was(
     model: Path, birds: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "real.csv").write_text("old")
+    old = ",".join(COLUMNS) + "\nold,,,,,,,,\n"
+    (tmp_path / "real.csv").write_text(old)
     (tmp_path / "t.csv").symlink_to("real.csv")
     with monkeypatch.context() as limited:
         limited.setattr(tempfile, "tempdir", "/proc/nowhere")  # where parts lie
         done = command(f"predict --model {model} --images {birds}/test -o t.csv")
         assert (done.code, done.out, done.err.count("\n")) == (4, "", 1)
-    assert (tmp_path / "t.csv").read_text() == "old"
+    assert (tmp_path / "t.csv").read_text() == old
     done = command(f"predict --model {model} --images {birds}/test -o /dev/full")
     assert (done.code, done.err.count("\n")) == (4, 1)
     assert command(f"predict --model {model} --images {birds}/test -o t.csv").code == 0

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import optuna
 
-from objectives.host.durable import write_file
-from objectives.words import expanded, printable
+from objectives.words import printable
 from search.commands.exits import exit_code
+from search.commands.outputs import PAGE, checked
 from search.database import storage
 from search.errors import Foreign, UsageError
 from search.study import opening
@@ -34,20 +34,19 @@ def perform(options: argparse.Namespace) -> int:
 
 def _report(options: argparse.Namespace, url: str) -> int:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    # The name of a study has no folder in it; what has one is told to be none below.
+    output = checked(options.output or f"{os.path.basename(options.study)}.html", PAGE)
     database = storage.open_storage(url, create=False)
     now = opening.seen(options.study, database)
     examined, unseen = _examined(now) if options.images else ([], [])
     text = _page(now, examined, unseen, has_images=options.images)
-    place, content = Path(expanded(options.output or f"{now.name}.html")), text.encode("utf-8", "replace")
-    try:
-        write_file(place, content)
-    except OSError as error:
-        error.filename = str(place)
-        raise
+    content = text.encode("utf-8", "replace")
+    output.write(content)
     if options.json:
-        print(json.dumps({**_as_json(now), "file": str(place.absolute()), "bytes": len(content)}))
+        print(json.dumps({**_as_json(now), "file": os.path.abspath(output.named), "bytes": len(content)}))
     else:
-        print(f"{place} ({len(content) / 1e6:.1f} MB): open it in a browser, it needs no network", flush=True)
+        what = f"{output.named} ({len(content) / 1e6:.1f} MB)"
+        print(f"{printable(what)}: open it in a browser, it needs no network", flush=True)
     return 0
 
 
