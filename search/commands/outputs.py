@@ -110,12 +110,13 @@ def _check_replaceable(output: Output) -> None:
 
 
 def _begins_as(kind: Kind, place: Path) -> bool:
-    """Whether a file is one of a kind; one that cannot be read is none."""
+    """Whether a file is one of a kind, or empty as `mktemp` makes them; one that cannot be read is none."""
     if not os.path.isfile(place):
         return False
     try:
         with place.open("rb") as file:
-            return file.read(max(map(len, kind.beginnings))).startswith(kind.beginnings)
+            head = file.read(max(map(len, kind.beginnings)))
+            return not head or head.startswith(kind.beginnings)
     except OSError:
         return False
 

@@ -41,7 +41,6 @@ THERE = {
     "page of others": b'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>mine</title>\n',
     "page cut off": PAGE.beginnings[0][:-1],
     "table that was added to": TABLE.beginnings[0][:-1] + b",notes\n",
-    "nothing": b"",
 }
 COMMAND_AND_KIND = pytest.mark.parametrize(("line", "kind"), WRITERS.values(), ids=WRITERS)
 
@@ -125,9 +124,12 @@ def test_all_pages_and_tables_begin_as_what_may_be_replaced() -> None:
         assert stream.getvalue().encode() == beginning
 
 
-def test_a_page_is_written_anew_through_a_link_and_into_a_pipe(tmp_path: Path, command: Command) -> None:
+def test_a_page_is_written_into_an_empty_file_anew_through_a_link_and_into_a_pipe(
+    tmp_path: Path, command: Command
+) -> None:
     make_folder(tmp_path / "data", [5, 7])
     (tmp_path / "link.html").symlink_to("page.html")
+    (tmp_path / "page.html").touch()
     assert command("data data --html page.html").code == 0
     first = (tmp_path / "page.html").read_bytes()
     make_folder(tmp_path / "data", [6], ["another"])
