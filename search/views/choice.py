@@ -10,8 +10,8 @@ from search.pareto.choice import Candidate, Choice
 from search.study import records
 from search.study.networks import Networks
 from search.study.snapshot import Snapshot
+from search.views.confirmed import MARK
 from search.views.reduction import against
-from search.views.summary import MARK
 
 NAMES = ("best", "cheaper", "dearer")
 

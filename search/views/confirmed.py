@@ -10,6 +10,7 @@ from search.study import confirmation
 from search.study.confirmation import Confirmed
 from search.study.snapshot import Snapshot
 
+MARK = "*"  # of seconds that were disturbed
 ALIKE = "~"  # of a point that is not known to be more accurate than a cheaper one
 LIKENESS = f"{ALIKE} As accurate as the cheaper point before it that has no {ALIKE}, for all that is known."
 
@@ -24,7 +25,8 @@ def cells(found: Confirmed | None, kind: Kind) -> dict[str, str]:
     if found is None:
         return dict.fromkeys(columns(kind), "")
     half = found.cost.half
-    cost = kind.shown(found.cost.mean) + (f" ±{kind.shown(half)}" if half is not None else "")
+    mark = MARK if found.is_disturbed else ""
+    cost = mark + kind.shown(found.cost.mean) + (f" ±{kind.shown(half)}" if half is not None else "")
     accuracy = f"{ALIKE if found.is_alike else ''}{found.accuracy.mean:.2%} ±{100 * (found.accuracy.half or 0):.2f}"
     return dict(zip(columns(kind), (cost, accuracy, f"{found.test.mean:.2%}" if found.test else ""), strict=True))
 

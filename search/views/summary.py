@@ -20,7 +20,6 @@ from search.views.columns import columns
 from search.views.reduction import against
 from search.views.training import starts
 
-MARK = "*"  # of seconds that were disturbed
 OTHER = {"balanced": "balanced_accuracy", "plain": "accuracy"}  # what is not maximised: its user attribute
 FAR = 0.02  # of accuracy: where plain and balanced differ by so much, both are shown
 
@@ -199,10 +198,10 @@ def _on_the_wall(now: Snapshot) -> list[str]:
 def _disturbed(now: Snapshot) -> list[str]:
     """What the mark means, where there is one."""
     shown = now.front_trials + ([now.baseline] if now.baseline is not None else [])
-    if not any(trial.user_attrs.get(records.NOISY) for trial in shown):
+    if not any(_was_disturbed(trial) or now.is_disturbed(trial) for trial in shown):
         return []
     said = "no speed-up is claimed for it, nor against it where it is BASELINE"
-    return [f"{MARK} Other work disturbed the device whenever this was timed: {said}."]
+    return [f"{confirmed.MARK} Other work disturbed the device whenever this was timed: {said}."]
 
 
 def _test_time(now: Snapshot) -> list[str]:
@@ -236,7 +235,7 @@ def _point(trial: FrozenTrial, now: Snapshot) -> dict[str, object]:
 def _cells(trial: FrozenTrial, now: Snapshot) -> dict[str, str]:
     """A row of the table, by column."""
     (cost, accuracy), baseline = trial.values, now.baseline
-    mark = MARK if trial.user_attrs.get(records.NOISY) else ""
+    mark = confirmed.MARK if trial.user_attrs.get(records.NOISY) else ""
     other = "balanced" if now.spec.metric == "plain" else "plain"
     cells = {
         "trial": str(trial.number),

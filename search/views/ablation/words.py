@@ -13,7 +13,7 @@ from search.study import records
 from search.study.snapshot import Snapshot
 from search.views.ablation import without
 from search.views.columns import columns
-from search.views.summary import MARK
+from search.views.confirmed import MARK
 from spaces.base import BASELINE
 
 HEADER = ("ingredient", "pairs", "s without", "seconds", "points", "switched off")

@@ -304,7 +304,9 @@ def test_a_claim_is_made_of_seconds_that_nothing_disturbed_in_table_page_and_wor
     now, is_claim = study.snapshot(), searched_quietly if confirmed_quietly is None else confirmed_quietly
     best = next(each for each in points.on_front(now) if each.number == 1)
     assert best.is_disturbed == now.is_disturbed(best.trial) == (not is_claim)
-    assert ("2.00x" in "\n".join(summary.table(now, 200))) == is_claim
+    table = "\n".join(summary.table(now, 200))
+    assert ("2.00x" in table) == is_claim
+    assert table.count("*2.00") == (not searched_quietly) + (confirmed_quietly is False)
     assert ("no speed-up is claimed" in why.sentence(best, now)) == (not is_claim)
 
 
