@@ -221,7 +221,8 @@ def _mixed(path: Path, splits: Sequence[str], classes: Sequence[str]) -> str:
 
 def _check_classes(path: Path, folders: Sequence[str], skipped: Sequence[str], walk: Walk) -> None:
     """Raises DataError where the folders of a folder without splits cannot be its classes."""
-    tables = [Path(entry.path) for entry, _ in walk.entries(str(path)) if entry.name.lower().endswith(TABLES)]
+    files = [entry for entry, fault in walk.entries(str(path)) if not fault and entry.is_file()]  # a pipe never ends
+    tables = [Path(entry.path) for entry in files if entry.name.lower().endswith(TABLES)]
     table = f"name them in a table with columns file, label: --labels {named(tables) or 'FILE.csv'}"
     if not folders:
         hidden = sorted(entry.name for entry in os.scandir(path) if entry.name.startswith(".") and entry.is_dir())

@@ -169,3 +169,10 @@ def test_links_out_of_the_folder_are_followed_on_request_and_said(tmp_path: Path
     assert data.classes == ("ant", "bee")
     assert "links out of the folder followed" in data.about
     assert data.skipped == ("ant/round/ant: a link round to a folder above it",)
+
+
+def test_a_pipe_that_is_called_a_table_is_not_waited_for(tmp_path: Path) -> None:
+    folder = make(tmp_path, "ant*3")
+    os.mkfifo(folder / "labels.csv")
+    with pytest.raises(DataError, match="only 1 class, ant"):
+        load_folder(folder)
