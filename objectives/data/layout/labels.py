@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 from pathlib import Path
 
 from objectives.data.layout.listing import File, Layout, Walk, is_image, role, stamp
@@ -110,8 +111,8 @@ def _unnamed(walk: Walk, base: Path, table: Path, rows: Sequence[Row]) -> tuple[
     """A warning of the images that lie in the folder and not in the table."""
     behind_links: Callable[[str], str] = cache(os.path.realpath)  # a folder once: that takes 44 us
     named = {_known_as(os.path.join(base, row.file), behind_links) for row in rows}
-    paths = (entry.path for entry, fault in walk.files(str(base)) if not fault)
-    others = (path for path in paths if _known_as(path, behind_links) not in named)
+    seen = (entry.path for entry, fault in walk.files(str(base)) if not fault)
+    others = (path for path in chain(seen, walk.concealed()) if _known_as(path, behind_links) not in named)
     left = [name for path in others if role(name := os.path.relpath(path, base)) != "test" and _may_be_image(path)]
     return (
         (printable(f"left out, because not in {table.name}: {counted(len(left), 'image')} ({some(left)})"),)

@@ -76,6 +76,14 @@ def test_images_that_the_table_leaves_out_are_told(tmp_path: Path) -> None:
     )
 
 
+def test_images_in_hidden_folders_are_told_unless_the_table_names_them(tmp_path: Path) -> None:
+    folder = flat(tmp_path / "data", 12)
+    flat(folder / ".more", 13)
+    (folder / "labels.csv").write_text(lines("file,label") + "".join(f"\n.more/{n}.pgm,a" for n in range(12)))
+    found = load_folder(folder, labels="labels.csv")
+    assert "left out, because not in labels.csv: 1 image (.more/12.pgm)" in found.warnings
+
+
 def test_paths_may_be_absolute_and_lines_may_end_in_empty_cells(tmp_path: Path) -> None:
     folder = flat(tmp_path / "data", 12)
     (folder / "labels.csv").write_text(
