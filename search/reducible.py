@@ -173,7 +173,7 @@ def _say_of_data(dataset: Dataset, base: ExportedModel, told: dict[str, object],
     if dataset.about:
         display.say(dataset.about)
     if dataset.skipped:
-        display.say(f"{counted(len(dataset.skipped), 'image')} cannot be used, left out: {some(dataset.skipped)}")
+        display.say(f"{counted(len(dataset.skipped), 'file')} cannot be used, left out: {some(dataset.skipped)}")
     warnings = list(dataset.warnings)
     if told.get("content") != dataset.content_hash:
         warnings.append("the network was trained on other images than these")

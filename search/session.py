@@ -36,6 +36,7 @@ from search.proposals.samplers import OURS
 from search.study import disturbance, opening, queue, records, recovery
 from search.study.asked import override
 from search.study.confirmation import SHARE
+from search.study.files.unheeded import unheeded
 from search.study.networks import Networks
 from search.study.snapshot import Snapshot
 from search.study.spec import StudySpec
@@ -374,7 +375,7 @@ class Session:
             *(self.name, self.spec, self.database, facts, number_formats, self.place.workers, calibration),
             objectives[0].probe,
         )
-        for warning in opening.unheeded(self.spec, study.given):
+        for warning in unheeded(self.spec, study.given):
             self.display.say(f"warning: {warning}")
         return study
 

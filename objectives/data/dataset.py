@@ -87,7 +87,7 @@ class Dataset:
     flip: bool  # whether a horizontal flip keeps the label
     content_hash: str  # SHA-256 over all training images before the split, their labels, the class names
     split_hash: str  # SHA-256 over the positions of validation and training images
-    skipped: tuple[str, ...]  # images that cannot be used: 'relative/path: reason'
+    skipped: tuple[str, ...]  # files that cannot be used: 'relative/path: reason'
     warnings: tuple[str, ...]  # what a user should know of the images that are used, a line each
     about: str = ""  # how many images of what classes and sizes, and how they are split: three lines
     by_class: tuple[content.Class, ...] = ()  # what tells two data sets apart in words

@@ -15,7 +15,7 @@ from objectives.data.cache import kept
 from objectives.data.cache.progress import Progress, silent
 from objectives.data.decoding import NO_IMAGE, Decoded
 from objectives.data.layout.labels import tabled
-from objectives.data.layout.listing import LINK, NO_FILE, Layout
+from objectives.data.layout.listing import LINK, NO_FILE, ROUND, Layout
 from objectives.data.layout.splits import arranged, held_out
 from objectives.data.sources import Labelled
 from objectives.errors import DataError
@@ -181,7 +181,8 @@ def check_losses(layout: Layout, decoded: Decoded, *, drop_empty: bool) -> None:
             hint = f" ({some(within)})" if within else ""
             way_out = "add some, remove it or set drop_small_classes = true"
             raise DataError(printable(f"class {name!r} in {layout.top} has no images{hint}: {way_out}"))
-    skipped = len(faults) + sum(not line.endswith((f": {LINK}", f": {NO_FILE}")) for line in layout.skipped)
+    no_loss = tuple(f": {why}" for why in (LINK, ROUND, NO_FILE))
+    skipped = len(faults) + sum(not line.endswith(no_loss) for line in layout.skipped)
     total = len(decoded.kept) + skipped
     if skipped > max(3, total // 100):
         classes = f" ({_by_class(layout, faults)})" if faults else ""

@@ -46,7 +46,7 @@ def load_test(spec: DataSpec, dataset: Dataset) -> HeldOut | None:
         others = [name for name in found.classes if name not in dataset.classes]
         warnings.append(of_test(len(labels) - len(known), others))
     if found.skipped:
-        warnings.append(f"{counted(len(found.skipped), 'test image')} cannot be used ({some(found.skipped)})")
+        warnings.append(f"{counted(len(found.skipped), 'test file')} cannot be used ({some(found.skipped)})")
     if not len(known):
         return None
     pixels = found.pixels

@@ -140,7 +140,7 @@ def _known(model: ExportedModel, found: Labelled) -> tuple[Images, list[str]]:
     position = np.array([model.classes.index(name) if name in there else -1 for name in found.classes])
     remarks = list(found.warnings)
     if found.skipped:
-        remarks.append(f"{counted(len(found.skipped), 'image')} cannot be used ({some(found.skipped)})")
+        remarks.append(f"{counted(len(found.skipped), 'file')} cannot be used ({some(found.skipped)})")
     if found.pixels.shape[-1] > model.channels and not model.is_series:
         remarks.append("the images have colour, the network takes grey: they are shown to it in grey")
     pixels = answers.fitting(model, found)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
-from typing import Any, cast, get_args
+from dataclasses import asdict
+from typing import Any, get_args
 
-import numpy as np
 import optuna
 from pydantic import ValidationError
 
@@ -20,7 +19,6 @@ from search.database.storage import Database
 from search.errors import Foreign, StorageError, UsageError
 from search.host import rubbish
 from search.proposals import interest
-from search.proposals.draws import Draw
 from search.proposals.samplers import experimental
 from search.study import differences, records
 from search.study.files.sections import WEIGHTS
@@ -28,12 +26,11 @@ from search.study.snapshot import Snapshot
 from search.study.spec import StudySpec
 from search.study.study import Study, keep_place
 from spaces import SPACES
-from spaces.base import Given, Trial, obstacle
-from spaces.restricted import check, sample, suggestion, walk
+from spaces.base import Given, obstacle
+from spaces.restricted import check, suggestion, walk
 
 UNREADABLE = (LookupError, TypeError, ValueError, AttributeError)  # what another version has written looks like this
 IDENTIFYING = ("device", "data", "timing_version")  # facts that enter the identity of a study
-N_DRAWS = 100  # by which it is told how much of a space follows what a study file fixes
 MOST_WARNINGS = 20  # of data, that a study keeps
 FLOOR_SHARE = 1 / 8  # of the way from chance to an accuracy of 1: the floor where a study names none
 
@@ -322,22 +319,6 @@ def _about(facts: Mapping[str, Any]) -> dict[str, object]:
         "n_splits": facts.get("n_splits", 1),
         "validated": validated if len(validated) <= records.MANY_CLASSES else [],
     }
-
-
-def unheeded(spec: StudySpec, given: Given) -> list[str]:
-    """What `[space.fix]` switches on that part of the space has no room for, in words."""
-    switches = [name for name, value in spec.space.fix.items() if value is True]
-    restrictions, rng = replace(spec.restrictions, fix={}), np.random.default_rng(0)
-    draws = [Draw(rng, settled=spec.space.fix) for _ in range(N_DRAWS if switches else 0)]
-    for draw in draws:
-        sample(SPACES[spec.space.name], cast("Trial", draw), given, restrictions)
-    counts = {name: sum(name in draw.params for draw in draws) for name in switches}
-    return [
-        f"[space.fix] {name} = true holds in {n} of {N_DRAWS} pipelines drawn at random: in the others it has nothing "
-        "to act on; longer or larger ones have"
-        for name, n in counts.items()
-        if n < N_DRAWS
-    ]
 
 
 def default_floor(metric: str, data: Mapping[str, Any]) -> float:

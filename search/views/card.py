@@ -64,7 +64,7 @@ def about(card: Card) -> list[tuple[str, str]]:
 def listed(card: Card) -> list[tuple[str, Sequence[str]]]:
     """(what, names) of files that somebody should look at."""
     kinds = {
-        "cannot be read, left out": card.unreadable,
+        "cannot be used, left out": card.unreadable,
         "suspicious, but used": card.suspicious,
         "neither images nor known to be none, left out": card.unrecognised,
     }

@@ -27,7 +27,7 @@ from search.views.reading import MANY_FILES, Tenths
 from search.views.training.starts import in_words
 
 WIDEST, HIGHEST = 80, 10  # columns and lines of the plot
-MAX_LISTED = 20  # images that cannot be used
+MAX_LISTED = 20  # files that cannot be used
 TRIAL = "trial"
 ABOVE = 6  # lines of a terminal that are left to what is said above a live display
 
@@ -320,11 +320,11 @@ def resumable(display: Display, command: str) -> Iterator[None]:
 
 
 def say_skipped(skipped: Sequence[str], display: Display) -> None:
-    """Names images that cannot be used, the first of them."""
+    """Names files that cannot be used, the first of them."""
     if skipped:
-        display.say(f"{counted(len(skipped), 'image')} cannot be used, left out:")
-    for image in skipped[:MAX_LISTED]:
-        display.say(f"  {image}")
+        display.say(f"{counted(len(skipped), 'file')} cannot be used, left out:")
+    for file in skipped[:MAX_LISTED]:
+        display.say(f"  {file}")
     if len(skipped) > MAX_LISTED:
         display.say(f"  ... and {len(skipped) - MAX_LISTED} more")
 

@@ -11,6 +11,14 @@ from pathlib import Path
 IGNORED = frozenset(
     ("__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found", "__pycache__", "thumbs.db")
 )
+# Hidden folders that hold no images that were meant, up to a '-': of versions, caches, thumbnails, wastebaskets.
+KNOWN_HIDDEN = frozenset(
+    (
+        *(".git", ".hg", ".svn", ".dvc", ".idea", ".vscode", ".venv", ".cache", ".ipynb_checkpoints"),
+        *(".thumbs", ".thumbnails", ".@__thumb", ".picasaoriginals", ".appledouble", ".spotlight", ".fseventsd"),
+        *(".trash", ".trashes", ".snapshot", ".snapshots", ".zfs"),
+    )
+)
 # Files of these names were meant as images: one that cannot be read is told. Any other name is no promise.
 IMAGE_NAMES = frozenset(
     (
@@ -19,7 +27,9 @@ IMAGE_NAMES = frozenset(
         *("raw", "cr2", "cr3", "nef", "arw", "dng", "orf", "raf"),
     )
 )
-LINK, NO_FILE = "a link to a folder", "no regular file"  # why something is skipped that was not meant as an image
+# Why something is skipped that is no image lost: what an inner link leads to lies in the folder itself.
+LINK, ROUND = "a link to a folder, not followed", "a link round to a folder above it"
+NO_FILE = "no regular file"
 HEAD = 132  # bytes of a file that `kind` looks at
 _STARTS = (
     *((b"\xff\xd8\xff", "JPEG"), (b"\x89PNG\r\n\x1a\n", "PNG"), (b"GIF8", "GIF")),
@@ -65,13 +75,17 @@ class Walk:
         self._boundary, self._follow_links = os.path.realpath(boundary), follow_links
         self._skips_unreadable = skips_unreadable
         self.followed: set[str] = set()  # links that lead out
+        self._hidden: set[str] = set()  # folders that were passed over
 
     def entries(self, place: str) -> Iterator[tuple[os.DirEntry[str], str]]:
         """Entries of a folder that count, sorted, each with the reason why it must not be followed, or ''."""
         with os.scandir(place) as entries:
             listed = sorted(entries, key=lambda entry: entry.name)
         for entry in listed:
-            if not entry.name.startswith(".") and entry.name.casefold() not in IGNORED:
+            if entry.name.startswith("."):
+                if entry.is_dir(follow_symlinks=False) and entry.name.casefold().partition("-")[0] not in KNOWN_HIDDEN:
+                    self._hidden.add(entry.path)
+            elif entry.name.casefold() not in IGNORED:
                 yield entry, self._fault(entry) if entry.is_symlink() else ""
 
     def _fault(self, entry: os.DirEntry[str]) -> str:
@@ -98,7 +112,7 @@ class Walk:
             elif entry.is_dir() and entry.is_symlink() and not self._follow_links:
                 yield entry, LINK  # it may lead round in a circle
             elif entry.is_dir() and entry.is_symlink() and os.path.realpath(entry.path) in above:
-                yield entry, "a link round to a folder above it"
+                yield entry, ROUND
             elif entry.is_dir() and self._skips_unreadable and (why := folder_fault(entry.path)):
                 yield entry, why
             elif entry.is_dir():
@@ -115,6 +129,13 @@ class Walk:
         for entry, fault in self.entries(place):
             if not fault and entry.is_file() and is_image(entry.path):
                 yield entry.name
+
+    def concealed(self) -> Iterator[str]:
+        """Paths of the files in hidden folders that were passed over so far, but for those of KNOWN_HIDDEN."""
+        for place in sorted(self._hidden):
+            walk = Walk(place, False, skips_unreadable=True)
+            files = () if folder_fault(place) else walk.files(place)
+            yield from (entry.path for entry, fault in files if not fault)
 
     def any_image(self, place: str) -> bool:
         """Whether a folder or one below it holds an image."""

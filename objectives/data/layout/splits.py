@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from objectives.data.layout.labels import TABLES, named
-from objectives.data.layout.listing import File, Layout, Walk, role, stamp
+from objectives.data.layout.listing import NO_FILE, File, Layout, Walk, is_image, role, stamp
 from objectives.errors import DataError
 from objectives.words import counted, printable, some
 
@@ -50,6 +50,7 @@ def arranged(path: Path, follow_links: bool) -> Layout:
         gathered.warn_of_loose(path, "split folders")
     for place, validates in places.items():
         gathered.add(place, validates)
+    gathered.warn_of_hidden(path)
     if gathered.inner:
         raise DataError(_within(path, gathered.inner))
     if split and (plain := [name for name in gathered.classes if _PLAIN.fullmatch(name)]):
@@ -114,6 +115,8 @@ class _Gathered:
                 if entry.name not in self.classes:
                     self.classes.append(entry.name)
                 self._add_class(entry.path, self.classes.index(entry.name), validates)
+            elif not entry.is_file():
+                self._skip(entry.path, NO_FILE)
         self.warn_of_loose(place, "class folders")
 
     def warn_of_loose(self, place: Path, beside: str) -> None:
@@ -121,6 +124,12 @@ class _Gathered:
         if loose := list(self._walk.images(str(place))):
             where = f"left out, because beside the {beside} of {place}: {counted(len(loose), 'image')}"
             self.warnings.append(printable(f"{where} ({some(loose)})"))
+
+    def warn_of_hidden(self, path: Path) -> None:
+        """Tells of images in hidden folders: of a class, a split, or the whole."""
+        if names := [os.path.relpath(file, path) for file in self._walk.concealed() if is_image(file)]:
+            what = f"left out, because in hidden folders: {counted(len(names), 'image')} ({some(names)})"
+            self.warnings.append(printable(f"{what}: rename these folders if they are meant"))
 
     def _add_class(self, place: str, label: int, validates: bool) -> None:
         for entry, fault in self._walk.files(place):
@@ -221,7 +230,8 @@ def _mixed(path: Path, splits: Sequence[str], classes: Sequence[str]) -> str:
 
 def _check_classes(path: Path, folders: Sequence[str], skipped: Sequence[str], walk: Walk) -> None:
     """Raises DataError where the folders of a folder without splits cannot be its classes."""
-    tables = [Path(entry.path) for entry, _ in walk.entries(str(path)) if entry.name.lower().endswith(TABLES)]
+    files = [entry for entry, fault in walk.entries(str(path)) if not fault and entry.is_file()]  # a pipe never ends
+    tables = [Path(entry.path) for entry in files if entry.name.lower().endswith(TABLES)]
     table = f"name them in a table with columns file, label: --labels {named(tables) or 'FILE.csv'}"
     if not folders:
         hidden = sorted(entry.name for entry in os.scandir(path) if entry.name.startswith(".") and entry.is_dir())

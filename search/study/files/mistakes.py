@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -67,12 +67,7 @@ def _in_words(error: Mapping[str, Any], model: type[BaseModel]) -> str:
     if len(loc) > 1 and loc[1] in ranges and kind in NOT_A_PAIR:
         return f"{where}: it must be a range, {loc[1]} = [least, most], two {ranges[loc[1]]}"
     if kind == "extra_forbidden":
-        section = model
-        for part in loc[:-1]:
-            annotation: Any = section.model_fields[part].annotation
-            section = next(iter(get_args(annotation)), annotation)  # of one that may be absent: the first
-        key = str(loc[-1])
-        return f"{where}: unknown key{_elsewhere(key, model) or suggestion(key, section.model_fields)}"
+        return f"{where}: unknown key{_meant(where, model)}"
     if kind == "missing":
         return f"{where} is missing" if len(loc) > 1 else f"[{where}] is missing"
     if kind in WRONG:
@@ -85,16 +80,31 @@ def _in_words(error: Mapping[str, Any], model: type[BaseModel]) -> str:
     return f"{where}: {message}" if where else message
 
 
-def _elsewhere(key: str, model: type[BaseModel]) -> str:
-    """Where a key belongs that stands in another place; empty where it is none of a study."""
+def _meant(where: str, model: type[BaseModel]) -> str:
+    """Where a key belongs that stands in another place; else what it may be called."""
+    place, _, key = where.rpartition(".")
+    sections = dict(_sections(model))
+    if key in sections:
+        return f"; [{key}] is a section of its own"
     if key in model.model_fields:
         return f"; {key} stands at the top, before the first section"
+    within = [name for name in sections if name.startswith(f"{place}.")]
+    for name in (*within, *(name for name in sections if "." not in name)):
+        if key in sections[name].model_fields:
+            return f"; it is a key of [{name}]"
+    if key in names():
+        return f"; it is a parameter of spaces: [space.fix] {key} = ... fixes it"
+    return suggestion(key, sections.get(place, model).model_fields)
+
+
+def _sections(model: type[BaseModel], above: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
+    """(name as it stands in brackets, what it is made of) of the sections of a model, and of those within them."""
     for name, field in model.model_fields.items():
         annotation: Any = field.annotation
-        section = next(iter(get_args(annotation)), annotation)
-        if key in getattr(section, "model_fields", {}):
-            return f"; it is a key of [{name}]"
-    return ""
+        section = next(iter(get_args(annotation)), annotation)  # of one that may be absent: the first
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            yield above + name, section
+            yield from _sections(section, f"{above}{name}.")
 
 
 def _restriction(section: str, name: str, value: object) -> str:

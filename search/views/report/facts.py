@@ -41,7 +41,7 @@ def data(now: Snapshot) -> list[tuple[str, str]]:
         more = f" and {len(classes) - MANY} more" if len(classes) > MANY else ""
         rows += [("classes", f"{listed}{more}")]
     if about.get("n_skipped"):
-        rows += [("left out", f"{counted(about['n_skipped'], 'image')} that cannot be used")]
+        rows += [("left out", f"{counted(about['n_skipped'], 'file')} that cannot be used")]
     rows += [("warning", warning) for warning in about.get("warnings", ())]
     return [*rows, ("content", f"{of['content']}"), ("split", f"{of['split']}")]
 

@@ -24,6 +24,7 @@ from search.database import storage
 from search.errors import StorageError, UsageError
 from search.proposals import interest
 from search.study import differences, opening, queue, records, recovery, spec
+from search.study.files.unheeded import unheeded
 from search.study.study import Study
 from search.views import summary
 from search.views.display import Display
@@ -377,9 +378,30 @@ def test_what_is_switched_on_without_room_for_it_is_told(new_study: Callable[...
     study = new_study()
     for fix, n_told in (({"whiten": True}, 0), ({"prune": True}, 1), ({"prune": False, "lr": 0.3}, 0)):
         changed = study.spec.model_copy(update={"space": study.spec.space.model_copy(update={"fix": fix})})
-        told = opening.unheeded(changed, study.given)
+        told = unheeded(changed, study.given)
         assert len(told) == n_told, told
         assert all(re.fullmatch(r"\[space.fix\] prune = true holds in \d+ of 100 pipelines .*", each) for each in told)
+
+
+@pytest.mark.parametrize(
+    ("batches", "told"),
+    [
+        ([32, 64], None),
+        ([128, 8192], None),
+        (
+            [256, 512],
+            "[space] batch_size = [256, 512]: no batch is larger than the 200 images to train, so that all pipelines "
+            "but BASELINE take 128, ",
+        ),
+    ],
+)
+def test_batches_that_are_all_larger_than_the_images_are_told(
+    batches: list[int], told: str | None, new_study: Callable[..., Study], study_file: Path
+) -> None:
+    study_file.write_text(TOML.replace("batch_size = [32, 64]", f"batch_size = {batches}"))
+    made = new_study()
+    said = unheeded(made.spec, made.given)
+    assert said == [] if told is None else [each.startswith(told) for each in said] == [True]
 
 
 @pytest.mark.parametrize(

@@ -76,13 +76,23 @@ def test_images_that_the_table_leaves_out_are_told(tmp_path: Path) -> None:
     )
 
 
+def test_images_in_hidden_folders_are_told_unless_the_table_names_them(tmp_path: Path) -> None:
+    folder = flat(tmp_path / "data", 12)
+    flat(folder / ".more", 13)
+    (folder / "labels.csv").write_text(lines("file,label") + "".join(f"\n.more/{n}.pgm,a" for n in range(12)))
+    found = load_folder(folder, labels="labels.csv")
+    assert "left out, because not in labels.csv: 1 image (.more/12.pgm)" in found.warnings
+
+
 def test_paths_may_be_absolute_and_lines_may_end_in_empty_cells(tmp_path: Path) -> None:
     folder = flat(tmp_path / "data", 12)
     (folder / "labels.csv").write_text(
         "file,label\n" + "".join(f"{folder.resolve()}/{n}.pgm,{'ab'[n % 2]},,\n" for n in range(12))
     )
-    found = load_folder(folder, labels="labels.csv")
-    assert (found.warnings, [len(images) for images in everything(found).values()]) == ((), [6, 6])
+    (tmp_path / "link").symlink_to(folder, target_is_directory=True)
+    for place in (folder, tmp_path / "link"):
+        found = load_folder(place, labels="labels.csv")
+        assert (found.warnings, [len(images) for images in everything(found).values()]) == ((), [6, 6])
 
 
 @pytest.mark.parametrize(
@@ -92,7 +102,7 @@ def test_paths_may_be_absolute_and_lines_may_end_in_empty_cells(tmp_path: Path) 
         ("", "has columns none"),
         ("file,label", "names no files"),
         ("file,label\n0.pgm", "line 2: 1 column, the first line has 2"),
-        ("file,label\n0.pgm,a\n1.pgm,b, black", "line 3: 3 columns, the first line has 2: a cell with a comma in it"),
+        ("file,label\n0.pgm,a\n1.pgm,b, c", "line 3: 3 columns, the first line has 2: a cell that holds a separator"),
         ("file,label\n0.pgm,", "line 2: the label is empty"),
         ("file,label\n0.pgm,a\n0.pgm,b", "line 3: 0.pgm is named in line 2 already"),
         ("file,label\n0.pgm,a\n./0.pgm,b", "line 3: ./0.pgm is named in line 2 already"),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from objectives.errors import DataError
-from tests.objectives.data.images import as_set, grey, load_folder
+from tests.objectives.data.images import as_set, everything, grey, load_folder
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -169,3 +169,23 @@ def test_links_out_of_the_folder_are_followed_on_request_and_said(tmp_path: Path
     assert data.classes == ("ant", "bee")
     assert "links out of the folder followed" in data.about
     assert data.skipped == ("ant/round/ant: a link round to a folder above it",)
+
+
+def test_a_pipe_that_is_called_a_table_is_not_waited_for(tmp_path: Path) -> None:
+    folder = make(tmp_path, "ant*3")
+    os.mkfifo(folder / "labels.csv")
+    with pytest.raises(DataError, match="only 1 class, ant"):
+        load_folder(folder)
+
+
+@pytest.mark.parametrize("top", ["", "train/"])
+def test_images_in_hidden_folders_are_told_but_for_those_of_well_known_ones(top: str, tmp_path: Path) -> None:
+    known = [f"{top}ant/.ipynb_checkpoints*2", ".git*2", ".Trash-1000/files*2", "__MACOSX*2", ".empty/"]
+    folder = make(tmp_path, f"{top}ant*3", f"{top}bee*3", f"{top}ant/.new*1", ".old/deep*2", *known)
+    os.mkfifo(folder / ".old" / "pipe.jpg")
+    (folder / ".old" / "notes.txt").write_text("soon")
+    data = load_folder(folder)
+    named = sorted([".old/deep/0.pgm", ".old/deep/1.pgm", f"{top}ant/.new/0.pgm"])
+    said = f"left out, because in hidden folders: 3 images ({', '.join(named)}): rename these folders if they are meant"
+    assert [each for each in data.warnings if "hidden" in each] == [said]
+    assert (sum(map(len, everything(data).values())), data.skipped) == (6, ())
