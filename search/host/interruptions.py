@@ -84,7 +84,7 @@ def ended_in_order() -> Iterator[None]:
     """While the block works, the first interruption raises KeyboardInterrupt; a second one, or one later, ends all.
 
     Python drops what is raised while it clears an object away, and prints it (while libraries are loaded, which clear
-    many away, one in four was lost so): it comes again a moment later. What callbacks of libraries swallow without a
+    many away, 6 of some 25 were lost so): it comes again a moment later. What callbacks of libraries swallow without a
     word whoever waits sees by `check`.
     """
     _asked.clear()
@@ -115,7 +115,8 @@ def _dropped(what: UnraisableHookArgs) -> None:
         sys.__unraisablehook__(what)
         return
     on_interruption(_interrupt)
-    again = threading.Timer(ONCE_MORE, _come_again, what.exc_value.args if what.exc_value else (signal.SIGINT,))
+    number = getattr(what.exc_value, "args", ()) or (signal.SIGINT,)
+    again = threading.Timer(ONCE_MORE, _come_again, number)
     again.daemon = True
     again.start()
 
