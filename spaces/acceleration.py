@@ -6,6 +6,7 @@ The space `everything` asks the same page for all that `LEFT` settles here, and 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache, partial
 from math import log2
 from typing import cast
 
@@ -71,6 +72,8 @@ DEFAULT = (
 )
 INGREDIENTS: Ingredients = {switch: EVERYTHING[switch] for switch in DEFAULT}
 
+Chosen = tuple[Strategy, ...]
+
 
 def sample(trial: Trial, given: Given) -> Pipeline:
     """A pipeline with at most one instance of each strategy that paid somewhere, and of the two core ones.
@@ -106,8 +109,10 @@ def pipeline(trial: Trial, given: Given, ingredients: Ingredients, most: int | N
     number_format = cast("NumberFormatName", trial.suggest_categorical("number_format", given.number_formats))
     shape = {"batch_size": batch_size, "lr": lr, "momentum": momentum, "epochs": epochs, "depth": depth, "width": width}
     plain = Pipeline(number_format=number_format, **shape)
-    run, is_possible = outlined(given, plain), obstacle(plain, given) is None
-    strategies: tuple[Strategy, ...] = ()
+    can_train = partial(_can_train, given, number_format, batch_size, depth, width)
+    run, is_possible = outlined(given, plain), can_train(())
+    strategies: Chosen = ()
+    reshaping: Chosen = ()
     for switch, (kind, chosen) in ingredients.items():
         refused = len(strategies) == most
         refused |= switch in FINE_TUNING and not any(isinstance(s, Transfer) for s in strategies)
@@ -116,11 +121,12 @@ def pipeline(trial: Trial, given: Given, ingredients: Ingredients, most: int | N
         if not refused and offered:  # nor what images so small, in batches so small, cannot be trained with
             first, offered = chosen(Least(), given, run), is_possible
             if reshapes(first):
-                offered = obstacle(replace(plain, strategies=(*strategies, first)), given) is None
+                offered = can_train((*reshaping, first))
         if not refused and offered and trial.suggest_categorical(switch, (False, True)):
             strategies += (chosen(trial, given, run),)
             if reshapes(strategies[-1]):
-                is_possible = obstacle(replace(plain, strategies=strategies), given) is None
+                reshaping += (strategies[-1],)
+                is_possible = can_train(reshaping)
     flip = given.flip and bool(trial.suggest_categorical("augment.flip", (True, False)))
     alternates = flip and epochs > 1
     return replace(
@@ -136,6 +142,15 @@ def pipeline(trial: Trial, given: Given, ingredients: Ingredients, most: int | N
         executor=cast("ExecutorName", trial.suggest_categorical("executor", given.executors or ("auto", "eager"))),
         strategies=strategies,
     )
+
+
+@lru_cache(maxsize=4096)  # a question draws hundreds of pipelines, most of which ask the same of the same network
+def _can_train(
+    given: Given, number_format: NumberFormatName, batch_size: int, depth: int, width: float, reshaping: Chosen
+) -> bool:
+    """Whether the images of a study can be trained on by such a run; `reshaping`: its strategies that have a say."""
+    run = Pipeline(number_format=number_format, batch_size=batch_size, depth=depth, width=width, strategies=reshaping)
+    return obstacle(run, given) is None
 
 
 def anchors(given: Given) -> dict[str, Parameters]:
