@@ -113,10 +113,7 @@ def main(arguments: list[str] | None = None, training: Training | None = None) -
     """
     end_quietly()
     words = sys.argv[1:] if arguments is None else arguments
-    p = parser()
-    options = p.parse_args(words)
-    if options.minutes is not None and options.timeout is not None:
-        p.error("argument --timeout: not allowed with argument --minutes, which says when all of it ends")
+    options = parser().parse_args(words)
     options.words = words
     if arguments is not None:  # called by a program of its own age
         options.age = 0.0

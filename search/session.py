@@ -63,6 +63,8 @@ def run(asked: Invocation, training: Training) -> None:
 def _run(asked: Invocation, training: Training, held: ExitStack) -> None:
     began = time.monotonic()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    if asked.minutes is not None and asked.timeout is not None:
+        raise UsageError("--timeout is not allowed with --minutes, which says when all of it ends: leave one out")
     budget = None if asked.minutes is None else Budget(began - asked.age, 60 * asked.minutes)
     place = place_of(asked, asked.workers, mixed_devices=asked.mixed_devices)
     display = display_of(quiet=asked.quiet, verbose=asked.verbose)

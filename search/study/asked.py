@@ -102,6 +102,8 @@ def _is_same_place(one: DataSection, other: DataSection) -> bool:
     if (one.name, one.labels) == (other.name, other.labels):
         return True
     there, here = _without_places(one), _without_places(other)
+    if "name" not in there:  # that of no folder or file
+        return False
     is_gone = not os.path.isdir(expanded(one.name.partition(":")[2]))
     return all(there.get(key) == here.get(key) for key in ("name", "labels", *([] if is_gone else ["folders"])))
 

@@ -154,7 +154,7 @@ def test_a_plan_is_printed_and_written_but_never_over_another(place: Place) -> N
     [
         (("--data", "digits", "--minutes", "0.2", "--n-trials", "5"), "not allowed with argument"),
         (("--data", "digits", "--minutes", "0.2", "--add", "5"), "not allowed with argument"),
-        (("--data", "digits", "--minutes", "0.2", "--timeout", "5"), "not allowed with argument"),
+        (("--data", "digits", "--minutes", "0.2", "--timeout", "5"), "--timeout is not allowed with --minutes"),
         (("--minutes", "0.2"), "--data folder:DIR --minutes M"),
         (("--data", "digits"), "--data folder:DIR --minutes M"),
         ((), "--study NAME"),
@@ -174,6 +174,15 @@ def test_what_cannot_be_meant_is_refused_with_the_way_out(words: tuple[str, ...]
     assert said in done.err
     assert not list(place.folder.glob("studies/*.db"))
     assert [path.name for path in place.folder.glob("studies/*.toml")] == ["tiny.toml"]
+
+
+@pytest.mark.parametrize("words", [("run",), ()], ids=["frontrunner run", "search.run"])
+def test_minutes_go_with_no_timeout_by_whatever_name_the_program_is_called(
+    words: tuple[str, ...], place: Place
+) -> None:
+    module = "search" if words else "search.run"
+    done = place.run(*words, "--data", "digits", "--minutes", "0.2", "--timeout", "5", module=module)
+    assert (done.code, done.out, "--timeout is not allowed with --minutes" in done.err) == (2, "", True)
 
 
 def test_a_study_that_has_a_file_can_be_run_in_minutes_too(place: Place) -> None:

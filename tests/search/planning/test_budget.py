@@ -326,9 +326,8 @@ def test_a_proposal_that_was_lost_or_crashed_is_begun_again_for_what_it_was(is_f
 def test_anchors_that_refuted_flips_make_equal_are_still_the_ones_that_wait(tmp_path: Path) -> None:
     made = plan.chosen("mine", 5.0, replace(IMAGES, flips=None), costs.nominal(plan.to_probe(8)[0], 1e10), "cpu")
     words = re.sub(r"^epochs = .*$", "epochs = [5, 5]", made.study_file(), flags=re.MULTILINE)
-    (tmp_path / "mine.toml").write_text(
-        words.replace('"digits"', '"folder:/images"')
-    )  # their ladder is the generic one
+    words = words.replace('"digits"', '"folder:/images"')  # their ladder is the generic one
+    (tmp_path / "mine.toml").write_text(words)
     database = storage.open_storage(f"sqlite:///{tmp_path}/equal.db")
     facts = {**FACTS, "data": {**FACTS["data"], "flip": True}}
     found = opening.created("mine", spec.read(str(tmp_path / "mine.toml"))[1], database, facts, FORMATS)

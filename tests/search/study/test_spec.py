@@ -437,3 +437,13 @@ def test_a_study_file_of_another_folder_is_refused(twin: str, of_images: StudySp
     (other / "a class of its own").mkdir(parents=True)
     with pytest.raises(UsageError, match="that of a study of folder:"):
         asked.of_data("x.toml", of_images, in_folder(other), None)
+
+
+@pytest.mark.parametrize(("known", "said"), [("digits", "fashion_mnist"), ("digits", "images"), ("images", "digits")])
+def test_a_study_file_of_another_kind_of_data_is_refused(known: str, said: str, study_file: Path, images: Path) -> None:
+    place = {"digits": "digits", "fashion_mnist": "fashion_mnist", "images": f"folder:{images}"}
+    study_file.write_text(TOML.replace('"digits"', f'"{place[known]}"'))
+    of, data = spec.read(str(study_file))[1], asked.asked_data(place[said], None, None, None, 0)
+    with pytest.raises(UsageError, match="that of a study of"):
+        asked.of_data("x.toml", of, data, None)
+    assert asked.of_data("x.toml", of, asked.asked_data(place[known], None, None, None, 0), None) == of
