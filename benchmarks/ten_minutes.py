@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -58,15 +59,18 @@ def cells(options: argparse.Namespace) -> Iterator[Cell]:
                         yield Cell(folder, contender, minutes, seed)
 
 
-def run(cell: Cell, data: Drawn, core: int, ours: str) -> Result:
-    """One contender with one budget.
+def run(cell: Cell, data: Drawn, core: int, ours: str, keep: Path | None = None) -> Result:
+    """One contender with one budget. `keep`: where its study stays, if it is ours.
 
     Raises:
         RuntimeError: it failed.
     """
     with tempfile.TemporaryDirectory(dir=data.folder.parent, prefix=".run-") as place:
         if cell.contender == OURS:
-            return _ours(cell, data, Path(place), core, ours)
+            result = _ours(cell, data, Path(place), core, ours)
+            if keep is not None:
+                shutil.copytree(Path(place) / "studies", keep / f"{cell.folder}-{cell.minutes:g}-{cell.seed}")
+            return result
         budget = ["--seconds", str(60 * cell.minutes), "--seed", str(cell.seed)]
         ran = watched(_contender(cell.contender, data.shown, data, *budget), Path(place), core)
     told, seconds = ran.output, ran.output["cpu_seconds"]
@@ -202,7 +206,8 @@ def play(options: argparse.Namespace) -> int:
             continue
         print(f"{cell} ...", file=sys.stderr, flush=True)
         try:
-            result = run(cell, drawn(cell.folder, cell.seed, options.root, options.cifar), options.core, options.ours)
+            data = drawn(cell.folder, cell.seed, options.root, options.cifar)
+            result = run(cell, data, options.core, options.ours, options.keep)
         except RuntimeError as error:
             print(error, file=sys.stderr)
             failed += 1
@@ -225,6 +230,7 @@ def main() -> int:
     p.add_argument("--out", type=Path, default=Path("ten_minutes.jsonl"), help="file of results, which is continued")
     p.add_argument("--core", type=int, default=max(os.sched_getaffinity(0)), help="default: the last one")
     p.add_argument("--ours", default="--minutes {minutes:g}", help="flags of search.run, with {minutes} or {seconds}")
+    p.add_argument("--keep", type=Path, help="where studies of ours are kept, with their databases")
     p.add_argument("--report", action="store_true", help="only print the tables")
     options = p.parse_args()
     unknown = {*options.folders} - {*SOURCES} | {*options.contenders} - {*CONTENDERS}
