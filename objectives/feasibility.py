@@ -21,6 +21,7 @@ from objectives.strategies.progressive_resolution import SIZE_STEP, ProgressiveR
 from objectives.strategies.strided_stem import StridedStem
 from objectives.task import Task
 
+ENOUGH_FOR_NORMS = 2  # values of a channel; an image has one at least
 SMALLEST_SHARE = 0.4  # of the side of images, below which no space begins
 
 
@@ -56,10 +57,10 @@ def sides(pipeline: Pipeline, size: int) -> list[int]:
     return [size]
 
 
-def reshapes(strategy: Strategy) -> bool:
-    """Whether a strategy has a say in `obstacle`: by the network to start from, by the sides of images."""
-    is_plain = type(strategy).architecture is Strategy.architecture and not strategy.needs_blocks
-    return not is_plain or isinstance(strategy, ProgressiveResolution)
+def reshapes(kind: type[Strategy]) -> bool:
+    """Whether strategies of a kind have a say in `obstacle`: by the network to start from, by the sides of images."""
+    is_plain = kind.architecture is Strategy.architecture and not kind.needs_blocks
+    return not is_plain or issubclass(kind, ProgressiveResolution)
 
 
 def obstacle(pipeline: Pipeline, task: Task, size: int, n_train: int) -> str | None:
@@ -84,7 +85,7 @@ def obstacle(pipeline: Pipeline, task: Task, size: int, n_train: int) -> str | N
     if 0 < pipeline.ghost_batch < images:
         images //= -(-images // pipeline.ghost_batch)  # in the smallest of the ghost batches
     values = network.fewest_values(smallest)
-    if values is not None and images * values < 2:
+    if values is not None and images * values < ENOUGH_FOR_NORMS:
         return (
             f"batches of one image of {smallest} pixels hold a single value per channel in the last stage, "
             "which batch normalisation cannot use: take larger batches or larger images"

@@ -72,8 +72,7 @@ class Pipeline:
     @property
     def peak_lr(self) -> float:
         """Peak learning rate of the optimizer at this batch size."""
-        factor = self.batch_size / LR_REFERENCE_BATCH
-        return self.lr * {"none": 1.0, "sqrt": math.sqrt(factor), "linear": factor}[self.lr_rule]
+        return peak_lr(self.lr, self.batch_size, self.lr_rule)
 
     def with_batch(self, batch_size: int, peak_lr: float) -> Pipeline:
         """These settings with another batch size and, as far as `MAX_LR` allows, another peak learning rate at it."""
@@ -222,6 +221,14 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
 )
 
 _DEFAULTS = {f.name: f.default for f in fields(Pipeline)}
+
+
+def peak_lr(lr: float, batch_size: int, rule: LrRule) -> float:
+    """Peak learning rate of the optimizer for a batch, of one that is stated for `LR_REFERENCE_BATCH` images."""
+    factor = batch_size / LR_REFERENCE_BATCH
+    return lr * {"none": 1.0, "sqrt": math.sqrt(factor), "linear": factor}[rule]
+
+
 _CHOICES = {
     "number_format": get_args(NumberFormatName),
     "lr_rule": get_args(LrRule),

@@ -10,7 +10,7 @@ from functools import lru_cache, partial
 from math import log2
 from typing import cast
 
-from objectives.feasibility import reshapes
+from objectives.feasibility import ENOUGH_FOR_NORMS, reshapes
 from objectives.networks.plain import sections
 from objectives.pipeline import (
     LR_REFERENCE_BATCH,
@@ -20,6 +20,7 @@ from objectives.pipeline import (
     NumberFormatName,
     Pipeline,
     ScheduleName,
+    peak_lr,
 )
 from objectives.starts.likeness import settings_of
 from objectives.strategies.base import Strategy
@@ -103,28 +104,27 @@ def pipeline(trial: Trial, given: Given, ingredients: Ingredients, most: int | N
     epochs = trial.suggest_int("epochs", *given.epochs, log=True)
     rule = cast("LrRule", trial.suggest_categorical("batch.lr_rule", ("none", "sqrt", "linear")))
     # a pipeline says the rate that it trains at, whatever rule led to it
-    peak = Pipeline(batch_size=batch_size, lr=trial.suggest_float("lr", 0.02, 6.4, log=True), lr_rule=rule).peak_lr
-    lr = min(peak, MAX_LR)
+    lr = min(peak_lr(trial.suggest_float("lr", 0.02, 6.4, log=True), batch_size, rule), MAX_LR)
     momentum = trial.suggest_float("momentum", 0.8, 0.98)
     number_format = cast("NumberFormatName", trial.suggest_categorical("number_format", given.number_formats))
     shape = {"batch_size": batch_size, "lr": lr, "momentum": momentum, "epochs": epochs, "depth": depth, "width": width}
     plain = Pipeline(number_format=number_format, **shape)
     can_train = partial(_can_train, given, number_format, batch_size, depth, width)
     run, is_possible = outlined(given, plain), can_train(())
+    # two images are enough for every norm: then only a trained network may be in the way
+    is_tight = given.start is not None or min(batch_size, given.n_train) < ENOUGH_FOR_NORMS
     strategies: Chosen = ()
     reshaping: Chosen = ()
     for switch, (kind, chosen) in ingredients.items():
         refused = len(strategies) == most
         refused |= switch in FINE_TUNING and not any(isinstance(s, Transfer) for s in strategies)
         refused |= any(isinstance(s, kind.excludes) or issubclass(kind, s.excludes) for s in strategies)
-        offered = can_act(switch, run)
+        offered, has_say = can_act(switch, run), is_tight and reshapes(kind)
         if not refused and offered:  # nor what images so small, in batches so small, cannot be trained with
-            first, offered = chosen(Least(), given, run), is_possible
-            if reshapes(first):
-                offered = can_train((*reshaping, first))
+            offered = can_train((*reshaping, chosen(Least(), given, run))) if has_say else is_possible
         if not refused and offered and trial.suggest_categorical(switch, (False, True)):
             strategies += (chosen(trial, given, run),)
-            if reshapes(strategies[-1]):
+            if has_say:
                 reshaping += (strategies[-1],)
                 is_possible = can_train(reshaping)
     flip = given.flip and bool(trial.suggest_categorical("augment.flip", (True, False)))

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from objectives.data.dataset import Dataset, Images
-from objectives.feasibility import obstacle, reshapes
+from objectives.feasibility import ENOUGH_FOR_NORMS, obstacle, reshapes
 from objectives.pipeline import Pipeline
 from objectives.strategies import STRATEGIES as ALL
 from objectives.strategies.base import Strategy
@@ -79,7 +79,7 @@ def test_a_training_that_cannot_be_is_refused_in_one_line_before_its_first_step(
 @pytest.mark.parametrize("name", sorted(ALL))
 def test_what_reshapes_nothing_is_no_obstacle_and_removes_none(name: str) -> None:
     strategy = ALL[name]()
-    if reshapes(strategy):
+    if reshapes(ALL[name]):
         return
     number_format = next((f for f in strategy.number_formats if f in ("fp32", "bf16")), "fp32")
     seen = set()
@@ -90,3 +90,16 @@ def test_what_reshapes_nothing_is_no_obstacle_and_removes_none(name: str) -> Non
         assert obstacle(replace(plain, strategies=(strategy,)), task, size, 100) == before
         seen.add(before is None)
     assert seen == {True, False}
+
+
+@pytest.mark.parametrize("name", sorted(set(ALL) - {"Transfer"}))
+def test_with_two_images_in_a_batch_no_strategy_is_an_obstacle_to_a_residual_network(name: str) -> None:
+    # so spaces ask `obstacle` about strategies in smaller batches, and about starts, only
+    one = ALL[name]()
+    others = [kind() for other, kind in ALL.items() if other != "Transfer"]
+    pairs = [(one, other) for other in others if not one.refuses(other) and not other.refuses(one)]
+    for strategies, family, size in product([(one,), *pairs], ("small", "thin", "fast"), (1, 2, 3, 8, 28)):
+        formats = set.intersection(*({*(s.number_formats or ("fp32", "bf16"))} for s in strategies))
+        for number_format in sorted(formats & {"fp32", "bf16"})[:1]:
+            run = Pipeline(number_format=number_format, batch_size=ENOUGH_FOR_NORMS, strategies=strategies)  # type: ignore[arg-type]
+            assert obstacle(run, Task(DataSpec("digits"), family), size, 100) is None
