@@ -17,6 +17,7 @@ from search.pareto.expectation import LEARNING, NOISE, decades_of_error
 from search.proposals.draws import Candidate, Draw, candidate
 from search.study import records
 from search.study.records import ENOUGH
+from spaces.ingredients import EVERYTHING
 
 PARENTS = 3  # the most accurate runs
 AWAY = 0.02  # decades of error for each doubling of epochs away from enough: about what those runs differ by
@@ -139,5 +140,8 @@ def _variants(params: Mapping[str, Any], channels: float) -> Iterator[dict[str, 
 
 
 def _with(choose: Callable[[Any], Pipeline], params: Mapping[str, Any]) -> Candidate[Pipeline]:
-    """What the space chooses with these parameters, where it has them; what else it asks is drawn at random."""
-    return candidate(choose, Draw(np.random.default_rng(0), None, params))
+    """What the space chooses with these parameters, where it has them, and without any other strategy.
+
+    A longer run is asked more than its parent was. Other settings that it asks are drawn at random.
+    """
+    return candidate(choose, Draw(np.random.default_rng(0), None, {**dict.fromkeys(EVERYTHING, False), **params}))

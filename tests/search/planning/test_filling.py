@@ -65,6 +65,19 @@ def test_candidates_are_of_the_space_and_fill_the_seconds(
     assert len({repr(sorted(made.params.items())) for made, _ in candidates}) == len(candidates)
 
 
+@EVERYTHING
+@given(n=st.integers(0, 3), accuracies=ACCURACIES, times=st.floats(1, 200))
+def test_a_longer_run_has_the_strategies_of_its_parent(
+    n: int, accuracies: list[float], times: float, study: Study
+) -> None:
+    now = as_forecast(study.snapshot(), n, accuracies, 1.0)
+    seconds = times * min(trial.values[0] for trial in now.points) * (1 + 1e-9)
+    parents = [{type(s) for s in records.pipeline(trial).strategies} for trial in now.points]
+    for made, _ in found(now, seconds):
+        # a stride may go, and so may what needs more epochs than there is time for
+        assert any({type(s) for s in made.chosen.strategies} <= parent for parent in parents), made.chosen.describe()
+
+
 def test_what_is_longer_than_the_cheapest_run_but_by_a_hair_is_filled(study: Study) -> None:
     now = as_forecast(study.snapshot(), 0, [0.5] * 4, 1.0)
     cheapest = min(trial.values[0] for trial in now.points)
