@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from objectives.feasibility import first_architecture, full_architecture
 from objectives.modelled.assumptions import Arithmetic
@@ -55,6 +56,7 @@ def operations(layers: Iterable[Layer], batch_size: int, n_value_bytes: float) -
     return found
 
 
+@lru_cache(maxsize=1024)  # a question of a study asks about hundreds of runs of few networks
 def step_seconds(
     architecture: AnyArchitecture, size: int, batch_size: int, number_format: str | Arithmetic, machine: Machine
 ) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from objectives.strategies.base import Outline, Strategy
@@ -10,6 +11,7 @@ from objectives.strategies.base import Outline, Strategy
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from objectives.networks.plain import AnyArchitecture
     from objectives.state import TrainState
 
 
@@ -41,8 +43,7 @@ class IdentityInit(Strategy):
     def idle(self, outline: Outline) -> str | None:
         if self.share == 0:
             return "its share is 0"
-        behind = outline.full.layers(outline.size)[1:]
-        has_any = any(layer.kernel == 3 and layer.dims == 2 and not layer.is_dense for layer in behind)
+        has_any = _has_3x3_behind_first(outline.full, outline.size)
         return None if has_any else "the network has no 3x3 convolution behind the first"
 
     def begin(self, state: TrainState, x: Tensor, y: Tensor) -> TrainState:
@@ -60,3 +61,8 @@ class IdentityInit(Strategy):
                     identity = torch.nn.init.dirac_(torch.empty_like(filters))
                     filters.lerp_(identity, self.share)
         return replace(state, trainee=trainee)
+
+
+@lru_cache(maxsize=256)  # asked of every pipeline that a space draws
+def _has_3x3_behind_first(full: AnyArchitecture, size: int) -> bool:
+    return any(layer.kernel == 3 and layer.dims == 2 and not layer.is_dense for layer in full.layers(size)[1:])
