@@ -4,7 +4,7 @@ Simulated studies (search/simulation/), by the code of real ones, against a simu
 searcher is made of at once: `trees` and `process`, models of the trainings of a recorded study, and `formulas`. Seeds
 are paired. Writes one JSON line a study to --out, which is continued, and prints the tables of all that it holds:
 the share of the gap between the anchors alone and the best front known that was closed after shares of the budget,
-noise apart, and the seconds until 75 and 90 % of it were.
+noise apart, the seconds until 75 and 90 % of it were, and what that is less the first contender's, with 95 % intervals.
 
 A contender is SAMPLER[/STOPPING][-PART], PART being what is left out of ours: cost, near, forecast, trend, cheap.
 """
@@ -28,6 +28,7 @@ from unittest.mock import patch
 
 import optuna
 
+from benchmarks.workload import half_interval
 from objectives.pipeline import Pipeline
 from search.database import storage
 from search.pareto.front import Box, Outcome, front, hypervolume
@@ -39,14 +40,19 @@ from search.simulation.worlds import Analytic, Truth, World
 WORLDS = ("trees", "process", "formulas")
 SHARES = tuple((k + 1) / 40 for k in range(40))  # of the budget, at which progress is kept
 TOLD = (0.25, 0.5, 0.75, 1.0)  # ... and told
+BESIDE = (0.5, 1.0)  # ... and compared with the first contender
 GAPS = (0.75, 0.9)
 SPREAD = 0.04  # decades, of errors between seeds: see search.md
 
+
+def _settings(**left: Any) -> Any:
+    """Proposals sought with these settings, whatever a study says of them."""
+    return patch("search.proposals.experience.Settings", lambda **said: Settings(**{**said, **left}))
+
+
 WITHOUT: dict[str, Callable[[], Any]] = {
-    "cost": lambda: patch("search.proposals.experience.Settings", partial(Settings, per_cost=0.0)),
-    "near": lambda: patch(
-        "search.proposals.experience.Settings", partial(Settings, n_random=200, n_near=0, n_refined=0)
-    ),
+    "cost": partial(_settings, per_cost=0.0),
+    "near": partial(_settings, n_random=200, n_near=0, n_refined=0),
     "forecast": lambda: patch("search.proposals.experience.interest", SimpleNamespace(forecast=lambda *_: 1.0)),
     "trend": lambda: patch("search.proposals.experience.LEARNING", 0.0),
     "cheap": lambda: patch("search.proposals.startup.CHEAP_SHARE", 1.0),
@@ -99,22 +105,29 @@ def report(results: Sequence[dict[str, Any]], known: dict[str, tuple[list[Outcom
         most = hypervolume([*known[kind][1], *(Outcome(0, s, a) for r in here for s, a in r["best"])], box)
         print(f"\n{kind}: anchors alone {least:.4f}, best front known {most:.4f} of the box\n")
         head = ["contender", "studies", "trials", *(f"at {share:.0%}" for share in TOLD)]
-        head += [*(f"seconds to {gap:.0%}" for gap in GAPS), "ahead of the first"]
+        head += [*(f"seconds to {gap:.0%}" for gap in GAPS), *(f"less the first's at {share:.0%}" for share in BESIDE)]
         print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
         names = list(dict.fromkeys(r["contender"] for r in here))
-        last = {(r["contender"], r["seed"]): r["found"][-1] for r in here}
+        closed = {(r["contender"], r["seed"]): [(v - least) / (most - least) for v in r["found"]] for r in here}
         for name in names:
             of = [r for r in here if r["contender"] == name]
-            gaps = [[(found - least) / (most - least) for found in r["found"]] for r in of]
+            gaps = [closed[name, r["seed"]] for r in of]
             cells = [name, str(len(of)), f"{fmean(r['n'] for r in of):.0f}"]
             for share in TOLD:
                 now = [gap[SHARES.index(share)] for gap in gaps]
                 cells.append(f"{fmean(now):.2f} +- {stdev(now) if len(now) > 1 else 0.0:.2f}")
             cells += [_until(gaps, gap, of[0]["seconds"]) for gap in GAPS]
-            pairs = [(last[name, r["seed"]], last.get((names[0], r["seed"]))) for r in of]
-            ahead = [one > other for one, other in pairs if other is not None]
-            cells.append("" if name == names[0] else f"{sum(ahead)} of {len(ahead)}")
+            pairs = [(closed[name, r["seed"]], closed.get((names[0], r["seed"]))) for r in of]
+            for share in BESIDE if name != names[0] else ():
+                k = SHARES.index(share)
+                cells.append(_less([one[k] - other[k] for one, other in pairs if other is not None]))
             print(f"| {' | '.join(cells)} |")
+
+
+def _less(differences: Sequence[float]) -> str:
+    """Mean of paired differences with half of its 95 % interval, and in how many pairs the first one is ahead."""
+    half = f" +- {half_interval(differences):.3f}" if len(differences) > 1 else ""
+    return f"{fmean(differences):+.3f}{half} (behind in {sum(d < 0 for d in differences)} of {len(differences)})"
 
 
 def _until(gaps: Sequence[Sequence[float]], gap: float, seconds: float) -> str:
