@@ -44,32 +44,51 @@ def candidates(
     Seconds of a parent were measured; `forecast` tells ratios. One at least where the cheapest run takes no more.
     `epochs`: the fewest and the most that a run may have.
     """
-    learning, pixels = gains(points)
     filled = [_apart(t.params) for t in points if records.FILL in t.user_attrs]  # one a little longer tells little new
-    parents = [*sorted(points, key=lambda trial: -trial.values[1])[:PARENTS], min(points, key=lambda t: t.values[0])]
+    learning, pixels = gains(points)
     found: dict[str, tuple[Candidate[Pipeline], float]] = {}
-    for parent in parents:
-        before = records.pipeline(parent)
-        rate = parent.values[0] / forecast(before)
 
-        def affordable(params: Mapping[str, Any], rate: float = rate, before: Pipeline = before) -> int:
-            """Epochs that fill the seconds."""
-            epoch = rate * forecast(_with(choose, params).chosen) / before.epochs
-            return max(epochs[0], min(int(FILLED * seconds / epoch), epochs[1]))
+    def add(parent: FrozenTrial) -> None:
+        for made, loss in _like(parent, choose, seconds, forecast, epochs, learning, pixels):
+            if _apart(made.params) not in filled:
+                found.setdefault(repr(sorted(made.params.items())), (made, loss))
 
-        for params in _variants(parent.params, before.width):
-            n = affordable(params)
-            made = _with(choose, {**params, "epochs": n, "augment.crop": n >= CROPS})
-            if _apart(made.params) in filled or rate * forecast(made.chosen) > seconds:
-                continue
-            enough, loss = n, 0.0
-            if parent.params.get("stride", False) and not params["stride"]:
-                enough = max(n, min(affordable({**params, "stride": True}), ENOUGH))
-                strided = _with(choose, {**params, "stride": True, "epochs": enough, "augment.crop": enough >= CROPS})
-                loss = learning * (_decades(strided.chosen) - _decades(made.chosen)) - pixels
-            loss += AWAY * abs(math.log2(enough / ENOUGH))
-            found.setdefault(repr(sorted(made.params.items())), (made, loss))
+    for parent in sorted(points, key=lambda trial: -trial.values[1])[:PARENTS]:
+        add(parent)
+    if not found:  # what is cheap tells little of long runs
+        add(min(points, key=lambda trial: trial.values[0]))
     return list(found.values())
+
+
+def _like(
+    parent: FrozenTrial,
+    choose: Callable[[Any], Pipeline],
+    seconds: float,
+    forecast: Callable[[Pipeline], float],
+    epochs: tuple[int, int],
+    learning: float,
+    pixels: float,
+) -> Iterator[tuple[Candidate[Pipeline], float]]:
+    """(pipeline, decades of error) of runs like one."""
+    before = records.pipeline(parent)
+    rate = parent.values[0] / forecast(before)
+
+    def affordable(params: Mapping[str, Any]) -> int:
+        """Epochs that fill the seconds."""
+        epoch = rate * forecast(_with(choose, params).chosen) / before.epochs
+        return max(epochs[0], min(int(FILLED * seconds / epoch), epochs[1]))
+
+    for params in _variants(parent.params, before.width):
+        n = affordable(params)
+        made = _with(choose, {**params, "epochs": n, "augment.crop": n >= CROPS})
+        if rate * forecast(made.chosen) > seconds:
+            continue
+        enough, loss = n, 0.0
+        if parent.params.get("stride", False) and not params["stride"]:
+            enough = max(n, min(affordable({**params, "stride": True}), ENOUGH))
+            strided = _with(choose, {**params, "stride": True, "epochs": enough, "augment.crop": enough >= CROPS})
+            loss = learning * (_decades(strided.chosen) - _decades(made.chosen)) - pixels
+        yield made, loss + AWAY * abs(math.log2(enough / ENOUGH))
 
 
 def _decades(pipeline: Pipeline) -> float:

@@ -78,6 +78,19 @@ def test_a_longer_run_has_the_strategies_of_its_parent(
         assert any({type(s) for s in made.chosen.strategies} <= parent for parent in parents), made.chosen.describe()
 
 
+def test_the_cheapest_run_is_no_model_of_long_ones_unless_it_is_accurate_or_alone(study: Study) -> None:
+    drawn = as_forecast(study.snapshot(), 0, [0.9] * 6, 1.0).points
+    cheapest = min(drawn, key=lambda trial: trial.values[0])
+    now = as_forecast(study.snapshot(), 0, [0.1 if t.number == cheapest.number else 0.9 for t in drawn], 1.0)
+    settled = {name: cheapest.params[name] for name in ("lr", "batch.log2_size")}
+
+    def is_like(made: Candidate[Pipeline]) -> bool:
+        return {name: made.params[name] for name in settled} == settled
+
+    assert not any(is_like(made) for made, _ in found(now, 100 * cheapest.values[0]))
+    assert all(is_like(made) for made, _ in found(now, 1.0001 * cheapest.values[0]))
+
+
 def test_what_is_longer_than_the_cheapest_run_but_by_a_hair_is_filled(study: Study) -> None:
     now = as_forecast(study.snapshot(), 0, [0.5] * 4, 1.0)
     cheapest = min(trial.values[0] for trial in now.points)
