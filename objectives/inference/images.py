@@ -17,13 +17,14 @@ from objectives.data.cache import shards
 from objectives.data.cache.decoders import CHUNK_BYTES, CHUNK_FILES, n_cores, written
 from objectives.data.cache.shards import Chunk
 from objectives.data.decoding import NO_IMAGE
-from objectives.data.layout.listing import Walk, folder_fault
+from objectives.data.layout.listing import NO_FILE, Walk, folder_fault, is_image
 from objectives.data.sources import Bytes
 from objectives.errors import DataError
 from objectives.words import expanded, printable
 
 FEWEST = 32  # files of a chunk, as far as there are so many: fewer cost more to hand over than to decode
 NOT_AN_IMAGE = "not an image"
+HIDDEN = "hidden: name it, or rename what begins with a dot"
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Part:
 def found(places: Sequence[str], *, follow_links: bool = False) -> list[Found]:
     """The files that places name: each file itself, each folder all that it holds, however deep, in order of names.
 
-    A folder that cannot be read stands for what it holds, with the reason.
+    A folder that cannot be read stands for what it holds, with the reason; hidden images are not opened, and say so.
 
     Raises:
         DataError: there is no such place.
@@ -60,16 +61,23 @@ def found(places: Sequence[str], *, follow_links: bool = False) -> list[Found]:
             files.append(Found(place, place, is_named=True, fault=why))
         elif os.path.isdir(place):
             folder, inside = place if len(places) > 1 else "", len(os.path.join(place, ""))
-            for entry, fault in Walk(place, follow_links, skips_unreadable=True).files(place):
-                name = os.path.join(folder, entry.path[inside:])
+            for path, fault in _inside(place, follow_links):
+                name = os.path.join(folder, path[inside:])
                 why = fault.replace("follow_links = true", "--follow-links")
-                files.append(Found(entry.path, name, is_named=False, fault=why))
+                files.append(Found(path, name, is_named=False, fault=why))
         elif os.path.exists(place):
-            fault = "" if os.path.isfile(place) else NOT_AN_IMAGE  # a pipe would be waited for
+            fault = "" if os.path.isfile(place) else NO_FILE  # a pipe would be waited for
             files.append(Found(place, place, is_named=True, fault=fault))
         else:
             raise DataError(printable(f"there is no file or folder {place}: check the path"))
     return files
+
+
+def _inside(place: str, follow_links: bool) -> Iterator[tuple[str, str]]:
+    """Paths of the files in a folder, then of its hidden images, each with the reason why it is not opened, or ''."""
+    walk = Walk(place, follow_links, skips_unreadable=True)
+    yield from ((entry.path, fault) for entry, fault in walk.files(place))
+    yield from ((path, HIDDEN) for path in walk.concealed() if is_image(path))
 
 
 def each_once(files: Sequence[Found]) -> dict[str, Found]:

@@ -75,7 +75,7 @@ class Walk:
         self._boundary, self._follow_links = os.path.realpath(boundary), follow_links
         self._skips_unreadable = skips_unreadable
         self.followed: set[str] = set()  # links that lead out
-        self._hidden: set[str] = set()  # folders that were passed over
+        self._hidden: set[str] = set()  # folders and files that were passed over
 
     def entries(self, place: str) -> Iterator[tuple[os.DirEntry[str], str]]:
         """Entries of a folder that count, sorted, each with the reason why it must not be followed, or ''."""
@@ -83,7 +83,7 @@ class Walk:
             listed = sorted(entries, key=lambda entry: entry.name)
         for entry in listed:
             if entry.name.startswith("."):
-                if entry.is_dir(follow_symlinks=False) and entry.name.casefold().partition("-")[0] not in KNOWN_HIDDEN:
+                if entry.name.casefold().partition("-")[0] not in KNOWN_HIDDEN and not entry.is_symlink():
                     self._hidden.add(entry.path)
             elif entry.name.casefold() not in IGNORED:
                 yield entry, self._fault(entry) if entry.is_symlink() else ""
@@ -131,11 +131,14 @@ class Walk:
                 yield entry.name
 
     def concealed(self) -> Iterator[str]:
-        """Paths of the files in hidden folders that were passed over so far, but for those of KNOWN_HIDDEN."""
+        """Paths of hidden images, and of all files in hidden folders but KNOWN_HIDDEN, that were passed over so far."""
         for place in sorted(self._hidden):
-            walk = Walk(place, False, skips_unreadable=True)
-            files = () if folder_fault(place) else walk.files(place)
-            yield from (entry.path for entry, fault in files if not fault)
+            if os.path.isdir(place):
+                walk = Walk(place, False, skips_unreadable=True)
+                files = () if folder_fault(place) else walk.files(place)
+                yield from (entry.path for entry, fault in files if not fault)
+            elif os.path.isfile(place) and _begins_as_image(place):  # '._cat.jpg' is what macOS keeps of cat.jpg
+                yield place
 
     def any_image(self, place: str) -> bool:
         """Whether a folder or one below it holds an image."""
@@ -191,11 +194,15 @@ def kind(head: bytes) -> str | None:
 
 def is_image(path: str) -> bool:
     """Whether a file begins as an image, or is called one."""
+    return _begins_as_image(path) or named_as_image(path)
+
+
+def _begins_as_image(path: str) -> bool:
     try:
         with open(path, "rb") as stream:
-            return kind(stream.read(HEAD)) is not None or named_as_image(path)
+            return kind(stream.read(HEAD)) is not None
     except OSError:
-        return named_as_image(path)
+        return False
 
 
 def named_as_image(path: str) -> bool:

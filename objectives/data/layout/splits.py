@@ -126,10 +126,10 @@ class _Gathered:
             self.warnings.append(printable(f"{where} ({some(loose)})"))
 
     def warn_of_hidden(self, path: Path) -> None:
-        """Tells of images in hidden folders: of a class, a split, or the whole."""
+        """Tells of images that are hidden, or in hidden folders: of a class, a split, or the whole."""
         if names := [os.path.relpath(file, path) for file in self._walk.concealed() if is_image(file)]:
-            what = f"left out, because in hidden folders: {counted(len(names), 'image')} ({some(names)})"
-            self.warnings.append(printable(f"{what}: rename these folders if they are meant"))
+            what = f"left out, because hidden: {counted(len(names), 'image')} ({some(names)})"
+            self.warnings.append(printable(f"{what}: rename what begins with a dot if it is meant"))
 
     def _add_class(self, place: str, label: int, validates: bool) -> None:
         for entry, fault in self._walk.files(place):

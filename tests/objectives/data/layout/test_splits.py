@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from objectives.errors import DataError
+from objectives.words import some
 from tests.objectives.data.images import as_set, everything, grey, load_folder
 
 pytestmark = pytest.mark.usefixtures("cache")
@@ -179,13 +180,15 @@ def test_a_pipe_that_is_called_a_table_is_not_waited_for(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("top", ["", "train/"])
-def test_images_in_hidden_folders_are_told_but_for_those_of_well_known_ones(top: str, tmp_path: Path) -> None:
+def test_hidden_images_are_told_but_for_those_of_well_known_folders(top: str, tmp_path: Path) -> None:
     known = [f"{top}ant/.ipynb_checkpoints*2", ".git*2", ".Trash-1000/files*2", "__MACOSX*2", ".empty/"]
     folder = make(tmp_path, f"{top}ant*3", f"{top}bee*3", f"{top}ant/.new*1", ".old/deep*2", *known)
     os.mkfifo(folder / ".old" / "pipe.jpg")
     (folder / ".old" / "notes.txt").write_text("soon")
+    (folder / f"{top}bee" / ".one.pgm").write_bytes((folder / f"{top}bee" / "0.pgm").read_bytes())
+    (folder / f"{top}bee" / "._0.pgm").write_bytes(b"\0\5\x16\7 what macOS keeps of another")
     data = load_folder(folder)
-    named = sorted([".old/deep/0.pgm", ".old/deep/1.pgm", f"{top}ant/.new/0.pgm"])
-    said = f"left out, because in hidden folders: 3 images ({', '.join(named)}): rename these folders if they are meant"
+    named = sorted([".old/deep/0.pgm", ".old/deep/1.pgm", f"{top}ant/.new/0.pgm", f"{top}bee/.one.pgm"])
+    said = f"left out, because hidden: 4 images ({some(named)}): rename what begins with a dot if it is meant"
     assert [each for each in data.warnings if "hidden" in each] == [said]
     assert (sum(map(len, everything(data).values())), data.skipped) == (6, ())

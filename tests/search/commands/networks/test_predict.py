@@ -61,6 +61,22 @@ def test_every_file_that_may_be_an_image_has_a_row_and_none_is_a_formula(
     assert "2 files of other kinds left out" in done.out  # README.txt and labels.csv; hidden ones are none
 
 
+def test_hidden_images_are_told_of_and_predicted_where_they_are_named(
+    model: Path, birds: Path, tmp_path: Path, command: Command
+) -> None:
+    shutil.copytree(birds / "test" / "c", tmp_path / "new")
+    hidden = (".old/x.png", ".x.png", "._00.png", ".git/x.png")
+    for name in hidden:
+        (tmp_path / "new" / name).parent.mkdir(exist_ok=True)
+        shutil.copy(tmp_path / "new" / "00.png", tmp_path / "new" / name)
+    (tmp_path / "new" / "._00.png").write_bytes(b"\0\5\x16\7 what macOS keeps of another")
+    for others, told in (([], hidden[:2]), ([f"new/{name}" for name in hidden[:2]], ())):
+        command(f"predict --model {model} --images new {' '.join(others)} -o t.csv")
+        rows = table((tmp_path / "t.csv").read_text())
+        assert [row["id"] for row in rows if row["reason"].startswith("hidden: ")] == list(told)
+        assert len(rows) == len(list((tmp_path / "new").glob("[!.]*"))) + 2
+
+
 def test_a_network_is_shown_what_its_training_was_shown(model: Path, birds: Path) -> None:
     files = images.found([str(birds / "train")])
     pixels = [x for part in images.decoded(files, load_model(model).size) for x in part.pixels]
