@@ -36,8 +36,8 @@ def loaded(folder: str, device: str) -> ExportedModel:
 
 def _check(place: Path) -> None:
     """Says where networks are, if not there."""
+    way_out = f"{command('best')} --study NAME says where those of a study lie"
     if not place.is_dir():
-        way_out = f"{command('best')} --study NAME says where those of a study lie"
         raise UsageError(printable(f"there is no folder {place} with a network: {way_out}"))
     if (place / "model.json").is_file():
         return
@@ -45,4 +45,4 @@ def _check(place: Path) -> None:
     if inner:
         others = f"holds {counted(len(inner), 'network')}, but is none: name one of them"
         raise UsageError(printable(f"{place} {others}: {inner[0]}"))
-    raise DataError(printable(f"{place} is not an exported model: it has no model.json"))
+    raise DataError(printable(f"{place} is not an exported model: it has no model.json: {way_out}"))

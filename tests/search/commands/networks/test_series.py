@@ -78,7 +78,7 @@ def test_it_predicts_in_python(series: Path, waves: str) -> None:
         ("reduce --model {series} --data digits -o x --device cpu", 3, "digits holds images, the network takes"),
         ("reduce --model {model} --data {waves} -o x --device cpu", 3, "holds series, the network takes images"),
         ("predict --model {series} --images {birds} -o x.csv", 2, "takes series, and --images are images"),
-        ("test --model {birds} --data digits", 3, "is not an exported model: it has no model.json"),
+        ("test --model {birds} --data digits", 3, "has no model.json: python -m search best --study NAME says where"),
         ("test --model no/such --data digits", 2, "best --study NAME says where"),
     ],
 )
