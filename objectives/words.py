@@ -30,9 +30,10 @@ def inert(text: str) -> str:
     return "".join(c.encode("unicode_escape").decode() if c in DIRECTIONS else c for c in printable(text))
 
 
-def counted(n: int, thing: str) -> str:
-    """A number of things in words: '1 class', '2 classes'."""
-    return f"{n} {thing}" if n == 1 else f"{n} {thing}{'es' if thing.endswith('s') else 's'}"
+def counted(n: float, thing: str) -> str:
+    """A number of things in words: '1 class', '2 classes', '0.5 minutes'."""
+    number = f"{n:g}" if isinstance(n, float) else n
+    return f"{number} {thing}" if n == 1 else f"{number} {thing}{'es' if thing.endswith('s') else 's'}"
 
 
 def some(names: Sequence[str], limit: int = 3) -> str:

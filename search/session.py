@@ -99,10 +99,11 @@ def _run(asked: Invocation, training: Training, held: ExitStack) -> None:
         display.say(f"study {name!r} is complete with {done}: nothing to train; for more add --add N")
     with opening.understood(name):
         _show(now, as_json=asked.json)
-    if budget is not None and not any(trial.state.is_finished() for trial in now.trials):
+    if budget is not None and asked.minutes and not any(trial.state.is_finished() for trial in now.trials):
         least = least_minutes(now, time.monotonic() - budget.began)
         raise UsageError(
-            f"{asked.minutes:g} minutes are too few for a first network: --minutes {least:g} would do, "
+            f"{counted(asked.minutes, 'minute')} {'is' if asked.minutes == 1 else 'are'} too few for a first network: "
+            f"--minutes {least:g} would do, "
             "and goes on where this ended"
         )
 

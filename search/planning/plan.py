@@ -10,6 +10,7 @@ from objectives.networks import families
 from objectives.networks.architecture import FAMILIES
 from objectives.starts.likeness import settings_of
 from objectives.starts.origin import Origin
+from objectives.words import counted
 from objectives.work import step_memory
 from search.planning.budget import FILL_SHARE, LEAST_PROPOSED, OVERHEAD, SEARCH_SHARE
 from search.planning.costs import Costs, Network
@@ -103,7 +104,7 @@ class Plan:
         needed = BEFORE_TRAINING + OVERHEAD * self.images.n_splits * first[0]
         is_short = 60 * self.minutes < needed
         return [
-            f"a plan for {self.minutes:g} minutes:",
+            f"a plan for {counted(self.minutes, 'minute')}:",
             *(f"  {choice.setting:8}{choice.reason}" for choice in self.choices),
             f"  expected: a first network after {first[0]:.2g} to {first[1]:.2g} s, then trials of {trial[0]:.2g} to "
             f"{trial[1]:.2g} s, {n[0]} to {n[1]} of them, and a longest one of {self.longest_seconds:.2g} s",
@@ -114,15 +115,15 @@ class Plan:
 
     def study_file(self) -> str:
         """The study as a file, to keep and to edit."""
-        images = self.images
+        images, minutes = self.images, counted(self.minutes, "minute")
         asked = {"root": images.root, "labels": images.labels}
         data = [f"{key} = {_quoted(value)}" for key, value in asked.items() if value is not None]
         data += [] if images.most_train is None else [f"n_train = {images.most_train}"]
         data += [] if images.flips is not False else [f"flip = false  # {images.flips_because}"]
         lines = [
-            f"# Made by `frontrunner plan` for {self.minutes:g} minutes; edit it as you like before the study begins.",
+            f"# Made by `frontrunner plan` for {minutes}; edit it as you like before the study begins.",
             *(f"# {choice.setting}: {choice.reason}" for choice in self.choices),
-            f"description = {json.dumps(f'{self.minutes:g} minutes')}",
+            f"description = {json.dumps(minutes)}",
             "",
             "[data]",
             f"name = {_quoted(images.name)}",

@@ -71,6 +71,13 @@ def test_a_plan_is_a_study_whatever_images_and_minutes(
     assert made.first_seconds[0] <= made.trial_seconds[0]
 
 
+@pytest.mark.parametrize(("minutes", "words"), [(1.0, "1 minute"), (0.5, "0.5 minutes"), (30.0, "30 minutes")])
+def test_a_plan_says_its_minutes_as_people_do(minutes: float, words: str) -> None:
+    made = planned(images(), minutes, "cpu")
+    assert made.lines()[0] == f"a plan for {words}:"
+    assert f'description = "{words}"\n' in made.study_file()
+
+
 @pytest.mark.parametrize("device", DEVICES)
 def test_every_choice_has_a_reason(device: str) -> None:
     for size, n_train, minutes in product(SIZES, N_TRAIN, MINUTES):
