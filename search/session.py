@@ -174,7 +174,9 @@ def to_train(asked: Asked) -> Study:
 
 def of_stored(study: Study, asked: Asked, training: Training, display: Display, **search: object) -> Session:
     """A session of such a study, on the kind of devices that it was measured on. `search`: what is changed there."""
-    moved = override(study.name, study.spec, asked.data, asked.data_root, None, None, asked.labels)[1]
+    known = study.spec.data  # wherever its data lie now
+    labels = asked.labels or known.labels
+    moved = override(study.name, study.spec, asked.data, asked.data_root, known.n_train, None, labels)[1]
     spec = moved.model_copy(update={"search": moved.search.model_copy(update=search)})
     identity = study.attributes()[records.IDENTITY]
     workers, is_mixed = asked.workers_of(identity["workers"]), identity["device"]["model"] == records.MIXED

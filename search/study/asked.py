@@ -32,47 +32,78 @@ def override(
 ) -> tuple[str, StudySpec]:
     """(name, spec) with parts replaced that a study's identity holds.
 
-    The name says which, so that the plain study stays as it is, and is the same for the same parts.
+    The name says which, so that the plain study stays as it is, and is the same for the same parts. Data, numbers
+    and seeds that are as the study file has them, wherever data lie now, are no other parts.
 
     Raises:
         UsageError: a value that no study file could have.
     """
-    changes: dict[str, dict[str, object]] = {"data": {}, "network": {}, "search": {}}
-    label = ""
-    if data is not None:
-        changes["data"] = {"name": data, "labels": None}  # the table of a study file is that of its own folder
+    known, place = spec.data, spec.data.root if root is None else root
+    is_other = data is not None and not _names(known, data, place)
+    table = None if labels is None else _resolved(labels, os.path.isfile)
+    changes: dict[str, dict[str, object]] = {"data": {"root": place}, "network": {}, "search": {}}
+    replaced = []  # what names a study of its own
+    if is_other:
+        assert data is not None
+        changes["data"]["labels"] = None  # the table of a study file is that of its own folder
         if data.startswith(("folder:", f"{SERIES}:")):
             changes["data"]["n_train"] = None  # they have the images that they have
-        label = data.partition(":")[0]
-    if labels is not None:
-        changes["data"]["labels"] = _resolved(labels, os.path.isfile)
-        label = label or "labels"  # without `data`: another table for the folder of the study file
+        replaced.append(data.partition(":")[0])
+    if table is not None:
+        changes["data"]["labels"] = table
+        replaced += ["labels"] if table not in _both(known.labels) else []  # another one for the folder of the file
     if n_train is not None:
         changes["data"]["n_train"] = n_train
-        label = label or "n-train"
+        replaced += ["n-train"] if n_train != known.n_train else []
     if seed is not None:
         changes["search"]["seed"] = seed
-        label = label or "seed"
+        replaced += ["seed"] if seed != spec.search.seed else []
     if start is not None:
         changes["network"]["start"] = resolved(start)
-        label = label or "start"
-    if root is not None:
-        changes["data"]["root"] = root  # where to look changes nothing that is measured: no part of the name
+        replaced.append("start")
+    changed = _changed(spec, data, place, changes)
+    return _derived_name(name, replaced[0], changed) if replaced else name, changed
+
+
+def _changed(spec: StudySpec, data: str | None, root: str | None, changes: dict[str, dict[str, object]]) -> StudySpec:
+    """The spec with the values of some sections changed, and with data that a command line names.
+
+    Raises:
+        UsageError: no study file could have them.
+    """
     try:
         plain = spec.model_dump()
         merged = plain | {section: plain[section] | values for section, values in changes.items()}
-        if data is not None and data.startswith("folder:") and data != "folder:":
-            merged["data"]["name"] = f"folder:{_folder(data.removeprefix('folder:'), merged['data']['root'])}"
-        if data is not None and data.startswith(f"{SERIES}:") and data != f"{SERIES}:":
-            merged["data"]["name"] = f"{SERIES}:{_resolved(data.removeprefix(f'{SERIES}:'), os.path.isfile)}"
+        if data is not None:
+            merged["data"]["name"] = _placed(data, root)
         changed = StudySpec.model_validate(merged)
-        if start is not None:
+        if changes["network"]:
             begun_from(changed)
     except ValidationError as error:
         raise UsageError(f"command line: {in_words(error, StudySpec)}") from error
     except ValueError as error:
         raise UsageError(printable(f"command line: {error}")) from error
-    return _derived_name(name, label, changed) if label else name, changed
+    return changed
+
+
+def _names(known: DataSection, data: str, root: str | None) -> bool:
+    """Whether a command line names the data of a study file: where they lie, or where they have gone from there."""
+    there, here = _placed(known.name, known.root), _placed(data, root)
+    is_gone = ":" in there and not os.path.exists(expanded(there.partition(":")[2]))
+    return here == there or (is_gone and _is_same_place(known, known.model_copy(update={"name": here})))
+
+
+def _placed(data: str, root: str | None) -> str:
+    """Data by their name, with the real path of the folder or the file that it has."""
+    kind, _, path = data.partition(":")
+    if path and kind == "folder":
+        return f"folder:{_folder(path, root)}"
+    return f"{SERIES}:{_resolved(path, os.path.isfile)}" if path and kind == SERIES else data
+
+
+def _both(labels: str | None) -> tuple[str, ...]:
+    """A table as it is written, and as it is found."""
+    return () if labels is None else (labels, _resolved(labels, os.path.isfile))
 
 
 def of_data(path: str, spec: StudySpec, data: DataSpec, seed: int | None) -> StudySpec:
@@ -158,9 +189,8 @@ def asked_data(name: str, root: str | None, labels: str | None, n_train: int | N
     try:
         section = DataSection(name=name, root=root, labels=labels, n_train=n_train)
         if name.startswith("folder:"):
-            named = f"folder:{_folder(name.removeprefix('folder:'), root)}"
             table = _resolved(labels, os.path.isfile) if labels is not None else None
-            section = section.model_copy(update={"name": named, "labels": table})
+            section = section.model_copy(update={"name": _placed(name, root), "labels": table})
     except ValidationError as error:
         raise UsageError(f"command line: {in_words(error, DataSection)}") from error
     for place in (section.name, section.root, section.labels):
