@@ -38,6 +38,9 @@ STEMS = {  # by the number of strides to choose from
 KEPT = 10  # networks on a disk, about
 BEFORE_TRAINING = 13.0  # seconds on the wall: imports, images, probes; of two minutes, on one core (2026-11-27)
 N_KNOWN = 2  # known pipelines that two minutes have time for
+# Seconds of a trial in the mean beside the typical one, since some are far longer: five runs of ten minutes came to .61
+# of the trials that equal ones would have had time for, two of five minutes to .77 (benchmarks/ten_minutes.md).
+MEAN_PER_TYPICAL = 1.5
 ERR = 0.3  # share by which forecasts of seconds may err: of modelled steps one in ten does by more than 0.24
 MOST_TRIALS, MOST_SECONDS = 10**6, 3e7  # in a study file
 
@@ -209,7 +212,7 @@ def chosen(name: str, minutes: float, images: Images, costs: Costs, device: str,
     searching = max(0.0, SEARCH_SHARE - BEFORE_TRAINING / (60 * minutes)) * seconds
     proposes = searching >= N_KNOWN * typical + LEAST_PROPOSED * first
     # of trials: the last one begins before its time is over; where nothing is proposed the longest run comes next
-    n = 1 + (searching / typical if proposes else N_KNOWN)
+    n = 1 + (searching / (MEAN_PER_TYPICAL * typical) if proposes else N_KNOWN)
     return Plan(
         name,
         minutes,
