@@ -91,9 +91,11 @@ class Planner:
             DataError, DeviceError, StorageError: the images or the device cannot be used.
         """
         from objectives.data.card import examine
+        from search.views.card import title
 
         data, place, seconds, free = self.data, self.place, 60 * self.minutes, free_on_host()
         card = examine(data, decode=False, progress=self.display.data_read)
+        self.display.say(f"{title(card)}; for a plan, steps of a few networks are timed ...")
         own = data.size or card.suggested_size
         nominal = costs.nominal(plan.to_probe(own, self.family)[0], RATES[place.kind])
         size = plan.affordable(own, max(2, card.n_train), seconds, nominal, self.family)

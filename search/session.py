@@ -350,6 +350,7 @@ class Session:
         with told_as_device_fault():
             facts, *others = [opening.blurred(each.facts(), self.place.mixed_devices) for each in objectives]
             opening.check_alike(self.name, facts, others)
+            say_data(facts, self.display)  # before number formats are timed, which takes seconds
             with self.database.exclusive(self.name):  # of two runs that start at once, one creates it
                 found = opening.find(self.name, self.database)
                 facts = base.provided(
@@ -360,7 +361,6 @@ class Session:
                 else:
                     study = self._created(facts, objectives)
                 queue.enqueue_anchors(study, n_trials, in_minutes=in_minutes)
-        say_data(facts, self.display)
         for number in recovery.recover(study):
             figures.note_trial(study.optuna, study.trials()[number])
             self.display.say(f"trial {number} was lost with the process that ran it: it is queued again")

@@ -29,6 +29,7 @@ from search.views.training.starts import in_words
 WIDEST, HIGHEST = 80, 10  # columns and lines of the plot
 MAX_LISTED = 20  # files that cannot be used
 TRIAL = "trial"
+STARTING = "getting the worker ready ..."  # torch, images and device take seconds, of which nothing else is told
 ABOVE = 6  # lines of a terminal that are left to what is said above a live display
 
 
@@ -125,6 +126,10 @@ class PlainDisplay(Display):
         self._tenths = Tenths()
         self._trained: Pipeline | None = None  # that was said last
 
+    def __enter__(self) -> Self:
+        self.say(STARTING)
+        return self
+
     def say(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
@@ -176,7 +181,7 @@ class LiveDisplay(Display):
         self._study_bar = self._study.add_task("trials", total=None, visible=False, said="")
         self._bars: dict[int, TaskID] = {}  # of the trials at hand, by number
         self._titles: dict[int, str] = {}
-        self._below = Text("starting the worker ...", style="dim")
+        self._below = Text(STARTING, style="dim")
         self._marks: tuple[Mark, ...] = ()
         self._standing: _Standing | None = None
         self._kind = PARETO

@@ -28,7 +28,7 @@ from search.study import opening, queue, records
 from search.study.spec import read
 from search.study.study import Study
 from search.views import summary
-from search.views.display import Display
+from search.views.display import STARTING, Display
 from search.workers.seam import Halted, TrialFault
 from spaces.base import BASELINE
 from tests.search.conftest import FACTS, FORMATS, Scripted
@@ -72,7 +72,8 @@ def test_data_and_minutes_are_planned_searched_and_trained_on_all_images_and_the
     place.script(scale=SCALE)
     done = place.run(*WORDS, *SHORT, "--json")
     result = check_result(done)
-    assert "a plan for 0.2 minutes:" in done.err
+    said = ("digits: 10 classes, 1500 images to train", "a plan for 0.2 minutes:", "study 'mine': ", STARTING)
+    assert (at := [done.err.index(each) for each in said]) == sorted(at), "what is known is said at once"
     written = (place.folder / "studies" / "mine.toml").read_bytes()
     name, spec = read(str(place.folder / "studies" / "mine.toml"))
     assert (name, spec.data.name, spec.data.size) == ("mine", "digits", 8)

@@ -19,6 +19,7 @@ from optuna.trial import TrialState
 
 from objectives.export import load_model
 from search.study import records
+from search.views.display import STARTING
 from tests.search.place import PATIENCE
 
 REPOSITORY = Path(__file__).parents[2]
@@ -100,6 +101,14 @@ def test_help_answers_without_torch_and_names_every_flag(tmp_path: Path) -> None
         *("--add", "--timeout", "--storage", "--sampler", "--stopping", "--seed", "--json", "--verbose", "--quiet"),
     ):
         assert flag in done.stdout
+
+
+def test_without_a_terminal_each_thing_is_said_once_it_is_known(place: Path) -> None:
+    with started("--study", "tiny", "--device", "cpu", cwd=place) as process:
+        for text in (STARTING, "1500 images in 10 classes", "number format tf32 is left out", "trial 0 (BASELINE)"):
+            wait_for(process, text)
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
 
 
 def test_a_study_runs_to_its_front_and_the_same_command_trains_nothing_more(place: Path) -> None:
