@@ -111,7 +111,6 @@ class Confirmed:
     accuracy: Estimate
     has_spread: bool  # whether its interval comes from seeds; else from the number of images
     test: Estimate | None = None  # accuracy on the test split; its interval is that of the images
-    is_alike: bool = False  # as accurate as a cheaper point, for all that is known
     is_disturbed: bool = False  # other work disturbed all of them: no claim is made of their seconds
 
 
@@ -142,7 +141,7 @@ def confirmed(
             _tested([tests[t.number] for t in group if tests.get(t.number)], metric),
             is_disturbed=all(t.user_attrs.get(records.NOISY) for t in group),
         )
-    return _with_likeness(found)
+    return found
 
 
 @dataclass(frozen=True)
@@ -166,22 +165,14 @@ def correction(confirmed: Collection[Confirmed]) -> Correction | None:
     return Correction(len(lost), (min(seeds), max(seeds)), fmean(lost.values()), lost[worst], worst)
 
 
-def alike(accuracies: Iterable[Interval | None]) -> list[bool]:
+def alike(accuracies: Iterable[Interval]) -> list[bool]:
     """Which of these intervals, by rising cost, reach down to that of a cheaper point: a group has a first."""
     marks: list[bool] = []
     leader = None
     for interval in accuracies:
-        assert interval is not None
         marks.append(leader is not None and interval[0] <= leader[1])
         leader = leader if marks[-1] else interval
     return marks
-
-
-def _with_likeness(found: Mapping[int, Confirmed]) -> dict[int, Confirmed]:
-    """The same, where each point that cannot be told from a cheaper one says so."""
-    by_cost = sorted(found, key=lambda first: found[first].cost.mean)
-    marks = dict(zip(by_cost, alike(found[first].accuracy.interval for first in by_cost), strict=True))
-    return {first: replace(each, is_alike=marks[first]) for first, each in found.items()}
 
 
 def _tested(tests: Sequence[Mapping[str, Any]], metric: str) -> Estimate | None:

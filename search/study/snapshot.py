@@ -168,10 +168,10 @@ class Snapshot:
 
     @cached_property
     def alike(self) -> set[int]:
-        """Points of the front without fresh seeds that are as accurate as a cheaper one, for all that images tell."""
-        marks = confirmation.alike(wilson(point.accuracy, self.n_val) for point in self.front)
-        found = (trial for trial, is_alike in zip(self.front_trials, marks, strict=True) if is_alike)
-        return {trial.number for trial in found if self.confirmed_of(trial) is None}
+        """Points of the front as accurate as a cheaper one, for all that fresh seeds, or images without them, tell."""
+        by_cost = sorted(self.candidates, key=lambda each: each.cost)
+        marks = confirmation.alike(each.interval for each in by_cost)
+        return {each.trial for each, is_alike in zip(by_cost, marks, strict=True) if is_alike}
 
     @cached_property
     def candidates(self) -> list[Candidate]:

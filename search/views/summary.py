@@ -81,6 +81,7 @@ def lines(now: Snapshot, width: int | None = None) -> list[str]:
     said = [
         *_legend(now),
         *_uncertain(now),
+        *([confirmed.LIKENESS] if now.alike else []),
         *nothing_passed(now),
         *_disturbed(now),
         *_on_the_wall(now),
@@ -156,14 +157,12 @@ def _legend(now: Snapshot) -> list[str]:
 
 
 def _uncertain(now: Snapshot) -> list[str]:
-    """How well accuracies are known of points without fresh seeds, and what the mark means where that is not said."""
+    """How well accuracies are known of points without fresh seeds."""
     single = [point.values[1] for point in now.front_trials if now.confirmed_of(point) is None]
     if not single:
         return []
     half = max(Estimate(accuracy, wilson(accuracy, now.n_val)).half or 0 for accuracy in single)
-    said = [f"Without fresh seeds, accuracies of {now.n_val} validation images are known to ±{100 * half:.1f} points."]
-    is_explained = any(each.is_alike for each in now.confirmed.values())
-    return said + ([confirmed.LIKENESS] if now.alike and not is_explained else [])
+    return [f"Without fresh seeds, accuracies of {now.n_val} validation images are known to ±{100 * half:.1f} points."]
 
 
 def nothing_passed(now: Snapshot) -> list[str]:
@@ -234,15 +233,16 @@ def _point(trial: FrozenTrial, now: Snapshot) -> dict[str, object]:
 
 def _cells(trial: FrozenTrial, now: Snapshot) -> dict[str, str]:
     """A row of the table, by column."""
-    (cost, accuracy), baseline = trial.values, now.baseline
+    (cost, accuracy), baseline, found = trial.values, now.baseline, now.confirmed_of(trial)
+    alike = confirmed.ALIKE if trial.number in now.alike else ""
     mark = confirmed.MARK if trial.user_attrs.get(records.NOISY) else ""
     other = "balanced" if now.spec.metric == "plain" else "plain"
     cells = {
         "trial": str(trial.number),
         now.kind.column: f"{mark}{now.kind.shown(cost)}",
-        "accuracy": f"{confirmed.ALIKE if trial.number in now.alike else ''}{accuracy:.2%}",
+        "accuracy": f"{'' if found else alike}{accuracy:.2%}",
         other: f"{trial.user_attrs[OTHER[other]]:.2%}",
-        **confirmed.cells(now.confirmed_of(trial), now.kind),
+        **confirmed.cells(found, now.kind, alike),
     }
     if now.base is not None:
         [(left, kept_accuracy)], _ = _compared([trial], now)

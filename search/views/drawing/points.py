@@ -59,12 +59,12 @@ def joined(kind: Kind) -> str:
 
 def shown(trial: FrozenTrial, now: Snapshot) -> Shown:
     """A finished run, as it is shown."""
-    found = now.confirmed_of(trial)
+    found, is_alike = now.confirmed_of(trial), trial.number in now.alike
     if found is not None:
-        return Shown(trial, found.cost, found.accuracy, found.n, found.is_alike, now.kind, found.is_disturbed)
+        return Shown(trial, found.cost, found.accuracy, found.n, is_alike, now.kind, found.is_disturbed)
     cost, accuracy = trial.values
     images = Estimate(accuracy, wilson(accuracy, now.n_val))
-    return Shown(trial, Estimate(cost, None), images, 0, trial.number in now.alike, now.kind, now.is_disturbed(trial))
+    return Shown(trial, Estimate(cost, None), images, 0, is_alike, now.kind, now.is_disturbed(trial))
 
 
 def on_front(now: Snapshot) -> list[Shown]:

@@ -20,6 +20,7 @@ from search.study import confirmation, queue, records, recovery
 from search.study.confirmation import SHARE
 from search.study.study import Study
 from search.views import figures, summary
+from search.views.confirmed import LIKENESS
 from search.views.display import Display
 from search.views.drawing import points
 from search.views.report import why
@@ -94,12 +95,26 @@ def test_the_mean_is_of_the_fresh_seeds_alone() -> None:
     assert (correction.mean, correction.point, correction.n_seeds) == (pytest.approx(0.09), 2, (3, 3))
 
 
-def test_a_point_that_is_no_better_than_a_cheaper_one_stands_in_its_group() -> None:
-    seeds = {3: 0.5, 1: 0.51, 2: 0.9}
-    numbers = iter(range(4, 99))
-    fresh = [again(next(numbers), of, FRONT[of].values[0], mean + d) for of, mean in seeds.items() for d in (0.0, 0.02)]
-    found = confirmation.confirmed([*FRONT, *fresh], FLOOR, 500, "plain", {})
-    assert {first: each.is_alike for first, each in found.items()} == {3: False, 1: True, 2: False}
+@pytest.mark.parametrize("with_seeds", [(), (0,), (1,), (0, 2), (0, 1, 2)], ids=str)
+def test_a_point_that_is_no_better_than_a_cheaper_one_is_marked_whichever_of_them_has_fresh_seeds(
+    with_seeds: tuple[int, ...], new_study: Callable[..., Study]
+) -> None:
+    curves = [[(1.0, 0.5)], [(2.0, 0.52)], [(4.0, 0.9)]]  # of 50 images, which tell accuracies to 14 points
+    fresh = [[(curves[n][0][0], curves[n][0][1] + luck)] for n in with_seeds for luck in (-0.02, 0.02)]
+    objective = Scripted([*curves, *fresh])
+    study = searched(new_study, objective, 3)
+    for point in [study.trials()[number] for number in with_seeds for _ in range(2)]:
+        study.enqueue_afresh(point, {records.CONFIRM_OF: point.number})
+        trial.run(study, study.ask(confirmation.waiting(study.trials())[-1]), objective, Display(), math.inf)
+    now = study.snapshot()
+    assert now.alike == {1}
+    assert [row.split()[0] for row in summary.table(now, 200) if "~" in row] == ["1"]
+    assert [each.number for each in points.on_front(now) if each.is_alike] == [1]
+    assert summary.lines(now).count(LIKENESS) == 1
+
+
+def test_a_group_reaches_as_far_as_its_cheapest_point() -> None:
+    assert confirmation.alike([(0.4, 0.6), (0.55, 0.7), (0.65, 0.8)]) == [False, True, False]
 
 
 def searched(new_study: Callable[..., Study], objective: Scripted, n: int, **search: object) -> Study:
