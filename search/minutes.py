@@ -150,12 +150,11 @@ def check_writable(path: Path) -> None:
     Raises:
         StorageError: it cannot be written there.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not os.access(path.parent, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-    except OSError as error:
-        raise _unwritable(path, error) from error
+    above = next(each for each in path.absolute().parents if each.exists())  # nothing is made for what may be refused
+    if not above.is_dir():
+        raise _unwritable(path, os.strerror(errno.ENOTDIR))
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise _unwritable(path, os.strerror(errno.EACCES))
 
 
 def write(made: Plan, path: Path) -> None:
@@ -165,13 +164,14 @@ def write(made: Plan, path: Path) -> None:
         StorageError: it cannot be.
     """
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_file(path, made.study_file().encode())
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise _unwritable(path, error.strerror) from error
 
 
-def _unwritable(path: Path, error: OSError) -> StorageError:
-    return StorageError(f"{path} cannot be written ({error.strerror}): choose another folder to work in")
+def _unwritable(path: Path, why: str | None) -> StorageError:
+    return StorageError(f"{path} cannot be written ({why}): choose another folder to work in")
 
 
 def judge_flips(study: Study, objective: Objective, seconds: float, say: Callable[[str], None]) -> None:

@@ -351,6 +351,10 @@ class Session:
             facts, *others = [opening.blurred(each.facts(), self.place.mixed_devices) for each in objectives]
             opening.check_alike(self.name, facts, others)
             say_data(facts, self.display)  # before number formats are timed, which takes seconds
+            formats = None
+            if self.known is None and self.spec.reduce is None:  # what is refused leaves no database
+                formats = self._formats(facts, objectives[0])
+                opening.checked(self.name, self.spec, facts, formats)
             with self.database.exclusive(self.name):  # of two runs that start at once, one creates it
                 found = opening.find(self.name, self.database)
                 facts = base.provided(
@@ -359,7 +363,7 @@ class Session:
                 if found is not None:
                     study = opening.resumed(self.name, self.spec, found, self.database, facts, self.place.workers)
                 else:
-                    study = self._created(facts, objectives)
+                    study = self._created(facts, objectives, formats or self._formats(facts, objectives[0]))
                 queue.enqueue_anchors(study, n_trials, in_minutes=in_minutes)
         for number in recovery.recover(study):
             figures.note_trial(study.optuna, study.trials()[number])
@@ -367,15 +371,20 @@ class Session:
         study.collect()
         return study
 
-    def _created(self, facts: Mapping[str, Any], objectives: Sequence[Objective]) -> Study:
-        number_formats, calibration = base.number_format(facts), dict[str, object]()
-        if number_formats is None:
-            number_formats = objectives[0].number_formats()
-            if self.spec.what.is_timed:
-                calibration = disturbance.calibrated([each.reference for each in objectives])
-        for number_format, why in number_formats.items():
+    def _formats(self, facts: Mapping[str, Any], objective: Objective) -> Mapping[str, str | None]:
+        """The number formats, those that are left out with the reason."""
+        found = base.number_format(facts) or objective.number_formats()
+        for number_format, why in found.items():
             if why is not None:
                 self.display.say(f"number format {number_format} is left out: {why}")
+        return found
+
+    def _created(
+        self, facts: Mapping[str, Any], objectives: Sequence[Objective], number_formats: Mapping[str, str | None]
+    ) -> Study:
+        calibration = dict[str, object]()
+        if self.spec.what.is_timed and self.spec.reduce is None:
+            calibration = disturbance.calibrated([each.reference for each in objectives])
         study = opening.created(
             *(self.name, self.spec, self.database, facts, number_formats, self.place.workers, calibration),
             objectives[0].probe,

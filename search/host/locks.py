@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 
@@ -30,22 +30,21 @@ def locked(
 ) -> Iterator[None]:
     """Holds the lock until the block ends, or the process does; `about` says to others who holds it.
 
-    `elsewhere`: the way out where the file cannot be written.
+    Its file goes when the block ends, so that what is refused meanwhile leaves none. `elsewhere`: the way out where
+    the file cannot be written.
 
     Raises:
         Held: somebody else had it for all of `wait` seconds.
         StorageError: the file cannot be written.
     """
-    deadline = time.monotonic() + wait
-    with _opened(path, elsewhere) as file:
-        while not _try(file):
-            if time.monotonic() > deadline:
-                raise Held(holder(path) or {})
-            time.sleep(POLL)
+    with _taken(path, time.monotonic() + wait, elsewhere) as file:
         file.truncate(0)
         file.write(json.dumps(about).encode())
-        yield
-        file.truncate(0)
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # as long as it is held: nobody else's is of that name
+                path.unlink()
 
 
 def holder(path: Path) -> dict[str, object] | None:
@@ -62,15 +61,33 @@ def holder(path: Path) -> dict[str, object] | None:
     return found if isinstance(found, dict) else {}
 
 
-@contextmanager
-def _opened(path: Path, elsewhere: str) -> Iterator[FileIO]:
+def _taken(path: Path, deadline: float, elsewhere: str) -> FileIO:
+    """The file, locked: the one that has the name now, not one that its last holder has removed."""
+    while True:
+        file = _opened(path, elsewhere)
+        is_free = _try(file)
+        if is_free and _is_there(file, path):
+            return file
+        file.close()
+        if not is_free:
+            if time.monotonic() > deadline:
+                raise Held(holder(path) or {})
+            time.sleep(POLL)
+
+
+def _opened(path: Path, elsewhere: str) -> FileIO:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("ab+", buffering=0)
+        return path.open("ab+", buffering=0)
     except OSError as error:
         raise StorageError(f"{path} cannot be written ({error.strerror}): {elsewhere}") from error
-    with file:
-        yield file
+
+
+def _is_there(file: FileIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _try(file: FileIO) -> bool:

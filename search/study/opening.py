@@ -268,10 +268,8 @@ def created(
         StorageError: another process has just created it.
         UsageError: its restrictions cannot be followed on this device or with these data.
     """
-    usable = tuple(format_name for format_name, reason in number_formats.items() if reason is None)
+    given, floor = checked(name, spec, facts, number_formats)
     base, start = facts.get(records.BASE), facts.get(records.START)
-    given = given_by_facts(spec, usable, facts["data"], base, start)
-    floor = _checked(name, spec, given, facts)
     box = interest.box(spec, given, floor, facts["data"], probe, base)
     try:
         study = optuna.create_study(study_name=name, storage=database.optuna, directions=["minimize", "maximize"])
@@ -291,8 +289,16 @@ def created(
     return Study(name, spec, study, database, given, floor)
 
 
-def _checked(name: str, spec: StudySpec, given: Given, facts: Mapping[str, Any]) -> float:
-    """The floor of a study that is to be; UsageError where its restrictions cannot be followed."""
+def checked(
+    name: str, spec: StudySpec, facts: Mapping[str, Any], number_formats: Mapping[str, str | None]
+) -> tuple[Given, float]:
+    """(what its space is given, its floor) of a study that is to be.
+
+    Raises:
+        UsageError: its restrictions cannot be followed.
+    """
+    usable = tuple(format_name for format_name, reason in number_formats.items() if reason is None)
+    given = given_by_facts(spec, usable, facts["data"], facts.get(records.BASE), facts.get(records.START))
     try:
         for executor in spec.space.executors or ():
             if reason := facts.get("executors", {}).get(executor):
@@ -306,7 +312,7 @@ def _checked(name: str, spec: StudySpec, given: Given, facts: Mapping[str, Any])
     if (base := facts.get(records.BASE)) is not None and base["accuracy"] < floor:
         below = f"reaches {base['accuracy']:.2%}, below the floor of {floor:.2%}: take a better one, or set floor"
         raise UsageError(f"study {name!r}: the network to make smaller {below} under [search]")
-    return floor
+    return given, floor
 
 
 def _about(facts: Mapping[str, Any]) -> dict[str, object]:

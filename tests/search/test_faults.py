@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import resource
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -17,8 +18,10 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
+from search.database import storage
 from search.study import records
 from search.study.study import LATE
+from tests.search.conftest import TOML
 from tests.search.place import PATIENCE, Place, check_whole, is_gone, wait_for
 
 STUDY = ("--study", "tiny")
@@ -96,6 +99,29 @@ def test_a_place_that_cannot_be_written_is_said_in_one_line(place: Place) -> Non
     assert done.code == 4, done.err
     assert "artifacts" in done.err
     assert "cannot be written" in done.err
+
+
+@pytest.mark.parametrize("is_new", [True, False], ids=["no database", "a database"])
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("--study", "studies/refused.toml"), 2, 'must be one of "fp32", "bf16"'),
+        (("--data", "folder:nowhere", "--minutes", "1"), 3, "there is no folder nowhere"),
+    ],
+    ids=["space", "plan"],
+)
+def test_what_is_refused_leaves_nothing_that_was_not_there(
+    words: tuple[str, ...], code: int, said: str, is_new: bool, place: Place
+) -> None:
+    (place.folder / "studies" / "refused.toml").write_text(f'{TOML}\n[space.fix]\nnumber_format = "fp16"\n')
+    if is_new and "--minutes" in words:
+        shutil.rmtree(place.folder / "studies")
+    if not is_new:
+        storage.open_storage(place.url).optuna.engine.dispose()
+    before = {path for path in place.folder.rglob("*") if "studies" in path.parts}
+    done = place.run(*words, "--device", "cpu")
+    assert (done.code, said in done.err) == (code, True), done.err
+    assert {path for path in place.folder.rglob("*") if "studies" in path.parts} == before
 
 
 @pytest.mark.long
