@@ -1,4 +1,4 @@
-"""The loop that ours is compared with: one function, straight down, with every trick of ours and none of its hooks.
+"""The loop that ours is compared with: straight down, with every trick of ours and none of its hooks.
 
 It trains BASELINE's kind of pipeline (step schedule, crop, flip, no strategy) on the same network class, from the same
 seeds, and reaches the same weights bit for bit: `benchmarks.training` checks that before it times anything.
@@ -36,17 +36,11 @@ def bare(pipeline: Pipeline, task: Task, dataset: Dataset, seeds: Seeds) -> Run:
     device, (n, channels, size, _) = dataset.train.x.device, dataset.train.x.shape
     products = "tf32" if pipeline.number_format == "tf32" else "ieee"
     torch.backends.cuda.matmul.fp32_precision = torch.backends.cudnn.conv.fp32_precision = products  # type: ignore[attr-defined]
-    autocast, scaler = AUTOCAST.get(pipeline.number_format), None
-    if pipeline.number_format == "fp16":
-        scaler = torch.amp.GradScaler(device.type)
+    autocast = AUTOCAST.get(pipeline.number_format)
+    scaler = torch.amp.GradScaler(device.type) if pipeline.number_format == "fp16" else None
     flip, batch, n_steps = pipeline.flip and dataset.flip, pipeline.batch_size, n // pipeline.batch_size
 
-    torch.manual_seed(seeds.init)
-    shape = {"in_channels": channels, "n_classes": dataset.n_classes, "stem_stride": task.stem_stride}
-    model = ResNet(build(task.family, depth=pipeline.depth, width=pipeline.width, **shape)).to(device).train()
-    momentum, decay = pipeline.momentum, pipeline.weight_decay
-    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum, weight_decay=decay, nesterov=True, fused=True)
-
+    model, optimizer = _begun(pipeline, task, dataset, seeds)
     mean, std = (torch.tensor(v, device=device).view(1, -1, 1, 1) for v in (dataset.mean, dataset.std))
     scale, shift = 1 / (255 * std), mean / std
     padding = size // 8
@@ -80,16 +74,31 @@ def bare(pipeline: Pipeline, task: Task, dataset: Dataset, seeds: Seeds) -> Run:
             with nullcontext() if autocast is None else torch.autocast(device.type, autocast):
                 logits = model(x)
             loss = F.cross_entropy(logits.float(), dataset.train.y[chosen])
-            if scaler is None:
-                loss.backward()
-                optimizer.step()
-            else:
-                scaler.scale(loss).backward()
-                scaler.step(optimizer)
-                scaler.update()
-            optimizer.zero_grad(set_to_none=True)
+            _step(loss, optimizer, scaler)
     _synchronise(device)
     return Run(time.perf_counter() - start, time.process_time() - process_start, model)
+
+
+def _begun(pipeline: Pipeline, task: Task, dataset: Dataset, seeds: Seeds) -> tuple[ResNet, torch.optim.SGD]:
+    """The network and its optimizer before the first step."""
+    torch.manual_seed(seeds.init)
+    shape = {"in_channels": dataset.channels, "n_classes": dataset.n_classes, "stem_stride": task.stem_stride}
+    model = ResNet(build(task.family, depth=pipeline.depth, width=pipeline.width, **shape))
+    model = model.to(dataset.train.x.device).train()
+    momentum, decay = pipeline.momentum, pipeline.weight_decay
+    return model, torch.optim.SGD(model.parameters(), 0.1, momentum, weight_decay=decay, nesterov=True, fused=True)
+
+
+def _step(loss: torch.Tensor, optimizer: torch.optim.SGD, scaler: torch.amp.GradScaler | None) -> None:
+    """A step of the optimizer."""
+    if scaler is None:
+        loss.backward()
+        optimizer.step()
+    else:
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+    optimizer.zero_grad(set_to_none=True)
 
 
 def warmed(pipeline: Pipeline, task: Task, dataset: Dataset, seeds: Seeds, n_steps: int) -> Run:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
@@ -125,25 +125,39 @@ def row(target: float, name: str, result: Result | None, ours: Result | None) ->
     return f"| {target:.0%} | {name} | {result.pipeline.epochs} | {measured} | {times} |"
 
 
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(prog="python -m benchmarks.time_to_accuracy", description=__doc__.partition("\n")[0])
+    p.add_argument("--data", default="fashion_mnist", help="a data set, or folder:PATH")
+    p.add_argument("--ladder", default=None, help="whose ladder to climb (default: that of the data)")
+    p.add_argument("--device", default="cpu")
+    p.add_argument("--family", default="thin", help="of BASELINE and the ladder")
+    p.add_argument("--epochs", type=int, default=8, help="of the highest rung (default: 8)")
+    p.add_argument("--from-epochs", type=int, default=1, help="of BASELINE and the recipe, to begin with")
+    p.add_argument("--rungs", type=int, default=None, help="of the ladder that are climbed (default: all)")
+    p.add_argument("--targets", type=float, nargs="+", default=None)
+    p.add_argument("--seeds", type=int, default=3)
+    p.add_argument("--cap", type=float, default=120.0, help="seconds: no longer run is begun")
+    p.add_argument("--n-train", type=int, default=None)
+    p.add_argument("--who", nargs="+", choices=WHO, default=WHO, help="some of them only (default: all)")
+    return p
+
+
+def table(targets: Sequence[float], ours: Sequence[Result], others: Mapping[str, Sequence[Result]]) -> Iterator[str]:
+    """The fastest to each accuracy, a line each."""
+    yield f"\n{HEAD}\n|---|---|---|---|---|---|"
+    for target in targets:
+        best = fastest(ours, target)
+        if ours:
+            yield row(target, "ours", best, best)
+        for who, found in others.items():
+            yield row(target, who, fastest(found, target), best)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the table."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.time_to_accuracy", description=__doc__.partition("\n")[0]
-    )
-    parser.add_argument("--data", default="fashion_mnist", help="a data set, or folder:PATH")
-    parser.add_argument("--ladder", default=None, help="whose ladder to climb (default: that of the data)")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--family", default="thin", help="of BASELINE and the ladder")
-    parser.add_argument("--epochs", type=int, default=8, help="of the highest rung (default: 8)")
-    parser.add_argument("--from-epochs", type=int, default=1, help="of BASELINE and the recipe, to begin with")
-    parser.add_argument("--rungs", type=int, default=None, help="of the ladder that are climbed (default: all)")
-    parser.add_argument("--targets", type=float, nargs="+", default=None)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--cap", type=float, default=120.0, help="seconds: no longer run is begun")
-    parser.add_argument("--n-train", type=int, default=None)
-    parser.add_argument("--who", nargs="+", choices=WHO, default=WHO, help="some of them only (default: all)")
-    options = parser.parse_args(words)
+    options = parser().parse_args(words)
     torch.set_num_threads(1)
     keep_freed_memory()
     device = torch.device(options.device)
@@ -180,13 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         recipe, fast = page(number_format, 0.25 if on_cpu else 1.0, dataset.flip), Task(data, "fast", stride)
         name = "Page 2018, a quarter of its width" if on_cpu else "Page 2018"
         others[name] = list(results(recipe, fast, dataset, options.seeds, top, options.cap, options.from_epochs))
-    print(f"\n{HEAD}\n|---|---|---|---|---|---|")
-    for target in targets:
-        best = fastest(ours, target)
-        if ours:
-            print(row(target, "ours", best, best))
-        for who, found in others.items():
-            print(row(target, who, fastest(found, target), best), flush=True)
+    print(*table(targets, ours, others), sep="\n")
     return 0
 
 

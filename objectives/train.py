@@ -66,9 +66,7 @@ def train(pipeline: Pipeline, task: Task, dataset: Dataset, seeds: Seeds) -> Gen
     state, batches = _ready(pipeline, task, dataset, seeds, clock, number_format)
     memory, executors = PeakMemory(device), Executors(pipeline.executor, dict(EXPECTED))
     scaler = LossScaler(device.type) if number_format.scaled else None
-    spent_flops: float = 0
-    n_skipped = 0
-    modelled = 0.0
+    spent = Spent()
     with clock.span("calibration"):
         state = begun(state, *batches.first())
         state, batches = fed(state, batches)
@@ -77,11 +75,9 @@ def train(pipeline: Pipeline, task: Task, dataset: Dataset, seeds: Seeds) -> Gen
             state = bound(state)
             executor = executors.of(_segment(state, number_format, scaler, batches), batches.shape)
             epoch = run_epoch(executor, batches, state)
-        spent_flops += epoch.n_images * _work(state, epoch.size) - _spared(state, epoch, batches)
-        n_skipped += epoch.n_skipped
-        modelled += _modelled_seconds(state, epoch, task)
+        spent = spent.and_by(epoch, state, batches, task)
         state = replace(state, epoch=state.epoch + 1, loss=epoch.loss, events=(*state.events, *executor.notes))
-        state = replace(state, train_seconds=clock.charged, train_flops=float(spent_flops))
+        state = replace(state, train_seconds=clock.charged, train_flops=spent.flops)
         executor.notes.clear()
         del executor  # a boundary may replace the network that it pins
         with memory.evaluating():
@@ -97,8 +93,7 @@ def train(pipeline: Pipeline, task: Task, dataset: Dataset, seeds: Seeds) -> Gen
             if state.epoch >= state.ends:  # the boundary ended the run, perhaps with another model
                 with memory.evaluating():
                     result = evaluated(state, task, dataset, clock, number_format)
-        report = _report(state, epoch, result, dataset.size, clock, memory, spent_flops, n_skipped)
-        report = replace(report, modelled_seconds=modelled)
+        report = _report(state, epoch, result, dataset.size, clock, memory, spent)
         state = replace(state, history=(*state.history, report), events=())
         yield report
     return Trained(result.model, pipeline, report, task.test_time_flip)
@@ -245,6 +240,21 @@ class Epoch:
     size: int  # pixels: side of these images
 
 
+@dataclass(frozen=True)
+class Spent:
+    """What the epochs so far took beside seconds."""
+
+    flops: float = 0.0
+    n_skipped: int = 0  # steps skipped by loss scaling
+    modelled_seconds: float = 0.0  # of the task's machine, if it names one
+
+    def and_by(self, epoch: Epoch, state: TrainState, batches: Batches, task: Task) -> Spent:
+        """This and an epoch, which trained the network of the state."""
+        work = epoch.n_images * _work(state, epoch.size) - _spared(state, epoch, batches)
+        modelled = self.modelled_seconds + _modelled_seconds(state, epoch, task)
+        return Spent(self.flops + work, self.n_skipped + epoch.n_skipped, modelled)
+
+
 def evaluated(state: TrainState, task: Task, dataset: Dataset, clock: Clock, number_format: NumberFormat) -> Evaluation:
     """The network that the state deploys, with its accuracies.
 
@@ -360,8 +370,7 @@ def _report(
     size: int,
     clock: Clock,
     memory: PeakMemory,
-    spent_flops: float,
-    n_skipped: int,
+    spent: Spent,
 ) -> Report:
     """What the consumer is told of an epoch; `size` is the side of the validation images in pixels."""
     return Report(
@@ -376,14 +385,15 @@ def _report(
         wall_seconds=clock.wall_seconds,
         boundary_seconds=clock.seconds("boundary"),
         eval_seconds=clock.seconds("evaluation"),
-        train_flops=float(spent_flops),
+        train_flops=spent.flops,
         inference_flops=flops.count(result.model.architecture, size)[0],
         full_flops=flops.count(_full(state), size)[0],
         n_parameters=sum(p.numel() for p in result.model.parameters()),
         peak_memory=memory.training,
         eval_peak_memory=memory.evaluation,
-        skipped_steps=n_skipped,
+        skipped_steps=spent.n_skipped,
         events=state.events,
         architecture=result.model.architecture.describe(),
         right=result.right,
+        modelled_seconds=spent.modelled_seconds,
     )

@@ -15,6 +15,7 @@ import pytest
 REPOSITORY = Path(__file__).parents[1]
 PACKAGES = ("frontrunner", "search", "spaces", "objectives")
 FILES = sorted(path for package in PACKAGES for path in (REPOSITORY / package).rglob("*.py"))
+BENCHMARKS = sorted((REPOSITORY / "benchmarks").rglob("*.py"))
 FORBIDDEN = {
     "objectives": ("frontrunner", "search", "spaces", "optuna", "optuna_dashboard"),
     "spaces": ("frontrunner", "search", "torch", "optuna_dashboard"),
@@ -159,6 +160,13 @@ def test_dependencies_run_one_way(path: Path) -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(REPOSITORY)))
 def test_no_file_is_too_long(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= 400
+
+
+@pytest.mark.parametrize("path", FILES + BENCHMARKS, ids=lambda p: str(p.relative_to(REPOSITORY)))
+def test_no_function_is_too_long(path: Path) -> None:
+    nodes = ast.walk(ast.parse(path.read_text()))
+    lengths = {n.name: (n.end_lineno or 0) - n.lineno + 1 for n in nodes if isinstance(n, ast.FunctionDef)}
+    assert {name: length for name, length in lengths.items() if length > 50} == {}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(REPOSITORY)))

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Generator, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice, takewhile
 from pathlib import Path
 
@@ -23,8 +23,8 @@ from objectives.networks import flops
 from objectives.networks.network import Network
 from objectives.pipeline import Report
 from objectives.reduction.attempts import Outcome
-from objectives.reduction.course import Candidate, after, begun, candidates
-from objectives.reduction.crew import Alone, working
+from objectives.reduction.course import Candidate, Shares, after, begun, candidates
+from objectives.reduction.crew import Alone, Crew, working
 from objectives.reduction.journal import Journal, Progress
 from objectives.reduction.settings import Iteration, Reduction
 from objectives.reduction.terms import Terms
@@ -70,25 +70,44 @@ def reduced(
         yield iteration
     if progress.accepted is not None:
         model = terms.trainable(progress.accepted)
-    n_left = None if settings.iterations is None else max(0, settings.iterations - len(progress.iterations))
     with working(workers, base, terms.dataset, settings, seed) if workers else nullcontext(Alone(terms, seed)) as crew:
-        is_done = False
+        found = _Attempts(terms, reference, crew, kept, goes_on)
+        model, progress = yield from found.after(progress, model, shares)
+    return _trained(model, base, terms, progress)
+
+
+@dataclass(frozen=True)
+class _Attempts:
+    """Attempts one after the other, each of them kept before it is told."""
+
+    terms: Terms
+    reference: int  # images that the base tells rightly
+    crew: Crew
+    kept: Journal | None
+    goes_on: Callable[[], bool]
+
+    def after(
+        self, progress: Progress, model: Network, shares: Shares
+    ) -> Generator[Iteration, None, tuple[Network, Progress]]:
+        """Those that follow; returns the smallest network that was accepted, `model` if none is, and all attempts."""
+        settings, is_done = self.terms.settings, False
         while not is_done:
             is_done = True  # unless one of these is accepted
-            following = candidates(model, dataset.size, shares, len(progress.iterations) + 1, settings)
-            asked = takewhile(lambda _: goes_on(), islice(following, n_left))
-            for candidate, outcome in crew.outcomes(model, asked):
-                iteration = _iteration(candidate, outcome, terms, reference)
+            n_before = len(progress.iterations)
+            n_left = None if settings.iterations is None else max(0, settings.iterations - n_before)
+            following = candidates(model, self.terms.dataset.size, shares, n_before + 1, settings)
+            asked = takewhile(lambda _: self.goes_on(), islice(following, n_left))
+            for candidate, outcome in self.crew.outcomes(model, asked):
+                iteration = _iteration(candidate, outcome, self.terms, self.reference)
                 progress = _with(progress, iteration, outcome)
                 shares = after(shares, iteration, settings)
-                n_left = None if n_left is None else n_left - 1
-                if kept is not None:
-                    kept.write(progress)
+                if self.kept is not None:
+                    self.kept.write(progress)
                 yield iteration
                 if iteration.accepted:
-                    model, is_done = terms.trainable(outcome.model), False
+                    model, is_done = self.terms.trainable(outcome.model), False
                     break
-    return _trained(model, base, terms, progress)
+        return model, progress
 
 
 def is_within(n_right: int, reference: int, n: int, epsilon: float) -> bool:
