@@ -14,8 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from objectives.pipeline import Pipeline
 from search.pareto.forecast import forecast
 from search.pareto.front import Box, error_rate
-from search.planning import filling
-from search.proposals import interest
+from search.proposals import filling, interest
 from search.proposals.draws import Candidate
 from search.proposals.proposal import Goal, Memory, Pair, Settings, Tried, learned, propose
 from search.study import records

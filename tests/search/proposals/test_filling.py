@@ -13,8 +13,7 @@ from optuna.trial import FrozenTrial, create_trial
 
 from objectives.pipeline import Pipeline
 from objectives.task import DataSpec, Task
-from search.planning import filling
-from search.proposals import interest
+from search.proposals import filling, interest
 from search.proposals.draws import Candidate, Draw, candidate
 from search.study import records
 from search.study.snapshot import Snapshot
