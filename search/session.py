@@ -174,9 +174,8 @@ def to_train(asked: Asked) -> Study:
 
 def of_stored(study: Study, asked: Asked, training: Training, display: Display, **search: object) -> Session:
     """A session of such a study, on the kind of devices that it was measured on. `search`: what is changed there."""
-    known = study.spec.data  # wherever its data lie now
-    labels = asked.labels or known.labels
-    moved = override(study.name, study.spec, asked.data, asked.data_root, known.n_train, None, labels)[1]
+    n_train, labels = study.spec.data.n_train, asked.labels or study.spec.data.labels  # wherever its data lie now
+    moved = override(study.name, study.spec, asked.data, asked.data_root, n_train, None, labels)[1]
     spec = moved.model_copy(update={"search": moved.search.model_copy(update=search)})
     identity = study.attributes()[records.IDENTITY]
     workers, is_mixed = asked.workers_of(identity["workers"]), identity["device"]["model"] == records.MIXED
@@ -382,9 +381,8 @@ class Session:
     def _created(
         self, facts: Mapping[str, Any], objectives: Sequence[Objective], number_formats: Mapping[str, str | None]
     ) -> Study:
-        calibration = dict[str, object]()
-        if self.spec.what.is_timed and self.spec.reduce is None:
-            calibration = disturbance.calibrated([each.reference for each in objectives])
+        is_timed = self.spec.what.is_timed and self.spec.reduce is None
+        calibration = disturbance.calibrated([each.reference for each in objectives]) if is_timed else {}
         study = opening.created(
             *(self.name, self.spec, self.database, facts, number_formats, self.place.workers, calibration),
             objectives[0].probe,

@@ -9,7 +9,10 @@ from pathlib import Path
 
 # What archives, cameras' cards, network drives and notebooks leave behind, in lower case; hidden names go as well.
 IGNORED = frozenset(
-    ("__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found", "__pycache__", "thumbs.db")
+    (
+        *("__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found", "__pycache__"),
+        *("thumbs.db", "desktop.ini"),
+    )
 )
 # Hidden folders that hold no images that were meant, up to a '-': of versions, caches, thumbnails, wastebaskets.
 KNOWN_HIDDEN = frozenset(

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from objectives.data.card import examine
+from objectives.data.layout.labels import tabled
 from objectives.errors import DataError
+from objectives.task import DataSpec
 from objectives.words import some
 from tests.objectives.data.images import as_set, everything, grey, load_folder
 
@@ -192,3 +195,21 @@ def test_hidden_images_are_told_but_for_those_of_well_known_folders(top: str, tm
     said = f"left out, because hidden: 4 images ({some(named)}): rename what begins with a dot if it is meant"
     assert [each for each in data.warnings if "hidden" in each] == [said]
     assert (sum(map(len, everything(data).values())), data.skipped) == (6, ())
+
+
+def test_hidden_images_are_told_and_what_systems_leave_beside_images_is_not(tmp_path: Path) -> None:
+    folder = make(tmp_path, "ant*3", "bee*3")
+    for name in ("ant/.0.jpg", ".loose"):
+        (folder / name).write_bytes(grey(7))
+    for name in ("ant/._0.pgm", "ant/.cut.jpg", "ant/.DS_Store", "ant/Thumbs.db", "bee/desktop.ini", ".directory"):
+        (folder / name).write_bytes(b"\0\5\x16\7 of a system")
+    os.mkfifo(folder / "bee" / ".pipe.jpg")
+    (folder / "bee" / ".link.pgm").symlink_to(folder / "ant" / "0.pgm")
+    card = examine(DataSpec(f"folder:{folder}"))
+    assert [each.partition(": rename")[0] for each in card.warnings if "hidden" in each] == [
+        "left out, because hidden: 2 images (.loose, ant/.0.jpg)"
+    ]
+    assert (card.n_train, card.unreadable, card.unrecognised) == (6, (), ())
+    (folder / "labels.csv").write_text("file,label\nant/0.pgm,a\nbee/0.pgm,b\nant/.0.jpg,a\n")
+    (left,) = tabled(folder, folder / "labels.csv", follow_links=False).warnings
+    assert left.startswith("left out, because not in labels.csv: 5 images ("), "two of each class, and .loose"
