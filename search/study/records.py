@@ -339,15 +339,15 @@ def _rank(trial: FrozenTrial) -> tuple[bool, float, int]:
     return noisy, trial.values[0] if noisy else 0.0, trial.number
 
 
-def outcomes(trials: Sequence[FrozenTrial], floor: float) -> list[Outcome]:
-    """Finished runs at or above the accuracy floor, as points: the candidates for the front."""
-    outcomes = [Outcome(trial.number, trial.values[0], trial.values[1]) for trial in points(trials)]
+def outcomes(points: Sequence[FrozenTrial], floor: float) -> list[Outcome]:
+    """Of finished runs that count those at or above the accuracy floor: the candidates for the front."""
+    outcomes = [Outcome(trial.number, trial.values[0], trial.values[1]) for trial in points]
     return [outcome for outcome in outcomes if outcome.accuracy >= floor]
 
 
 def pareto_front(trials: Sequence[FrozenTrial], floor: float) -> tuple[Outcome, ...]:
     """The Pareto front of a study's trials."""
-    return front(outcomes(trials, floor))
+    return front(outcomes(points(trials), floor))
 
 
 def baseline(trials: Sequence[FrozenTrial], name: str) -> FrozenTrial | None:

@@ -62,7 +62,7 @@ def kept(trials: Sequence[FrozenTrial], floor: float, limit: int) -> set[int]:
 
     A repeat may be slower than its disturbed first, and bring a point back that the first dominated.
     """
-    points, changing = records.outcomes(trials, floor), unsettled(trials, floor, limit)
+    points, changing = records.outcomes(records.points(trials), floor), unsettled(trials, floor, limit)
     settled = [point for point in points if records.first(trials[point.trial]) not in changing]
     others = [point for point in points if records.first(trials[point.trial]) in changing]
     return {point.trial for point in front(settled)} | {p.trial for p in others if p in front([*settled, p])}
@@ -73,7 +73,7 @@ World = dict[int, Outcome]  # number of a trial: its point
 
 def _worlds(trials: Sequence[FrozenTrial], floor: float) -> tuple[World, World]:
     """The points as they were measured, and at the seconds that each would have taken undisturbed, as estimated."""
-    measured = {point.trial: point for point in records.outcomes(trials, floor)}
+    measured = {point.trial: point for point in records.outcomes(records.points(trials), floor)}
     estimated = {
         number: replace(point, cost=trials[number].user_attrs.get(records.UNDISTURBED) or point.cost)
         for number, point in measured.items()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
@@ -49,6 +49,7 @@ class Snapshot:
     attributes: Mapping[str, Any]  # user attributes of the study
     database: Database  # where it lies
     artifacts: Path  # the folder of exported networks
+    read: dict[int, Curve] = field(default_factory=dict, repr=False, compare=False)  # of finished runs, which stay
 
     @property
     def kind(self) -> Kind:
@@ -74,7 +75,8 @@ class Snapshot:
     @cached_property
     def curves(self) -> list[Curve]:
         """The learning curves of the finished runs."""
-        return [records.curve(trial) for trial in self.points]
+        self.read.update({t.number: records.curve(t) for t in self.points if t.number not in self.read})
+        return [self.read[trial.number] for trial in self.points]
 
     @cached_property
     def stopped(self) -> list[Curve]:
@@ -95,7 +97,7 @@ class Snapshot:
     @cached_property
     def outcomes(self) -> list[Outcome]:
         """The finished runs at or above the floor: the candidates for the front."""
-        return records.outcomes(self.trials, self.floor)
+        return records.outcomes(self.points, self.floor)
 
     @cached_property
     def front(self) -> tuple[Outcome, ...]:

@@ -19,6 +19,7 @@ from search.database import storage
 from search.database.storage import Database
 from search.errors import Untold
 from search.host.owner import this_process
+from search.pareto.curves import Curve
 from search.proposals.draws import Candidate
 from search.proposals.experience import Experience
 from search.proposals.samplers import OURS, question, sampler
@@ -54,6 +55,7 @@ class Study:
     given: Given
     floor: float  # accuracy below which a result counts for nothing
     experience: Experience = field(default_factory=Experience, repr=False, compare=False)
+    curves: dict[int, Curve] = field(default_factory=dict, repr=False, compare=False)  # of finished runs, once read
 
     @property
     def networks(self) -> Networks:
@@ -83,7 +85,7 @@ class Study:
         trials, attributes = tuple(self.trials() if trials is None else trials), self.attributes()
         return Snapshot(
             *(self.name, self.spec, self.floor, self.given, trials, attributes),
-            *(self.database, self.networks.folder),
+            *(self.database, self.networks.folder, self.curves),
         )
 
     def patiently(self, action: Callable[[], T]) -> T:
