@@ -222,19 +222,18 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
 
 _DEFAULTS = {f.name: f.default for f in fields(Pipeline)}
 
-
-def peak_lr(lr: float, batch_size: int, rule: LrRule) -> float:
-    """Peak learning rate of the optimizer for a batch, of one that is stated for `LR_REFERENCE_BATCH` images."""
-    factor = batch_size / LR_REFERENCE_BATCH
-    return lr * {"none": 1.0, "sqrt": math.sqrt(factor), "linear": factor}[rule]
-
-
 _CHOICES = {
     "number_format": get_args(NumberFormatName),
     "lr_rule": get_args(LrRule),
     "schedule": get_args(ScheduleName),
     "executor": get_args(ExecutorName),
 }
+
+
+def peak_lr(lr: float, batch_size: int, rule: LrRule) -> float:
+    """Peak learning rate of the optimizer for a batch, of one that is stated for `LR_REFERENCE_BATCH` images."""
+    factor = batch_size / LR_REFERENCE_BATCH
+    return lr * {"none": 1.0, "sqrt": math.sqrt(factor), "linear": factor}[rule]
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

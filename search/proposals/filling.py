@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import chain, combinations
 from typing import Any
 
 import numpy as np
@@ -48,15 +48,14 @@ def candidates(
     learning, pixels = gains(points)
     found: dict[str, tuple[Candidate[Pipeline], float]] = {}
 
-    def add(parent: FrozenTrial) -> None:
-        for made, loss in _like(parent, choose, seconds, forecast, epochs, learning, pixels):
-            if _apart(made.params) not in filled:
-                found.setdefault(repr(sorted(made.params.items())), (made, loss))
-
-    for parent in sorted(points, key=lambda trial: -trial.values[1])[:PARENTS]:
-        add(parent)
-    if not found:  # what is cheap tells little of long runs
-        add(min(points, key=lambda trial: trial.values[0]))
+    accurate = sorted(points, key=lambda trial: -trial.values[1])[:PARENTS]
+    cheapest = min(points, key=lambda trial: trial.values[0])
+    for parents in (accurate, [cheapest]):  # what is cheap tells little of long runs: only where nothing else fits
+        if not found:
+            like = (_like(parent, choose, seconds, forecast, epochs, learning, pixels) for parent in parents)
+            for made, loss in chain.from_iterable(like):
+                if _apart(made.params) not in filled:
+                    found.setdefault(repr(sorted(made.params.items())), (made, loss))
     return list(found.values())
 
 

@@ -11,6 +11,7 @@ import torch
 
 from objectives.data.dataset import Dataset, Images
 from objectives.feasibility import ENOUGH_FOR_NORMS, obstacle, reshapes
+from objectives.networks.architecture import FAMILIES
 from objectives.pipeline import Pipeline
 from objectives.strategies import STRATEGIES as ALL
 from objectives.strategies.base import Strategy
@@ -98,7 +99,7 @@ def test_with_two_images_in_a_batch_no_strategy_is_an_obstacle_to_a_residual_net
     one = ALL[name]()
     others = [kind() for other, kind in ALL.items() if other != "Transfer"]
     pairs = [(one, other) for other in others if not one.refuses(other) and not other.refuses(one)]
-    for strategies, family, size in product([(one,), *pairs], ("small", "thin", "fast"), (1, 2, 3, 8, 28)):
+    for strategies, family, size in product([(one,), *pairs], FAMILIES, (1, 2, 3, 8, 28)):
         formats = set.intersection(*({*(s.number_formats or ("fp32", "bf16"))} for s in strategies))
         for number_format in sorted(formats & {"fp32", "bf16"})[:1]:
             run = Pipeline(number_format=number_format, batch_size=ENOUGH_FOR_NORMS, strategies=strategies)  # type: ignore[arg-type]
