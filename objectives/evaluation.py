@@ -55,14 +55,19 @@ def evaluate(
     its mirror image are summed: test-time augmentation. The host waits for the device once.
     """
     told, sound = told_rightly(model, images, normalise, number_format, batch_size=batch_size, mirrored=mirrored)
-    correct, n_classes = told.double(), model.architecture.n_classes
-    per_class = torch.bincount(images.y, minlength=n_classes).double()
-    right = torch.bincount(images.y, correct, minlength=n_classes)
-    recalls = right[per_class > 0] / per_class[per_class > 0]
     is_finite = finiteness(model.state_dict().values()) & sound
-    numbers = torch.cat([torch.stack([correct.mean(), recalls.mean(), is_finite.double()]), right])
-    accuracy, balanced_accuracy, finite, *counts = numbers.tolist()
-    return Evaluation(model, accuracy, balanced_accuracy, tuple(map(int, counts)), bool(finite))
+    accuracy, balanced_accuracy, right = accuracies(told, images.y, model.architecture.n_classes)
+    numbers = torch.cat([torch.stack([accuracy, balanced_accuracy, is_finite.double()]), right])
+    plain, balanced, finite, *counts = numbers.tolist()
+    return Evaluation(model, plain, balanced, tuple(map(int, counts)), bool(finite))
+
+
+def accuracies(told: Tensor, y: Tensor, n_classes: int) -> tuple[Tensor, Tensor, Tensor]:
+    """(scalar: accuracy, scalar: balanced accuracy, [n_classes] images told rightly) of [n] whether each image is."""
+    correct, per_class = told.double(), torch.bincount(y, minlength=n_classes).double()
+    right = torch.bincount(y, correct, minlength=n_classes)
+    recalls = right[per_class > 0] / per_class[per_class > 0]
+    return correct.mean(), recalls.mean(), right
 
 
 @torch.no_grad()

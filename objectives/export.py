@@ -93,7 +93,8 @@ def export(
 
     `about` is added to the description, e.g. the study and the trial; it cannot replace what is known here. Unless
     `is_measured`, the images that validate were trained on, no accuracy is told, and the calibration is the one in
-    `about`, of a network that was trained likewise; of no images where there is none.
+    `about`, of a network that was trained likewise; of no images where there is none. So is whether mirror images are
+    taken together with images; without a word the training decides.
 
     Raises:
         ValueError: the network is no longer finite: it predicts nothing.
@@ -107,7 +108,7 @@ def export(
         "input": _input(dataset),
         "classes": dataset.classes,
         "data": {"content": dataset.content_hash, "split": dataset.split_hash, "flip": dataset.flip},
-        "test_time_flip": trained.mirrored,
+        "test_time_flip": trained.mirrored if is_measured else about.get("test_time_flip", trained.mirrored),
         "calibration": _calibration(trained, dataset).to_json()
         if is_measured
         else about.get("calibration", NONE.to_json()),

@@ -26,7 +26,7 @@ from objectives.evaluation import evaluate
 from objectives.export import export, load_model
 from objectives.feasibility import full_architecture, layers, reachable
 from objectives.host.durable import damaged
-from objectives.mirroring import mirrored, seen
+from objectives.mirroring import both_sides, mirrored, seen
 from objectives.networks.families import is_plain
 from objectives.networks.plain import AnyArchitecture
 from objectives.pipeline import ExecutorName, Pipeline, Reading, Report
@@ -276,6 +276,18 @@ class TrainingObjective:
         if last is not None and not (last.pipeline.flip or last.mirrored):
             return seen(last.model, self._exported_with).to_json()
         return mirrored(self._task, self._dataset, self.probe, seconds).to_json()
+
+    def both_sides(self, folder: Path) -> dict[str, object]:
+        """What both sides of an image are worth to the network exported to `folder`; see `search.workers.seam`.
+
+        Raises:
+            DataError: the network cannot be read.
+        """
+        try:
+            model = load_model(folder)
+        except ValueError as error:
+            raise DataError(str(error)) from error
+        return both_sides(model.on(self._device), as_taken(model, self._dataset))
 
     def close(self) -> None:
         """Lets go of the last training."""

@@ -11,8 +11,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
+from optuna.trial import FrozenTrial
+
 from objectives.data.room import free_on_host, told
-from objectives.errors import DeviceLost
+from objectives.errors import DataError, DeviceLost
 from objectives.host.durable import write_file
 from objectives.inference.folder import description
 from objectives.pipeline import Pipeline, Report
@@ -25,9 +27,11 @@ from search.planning import budget, costs, plan
 from search.planning.budget import Budget
 from search.planning.costs import Costs
 from search.planning.plan import Images, Plan
-from search.planning.promise import n_whole, promised
+from search.planning.promise import both_sides, n_whole, promised
 from search.study import records
 from search.study.asked import of_data
+from search.study.confirmation import ACCURACIES
+from search.study.snapshot import Snapshot
 from search.study.spec import StudySpec, read
 from search.study.study import Study
 from search.views.display import Display
@@ -230,22 +234,53 @@ def refit(
         display.say(f"trial {found[0].number} is still the one to go with, and was trained on all images before")
         return
     (chosen, pipeline), data = found, now.attributes[records.IDENTITY]["data"]
-    n = n_whole(data, now.n_splits)
+    n, fresh = n_whole(data, now.n_splits), now.fresh_of(chosen)
+    twins = {f"trial {each.number}": study.networks.of(each.number) for each in (chosen, *fresh)}
+    sides = sides_of_twins(now, objective, chosen, twins, left.left(), display)
     display.say(f"trial {chosen.number} is trained on all {counted(n, 'image')}, those that validate included")
     seeds = Seeds.of(study.spec.search.seed, chosen.number, repeat=AGAIN)
     last = _in_time(objective, pipeline, seeds, left, display, halt)
     if last is None:
         return
-    fresh = now.fresh_of(chosen)
-    promise = promised(now.accuracy(chosen), len(fresh), data["n_val"], data["n_train"], n)
-    told = {"trial": chosen.number, "train_seconds": last.train_seconds, "n_images": n, **asdict(promise)}
-    about = {"study": study.name, "trial": chosen.number, "refit": told, "metric": study.spec.metric}
-    twins = (chosen.number, *(trial.number for trial in fresh))
-    about |= calibration_of_twin({f"trial {number}": study.networks.of(number) for number in twins})
+    gain, more = sides or (0.0, calibration_of_twin(twins))
+    promise = promised(min(1.0, now.accuracy(chosen) + gain), len(fresh), data["n_val"], data["n_train"], n)
+    told = {"trial": chosen.number, "train_seconds": last.train_seconds, "n_images": n, "flip_gain": gain}
+    told |= asdict(promise) | {"measured": now.accuracy(chosen)}
+    about = {"study": study.name, "trial": chosen.number, "refit": told, "metric": study.spec.metric, **more}
     study.patiently(lambda: study.optuna.set_user_attr(records.REFIT, None))  # killed in between, no old one is told
     with told_as_no_room():
         objective.export(study.networks.refit, about)
     study.patiently(lambda: study.optuna.set_user_attr(records.REFIT, told))
+
+
+def sides_of_twins(
+    now: Snapshot, objective: Objective, chosen: FrozenTrial, twins: Mapping[str, Path], left: float, display: Display
+) -> tuple[float, dict[str, object]] | None:
+    """What both sides of an image together are worth to networks of the pipeline, on images that they never saw.
+
+    (accuracy gained, what an export of such a network is told); None where that is nothing, or is not to be looked
+    into. `twins`: folders by name, which need not be there; `left`: seconds on the wall.
+    """
+    fits = now.given.flip and now.restrictions.fix.get("augment.flip") is not False
+    wanted = fits and now.spec.search.refit_test_time_flip and not now.spec.test_time_flip
+    present = [(name, folder) for name, folder in twins.items() if folder.is_dir()]
+    evaluation = chosen.user_attrs["eval_seconds"] / max(1, len(records.curve(chosen)))
+    if not wanted or not present or 2 * evaluation * len(present) > PLAN_SHARE * left:
+        return None
+    try:
+        seen = {name: objective.both_sides(folder) for name, folder in present}
+    except (DataError, TrialFault, DeviceLost, WorkerLost) as fault:
+        display.say(f"what both sides of an image are worth was not seen: {fault}")
+        return None
+    measured, believed = both_sides(list(seen.values()), ACCURACIES[now.spec.metric])
+    name, last = list(seen.items())[-1]
+    verdict = "the last network takes both" if measured > 0 else "the last network takes images alone"
+    images = counted(last["n"], "image")
+    display.say(f"with their mirror images {100 * measured:+.1f} points of {images} are told rightly: {verdict}")
+    fitted = {"temperature": last["calibration"]["temperature"], "n_images": 0}
+    source = f"that of {name} on both sides of an image, trained on a part of the images"
+    about = {"test_time_flip": True, "calibration": {**fitted, "source": source}}
+    return (believed, about) if measured > 0 else None
 
 
 def _in_time(

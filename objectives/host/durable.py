@@ -59,6 +59,11 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
             _write(partial / name, content)
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    """The files of a folder written here, by name: what `write_folder` makes the same folder of."""
+    return {file.name: file.read_bytes() for file in folder.iterdir() if file.name != SUMS}
+
+
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
     """A folder to write files into, which gets its name and their checksums when the block ends.

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from statistics import fmean
+from statistics import NormalDist, fmean
 
 import numpy as np
 
@@ -23,6 +23,7 @@ NOISE = 0.03  # of the difference of two runs that were validated on a thousand 
 LEAST_ERROR = 1e-3
 APART = 0.3  # decades of error: spread of pipelines that are not alike; assumed, wide
 OWN = 0.02  # likewise, of what a pipeline has beside its line: augmentation; assumed
+QUANTILES = np.array([NormalDist().inv_cdf((n + 0.5) / 64) for n in range(64)])  # of what one more run may tell
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,26 @@ def expected(pipelines: Sequence[Runs]) -> list[float]:
     """The accuracy that one more run of each pipeline is expected to reach."""
     if not pipelines:
         return []
+    errors, _ = _believed(pipelines)
+    return [float(1 - 10**each) for each in errors]
+
+
+def worth_another(pipelines: Sequence[Runs]) -> list[float]:
+    """Decades of error that the one chosen is expected to be better by, once each pipeline has run once more.
+
+    The choice can change by what such a run tells of a pipeline, and of its like (Frazier et al. 2009, knowledge
+    gradient for correlated beliefs).
+    """
+    if not pipelines:
+        return []
+    errors, between = _believed(pipelines)
+    moves = between / np.sqrt(np.diag(between) + NOISE**2 / 2)  # of all, a column for each, by a standard deviation
+    best = (errors[:, None, None] + moves[:, :, None] * QUANTILES).min(axis=0)
+    return [float(errors.min() - each) for each in best.mean(axis=-1)]
+
+
+def _believed(pipelines: Sequence[Runs]) -> tuple[np.ndarray, np.ndarray]:
+    """Decades of error of each pipeline that all runs leave: their means, and their covariance."""
     errors = np.array([fmean(map(decades_of_error, each.accuracies)) for each in pipelines])
     epochs = np.array([each.decades for each in pipelines])
     epochs = epochs - epochs.mean()
@@ -51,5 +72,5 @@ def expected(pipelines: Sequence[Runs]) -> list[float]:
     alike = np.array([[one.like == other.like for other in pipelines] for one in pipelines])
     between = APART**2 * alike + spread**2 * np.outer(epochs, epochs) + OWN**2 * np.eye(len(pipelines))
     noise = np.diag([NOISE**2 / 2 / len(each.accuracies) for each in pipelines])
-    left = believed + between @ np.linalg.solve(between + noise, errors - believed)
-    return [float(1 - 10**each) for each in left]
+    told = np.linalg.solve(between + noise, np.column_stack([errors - believed, between]))
+    return believed + between @ told[:, 0], between - between @ told[:, 1:]

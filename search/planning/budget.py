@@ -3,7 +3,8 @@
 But for the first trial of all, nothing is begun that is not forecast to end in time.
 
 First known pipelines, the cheapest first, then the search; when that has had its share, the longest run that the rest
-has room for; then the best one again with fresh seeds, and again on all images. What is left confirms others.
+has room for; then the best one again with a fresh seed, its rivals likewise where the choice gains by it, and the chosen
+one on all images. What is left confirms others.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ MOST_FILLS = 2
 FURTHER = 1.25  # times as long as the first one a second run is that fills the rest, or it tells little new
 # Seconds on the wall for a second of the device before anything has run: evaluation, workers, questions; of three runs.
 OVERHEAD = 1.25
+LEAST_GAIN = 0.0005  # decades of error, of the choice: below, fresh seeds are for the points of the front
 MARGIN = 1.15  # of what is forecast: what is begun must end
 RESERVE = 1.1  # ... of what comes last: where neighbours come no fresh seed is begun, and `to_refit` shortens
 
@@ -140,13 +142,7 @@ def next_step(now: Snapshot, left: float, total: float, *, n_before: int = 0, is
     filled = max((FURTHER * trial.values[0] for trial in fills if trial.values), default=0.0)
     if not is_over and most * pace > LEAST_FILL * total and most > max(cheapest, filled):
         return Fill(most)
-    if pace * best.values[0] * MARGIN > left:
-        return None
-    first = records.first(best)
-    interrupted = [t for t in confirmation.waiting(now.trials) if t.user_attrs[records.CONFIRM_OF] == first]
-    if interrupted:
-        return Queued(interrupted[0])
-    return Confirm(best) if confirmation.n_begun(now.trials)[first] == 0 else None
+    return _to_choose(now, best, left, pace)
 
 
 def _is_searching(now: Snapshot, left: float, total: float, cheapest: float) -> bool:
@@ -238,6 +234,37 @@ def _to_confirm(now: Snapshot, left: float, pace: float) -> Step | None:
         if MARGIN * pace * point.values[0] <= left and point.user_attrs.get(records.ANCHOR) != BASELINE:
             return Confirm(point)
     return None
+
+
+def _to_choose(now: Snapshot, best: FrozenTrial, left: float, pace: float) -> Step | None:
+    """The fresh seed to train before the best is trained on all images: its own, then its rivals'; None: no more."""
+    waiting = {each.user_attrs[records.CONFIRM_OF]: each for each in confirmation.waiting(now.trials)}
+    first, again = records.first(best), None
+    if first not in waiting and confirmation.n_begun(now.trials)[first]:
+        again = _rival(now, best, left, pace)
+    elif MARGIN * pace * best.values[0] <= left:
+        again = best
+    if again is None:
+        return None
+    interrupted = waiting.get(records.first(again))
+    return Confirm(again) if interrupted is None else Queued(interrupted)
+
+
+def _rival(now: Snapshot, best: FrozenTrial, left: float, pace: float) -> FrozenTrial | None:
+    """The point by whose next fresh seed the choice of the best is expected to gain most; None where that is little.
+
+    After it there is time to train either of the two on all images.
+    """
+    begun, most = confirmation.n_begun(now.trials), max(1, now.spec.search.confirm)
+    whole = 1 / (1 - validating(now)) / now.n_splits
+
+    def is_able(point: FrozenTrial) -> bool:
+        seconds = point.values[0] + whole * max(point.values[0], best.values[0])
+        return begun[records.first(point)] < most and MARGIN * pace * seconds <= left
+
+    worth = {number: gain for number, gain in now.worth_another.items() if gain >= LEAST_GAIN}
+    able = filter(is_able, (now.trials[number] for number in worth))
+    return max(able, key=lambda point: worth[point.number], default=None)
 
 
 def validating(now: Snapshot) -> float:

@@ -60,6 +60,9 @@ class SimulatedObjective:
     def mirrored(self, seconds: float) -> dict[str, Any]:
         raise NotImplementedError("a simulated study has the flips of the one that was recorded")
 
+    def both_sides(self, folder: Path) -> dict[str, Any]:
+        raise NotImplementedError("a simulated study trains on no images")
+
     def close(self) -> None:
         pass
 

@@ -16,7 +16,7 @@ from objectives.strategies.transfer import Transfer
 from search.database.storage import Database
 from search.pareto.choice import Candidate
 from search.pareto.curves import Curve
-from search.pareto.expectation import Runs, expected
+from search.pareto.expectation import Runs, expected, worth_another
 from search.pareto.front import Box, Outcome, front, hypervolume
 from search.pareto.intervals import wilson
 from search.pareto.kinds import Kind
@@ -235,12 +235,21 @@ class Snapshot:
 
     @cached_property
     def _expected(self) -> dict[int, float]:
+        return dict(zip(self._weighed, expected(list(self._weighed.values())), strict=True))
+
+    @cached_property
+    def worth_another(self) -> dict[int, float]:
+        """Decades of error that one more run of a point, by its number, is expected to improve the choice by."""
+        return dict(zip(self._weighed, worth_another(list(self._weighed.values())), strict=True))
+
+    @cached_property
+    def _weighed(self) -> dict[int, Runs]:
+        """All runs of each of the most accurate points, by its number."""
         known = (self.trials[outcome.trial] for outcome in self.outcomes)  # another version may tell no pipeline
         points = sorted((t for t in known if records.PIPELINE in t.user_attrs), key=self.accuracy)[-WEIGHED:]
         runs = [tuple(trial.values[1] for trial in (point, *self.fresh_of(point))) for point in points]
         alike = [records.apart_from_length(self.pipeline(point)) for point in points]
-        found = expected([Runs(*like, reached) for like, reached in zip(alike, runs, strict=True)])
-        return {point.number: each for point, each in zip(points, found, strict=True)}
+        return {point.number: Runs(*like, reached) for point, like, reached in zip(points, alike, runs, strict=True)}
 
     @cached_property
     def untested(self) -> list[FrozenTrial]:

@@ -120,10 +120,17 @@ def _on_all_images(now: Snapshot) -> list[str]:
     low, high = told["interval"]
     n, seeds = told["n_seeds"], counted(told["n_seeds"], "fresh seed")
     source = f"of {seeds}" if n else "of the run that was chosen for it"
+    gain = told.get("flip_gain", 0.0)  # which earlier versions did not tell
+    mirrored = [
+        "It tells an image by that and its mirror image together, which takes twice as long: "
+        "refit_test_time_flip = false under [search] leaves that out."
+    ]
+    by_mirror = f"{100 * gain:.1f} points by mirror images, " if gain else ""
     return [
         f"Trial {told['trial']}, trained on all {told['n_images']} images in {told['train_seconds']:.3g} s: expect "
-        f"{told['accuracy']:.1%} on new images ({low:.1%} to {high:.1%}): {told['measured']:.1%} {source}, and what "
-        "more images bring.",
+        f"{told['accuracy']:.1%} on new images ({low:.1%} to {high:.1%}): {told['measured']:.1%} {source}, "
+        f"{by_mirror}and what more images bring.",
+        *(mirrored if gain else []),
         f"network     {now.artifacts / 'refit'}",
         f"to use it   {command('predict')} --model {shlex.quote(str(now.artifacts / 'refit'))} --images FOLDER",
     ]

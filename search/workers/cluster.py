@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from objectives.errors import DeviceError, DeviceLost
-from objectives.host.durable import SUMS, write_folder
+from objectives.host.durable import contents, write_folder
 from objectives.pipeline import Pipeline, Reading, Report
 from objectives.task import Seeds, Task
 from search.errors import UsageError
@@ -165,8 +165,7 @@ class RayWorker:
         write_folder(folder, self._ask({"do": "export", "about": dict(about)}, EXPORT)["files"])
 
     def test(self, folder: Path) -> dict[str, Any] | None:
-        files = {file.name: file.read_bytes() for file in folder.iterdir() if file.name != SUMS}
-        answer: dict[str, Any] | None = self._ask({"do": "test", "files": files})["tested"]
+        answer: dict[str, Any] | None = self._ask({"do": "test", "files": contents(folder)})["tested"]
         return answer
 
     def reference(self, n_steps: int) -> Reading:
@@ -179,6 +178,10 @@ class RayWorker:
 
     def mirrored(self, seconds: float) -> dict[str, Any]:
         answer: dict[str, Any] = self._ask({"do": "mirrored", "seconds": seconds}, EXPORT)["mirrored"]
+        return answer
+
+    def both_sides(self, folder: Path) -> dict[str, Any]:
+        answer: dict[str, Any] = self._ask({"do": "both_sides", "files": contents(folder)}, EXPORT)["both_sides"]
         return answer
 
     def halt(self) -> None:

@@ -86,6 +86,10 @@ class WorkerProcess:
         answer: dict[str, Any] = self._command("mirrored", patience=EXPORT, seconds=seconds)["mirrored"]
         return answer
 
+    def both_sides(self, folder: Path) -> dict[str, Any]:
+        answer: dict[str, Any] = self._command("both_sides", patience=EXPORT, folder=str(folder))["both_sides"]
+        return answer
+
     def halt(self) -> None:
         self._halted.set()
         self._pair.signal(signal.SIGKILL)

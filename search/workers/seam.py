@@ -85,6 +85,13 @@ class Objective(Protocol):
         Also `seconds` of the device, `accuracy` and `mirrored_accuracy` of `n` validation images, and `p` of the test.
         """
 
+    def both_sides(self, folder: Path) -> dict[str, Any]:
+        """What the exported network is worth if it tells an image by that and its mirror image together.
+
+        `accuracy` and `balanced_accuracy` on the `n` images that validate, `alone` and with `both` sides, of which
+        `changed` are told rightly by one of these only; and the `calibration` of what both sides say.
+        """
+
     def close(self) -> None:
         """Frees what is held."""
 

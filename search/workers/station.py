@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TypeVar
 
-from objectives.host.durable import SUMS, write_folder
+from objectives.host.durable import contents, write_folder
 from objectives.pipeline import Pipeline, Report
 from objectives.task import Seeds, Task
 from search.workers.process import ENDED, WorkerProcess
 from search.workers.seam import Preparation
 from search.workers.template import Message, fault
 from search.workers.watchdog import Watchdog
+
+Answer = TypeVar("Answer")
 
 
 class Station:
@@ -46,8 +48,10 @@ class Station:
                 return {"step_seconds": self._worker.probe(Pipeline.from_json(message["pipeline"]), task)}
             case "mirrored":
                 return {"mirrored": self._worker.mirrored(message["seconds"])}
+            case "both_sides":
+                return {"both_sides": self._of(message["files"], self._worker.both_sides)}
             case "test":
-                return {"tested": self._tested(message["files"])}
+                return {"tested": self._of(message["files"], self._worker.test)}
             case "export":
                 return {"files": self._network(message["about"])}
             case "train":
@@ -66,14 +70,13 @@ class Station:
         """The files of the network of the last training, by name."""
         with TemporaryDirectory(prefix="frontrunner-") as folder:
             self._worker.export(Path(folder) / "network", about)
-            files = (Path(folder) / "network").iterdir()
-            return {file.name: file.read_bytes() for file in files if file.name != SUMS}
+            return contents(Path(folder) / "network")
 
-    def _tested(self, files: dict[str, bytes]) -> dict[str, Any] | None:
-        """What the network in these files is worth on the test split."""
+    def _of(self, files: dict[str, bytes], judged: Callable[[Path], Answer]) -> Answer:
+        """What is said of the network in these files."""
         with TemporaryDirectory(prefix="frontrunner-") as folder:
             write_folder(Path(folder) / "network", files)
-            return self._worker.test(Path(folder) / "network")
+            return judged(Path(folder) / "network")
 
     def _next(self) -> Message:
         assert self._reports is not None

@@ -124,6 +124,8 @@ def _handle(objective: Objective, message: Message, channel: Channel) -> Message
             channel.send(about | {"step_seconds": seconds})
         case "mirrored":
             channel.send(about | {"mirrored": objective.mirrored(message["seconds"])})
+        case "both_sides":
+            channel.send(about | {"both_sides": objective.both_sides(Path(message["folder"]))})
         case "train":
             settings = Pipeline.from_json(message["pipeline"]), Seeds(*message["seeds"])
             for report in objective.reports(*settings, whole=message["whole"]):

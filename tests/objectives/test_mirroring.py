@@ -15,6 +15,8 @@ from scipy.stats import binomtest
 
 from objectives import mirroring
 from objectives.data.dataset import Dataset, Images
+from objectives.errors import DataError
+from objectives.export import load_model
 from objectives.mirroring import Mirrored, mirrored
 from objectives.objective import TrainingObjective
 from objectives.pipeline import Pipeline
@@ -139,3 +141,32 @@ def test_the_network_of_the_last_training_is_asked_where_that_saw_no_mirror_imag
     if found["seconds"] == 0:
         assert found["accuracy"] == last.accuracy
         assert found["refuted"]
+
+
+def test_what_both_sides_are_worth_is_what_a_training_that_takes_both_would_say(tmp_path: Path) -> None:
+    """Of an exported network: accuracies, calibration, and how many images are told rightly by one of them only."""
+    data = replace(TASK.data, flip=True)
+    alone, both = (TrainingObjective(replace(TASK, data=data, test_time_flip=flips), "cpu") for flips in (False, True))
+    for objective, name in ((alone, "alone"), (both, "both")):
+        list(objective.reports(Pipeline(epochs=3, batch_size=32, flip=True), Seeds(0, 1, 2)))
+        objective.export(tmp_path / name, {})
+    found = alone.both_sides(tmp_path / "alone")
+    described = {name: json.loads((tmp_path / name / "model.json").read_text()) for name in ("alone", "both")}
+    for name, told in described.items():
+        side = found[name]
+        assert isinstance(side, dict)
+        assert side == {key: pytest.approx(told[key]) for key in ("accuracy", "balanced_accuracy")}
+    assert found["calibration"] == described["both"]["calibration"]
+    change = abs(described["both"]["accuracy"] - described["alone"]["accuracy"])
+    assert isinstance(found["n"], int)
+    assert change * found["n"] - 1e-6 <= found["changed"] <= found["n"]  # type: ignore[operator]
+    with pytest.raises(DataError, match="is not an exported model"):
+        alone.both_sides(tmp_path / "none")
+
+
+def test_a_network_of_all_images_takes_mirror_images_where_it_is_told_to(tmp_path: Path) -> None:
+    objective = TrainingObjective(TASK, "cpu")
+    for whole, told, expected in ((True, True, True), (True, None, False), (False, True, False)):
+        list(objective.reports(Pipeline(epochs=1, batch_size=64), Seeds(0, 1, 2), whole=whole))
+        objective.export(tmp_path / "model", {} if told is None else {"test_time_flip": told})
+        assert load_model(tmp_path / "model").mirrored == expected

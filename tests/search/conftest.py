@@ -139,6 +139,7 @@ class Scripted:
     tested: list[Path] = field(default_factory=list)
     test_accuracy: float | None = None  # of every network; None: the data have no test split
     balanced: float | None = None  # accuracy; the same as the plain one unless given
+    gain: float = 0.0  # accuracy, of both sides of an image together
 
     def facts(self) -> dict[str, object]:
         return FACTS
@@ -183,6 +184,12 @@ class Scripted:
     def mirrored(self, seconds: float) -> dict[str, Any]:
         numbers = {"seconds": 0.1, "n": 100, "accuracy": 0.9, "mirrored_accuracy": 0.4, "p": 1e-9}
         return {**numbers, "refuted": True, "words": "mirror images: 40.0% of 100 instead of 90.0%"}
+
+    def both_sides(self, folder: Path) -> dict[str, Any]:
+        calibration = {"temperature": 3.0, "n_images": 100}
+        told = {"alone": 0.8, "both": 0.8 + self.gain}
+        sides = {name: {"accuracy": each, "balanced_accuracy": each} for name, each in told.items()}
+        return {"n": 100, "changed": 4, **sides, "calibration": calibration}
 
     def close(self) -> None:
         pass

@@ -177,6 +177,10 @@ class ScriptedObjective:
         numbers = {"seconds": 0.1, "n": 100, "accuracy": 0.9, "mirrored_accuracy": 0.4, "p": 1e-9}
         return {**numbers, "refuted": True, "words": "mirror images: 40.0% of 100 instead of 90.0%"}
 
+    def both_sides(self, folder: Path) -> dict[str, Any]:
+        accuracies = {"accuracy": 0.9, "balanced_accuracy": 0.9}
+        return {"n": 100, "changed": 0, "alone": accuracies, "both": accuracies, "calibration": {"temperature": 1.0}}
+
     def close(self) -> None:
         pass
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 import threading
 import time
@@ -17,6 +18,7 @@ import pytest
 from optuna.trial import TrialState
 from PIL import Image
 
+from objectives.errors import DataError
 from objectives.export import load_model
 from objectives.pipeline import Pipeline, Report
 from objectives.task import Seeds
@@ -24,6 +26,7 @@ from search import minutes, trial
 from search.database import storage
 from search.planning import costs, plan
 from search.planning.budget import Budget
+from search.planning.promise import promised
 from search.study import opening, queue, records
 from search.study.spec import read
 from search.study.study import Study
@@ -63,6 +66,7 @@ def check_result(done: Done, name: str = "mine") -> dict[str, Any]:
     assert about["study"] == name
     assert about["refit"]["n_images"] == refit["n_images"] > result["identity"]["data"]["n_train"]
     assert about["trial"] == refit["trial"]
+    assert about.get("test_time_flip", False) == (refit["flip_gain"] > 0)
     return result
 
 
@@ -369,6 +373,70 @@ def test_flips_stay_where_they_were_said_to_fit_or_trained_with(
     minutes.judge_flips(study, objective, 1.0, words.say)
     assert not words.lines
     assert study.snapshot().restrictions == study.spec.restrictions
+
+
+@dataclass
+class Described(Fitting):
+    """Nothing speaks against flips, and what exports are told is known."""
+
+    told: list[Mapping[str, object]] = field(default_factory=list)
+
+    def export(self, folder: Path, about: Mapping[str, object]) -> None:
+        super().export(folder, about)
+        self.told.append(about)
+
+
+LAST = "the last network takes"
+
+
+@pytest.mark.parametrize("gain", [0.04, 0.001, 0.0, -0.02])
+def test_the_last_network_takes_mirror_images_too_where_its_twins_were_better_for_it(
+    gain: float, unseen: Callable[..., Study]
+) -> None:
+    objective, words = Described([*FOUND, [(1.0, 0.5)]], gain=gain), Words()
+    study = unseen(objective, 1)
+    minutes.judge_flips(study, objective, 1.0, words.say)
+    go_on(study, objective, 1)
+    minutes.refit(study, objective, within(1e5), words)
+    now = study.snapshot()
+    told, said = now.attributes[records.REFIT], "\n".join(summary.lines(now))
+    assert [line for line in words.lines if LAST in line]
+    assert objective.told[-1].get("test_time_flip", False) == (gain > 0) == ("its mirror image together" in said)
+    plain = promised(0.9, 0, now.n_val, now.attributes[records.IDENTITY]["data"]["n_train"], told["n_images"])
+    assert told["measured"] == 0.9
+    assert plain.accuracy <= told["accuracy"] <= plain.accuracy + max(0.0, gain)  # as much as so few images prove
+    assert (told["accuracy"] > plain.accuracy) == (told["flip_gain"] > 0) == (gain > 0)
+    if gain > 0:
+        calibration = objective.told[-1]["calibration"]
+        assert isinstance(calibration, Mapping)
+        assert (calibration["temperature"], calibration["n_images"]) == (3.0, 0)
+
+
+@pytest.mark.parametrize("why", ["said", "refuted", "no network", "damaged", "no time"])
+def test_the_last_network_takes_images_alone_where_nothing_was_seen_of_both_sides(
+    why: str, unseen: Callable[..., Study], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = Scripted if why == "refuted" else Described
+    objective, words = kind([*FOUND, [(1.0, 0.5)]], gain=0.04), Words()
+    study = unseen(objective, 1)
+    minutes.judge_flips(study, objective, 1.0, words.say)
+    go_on(study, objective, 1)
+    if why == "said":
+        search = study.spec.search.model_copy(update={"refit_test_time_flip": False})
+        study = replace(study, spec=study.spec.model_copy(update={"search": search}))
+    if why == "no network":
+        shutil.rmtree(study.networks.of(1))
+    if why == "damaged":
+        monkeypatch.setattr(objective, "both_sides", broken)
+    monkeypatch.setattr(minutes, "PLAN_SHARE", 0.0 if why == "no time" else minutes.PLAN_SHARE)
+    minutes.refit(study, objective, within(1e5), words)
+    assert study.snapshot().attributes[records.REFIT]["flip_gain"] == 0.0
+    assert not [line for line in words.lines if LAST in line]
+    assert any("was not seen: it is damaged" in line for line in words.lines) == (why == "damaged")
+
+
+def broken(folder: Path) -> dict[str, Any]:
+    raise DataError("it is damaged")
 
 
 # --- real trainings ---------------------------------------------------------------------------------------------------

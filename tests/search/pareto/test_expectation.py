@@ -6,8 +6,10 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from search.pareto.expectation import LEARNING, NOISE, OWN, Runs, expected
+from search.pareto.expectation import LEARNING, NOISE, OWN, Runs, expected, worth_another
 
 
 def runs(like: str, epochs: int, *accuracies: float) -> Runs:
@@ -61,3 +63,50 @@ def test_the_choice_by_it_is_better_than_that_by_the_last_fresh_seed() -> None:
         by_seed.append(truth[min(fresh, key=lambda i: fresh[i])])
     gains = np.array(by_seed) - np.array(by_it)  # decades of error
     assert gains.mean() > 3 * gains.std() / math.sqrt(len(gains))
+
+
+def test_another_run_of_nothing_or_of_the_only_pipeline_changes_no_choice() -> None:
+    assert worth_another([]) == []
+    assert worth_another([runs("a", 4, 0.9)]) == pytest.approx([0.0], abs=1e-12)
+
+
+def test_another_run_is_worth_most_where_the_choice_is_open_and_nothing_where_it_is_made() -> None:
+    near, far = ("a", 8, 0.90, 0.90), ("b", 8, 0.50)
+    open_, _, other = worth_another([runs(*near), runs(*far), runs("c", 8, 0.898)])
+    assert other > open_ > 0  # of the two that are near each other that which has run once tells more
+    assert other > 0.001
+    made, hopeless, known = worth_another([runs(*near), runs(*far), runs("c", 8, *[0.80] * 20)])
+    assert made == pytest.approx(0.0, abs=1e-4)
+    assert hopeless == pytest.approx(0.0, abs=1e-4)
+    assert known == pytest.approx(0.0, abs=1e-4)
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("abc"), st.integers(1, 30), st.lists(st.floats(0.0, 1.0), min_size=1, max_size=3)),
+        min_size=1,
+        max_size=6,
+    )
+)
+def test_what_another_run_tells_is_expected_to_do_no_harm(told: list[tuple[str, int, list[float]]]) -> None:
+    assert min(worth_another([runs(like, epochs, *accuracies) for like, epochs, accuracies in told])) >= -1e-9
+
+
+def test_further_runs_where_they_are_worth_most_make_the_choice_better() -> None:
+    """Over many made-up studies of the world that it believes in: what the chosen pipeline is really worth."""
+    random = np.random.default_rng(0)
+    gains = []
+    for _ in range(600):
+        epochs, like = np.array([4, 8, 8, 6, 8, 3]), "aabbcd"
+        bases = {each: random.normal(-0.6, 0.03) for each in "abcd"}
+        own = [bases[each] + random.normal(0, OWN) for each in like]
+        truth = np.array(own) - random.normal(*LEARNING) * np.log10(epochs)
+        errors = [[each + random.normal(0, NOISE / math.sqrt(2))] for each in truth]
+        chosen = []
+        for _ in range(4):
+            told = [runs(k, n, *(1 - 10 ** np.array(ran))) for k, n, ran in zip(like, epochs, errors, strict=True)]
+            chosen.append(truth[int(np.argmax(expected(told)))])
+            most = int(np.argmax(worth_another(told)))
+            errors[most].append(truth[most] + random.normal(0, NOISE / math.sqrt(2)))
+        gains.append(chosen[0] - chosen[-1])
+    assert np.mean(gains) > 3 * np.std(gains) / math.sqrt(len(gains))

@@ -162,6 +162,37 @@ def test_after_the_longest_runs_the_best_is_confirmed_and_then_the_end_or_others
     assert budget.next_step(after(study.snapshot(), fresh), 0.1, TOTAL, is_refitted=True) is None
 
 
+CLOSE = [Run(2.0, 0.7), Run(9.0, 0.81), Run(4.0, 0.80, fill=True), Run(9.0, 0.3, fill=True)]
+SEEN = Run(9.0, 0.80, confirm_of=1)
+
+
+def test_a_rival_that_may_be_as_good_has_a_fresh_seed_before_the_choice(study: Study) -> None:
+    now = after(study.snapshot(), [*CLOSE, SEEN])
+    assert now.choice is now.trials[1]
+    step = budget.next_step(now, 100.0, TOTAL)
+    assert isinstance(step, Confirm)
+    assert step.point.number == 2
+    waiting = replace(Run(4.0, 0.0, confirm_of=2), state=TrialState.WAITING)
+    step = budget.next_step(after(study.snapshot(), [*CLOSE, SEEN, waiting]), 100.0, TOTAL)
+    assert isinstance(step, Queued)  # one that was interrupted is gone on with
+    won = [*CLOSE, SEEN, *[Run(4.0, 0.83, confirm_of=2)] * 2]
+    assert after(study.snapshot(), won).choice == after(study.snapshot(), won).trials[2]
+
+
+@pytest.mark.parametrize("left", [5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 40.0])
+def test_after_a_rivals_fresh_seed_either_can_be_trained_on_all_images(left: float, study: Study) -> None:
+    now = after(study.snapshot(), [*CLOSE, SEEN])
+    step = budget.next_step(now, left, TOTAL)
+    needed = 4.0 + 9.0 / (1 - budget.validating(now))
+    assert isinstance(step, Confirm) == (budget.MARGIN * budget.wall_per_second(now) * needed <= left)
+
+
+def test_rivals_get_no_more_fresh_seeds_than_points_of_the_front(study: Study) -> None:
+    n = study.spec.search.confirm
+    again = [replace(run, confirm_of=of) for of, run in enumerate(CLOSE[:3]) for _ in range(n)]
+    assert budget.next_step(after(study.snapshot(), [*CLOSE, *again]), 100.0, TOTAL) is None
+
+
 @pytest.mark.parametrize("left", [100.0, 30.0])
 def test_a_fresh_seed_that_was_interrupted_is_gone_on_with(left: float, study: Study) -> None:
     fills = [Run(9.0, 0.8, fill=True)] * budget.MOST_FILLS

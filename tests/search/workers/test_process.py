@@ -74,6 +74,14 @@ def test_a_worker_tests_an_exported_network_as_this_process_does(worker: WorkerP
         worker.test(tmp_path / "none")
 
 
+def test_a_worker_sees_both_sides_of_images_as_this_process_does(worker: WorkerProcess, tmp_path: Path) -> None:
+    list(worker.reports(PIPELINE, SEEDS))
+    worker.export(tmp_path / "model", {})
+    assert worker.both_sides(tmp_path / "model") == TrainingObjective(TASK, "cpu").both_sides(tmp_path / "model")
+    with pytest.raises(DataError, match="is not an exported model"):
+        worker.both_sides(tmp_path / "none")
+
+
 def test_a_worker_reads_the_reference_workload_between_a_training_and_its_export(
     worker: WorkerProcess, tmp_path: Path
 ) -> None:
