@@ -3,8 +3,8 @@
 But for the first trial of all, nothing is begun that is not forecast to end in time.
 
 First known pipelines, the cheapest first, then the search; when that has had its share, the longest run that the rest
-has room for; then the best one again with a fresh seed, its rivals likewise where the choice gains by it, and the chosen
-one on all images. What is left confirms others.
+has room for; then the best one again with a fresh seed, its rivals likewise where the choice gains by it, and on all
+images what was chosen. What is left confirms others.
 """
 
 from __future__ import annotations
