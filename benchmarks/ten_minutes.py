@@ -98,6 +98,9 @@ def _ours(cell: Cell, data: Drawn, place: Path, core: int, ours: str) -> Result:
     ran = watched([*command, *words], place, core)
     network, told, interval = _network(ran.output, place)
     asked = watched(_contender("exported", network, data), place, core)
+    alone = (
+        watched(_contender("alone", network, data), place, core) if _description(network)["test_time_flip"] else asked
+    )
     return Result(
         **asdict(cell),
         accuracy=asked.output["accuracy"],
@@ -110,7 +113,8 @@ def _ours(cell: Cell, data: Drawn, place: Path, core: int, ours: str) -> Result:
         first_usable_seconds=ran.curve[0][0] if ran.curve else ran.cpu_seconds,
         curve=list(ran.curve),
         about={
-            **{"network": network.name, "trials": ran.output["trials"], "pipeline": _pipeline(network)},
+            **{"network": network.name, "trials": ran.output["trials"], "pipeline": _description(network)["pipeline"]},
+            "alone": alone.output["accuracy"],  # of images without their mirror images
             "forecast": forecast(place / "studies", cell.minutes, ran.wall_seconds),
         },
         date=str(date.today()),
@@ -130,8 +134,9 @@ def _network(result: dict[str, Any], place: Path) -> tuple[Path, float, tuple[fl
     return folder, promised["val_accuracy"], promised.get("val_accuracy_interval")
 
 
-def _pipeline(network: Path) -> object:
-    return json.loads((network / "model.json").read_text())["pipeline"]
+def _description(network: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((network / "model.json").read_text())
+    return found
 
 
 def _contender(name: str, shown: Path, data: Drawn, *words: str) -> list[str]:

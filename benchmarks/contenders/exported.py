@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +12,23 @@ import torch
 from benchmarks.contenders.job import Job, Ready
 from objectives.data.cache.stored import converted
 from objectives.data.decoding import decode
-from objectives.export import load_model
+from objectives.export import ExportedModel, load_model
 
 AT_ONCE = 250  # images: bounds the memory of predictions
 
 
 def exported(job: Job) -> Ready:
     """The network that Frontrunner wrote into the folder `shown`."""
+    return _ready(load_model(job.shown))
+
+
+def alone(job: Job) -> Ready:
+    """The same, of images alone where it takes mirror images, too."""
+    return _ready(replace(load_model(job.shown), mirrored=False))
+
+
+def _ready(model: ExportedModel) -> Ready:
     torch.set_num_threads(1)
-    model = load_model(job.shown)
 
     def predict(files: Sequence[Path]) -> list[str]:
         pixels = np.stack([decode(str(file), model.size)[0] for file in files])

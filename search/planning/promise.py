@@ -13,8 +13,8 @@ from search.pareto.intervals import NORMAL, Interval, wilson
 # Assumed, not measured here: errors fall as images to the power of -0.25, by 5 % with a quarter more of them.
 POWER, POWER_SPREAD = 0.25, 0.15
 SEEDS_SPREAD = 0.015  # decades of error between seeds of a pipeline; assumed: 0.4 points at 12 %
-# Spread of the accuracy that networks gain which tell an image by that and its mirror image. 36 networks of CIFAR-10
-# gained -1.0 to 2.8 points, those of them that were trained on all images .9 to 1.8 (benchmarks/ten_minutes.md).
+# Spread of the accuracy that networks gain which tell an image by that and its mirror image. 41 networks of CIFAR-10
+# gained -1.0 to 2.8 points, four that were trained on all images .9 to 1.8 (benchmarks/ten_minutes.md).
 SIDES_SPREAD = 0.015
 
 
