@@ -97,10 +97,10 @@ def _ours(cell: Cell, data: Drawn, place: Path, core: int, ours: str) -> Result:
     command = [sys.executable, "-m", "search.run", "--data", f"folder:{data.shown}", "--seed", str(cell.seed), "--json"]
     ran = watched([*command, *words], place, core)
     network, told, interval = _network(ran.output, place)
-    asked = watched(_contender("exported", network, data), place, core)
-    alone = (
-        watched(_contender("alone", network, data), place, core) if _description(network)["test_time_flip"] else asked
-    )
+    described = json.loads((network / "model.json").read_text())
+    asked = alone = watched(_contender("exported", network, data), place, core)
+    if described["test_time_flip"]:
+        alone = watched(_contender("alone", network, data), place, core)
     return Result(
         **asdict(cell),
         accuracy=asked.output["accuracy"],
@@ -113,7 +113,7 @@ def _ours(cell: Cell, data: Drawn, place: Path, core: int, ours: str) -> Result:
         first_usable_seconds=ran.curve[0][0] if ran.curve else ran.cpu_seconds,
         curve=list(ran.curve),
         about={
-            **{"network": network.name, "trials": ran.output["trials"], "pipeline": _description(network)["pipeline"]},
+            **{"network": network.name, "trials": ran.output["trials"], "pipeline": described["pipeline"]},
             "alone": alone.output["accuracy"],  # of images without their mirror images
             "forecast": forecast(place / "studies", cell.minutes, ran.wall_seconds),
         },
@@ -132,11 +132,6 @@ def _network(result: dict[str, Any], place: Path) -> tuple[Path, float, tuple[fl
     folder = next(place.glob(f"studies/artifacts/*/trial-{best['trial']:05d}"))
     promised = best["confirmed"] or best
     return folder, promised["val_accuracy"], promised.get("val_accuracy_interval")
-
-
-def _description(network: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((network / "model.json").read_text())
-    return found
 
 
 def _contender(name: str, shown: Path, data: Drawn, *words: str) -> list[str]:
