@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from dataclasses import dataclass
-from itertools import accumulate
+from operator import attrgetter
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class Point:
 
 
 Curve = tuple[Point, ...]  # the reports of one trial, by rising epoch
+_FRACTION = attrgetter("fraction")
 
 
 @dataclass(frozen=True)
@@ -55,15 +56,16 @@ def standing(curve: Curve, fraction: float) -> Standing | None:
     Validation accuracy jumps from epoch to epoch (and dips at surgery), and a dip would pass for a gain to come: hence
     the best so far. Between epochs a learning curve lies above its chords, so that interpolation errs downwards.
     """
-    done = [point.fraction for point in curve]  # equal shares are equal floats, whatever their epochs
-    if not done or not done[0] <= fraction <= done[-1]:
+    if not curve or not curve[0].fraction <= fraction <= curve[-1].fraction:
         return None
-    after = bisect_left(done, fraction)
-    before = max(after - 1, 0)
-    share = (fraction - done[before]) / (done[after] - done[before]) if after > before else 1.0
-    best = list(accumulate((point.accuracy for point in curve), max))
-    seconds = [point.train_seconds for point in curve]
-    return Standing(*(each[before] * (1.0 - share) + each[after] * share for each in (seconds, best)))
+    after = bisect_left(curve, fraction, key=_FRACTION)  # equal shares are equal floats, whatever their epochs
+    early, late = curve[max(after - 1, 0)], curve[after]
+    share = (fraction - early.fraction) / (late.fraction - early.fraction) if after else 1.0
+    best = max(point.accuracy for point in curve[: max(after, 1)])
+    return Standing(
+        early.train_seconds * (1.0 - share) + late.train_seconds * share,
+        best * (1.0 - share) + max(best, late.accuracy) * share,
+    )
 
 
 def gain_ratio(curve: Curve, fraction: float) -> float | None:

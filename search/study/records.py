@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from operator import attrgetter
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -330,7 +331,8 @@ def points(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     for trial in trials:
         if is_finished_run(trial) and not is_confirmation(trial):
             groups.setdefault(first(trial), []).append(trial)
-    return sorted((min(group, key=_rank) for group in groups.values()), key=lambda trial: trial.number)
+    chosen = (group[0] if len(group) == 1 else min(group, key=_rank) for group in groups.values())
+    return sorted(chosen, key=attrgetter("number"))
 
 
 def _rank(trial: FrozenTrial) -> tuple[bool, float, int]:
