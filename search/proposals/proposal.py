@@ -178,7 +178,7 @@ def begin(
     tries = startup.tries([(each.params, each.distributions) for each in tried])
     drawn = _untried([candidate(space, Draw(rng, None, settled)) for _ in range(settings.n_random)], tried)
     drawn = _affordable(drawn, tried, expect, most)
-    lacks = any(startup.missing(each, tries) for each in drawn)
+    lacks = any(any(startup.missing(each, tries)) for each in drawn)
     if n_proposed >= settings.n_startup and n_ended >= LEAST_ENDED and not lacks:
         return None
     return startup.covering(drawn, [expect(each.chosen)[0] for each in drawn], tries)
