@@ -11,8 +11,6 @@ from optuna.testing.pytest_storages import StorageTestCase
 
 from search.database import storage
 
-pytestmark = pytest.mark.long
-
 
 class TestOptunasLaws(StorageTestCase):
     @pytest.fixture
