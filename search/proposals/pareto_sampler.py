@@ -18,6 +18,10 @@ from search.proposals.draws import Candidate, Draw, drawn
 from search.proposals.proposal import Goal, Memory, Pair, Settings, Tried, propose
 
 MARGIN = 0.1  # of the extent of what was seen: the box of improvement reaches so far beyond it
+# Of the extent of what was seen: what is told of a trial that was pruned or failed is a guess. In three problems of
+# which a third or half breaks, four seeds each, .3 found as much as .5 (98 to 100 %) with half of the breaks, .1 83 to
+# 100 %; where such trials were left out, half to all of the proposals broke.
+BROKEN_SPREAD = 0.3
 
 
 class ParetoSampler(BaseSampler):
@@ -26,7 +30,8 @@ class ParetoSampler(BaseSampler):
     The first trials are drawn so that each choice of each categorical parameter is tried twice. Then two Gaussian
     processes (Matern 5/2, a length scale per parameter, learnt noise) model both objectives, and of some hundred
     candidates the one is proposed that is expected to enlarge the front of their means most, in proportion to its
-    predicted cost where the first objective is one. Define-by-run spaces need no special care: hand over the part of
+    predicted cost where the first objective is one. Trials that were pruned, or failed, or have a value that is not
+    finite, count as the worst that was seen. Define-by-run spaces need no special care: hand over the part of
     the objective that asks the trial, and candidates are what it would choose. Without it they are drawn from the
     parameters that earlier trials had.
 
@@ -57,17 +62,22 @@ class ParetoSampler(BaseSampler):
         Args:
             space: asks the trial for all parameters, as the objective will; its result does not matter.
             logarithmic: which objectives are modelled by their logarithm: they must be positive then.
-            first_is_cost: the first objective is what a trial costs, and is minimised; improvement counts per cost.
+            first_is_cost: the first objective is what a trial costs, and is minimised; improvement counts per cost. It
+                is modelled by its logarithm.
             box: (least, most interesting) values of both objectives, as the study has them: what is better than the
                 best counts as the best, what is worse than the worst for nothing. Absent: what was seen, and a margin.
             n_startup_trials: trials before the models lead.
             seed: of all draws.
 
         Raises:
-            ValueError: no trial to start with.
+            ValueError: no trial to start with, a cost that is not modelled by its logarithm, a box without an inside.
         """
         if n_startup_trials < 1:
             raise ValueError(f"n_startup_trials is {n_startup_trials}: it must be at least 1")
+        if first_is_cost and not logarithmic[0]:
+            raise ValueError("first_is_cost, but logarithmic[0] is False: improvement per cost needs it to be True")
+        if box is not None:
+            _check_box(box, logarithmic)
         self._space, self._logarithmic, self._box = space, logarithmic, box
         self._settings = Settings(n_startup=n_startup_trials, per_cost=float(first_is_cost))
         self._seed = seed
@@ -84,8 +94,7 @@ class ParetoSampler(BaseSampler):
         if len(study.directions) != 2:
             return {}
         with self._lock:
-            structures = [each.distributions for each in _seen(study) if each.distributions]
-            space = self._space or _one_of(structures, self._rng)
+            space = self._space or _one_of(_structures(study), self._rng)
             found = self._proposed[trial._trial_id] = self._candidate(study, space)
         return {name: each for name, each in found.distributions.items() if not each.single()}
 
@@ -113,8 +122,12 @@ class ParetoSampler(BaseSampler):
             draw = Draw(self._rng)
             space(draw)
             return Candidate(draw.params, draw.distributions, None)
-        tried = [self._tried(each, study.directions) for each in _seen(study) if each.params]
+        if self._settings.per_cost and study.directions[0] == StudyDirection.MAXIMIZE:
+            raise ValueError("first_is_cost, but the study maximises objective 0: a cost is minimised")
+        seen = [each for each in _seen(study) if each.params]
+        tried = [self._tried(each, study.directions) for each in seen]
         goal = self._goal(tried, study.directions)
+        tried = _with_broken(tried, [each.state.is_finished() for each in seen])
         return propose(space, tried, goal, self._rng, settings=self._settings, memory=self._memory)
 
     def _tried(self, trial: FrozenTrial, directions: Sequence[StudyDirection]) -> Tried:
@@ -142,13 +155,45 @@ class ParetoSampler(BaseSampler):
         return _between(best - margin, worst + margin)
 
 
+def _check_box(box: tuple[Pair, Pair], logarithmic: tuple[bool, bool]) -> None:
+    for i, (one, other) in enumerate(zip(*box, strict=True)):
+        if not (isfinite(one) and isfinite(other) and one != other):
+            raise ValueError(f"box is from {one} to {other} in objective {i}: it must be from one number to another")
+        if logarithmic[i] and min(one, other) <= 0:
+            raise ValueError(f"box reaches {min(one, other)} in objective {i}, whose logarithm is modelled: above 0")
+
+
+def _with_broken(tried: Sequence[Tried], ended: Sequence[bool]) -> list[Tried]:
+    """The trials, of which those that ended without values have the worst ones that were seen, if any were.
+
+    Samplers that do not see them propose the like of them over and over.
+    """
+    values = np.array([each.values for each in tried if each.values is not None])
+    if not len(values):
+        return list(tried)
+    worst, spread = values.max(0).tolist(), (BROKEN_SPREAD * np.ptp(values, axis=0)).tolist()
+    return [
+        replace(each, values=(worst[0], worst[1]), spread=(spread[0], spread[1]), is_rival=False)
+        if is_over and each.values is None
+        else each
+        for each, is_over in zip(tried, ended, strict=True)
+    ]
+
+
 def _between(best: Any, worst: Any) -> Goal:
     return Goal((float(best[0]), float(best[1])), (float(worst[0]), float(worst[1])))
 
 
 def _seen(study: Study) -> list[FrozenTrial]:
-    states = (TrialState.COMPLETE, TrialState.RUNNING)
+    states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING)
     return study._get_trials(deepcopy=False, states=states, use_cache=True)
+
+
+def _structures(study: Study) -> list[Mapping[str, BaseDistribution]]:
+    """What trials were asked for; of those that did not come to their end, who knows what was left to ask, in need."""
+    seen = [each for each in _seen(study) if each.distributions]
+    whole = [each for each in seen if each.state == TrialState.COMPLETE]
+    return [each.distributions for each in whole or seen]
 
 
 def _one_of(structures: Sequence[Mapping[str, BaseDistribution]], rng: np.random.Generator) -> Callable[[Any], object]:

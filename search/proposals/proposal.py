@@ -187,7 +187,7 @@ def begin(
 def learned(tried: Sequence[Tried], settings: Settings, memory: Memory) -> Models:
     """Both models, of what has ended; what runs is believed to end as they predict (kriging believer)."""
     ended = _rows([each for each in tried if each.values is not None], settings.most_rows)
-    running = [each for each in tried if each.values is None]
+    running = [each for each in tried if each.values is None][-settings.most_rows :]  # some may have lost their worker
     encoding = Encoding.of([each.distributions for each in tried], [each.params for each in (*ended, *running)])
     x = encoding.rows([each.params for each in ended])
     values = np.array([each.values for each in ended]) - np.array([each.expected for each in ended])

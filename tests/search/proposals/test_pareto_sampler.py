@@ -108,9 +108,55 @@ def test_nothing_is_proposed_twice_while_there_is_anything_else() -> None:
     study.optimize(coarse, n_trials=6)  # there are 30
 
 
+@pytest.mark.parametrize("way", ["pruned", "failed", "infinite"])
+def test_what_breaks_is_not_proposed_over_and_over(way: str) -> None:
+    """One kind does, and would be the best."""
+
+    def breaking(trial: Any) -> tuple[float, float]:
+        kind, effort = trial.suggest_categorical("kind", "abc"), trial.suggest_float("effort", 0.1, 1.0)
+        if kind == "c" and way == "pruned":
+            raise optuna.TrialPruned
+        if kind == "c" and way == "failed":
+            raise RuntimeError("out of memory")
+        return float("inf") if kind == "c" else effort, 1 - 0.1 / effort + 0.5 * (kind == "c")
+
+    study = optuna.create_study(directions=["minimize", "maximize"], sampler=ParetoSampler(seed=0))
+    study.optimize(breaking, n_trials=30, catch=RuntimeError)
+    assert sum(trial.params["kind"] == "c" for trial in study.trials[10:]) < 4
+
+
+def test_a_trial_that_was_pruned_on_its_way_does_not_say_what_is_asked() -> None:
+    def hasty(trial: Any) -> tuple[float, float]:
+        if trial.suggest_float("x", 0.0, 1.0) > 0.3:
+            raise optuna.TrialPruned
+        return trial.suggest_float("y", 0.0, 1.0), trial.params["x"]
+
+    study = optuna.create_study(directions=["minimize", "maximize"], sampler=ParetoSampler(seed=0))
+    study.enqueue_trial({"x": 0.1, "y": 0.5})
+    study.optimize(hasty, n_trials=20)
+    proposed = sum("y" in study.ask().relative_params for _ in range(5))
+    assert proposed == 5
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n_startup_trials": 0}, "n_startup_trials is 0"),
+        ({"first_is_cost": True}, "improvement per cost needs it to be True"),
+        ({"box": ((1, 1), (1, 0))}, "box is from 1 to 1 in objective 0"),
+        ({"box": ((1, float("nan")), (2, 0))}, "box is from nan to 0 in objective 1"),
+        ({"box": ((0, 1), (1, 0)), "logarithmic": (True, False)}, "box reaches 0 in objective 0"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ParetoSampler(**options)
+
+
 def test_mistakes_are_told() -> None:
-    with pytest.raises(ValueError, match="n_startup_trials is 0"):
-        ParetoSampler(n_startup_trials=0)
+    maximised = optuna.create_study(directions=["maximize", "maximize"], sampler=ours(0))
+    with pytest.raises(ValueError, match="the study maximises objective 0: a cost is minimised"):
+        maximised.ask().suggest_float("effort", 0.1, 10.0, log=True)
     study = optuna.create_study(directions=["minimize", "minimize"], sampler=ours(0))
     study.optimize(lambda t: (-1.0, t.suggest_float("x", 0, 1)), n_trials=1)
     with pytest.raises(ValueError, match="objective 0 is -1"):
