@@ -85,11 +85,11 @@ def _simulate() -> argparse.ArgumentParser:
     p.add_argument("--model", choices=("trees", "process"), default="trees", help="of the table (default: trees)")
     p.add_argument("--sampler", choices=run.SAMPLERS, default="pareto", help="default: pareto")
     p.add_argument("--stopping", choices=run.STOPPING, default="front", help="default: front")
-    p.add_argument("--seconds", type=seconds, metavar="S", help="simulated, a study (default: a tenth of the table's)")
+    words = "simulated, a study (default: a tenth of the table's, at least three times those of known pipelines)"
+    p.add_argument("--seconds", type=seconds, metavar="S", help=words)
     p.add_argument("--seeds", type=whole(MOST_SEEDS), default=5, metavar="N", help="studies, 1 to 20 (default: 5)")
-    p.add_argument(
-        "--spread", type=seconds, default=0.04, metavar="D", help="decades of error between seeds (default: 0.04)"
-    )
+    words = "decades of error between seeds, 0 to 2 (default: 0.04)"
+    p.add_argument("--spread", type=number(2), default=0.04, metavar="D", help=words)
     return p
 
 

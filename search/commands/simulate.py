@@ -6,6 +6,7 @@ The same code searches as in real studies; what a pipeline takes and reaches is 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
 FEWEST = 30  # trainings that a table must have: a model of fewer says nothing
 
@@ -46,22 +47,37 @@ def _lines(options: argparse.Namespace) -> list[str]:
             f"{command('record')} --study STUDY adds some"
         )
     setting, world = simulate.Setting.of(recorded), simulate.world(recorded, options.model)
-    seconds = options.seconds or sum(point.values[0] for point in recorded.points) / 10
+    seconds = options.seconds or simulate.usual(recorded, setting, world)
     shares = (0.1, 0.25, 0.5, 0.75, 1.0)
-    rows, tried = [], []
+    rows, tried, n_proposed = [], [], []
     for seed in range(options.seeds):
         searched = {"sampler": options.sampler, "stopping": options.stopping, "seed": seed}
         steps = simulate.simulated(setting, world, options.spread, seconds, **searched)
         tried += [step.pipeline for step in steps]
+        n_proposed.append(sum(step.is_proposed for step in steps))
         found = simulate.progress(steps, world, setting.box, [share * seconds for share in shares])
-        rows.append([str(seed), str(len(steps)), *(f"{each:.4f}" for each in found)])
+        rows.append([str(seed), str(len(steps)), str(n_proposed[-1]), *(f"{each:.4f}" for each in found)])
     least, most = (hypervolume(each, setting.box) for each in simulate.known(setting, world, tried))
     explained = " and ".join(f"{each:.2f}" for each in world.explained)
     return [
-        *columns(["seed", "trials", *(f"at {share:.0%}" for share in shares), ""], [[*row, ""] for row in rows]),
+        *columns(
+            ["seed", "trials", "proposed", *(f"at {share:.0%}" for share in shares), ""], [[*row, ""] for row in rows]
+        ),
+        *_unproposed(n_proposed, seconds),
         "Shares of the region of interest that the fronts found truly dominate, after shares of "
         f"{seconds:.3g} simulated seconds.",
         f"Anchors alone reach {least:.4f}; the best front known of this world {most:.4f}.",
         f"Of trainings left out the model ({options.model}) explains {explained} of the variance, of decades of "
         "seconds and of error.",
+    ]
+
+
+def _unproposed(n_proposed: Sequence[int], seconds: float) -> list[str]:
+    """That some studies had no time for more than known pipelines."""
+    if not (n_short := sum(n == 0 for n in n_proposed)):
+        return []
+    studies = "all studies" if n_short == len(n_proposed) else f"{n_short} of {len(n_proposed)} studies"
+    return [
+        f"In {studies} known pipelines took all of the {seconds:.3g} s: nothing was proposed, so that sampler and "
+        "stopping made no difference: --seconds allows more."
     ]

@@ -24,6 +24,7 @@ from spaces import SPACES
 from spaces.base import Given, Trial
 from spaces.restricted import anchor_pipelines, sample
 
+SHARE, TIMES = 0.1, 3  # of the seconds of a table; of those that known pipelines take
 N_DRAWS = 3000  # pipelines drawn at random, by which the best front of a world is known besides those that were tried
 
 
@@ -34,17 +35,17 @@ class Setting:
     spec: StudySpec
     facts: Mapping[str, Any]
     box: Box
+    given: Given  # to its space: its number formats and the network to start from among it
+    number_formats: Mapping[str, str | None]
 
     @classmethod
     def of(cls, recorded: Snapshot) -> Setting:
         """The setting of a recorded study."""
         assert recorded.box is not None
-        facts = {**recorded.attributes[records.IDENTITY], "about": None, "images": {}, "skipped": [], "warnings": []}
-        return cls(recorded.spec, facts, recorded.box)
-
-    def given(self, formats: tuple[str, ...] = ("fp32", "bf16")) -> Given:
-        """What spaces are given."""
-        return opening.given_by_facts(self.spec, formats, self.facts["data"])
+        known = recorded.attributes
+        facts = {**known[records.IDENTITY], "about": None, "images": {}, "skipped": [], "warnings": []}
+        facts |= {records.START: known[records.START]} if known.get(records.START) else {}
+        return cls(recorded.spec, facts, recorded.box, recorded.given, known[records.FORMATS])
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class Step:
     clock: float  # simulated seconds of training since the study began
     outcome: Outcome | None  # as it was observed; None where it was stopped
     pipeline: Pipeline
+    is_proposed: bool = True  # and no known pipeline
 
 
 def table(recorded: Snapshot) -> tuple[Row, ...]:
@@ -85,8 +87,7 @@ def simulated(setting: Setting, world: World, spread: float, budget: float, **se
     steps: list[Step] = []
     with tempfile.TemporaryDirectory(prefix="frontrunner-simulated-") as folder:
         database = storage.open_storage(f"sqlite:///{folder}/studies.db")
-        formats = {"fp32": None, "bf16": None}
-        study = opening.created("simulated", spec, database, setting.facts, formats)
+        study = opening.created("simulated", spec, database, setting.facts, setting.number_formats)
         queue.enqueue_anchors(study)
         objective = SimulatedObjective(world, setting.facts, spread)
         while objective.seconds < budget:
@@ -94,9 +95,17 @@ def simulated(setting: Setting, world: World, spread: float, budget: float, **se
             ended = study.trials()[number]
             finished = records.is_finished_run(ended)
             outcome = Outcome(number, ended.values[0], ended.values[1]) if finished else None
-            steps.append(Step(objective.seconds, outcome, records.pipeline(ended)))
+            steps.append(Step(objective.seconds, outcome, records.pipeline(ended), records.is_proposed(ended)))
         database.optuna.engine.dispose()
     return steps
+
+
+def usual(recorded: Snapshot, setting: Setting, world: World) -> float:
+    """The seconds that a simulated study has unless said: a share of the table's, and enough to propose something."""
+    space = SPACES[setting.spec.space.name]
+    anchors = true_outcomes(world, list(anchor_pipelines(space, setting.given, setting.spec.restrictions).values()))
+    table_seconds = math.fsum(point.values[0] for point in recorded.points)
+    return max(SHARE * table_seconds, TIMES * math.fsum(each.cost for each in anchors))
 
 
 def progress(steps: Sequence[Step], world: World, box: Box, clocks: Sequence[float]) -> list[float]:
@@ -119,7 +128,7 @@ def true_outcomes(world: World, pipelines: Sequence[Pipeline]) -> list[Outcome]:
 
 def known(setting: Setting, world: World, tried: Sequence[Pipeline]) -> tuple[list[Outcome], list[Outcome]]:
     """(what the anchors truly come to, what they, draws of the space and what was tried come to)."""
-    given, spec = setting.given(), setting.spec
+    given, spec = setting.given, setting.spec
     space, rng = SPACES[spec.space.name], np.random.default_rng(0)
     anchors = list(anchor_pipelines(space, given, spec.restrictions).values())
     drawn = [sample(space, cast("Trial", Draw(rng)), given, spec.restrictions) for _ in range(N_DRAWS)]

@@ -29,7 +29,7 @@ class SimulatedObjective:
         return dict(self.known)
 
     def number_formats(self) -> dict[str, str | None]:
-        return {"fp32": None, "bf16": None}
+        raise NotImplementedError("a simulated study has the number formats of the one that was recorded")
 
     def reports(self, pipeline: Pipeline, seeds: Seeds, *, whole: bool = False) -> Generator[Report]:
         """One report per epoch. Noise is drawn once a run: its curve is shifted as a whole."""
