@@ -18,6 +18,7 @@ from search.database.reading import trials
 from search.database.storage import Database
 from search.errors import Foreign, StorageError, UsageError
 from search.host import rubbish
+from search.host.called import command
 from search.proposals import interest
 from search.proposals.samplers import experimental
 from search.study import differences, records
@@ -85,7 +86,7 @@ def opened(name: str, spec: StudySpec, found: optuna.Study, database: Database) 
     if spec.search.floor not in (None, study.floor):
         raise UsageError(
             f"study {name!r} counts results from a floor of {study.floor:g}, the file says {spec.search.floor:g}: "
-            "start a new study with --as NAME, or restore what it was"
+            f"start a new study with {command('run')} --as NAME, or restore what it was"
         )
     return study
 
@@ -383,5 +384,5 @@ def given_by_facts(
 def _unlike(name: str, told: Sequence[str]) -> UsageError:
     return UsageError(
         f"study {name!r} does not match what was asked: {'; '.join(told)}: "
-        f"start a new study with --as NAME, or restore what it was"
+        f"start a new study with {command('run')} --as NAME, or restore what it was"
     )
