@@ -24,12 +24,10 @@ from statistics import fmean, stdev
 from search.database import storage
 from search.pareto.curves import Curve
 from search.pareto.front import Box, Outcome, dominates, front, hypervolume
-from search.pareto.intervals import wilson
 from search.pareto.rules import STOPPING
 from search.pareto.stopping import Stopping
-from search.study import records
 from search.study.opening import stored
-from search.study.snapshot import Snapshot
+from search.views.training import shadow
 
 SHARES = (0.1, 0.25, 0.5, 0.75, 1.0)  # of the seconds of the whole table
 
@@ -94,24 +92,6 @@ def replayed(curves: Sequence[Curve], floor: float, box: Box, rule: Stopping, se
     return replay
 
 
-def shadow(study: Snapshot) -> str:
-    """How often the stops that were noted, and not made, would have been wrong."""
-    n_stopped, n_false, before = 0, 0, tuple[Outcome, ...]()
-    for ended in study.points:
-        end = Outcome(ended.number, *ended.values)
-        joins = end.accuracy >= study.floor and not any(dominates(each, end) for each in before)
-        n_stopped += records.WOULD_STOP in ended.user_attrs
-        n_false += joins and records.WOULD_STOP in ended.user_attrs
-        before = front([*before, end]) if joins else before
-    if not n_stopped:
-        return "In shadow: nothing would have been stopped."
-    found = wilson(n_false / n_stopped, n_stopped)
-    return (
-        f"In shadow: {n_stopped} of {len(study.points)} would have been stopped, {n_false} of these joined the front "
-        f"(95 % interval {found[0]:.1%} to {found[1]:.1%})."
-    )
-
-
 def main() -> None:
     """Prints the table of a study."""
     p = argparse.ArgumentParser(prog="python -m benchmarks.stopping", description=(__doc__ or "").split("\n\n")[0])
@@ -139,7 +119,7 @@ def main() -> None:
         cells.append(f"{fmean(shares):.1%} +- {stdev(shares):.1%}" if len(shares) > 1 else "-")
         cells += [f"{fmean(replay.found(share * whole) for replay in replays) / most:.4f}" for share in SHARES]
         print(f"| {name} | " + " | ".join(cells) + " |")
-    print(f"\n{shadow(study)}")
+    print("", *shadow.lines(study), sep="\n")
 
 
 if __name__ == "__main__":

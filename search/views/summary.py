@@ -18,7 +18,7 @@ from search.study.snapshot import Snapshot
 from search.views import confirmed, effects, timeline
 from search.views.columns import columns
 from search.views.reduction import against
-from search.views.training import starts
+from search.views.training import shadow, starts
 
 OTHER = {"balanced": "balanced_accuracy", "plain": "accuracy"}  # what is not maximised: its user attribute
 FAR = 0.02  # of accuracy: where plain and balanced differ by so much, both are shown
@@ -86,6 +86,7 @@ def lines(now: Snapshot, width: int | None = None) -> list[str]:
         *_disturbed(now),
         *_on_the_wall(now),
         *_test_time(now),
+        *shadow.lines(now),
         *confirmed.lines(now),
         *_on_all_images(now),
         *starts.lines(now),

@@ -16,7 +16,9 @@ from search.crew import Crew
 from search.study import records
 from search.study.recovery import MAX_RETRIES
 from search.study.study import Study
+from search.views import summary
 from search.views.display import Display
+from search.views.training import shadow
 from search.workers.seam import TrialFault, WorkerLost
 from tests.search.conftest import Scripted, report
 
@@ -83,6 +85,19 @@ def test_stopping_none_lets_it_run_and_notes_what_it_would_have_done(new_study: 
     study = new_study(stopping="none")
     assert set(run_all(study, Scripted([*[steady(4.0, 0.9)] * 10, steady(400.0, 0.5)]))) == {"complete"}
     assert study.trials()[10].user_attrs[records.WOULD_STOP]["reason"] == "dominated"
+    (line,) = shadow.lines(study.snapshot())
+    assert line.startswith("Early stopping (front) would have ended 1 of 11 runs before their end: 0 of these joined")
+    late = [*steady(400.0, 0.5)[:-1], (400.0, 0.99)]  # nobody could have known
+    assert run_all(study, Scripted([late])) == ["complete"]
+    assert "ended 2 of 12 runs before their end: 1 of these joined" in "\n".join(summary.lines(study.snapshot()))
+
+
+def test_where_trials_are_stopped_nothing_is_said_of_what_stopping_would_have_done(
+    new_study: Callable[..., Study],
+) -> None:
+    study = new_study()
+    run_all(study, Scripted([*[steady(4.0, 0.9)] * 10, steady(400.0, 0.5)]))
+    assert shadow.lines(study.snapshot()) == []
 
 
 @pytest.mark.parametrize("sampler", ["nsga2", "gp"])
