@@ -66,7 +66,9 @@ def effects(now: Snapshot) -> list[Effect]:
     """The effect of each strategy that the space offers, by the models that proposals are made with.
 
     For each run with a strategy the models tell what the same pipeline comes to without it; the mean difference has the
-    variance that the models' joint belief in both gives it. Pairs that were really trained enter the models like all
+    variance that the models' joint belief in both gives it, but not less than means of so many runs with and without
+    have, by which the models miss what they have not seen: what a model of many columns expects of one of them it
+    expects of all, whether there is evidence or not. Pairs that were really trained enter the models like all
     runs do.
     """
 
@@ -95,7 +97,12 @@ def _effect(
     shift = np.array([each.expected for each in having]) - np.array([expect(each.chosen) for each in without])
     rows, twins = ([dict(each.params) for each in group] for group in (having, without))
     found = models.contrast(rows, twins)
-    changes = [Change(mean + float(shift[:, i].mean()), NORMAL * spread) for i, (mean, spread) in enumerate(found)]
+    n = 1 / len(having) + 1 / max(1, len(tried) - len(having))
+    errors = [process.error * n**0.5 for process in models.processes]
+    changes = [
+        Change(mean + float(shift[:, i].mean()), NORMAL * max(spread, errors[i]))
+        for i, (mean, spread) in enumerate(found)
+    ]
     means, _ = models.predict(twins, [expect(each.chosen) for each in without])
     known = {_key(each.params) for each in tried}
     n_pairs = sum(_key(twin) in known for twin in twins)

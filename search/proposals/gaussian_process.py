@@ -95,6 +95,15 @@ class Process:
         return Process(np.concatenate([self.x, x]), np.concatenate([self.y, means]), known, self.learnt, self.standard)
 
     @property
+    def error(self) -> float:
+        """Root of the mean square by which targets are missed by what the others tell. Ibid., equation 5.12."""
+        from scipy.linalg import cho_solve
+
+        factor, weights = self._solved
+        inverse = cho_solve((factor, True), np.eye(len(factor)), check_finite=False)
+        return self.standard[1] * float(np.sqrt(np.square(weights / np.diag(inverse)).mean()))
+
+    @property
     def noise(self) -> float:
         """Standard deviation of the noise, in units of the targets."""
         return self.standard[1] * float(np.exp(0.5 * self.learnt.noise))
