@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+import sqlalchemy
 from optuna.trial import TrialState
 
 from search.database.storage import Database
@@ -81,3 +82,18 @@ def test_a_trial_that_was_put_back_and_taken_by_another_run_is_left_to_it(
     theirs.set_user_attr(records.OWNER, {**theirs.user_attrs[records.OWNER], "host": "elsewhere"})
     study.requeue(mine)  # once more: the answer to the first was lost
     assert study.trials()[mine.number].state == TrialState.RUNNING
+
+
+def test_a_question_to_our_sampler_is_one_commit(new_study: Callable[..., Study]) -> None:
+    study = new_study(sampler="pareto", fastest=1.0, slowest=100.0)
+    statements: list[str] = []
+    engine = study.database.optuna.engine
+    sqlalchemy.event.listen(
+        engine, "before_cursor_execute", lambda *told: statements.append(told[2].split()[0].upper())
+    )
+    sqlalchemy.event.listen(engine, "commit", lambda _: statements.append("COMMIT"))
+    for _ in range(3):
+        statements.clear()
+        assert study.ask() is not None
+        written = "".join(word[0] for word in statements if word in ("INSERT", "UPDATE", "DELETE", "COMMIT"))
+        assert len([part for part in written.split("C") if part]) == 1
