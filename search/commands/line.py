@@ -10,6 +10,7 @@ from typing import NoReturn
 
 USAGE = 2  # exit code
 REQUIRED = "arguments are required"  # in what argparse says
+COMMAND = "command"  # what a command of commands is told first
 MOST_TRIALS, MOST_SECONDS = 10**6, 3e7  # as in study files
 
 
@@ -28,6 +29,9 @@ class Parser(argparse.ArgumentParser):
         from objectives.words import printable
 
         known = [*self._option_string_actions]
+        if message.endswith(f"{REQUIRED}: {COMMAND}"):
+            choices = next(each.choices for each in self._actions if each.dest == COMMAND)
+            message = f"no command is named: one of {', '.join(choices or ())}"
         flags = [word.partition("=")[0] for word in self._words if word.startswith("--")]
         if unknown := [flag for flag in flags if flag not in known]:
             if REQUIRED in message:  # what is missing is most often what is misspelled

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from search import run
-from search.commands.line import MOST_TRIALS, Parser, number, seconds, whole
+from search.commands.line import COMMAND, MOST_TRIALS, Parser, number, seconds, whole
 from search.host.called import command
 
 MOST_SEEDS = 20
@@ -205,7 +205,7 @@ def _train() -> argparse.ArgumentParser:
 
 def _cache() -> argparse.ArgumentParser:
     p = _of("cache", "cache clear --older-than 30")
-    commands = p.add_subparsers(dest="command", required=True)
+    commands = p.add_subparsers(dest=COMMAND, required=True)
     show = commands.add_parser("show", help="what lies there, of which folder, and when it was used last")
     clear = commands.add_parser("clear", help="remove decoded images: they are decoded anew when needed")
     clear.add_argument("--older-than", type=whole(10**5, least=0), metavar="DAYS", help="only what was not used since")
@@ -264,7 +264,7 @@ def _reduce() -> argparse.ArgumentParser:
 def _studies() -> argparse.ArgumentParser:
     p = _of("studies", "studies show birds")
     _storage(p)
-    commands = p.add_subparsers(dest="command", required=True)
+    commands = p.add_subparsers(dest=COMMAND, required=True)
     commands.add_parser("list", help="all studies of the database, a line each")
     commands.add_parser("files", help="the study files that have a name: yours and the built-in ones")
     commands.add_parser("show", help="the front of a study").add_argument("study", metavar="NAME")

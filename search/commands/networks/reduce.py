@@ -44,11 +44,11 @@ def check_folders(asked: Reducing) -> None:
 
     Raises:
         DataError: the one is no network.
-        UsageError: the other is not what this command made of it.
+        UsageError: it is not there, or the other is not what this command made of it.
     """
     base, result = asked.base, asked.result
     if not base.is_dir():
-        raise DataError(f"--model {asked.model}: there is no such folder: name one that a network was exported to")
+        raise UsageError(f"--model {asked.model}: there is no such folder: name one that a network was exported to")
     if not (base / DESCRIPTION).is_file():
         hint = _networks_below(base)
         raise DataError(f"--model {asked.model} is not an exported model: it has no {DESCRIPTION}{hint}")

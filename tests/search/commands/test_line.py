@@ -27,7 +27,7 @@ LONG = "9" * 5000
         ("plan images", "the following arguments are required: --minutes"),
         (f"{RUN} --minutes 0", "is not a positive number"),
         (f"{RUN} --minutes 5 --n-trials 9", "not allowed with argument --minutes"),
-        ("studies", "the following arguments are required: command"),
+        ("studies", "no command is named: one of list, files, show, rename, delete, disk, clean"),
         ("studies lst", "argument command: invalid choice: 'lst'"),
         ("doctor --study x --fxi", "unrecognized arguments: --fxi; did you mean --fix?"),
         ("best --studdy x", "unrecognized arguments: --studdy; did you mean --study?"),
@@ -55,7 +55,7 @@ LONG = "9" * 5000
         (f"{RUN} --timeout 0", "is not a positive number"),
         ("data", "the following arguments are required: FOLDER"),
         ("data empty --size 3", "argument --size: '3' is not a whole number from 4 to 1024"),
-        ("cache", "the following arguments are required: command"),
+        ("cache", "no command is named: one of show, clear"),
     ],
 )
 def test_a_mistake_in_the_words_is_one_line(

@@ -160,7 +160,7 @@ def damage(folder: Path) -> None:
 
 
 BAD: dict[str, tuple[str, int, str, Callable[[Path], object]]] = {  # (words, code, what is said, what is done before)
-    "no model": ("--model none -o small", 3, "there is no such folder", lambda here: None),
+    "no model": ("--model none -o small", 2, "there is no such folder", lambda here: None),
     "no export": ("--model . -o small", 3, "it has no model.json; model does", lambda here: None),
     "damaged": ("-o small", 3, "is damaged", lambda here: damage(here / "model")),
     "foreign": (
