@@ -256,7 +256,7 @@ def refit(
 def sides_of_twins(
     now: Snapshot, objective: Objective, chosen: FrozenTrial, twins: Mapping[str, Path], left: float, display: Display
 ) -> tuple[float, dict[str, object]] | None:
-    """What both sides of an image together are worth to networks of the pipeline, on images that they never saw.
+    """What both sides of an image together are expected to be worth, by networks of the pipeline, on unseen images.
 
     (accuracy gained, what an export of such a network is told); None where that is nothing, or is not to be looked
     into. `twins`: folders by name, which need not be there; `left`: seconds on the wall.
@@ -272,15 +272,16 @@ def sides_of_twins(
     except (DataError, TrialFault, DeviceLost, WorkerLost) as fault:
         display.say(f"what both sides of an image are worth was not seen: {fault}")
         return None
-    measured, believed = both_sides(list(seen.values()), ACCURACIES[now.spec.metric])
+    measured, gain = both_sides(list(seen.values()), ACCURACIES[now.spec.metric])
     name, last = list(seen.items())[-1]
-    verdict = "the last network takes both" if measured > 0 else "the last network takes images alone"
-    images = counted(last["n"], "image")
-    display.say(f"with their mirror images {100 * measured:+.1f} points of {images} are told rightly: {verdict}")
+    display.say(
+        f"with their mirror images {100 * measured:+.1f} points of {counted(last['n'], 'image')} are told rightly, "
+        f"{100 * gain:+.1f} are expected of others: the last network takes {'both' if gain > 0 else 'images alone'}"
+    )
     fitted = {"temperature": last["calibration"]["temperature"], "n_images": 0}
     source = f"that of {name} on both sides of an image, trained on a part of the images"
     about = {"test_time_flip": True, "calibration": {**fitted, "source": source}}
-    return (believed, about) if measured > 0 else None
+    return (gain, about) if gain > 0 else None
 
 
 def _in_time(
