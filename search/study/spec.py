@@ -132,7 +132,7 @@ class SearchSection(Section):
     useful: Annotated[float, Field(ge=0, lt=1)] | None = None  # accuracy
     repeats: Annotated[int, Field(ge=0, le=5)] = 2  # how often a candidate for the front that was disturbed is re-timed
     confirm: Annotated[int, Field(ge=0, le=10)] = 2  # fresh seeds for each point of the front once the search is over
-    refit_test_time_flip: bool = True  # the network of all images tells both sides of one, where that is expected to pay
+    refit_test_time_flip: bool = True  # the network of all images tells an image by both sides, where that pays
 
     @model_validator(mode="after")
     def _has_extent(self) -> Self:
