@@ -19,7 +19,9 @@ import numpy as np
 # By runs on CIFAR-10 and Fashion-MNIST, a decade of epochs gains .29 and .15 decades of error up to 12 epochs, .04 from
 # 24 to 60 (benchmarks/ten_minutes.md). Epochs count as far as they gain: see `records.learning_decades`.
 LEARNING = (0.2, 0.1)  # gain of a decade of epochs, up to enough of them; its spread
-NOISE = 0.03  # of the difference of two runs that were validated on a thousand images
+# Of the difference of two runs that were validated on a thousand images. Half of its variance is taken for that of
+# seeds, half for that of images: so it is .04 with 370 of them, as it was over 217 pairs (benchmarks/search.md).
+NOISE, THOUSAND = 0.03, 1000
 LEAST_ERROR = 1e-3
 APART = 0.3  # decades of error: spread of pipelines that are not alike; assumed, wide
 OWN = 0.02  # likewise, of what a pipeline has beside its line: augmentation; assumed
@@ -40,15 +42,20 @@ def decades_of_error(accuracy: float) -> float:
     return math.log10(max(1 - accuracy, LEAST_ERROR))
 
 
-def expected(pipelines: Sequence[Runs]) -> list[float]:
-    """The accuracy that one more run of each pipeline is expected to reach."""
+def noise_of(n_val: int) -> float:
+    """Decades of error between two runs of a pipeline that so many images validate."""
+    return NOISE * math.sqrt((1 + THOUSAND / n_val) / 2)
+
+
+def expected(pipelines: Sequence[Runs], noise: float = NOISE) -> list[float]:
+    """The accuracy that one more run of each pipeline is expected to reach. `noise`: of the difference of two runs."""
     if not pipelines:
         return []
-    errors, _ = _believed(pipelines)
+    errors, _ = _believed(pipelines, noise)
     return [float(1 - 10**each) for each in errors]
 
 
-def worth_another(pipelines: Sequence[Runs]) -> list[float]:
+def worth_another(pipelines: Sequence[Runs], noise: float = NOISE) -> list[float]:
     """Decades of error that the one chosen is expected to be better by, once each pipeline has run once more.
 
     The choice can change by what such a run tells of a pipeline, and of its like (Frazier et al. 2009, knowledge
@@ -56,13 +63,13 @@ def worth_another(pipelines: Sequence[Runs]) -> list[float]:
     """
     if not pipelines:
         return []
-    errors, between = _believed(pipelines)
-    moves = between / np.sqrt(np.diag(between) + NOISE**2 / 2)  # of all, a column for each, by a standard deviation
+    errors, between = _believed(pipelines, noise)
+    moves = between / np.sqrt(np.diag(between) + noise**2 / 2)  # of all, a column for each, by a standard deviation
     best = (errors[:, None, None] + moves[:, :, None] * QUANTILES).min(axis=0)
     return [float(errors.min() - each) for each in best.mean(axis=-1)]
 
 
-def _believed(pipelines: Sequence[Runs]) -> tuple[np.ndarray, np.ndarray]:
+def _believed(pipelines: Sequence[Runs], noise: float) -> tuple[np.ndarray, np.ndarray]:
     """Decades of error of each pipeline that all runs leave: their means, and their covariance."""
     errors = np.array([fmean(map(decades_of_error, each.accuracies)) for each in pipelines])
     epochs = np.array([each.decades for each in pipelines])
@@ -71,6 +78,6 @@ def _believed(pipelines: Sequence[Runs]) -> tuple[np.ndarray, np.ndarray]:
     believed = errors.mean() - slope * epochs
     alike = np.array([[one.like == other.like for other in pipelines] for one in pipelines])
     between = APART**2 * alike + spread**2 * np.outer(epochs, epochs) + OWN**2 * np.eye(len(pipelines))
-    noise = np.diag([NOISE**2 / 2 / len(each.accuracies) for each in pipelines])
-    told = np.linalg.solve(between + noise, np.column_stack([errors - believed, between]))
+    noisy = between + np.diag([noise**2 / 2 / len(each.accuracies) for each in pipelines])
+    told = np.linalg.solve(noisy, np.column_stack([errors - believed, between]))
     return believed + between @ told[:, 0], between - between @ told[:, 1:]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search.pareto.expectation import LEARNING, NOISE, OWN, Runs, expected, worth_another
+from search.pareto.expectation import LEARNING, NOISE, OWN, Runs, expected, noise_of, worth_another
 
 
 def runs(like: str, epochs: int, *accuracies: float) -> Runs:
@@ -63,6 +63,15 @@ def test_the_choice_by_it_is_better_than_that_by_the_last_fresh_seed() -> None:
         by_seed.append(truth[min(fresh, key=lambda i: fresh[i])])
     gains = np.array(by_seed) - np.array(by_it)  # decades of error
     assert gains.mean() > 3 * gains.std() / math.sqrt(len(gains))
+
+
+def test_the_fewer_images_validate_the_less_a_run_that_is_ahead_says() -> None:
+    assert noise_of(1000) == NOISE
+    assert noise_of(370) == pytest.approx(0.04, abs=0.002)
+    told = [runs("a", 3, 0.88), runs("a", 8, 0.87)]
+    ahead = [short - long for short, long in (expected(told, noise_of(n)) for n in (10**6, 1000, 100, 10))]
+    assert ahead == sorted(ahead, reverse=True)
+    assert ahead[0] > 0 > ahead[-1]
 
 
 def test_another_run_of_nothing_or_of_the_only_pipeline_changes_no_choice() -> None:
