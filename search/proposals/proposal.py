@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf, log
 from statistics import median
@@ -150,11 +150,12 @@ def propose(
         candidate(space, Draw(rng, parents[i % len(parents)], settled))
         for i in range(settings.n_near if parents else 0)
     ]
-    drawn = _untried(drawn, tried)
+    known = {*_keys(tried)}
+    drawn = _untried(drawn, known)
     worth = _worth(models, drawn, front[1], goal, expect, settings)
     for best in np.argsort(-worth)[: settings.n_refined]:
         near = [candidate(space, Draw(rng, drawn[int(best)].params, settled)) for _ in range(settings.n_mutations)]
-        drawn += _untried(near, tried)
+        drawn += _untried(near, known)
     worth = np.concatenate([worth, _worth(models, drawn[len(worth) :], front[1], goal, expect, settings)])
     if most < inf:
         costs = models.predict([each.params for each in drawn], [expect(each.chosen) for each in drawn])[0][:, 0]
@@ -176,7 +177,7 @@ def begin(
     if n_proposed >= 3 * settings.n_startup and n_ended >= LEAST_ENDED:
         return None
     tries = startup.tries([(each.params, each.distributions) for each in tried])
-    drawn = _untried([candidate(space, Draw(rng, None, settled)) for _ in range(settings.n_random)], tried)
+    drawn = _untried([candidate(space, Draw(rng, None, settled)) for _ in range(settings.n_random)], {*_keys(tried)})
     drawn = _affordable(drawn, tried, expect, most)
     lacks = any(any(startup.missing(each, tries)) for each in drawn)
     if n_proposed >= settings.n_startup and n_ended >= LEAST_ENDED and not lacks:
@@ -215,10 +216,14 @@ def _affordable(
     return [each for each, cost in zip(drawn, costs, strict=True) if cost <= max(most, min(costs))]
 
 
-def _untried(drawn: Sequence[Candidate[T]], tried: Sequence[Tried]) -> list[Candidate[T]]:
-    """The candidates that nobody has tried, or all where every one was: a draw near a parent may be its equal."""
-    known = {repr(sorted(each.params.items())) for each in tried}
-    return [each for each in drawn if repr(sorted(each.params.items())) not in known] or list(drawn)
+def _keys(chosen: Iterable[Tried | Candidate[Any]]) -> list[str]:
+    """Equal for equal parameters, each."""
+    return [repr(sorted(each.params.items())) for each in chosen]
+
+
+def _untried(drawn: Sequence[Candidate[T]], known: Collection[str]) -> list[Candidate[T]]:
+    """The candidates whose keys are not known, or all where every one is: a draw near a parent may be its equal."""
+    return [each for each, key in zip(drawn, _keys(drawn), strict=True) if key not in known] or list(drawn)
 
 
 def _rows(ended: Sequence[Tried], most: int) -> list[Tried]:
