@@ -104,8 +104,9 @@ def test_the_chance_is_that_of_an_exact_binomial_test(lost: int, won: int) -> No
         (500, 0, 0, False),  # the mirror changes nothing
         (500, 60, 55, False),  # as often one way as the other
         (500, 55, 5, True),
-        (20, 4, 0, False),  # 20 points, by chance in one of 16 cases
-        (20, 5, 0, True),
+        (328, 62, 36, False),  # 8 points, by chance in one of 180 cases: seen where flips fit
+        (20, 9, 0, False),  # 45 points, by chance in one of 512
+        (20, 10, 0, True),
         (5000, 90, 10, False),  # for certain, but 1.6 points
         (500, 5, 55, False),  # the mirror even helps
     ],
