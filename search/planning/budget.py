@@ -237,12 +237,16 @@ def _to_confirm(now: Snapshot, left: float, pace: float) -> Step | None:
 
 
 def _to_choose(now: Snapshot, best: FrozenTrial, left: float, pace: float) -> Step | None:
-    """The fresh seed to train before the best is trained on all images: its own, then its rivals'; None: no more."""
+    """The fresh seed to train before the best is trained on all images: its own, then its rivals'; None: no more.
+
+    None, too, where it would leave no room for that: the best may be another one after each.
+    """
     waiting = {each.user_attrs[records.CONFIRM_OF]: each for each in confirmation.waiting(now.trials)}
     first, again = records.first(best), None
+    on_all = 0.0 if refitted(now) == best.number else RESERVE / now.n_splits  # in as many steps as it had
     if first not in waiting and confirmation.n_begun(now.trials)[first]:
         again = _rival(now, best, left, pace)
-    elif MARGIN * pace * best.values[0] <= left:
+    elif (MARGIN + on_all) * pace * best.values[0] <= left:
         again = best
     if again is None:
         return None

@@ -52,6 +52,10 @@ def seconds_of(step: Step, now: Snapshot) -> float:
             return budget.rate(now) * nominal(now, budget._pipeline(now, waiting))
 
 
+def is_fresh_seed(step: Step) -> bool:
+    return isinstance(step, Confirm) or (isinstance(step, Queued) and records.is_confirmation(step.trial))
+
+
 @EVERYTHING
 @given(
     runs=st.lists(
@@ -74,7 +78,9 @@ def test_nothing_is_begun_that_is_not_forecast_to_end(
         return
     assert pace * seconds_of(step, now) <= left
     assert left > 0
-    if best is not None and not isinstance(step, Confirm):  # the best of before is still trained on all images
+    if best is not None:  # of before: it is still trained on all images, in as many steps as it had
+        assert pace * (seconds_of(step, now) + best.values[0] / now.n_splits) <= left
+    if best is not None and not is_fresh_seed(step):  # ... once it had a fresh seed
         assert pace * seconds_of(step, now) + budget.finale(now, best, pace) <= left * (1 + 1e-9)
     if isinstance(step, (Search, Fill)):  # ... and what may become the best: once more, and on a quarter more images
         assert pace * seconds_of(step, now) * (1 + 1 + 5 / 4) <= left
