@@ -139,9 +139,9 @@ def both_sides(model: ExportedModel, dataset: Dataset) -> dict[str, object]:
     alone, both = ((told.argmax(1) == images.y) & told.isfinite().all(1) for told in (one, one + other))
     return {
         "n": len(images.y),
-        "changed": int((alone ^ both).sum()),
         "alone": _accuracies(alone, dataset),
         "both": _accuracies(both, dataset),
+        "noise": _noise(alone ^ both, dataset),
         "calibration": calibrated(one + other, images.y).to_json(),
     }
 
@@ -149,6 +149,17 @@ def both_sides(model: ExportedModel, dataset: Dataset) -> dict[str, object]:
 def _accuracies(right: torch.Tensor, dataset: Dataset) -> dict[str, float]:
     accuracy, balanced_accuracy, _ = accuracies(right, dataset.val.y, dataset.n_classes)
     return {"accuracy": float(accuracy), "balanced_accuracy": float(balanced_accuracy)}
+
+
+def _noise(changed: torch.Tensor, dataset: Dataset) -> dict[str, float]:
+    """The variance of each accuracy gained, from [n] whether an image is told rightly by one and not by the other."""
+    per_class = dataset.val.y.bincount(minlength=dataset.n_classes).double()
+    by_class = dataset.val.y.bincount(changed.double(), minlength=dataset.n_classes)
+    recalls = (by_class / per_class**2)[per_class > 0]
+    return {
+        "accuracy": float(by_class.sum() / per_class.sum() ** 2),
+        "balanced_accuracy": float(recalls.mean() / len(recalls)),
+    }
 
 
 def _part(dataset: Dataset, most: int) -> Dataset:

@@ -27,7 +27,7 @@ from search.planning import budget, costs, plan
 from search.planning.budget import Budget
 from search.planning.costs import Costs
 from search.planning.plan import Images, Plan
-from search.planning.promise import both_sides, n_whole, promised
+from search.planning.promise import Gain, both_sides, n_whole, promised
 from search.study import records
 from search.study.asked import of_data
 from search.study.confirmation import ACCURACIES
@@ -230,21 +230,23 @@ def refit(
     if found is None:
         display.say("no time is left to train on all images: the networks of the front are what there is")
         return
-    if budget.refitted(now) == found[0].number and study.networks.refit.is_dir():
-        display.say(f"trial {found[0].number} is still the one to go with, and was trained on all images before")
+    if budget.refitted(now) == found.number and study.networks.refit.is_dir():
+        display.say(f"trial {found.number} is still the one to go with, and was trained on all images before")
         return
-    (chosen, pipeline), data = found, now.attributes[records.IDENTITY]["data"]
+    chosen, data = found, now.attributes[records.IDENTITY]["data"]
     n, fresh = n_whole(data, now.n_splits), now.fresh_of(chosen)
     twins = {f"trial {each.number}": study.networks.of(each.number) for each in (chosen, *fresh)}
     sides = sides_of_twins(now, objective, chosen, twins, left.left(), display)
+    pipeline = budget.in_time(now, chosen, left.left())
     display.say(f"trial {chosen.number} is trained on all {counted(n, 'image')}, those that validate included")
     seeds = Seeds.of(study.spec.search.seed, chosen.number, repeat=AGAIN)
     last = _in_time(objective, pipeline, seeds, left, display, halt)
     if last is None:
         return
-    gain, more = sides or (0.0, calibration_of_twin(twins))
-    promise = promised(min(1.0, now.accuracy(chosen) + gain), len(fresh), data["n_val"], data["n_train"], n)
-    told = {"trial": chosen.number, "train_seconds": last.train_seconds, "n_images": n, "flip_gain": gain}
+    gain, more = sides or (Gain(0.0, 0.0, 0.0), calibration_of_twin(twins))
+    reached = min(1.0, now.accuracy(chosen) + gain.expected)
+    promise = promised(reached, len(fresh), data["n_val"], data["n_train"], n, beside=gain.spread)
+    told = {"trial": chosen.number, "train_seconds": last.train_seconds, "n_images": n, "flip_gain": gain.expected}
     told |= asdict(promise) | {"measured": now.accuracy(chosen)}
     about = {"study": study.name, "trial": chosen.number, "refit": told, "metric": study.spec.metric, **more}
     study.patiently(lambda: study.optuna.set_user_attr(records.REFIT, None))  # killed in between, no old one is told
@@ -255,7 +257,7 @@ def refit(
 
 def sides_of_twins(
     now: Snapshot, objective: Objective, chosen: FrozenTrial, twins: Mapping[str, Path], left: float, display: Display
-) -> tuple[float, dict[str, object]] | None:
+) -> tuple[Gain, dict[str, object]] | None:
     """What both sides of an image together are expected to be worth, by networks of the pipeline, on unseen images.
 
     (accuracy gained, what an export of such a network is told); None where that is nothing, or is not to be looked
@@ -264,24 +266,26 @@ def sides_of_twins(
     fits = now.given.flip and now.restrictions.fix.get("augment.flip") is not False
     wanted = fits and now.spec.search.refit_test_time_flip and not now.spec.test_time_flip
     present = [(name, folder) for name, folder in twins.items() if folder.is_dir()]
-    evaluation = chosen.user_attrs["eval_seconds"] / max(1, len(records.curve(chosen)))
-    if not wanted or not present or 2 * evaluation * len(present) > PLAN_SHARE * left:
+    evaluation = chosen.user_attrs["eval_seconds"] / max(1, len(records.curve(chosen)))  # of one split
+    seconds = 2 * len(present) * evaluation * budget.wall_per_second(now) / now.n_splits
+    if not wanted or not present or seconds > min(PLAN_SHARE * left, budget.spare(now, chosen, left)):
         return None
     try:
         seen = {name: objective.both_sides(folder) for name, folder in present}
     except (DataError, TrialFault, DeviceLost, WorkerLost) as fault:
         display.say(f"what both sides of an image are worth was not seen: {fault}")
         return None
-    measured, gain = both_sides(list(seen.values()), ACCURACIES[now.spec.metric])
+    gain = both_sides(list(seen.values()), ACCURACIES[now.spec.metric])
     name, last = list(seen.items())[-1]
+    verdict = "the last network takes both" if gain.expected > 0 else "the last network takes images alone"
     display.say(
-        f"with their mirror images {100 * measured:+.1f} points of {counted(last['n'], 'image')} are told rightly, "
-        f"{100 * gain:+.1f} are expected of others: the last network takes {'both' if gain > 0 else 'images alone'}"
+        f"with their mirror images {100 * gain.measured:+.1f} points of {counted(last['n'], 'image')} are told rightly, "
+        f"{100 * gain.expected:+.1f} are expected of others: {verdict}"
     )
     fitted = {"temperature": last["calibration"]["temperature"], "n_images": 0}
     source = f"that of {name} on both sides of an image, trained on a part of the images"
     about = {"test_time_flip": True, "calibration": {**fitted, "source": source}}
-    return (gain, about) if gain > 0 else None
+    return (gain, about) if gain.expected > 0 else None
 
 
 def _in_time(

@@ -100,20 +100,29 @@ class Budget:
         return next_step(now, left, self.seconds, n_before=n_before, is_refitted=is_refitted)
 
 
-def to_refit(now: Snapshot, left: float) -> tuple[FrozenTrial, Pipeline] | None:
-    """The most accurate point that there is time to train on all images, and how; None where there is none.
+def to_refit(now: Snapshot, left: float) -> FrozenTrial | None:
+    """The most accurate point that there is time to train on all images; None where there is none.
 
-    Where time is short it has fewer epochs, but as many steps as the point had. None, too, where all images would not
-    make it better than the network of the best that is there.
+    None, too, where all images would not make it better than the network of the best that is there.
     """
     best, pace, whole = now.choice, wall_per_second(now) / now.n_splits, 1 / (1 - validating(now))
     points = (now.trials[outcome.trial] for outcome in now.outcomes)
     found = now.most_accurate(point for point in points if pace * point.values[0] <= left)
     if best is None or found is None or expected(now.expected(found), whole) < now.expected(best):
         return None
-    pipeline, longer = now.pipeline(found), min(whole, left / (MARGIN * pace * found.values[0]))
-    epochs = max(1, math.floor(pipeline.epochs * max(longer, 1.0) / whole + 1e-9))
-    return found, replace(pipeline, epochs=epochs)
+    return found
+
+
+def in_time(now: Snapshot, point: FrozenTrial, left: float) -> Pipeline:
+    """How a point is trained on all images: where time is short in fewer epochs, but as many steps as it had."""
+    pace, whole = wall_per_second(now) / now.n_splits, 1 / (1 - validating(now))
+    pipeline, longer = now.pipeline(point), min(whole, left / (MARGIN * pace * point.values[0]))
+    return replace(pipeline, epochs=max(1, math.floor(pipeline.epochs * max(longer, 1.0) / whole + 1e-9)))
+
+
+def spare(now: Snapshot, point: FrozenTrial, left: float) -> float:
+    """Seconds on the wall beside a training of a point on all images, in as many steps as it had."""
+    return float(left - MARGIN * wall_per_second(now) / now.n_splits * point.values[0])
 
 
 def next_step(now: Snapshot, left: float, total: float, *, n_before: int = 0, is_refitted: bool = False) -> Step | None:
@@ -178,9 +187,11 @@ def finale(now: Snapshot, best: FrozenTrial, pace: float) -> float:
 
 
 def refitted(now: Snapshot) -> int | None:
-    """Number of the trial whose pipeline was trained on all images; None where none was."""
+    """Number of the trial whose pipeline was trained on all images; None where none was, as it is asked for now."""
     told = now.attributes.get(records.REFIT)
-    return int(told["trial"]) if told else None
+    if not told or (told.get("flip_gain", 0.0) > 0 and not now.spec.search.refit_test_time_flip):
+        return None  # the first is also where it tells both sides of an image, which the study file no longer wants
+    return int(told["trial"])
 
 
 def wall_per_second(now: Snapshot) -> float:

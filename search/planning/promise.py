@@ -44,17 +44,26 @@ class Promise:
     n_seeds: int  # fresh ones that it was measured with; 0: the run that was chosen for it
 
 
-def promised(measured: float, n_seeds: int, n_val: int, n_train: int, n: int, between: float = SEEDS_SPREAD) -> Promise:
+def promised(
+    measured: float,
+    n_seeds: int,
+    n_val: int,
+    n_train: int,
+    n: int,
+    between: float = SEEDS_SPREAD,
+    beside: float = 0.0,
+) -> Promise:
     """What a pipeline of that accuracy on `n_val` images, trained on `n_train`, promises that is trained on all `n`.
 
-    `between`: decades of error between its seeds, where more is known of them than what is assumed.
+    `between`: decades of error between its seeds, where more is known of them than what is assumed. `beside`: spread of
+    what is in `measured` and was seen otherwise.
     """
     more = math.log10(n / n_train)
     error = max(1 - measured, 0.5 / n_val)
     low, high = wilson(measured, n_val)
     left = 1 - expected(1 - error, n / n_train)
     spread = math.hypot(between / math.sqrt(max(1, n_seeds)), between, POWER_SPREAD * more)  # decades
-    half = NORMAL * spread * math.log(10) * left
+    half = NORMAL * math.hypot(spread * math.log(10) * left, beside)
     middle = 1 - left
     return Promise(
         middle,
@@ -64,13 +73,23 @@ def promised(measured: float, n_seeds: int, n_val: int, n_train: int, n: int, be
     )
 
 
-def both_sides(seen: Sequence[Mapping[str, Any]], which: str) -> tuple[float, float]:
-    """(measured, expected) accuracy gained by networks of a pipeline that tell an image by that and its mirror image.
+@dataclass(frozen=True)
+class Gain:
+    """Accuracy gained by networks of a pipeline that tell an image by that and its mirror image."""
+
+    measured: float
+    expected: float  # on other images
+    spread: float  # of what is expected
+
+
+def both_sides(seen: Sequence[Mapping[str, Any]], which: str) -> Gain:
+    """What networks of a pipeline gain by both sides of an image.
 
     `seen`: what each made of images that validate, see `search.workers.seam`; `which`: of the accuracies there. Few
     images say little: what is expected lies between what was measured and what is known of other networks.
     """
     measured = fmean(each["both"][which] - each["alone"][which] for each in seen)
-    noise = fmean(each["changed"] / each["n"] ** 2 for each in seen)  # variance; all saw the same images
-    gain, spread = SIDES
-    return measured, (gain * noise + measured * spread**2) / (noise + spread**2)
+    noise = fmean(each["noise"][which] for each in seen)  # the same images in all: no smaller for their number
+    mean, spread = SIDES
+    share = spread**2 / (spread**2 + noise)  # of what was measured
+    return Gain(measured, share * measured + (1 - share) * mean, math.sqrt(share * noise))

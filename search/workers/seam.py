@@ -88,8 +88,9 @@ class Objective(Protocol):
     def both_sides(self, folder: Path) -> dict[str, Any]:
         """What the exported network is worth if it tells an image by that and its mirror image together.
 
-        `accuracy` and `balanced_accuracy` on the `n` images that validate, `alone` and with `both` sides, of which
-        `changed` are told rightly by one of these only; and the `calibration` of what both sides say.
+        `accuracy` and `balanced_accuracy` on the `n` images that validate, `alone` and with `both` sides; the `noise`
+        of what each gains, a variance from those images that one of the two alone tells rightly; and the `calibration`
+        of what both sides say.
         """
 
     def close(self) -> None:

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from objectives import mirroring
+from objectives.data.augment import Normalisation
 from objectives.data.dataset import Dataset, Images
 from objectives.errors import DataError
-from objectives.export import load_model
+from objectives.export import load_model, logits
 from objectives.mirroring import Mirrored, mirrored
 from objectives.objective import TrainingObjective
 from objectives.pipeline import Pipeline
@@ -158,11 +159,34 @@ def test_what_both_sides_are_worth_is_what_a_training_that_takes_both_would_say(
         assert isinstance(side, dict)
         assert side == {key: pytest.approx(told[key]) for key in ("accuracy", "balanced_accuracy")}
     assert found["calibration"] == described["both"]["calibration"]
-    change = abs(described["both"]["accuracy"] - described["alone"]["accuracy"])
-    assert isinstance(found["n"], int)
-    assert change * found["n"] - 1e-6 <= found["changed"] <= found["n"]  # type: ignore[operator]
+    gained, n, noise = described["both"]["accuracy"] - described["alone"]["accuracy"], found["n"], found["noise"]
+    assert isinstance(n, int)
+    assert isinstance(noise, dict)
+    assert abs(gained) / n - 1e-9 <= noise["accuracy"] <= 1 / n
     with pytest.raises(DataError, match="is not an exported model"):
         alone.both_sides(tmp_path / "none")
+
+
+def test_the_noise_of_what_both_sides_gain_is_what_drawing_images_of_each_class_anew_would_change(
+    digits: Dataset, tmp_path: Path
+) -> None:
+    """In classes of uneven size: the recall of a small one tells less, and counts as much."""
+    kept = torch.cat([torch.nonzero(digits.val.y == 0)[:4, 0], torch.nonzero(digits.val.y > 0)[:, 0]])
+    uneven = replace(digits, flip=True, val=digits.val.part(kept))
+    objective = TrainingObjective(TASK, "cpu", dataset=uneven)
+    list(objective.reports(Pipeline(epochs=1, batch_size=32), Seeds(0, 1, 2)))
+    objective.export(tmp_path / "model", {})
+    noise = objective.both_sides(tmp_path / "model")["noise"]
+    model, normalise = load_model(tmp_path / "model"), Normalisation(uneven, torch.device("cpu"))
+    one, other = (logits(model.network, x, normalise, mirrored=False) for x in (uneven.val.x, uneven.val.x.flip(3)))
+    changed = ((one.argmax(1) == uneven.val.y) ^ ((one + other).argmax(1) == uneven.val.y)).double()
+    of_class = [changed[uneven.val.y == each] for each in range(10)]
+    by_class = [float(each.sum()) / len(each) ** 2 for each in of_class]
+    assert noise == {
+        "accuracy": pytest.approx(float(changed.sum()) / len(kept) ** 2),
+        "balanced_accuracy": pytest.approx(sum(by_class) / 10**2),
+    }
+    assert by_class[0] > 0
 
 
 def test_a_network_of_all_images_takes_mirror_images_where_it_is_told_to(tmp_path: Path) -> None:

@@ -189,7 +189,8 @@ class Scripted:
         calibration = {"temperature": 3.0, "n_images": 100}
         told = {"alone": 0.8, "both": 0.8 + self.gain}
         sides = {name: {"accuracy": each, "balanced_accuracy": each} for name, each in told.items()}
-        return {"n": 100, "changed": 4, **sides, "calibration": calibration}
+        noise = {"accuracy": 4 / 100**2, "balanced_accuracy": 4 / 100**2}
+        return {"n": 100, "noise": noise, **sides, "calibration": calibration}
 
     def close(self) -> None:
         pass

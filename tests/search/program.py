@@ -179,7 +179,8 @@ class ScriptedObjective:
 
     def both_sides(self, folder: Path) -> dict[str, Any]:
         accuracies = {"accuracy": 0.9, "balanced_accuracy": 0.9}
-        return {"n": 100, "changed": 0, "alone": accuracies, "both": accuracies, "calibration": {"temperature": 1.0}}
+        told = {"alone": accuracies, "both": accuracies, "noise": {"accuracy": 0.0, "balanced_accuracy": 0.0}}
+        return {"n": 100, **told, "calibration": {"temperature": 1.0}}
 
     def close(self) -> None:
         pass

@@ -24,7 +24,7 @@ from objectives.pipeline import Pipeline, Report
 from objectives.task import Seeds
 from search import minutes, trial
 from search.database import storage
-from search.planning import costs, plan
+from search.planning import budget, costs, plan
 from search.planning.budget import Budget
 from search.planning.promise import SIDES, promised
 from search.study import opening, queue, records
@@ -433,6 +433,40 @@ def test_the_last_network_takes_images_alone_where_nothing_was_seen_of_both_side
     assert study.snapshot().attributes[records.REFIT]["flip_gain"] == 0.0
     assert not [line for line in words.lines if LAST in line]
     assert any("was not seen: it is damaged" in line for line in words.lines) == (why == "damaged")
+
+
+@dataclass(frozen=True)
+class Ticking(Budget):
+    """A budget of which a list of seconds is spent."""
+
+    spent: list[float] = field(default_factory=list)
+
+    def left(self) -> float:
+        return self.seconds - sum(self.spent)
+
+
+@pytest.mark.parametrize(("left", "takes"), [(100.0, 0.0), (100.0, 97.4), (4.9, 2.4), (2.35, 1.0)])
+def test_what_looking_at_both_sides_takes_is_taken_from_the_last_training_and_not_from_its_end(
+    left: float, takes: float, unseen: Callable[..., Study], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objective, words, spent = Described([*FOUND, [(1.0, 0.5)]], gain=0.04), Words(), list[float]()
+    study = unseen(objective, 1)
+    minutes.judge_flips(study, objective, 1.0, words.say)
+    go_on(study, objective, 1)
+    looked = objective.both_sides
+
+    def slow(folder: Path) -> dict[str, Any]:
+        spent.append(takes)
+        return looked(folder)
+
+    monkeypatch.setattr(objective, "both_sides", slow)
+    monkeypatch.setattr(minutes, "PLAN_SHARE", 1.0)
+    minutes.refit(study, objective, Ticking(0.0, left, spent=spent), words)
+    now = study.snapshot()
+    best = now.choice
+    assert best is not None
+    assert objective.trained[-1] == budget.in_time(now, best, left - sum(spent))
+    assert bool(spent) == (budget.spare(now, best, left) > 0.1)  # else not looked at: no time is spare
 
 
 def broken(folder: Path) -> dict[str, Any]:

@@ -254,8 +254,8 @@ def test_all_images_are_trained_on_only_where_there_is_time(study: Study) -> Non
 
     found = budget.to_refit(now, TOTAL / 2)
     assert found is not None
-    assert found[0].number == 1
-    assert found[1] == records.pipeline(found[0])
+    assert found.number == 1
+    assert budget.in_time(now, found, TOTAL / 2) == records.pipeline(found)
     assert budget.to_refit(now, -1.0) is None
     assert budget.to_refit(after(study.snapshot(), [Run(1.0, 0.0)]), TOTAL / 2) is None
 
@@ -264,10 +264,36 @@ def test_where_time_is_short_all_images_are_seen_less_often_but_in_as_many_steps
     now = after(study.snapshot(), RUNS)
     found = budget.to_refit(now, 4.1)
     assert found is not None
-    epochs = records.pipeline(found[0]).epochs
-    assert found[1].epochs == max(1, epochs * 4 // 5)
+    epochs = records.pipeline(found).epochs
+    assert budget.in_time(now, found, 4.1).epochs == max(1, epochs * 4 // 5)
     nearly = budget.to_refit(now, 3.9)  # a cheaper one takes its place, if all images make it better than the best is
-    assert nearly is None or nearly[0].number != 1
+    assert nearly is None or nearly.number != 1
+
+
+@EVERYTHING
+@given(left=st.floats(0.0, TOTAL), seconds=st.floats(0.1, 60), wall=st.floats(0.5, 4))
+def test_what_is_done_in_spare_seconds_leaves_room_for_as_many_steps_as_the_point_had(
+    left: float, seconds: float, wall: float, study: Study
+) -> None:
+    now = after(study.snapshot(), [Run(seconds, 0.9, wall=wall)])
+    found = budget.to_refit(now, left)
+    if found is not None and (spare := budget.spare(now, found, left)) > 0:
+        assert budget.to_refit(now, left - spare) == found
+        longer = budget.in_time(now, found, left).epochs / budget.in_time(now, found, left - spare).epochs
+        assert longer >= 1
+
+
+def test_a_network_that_tells_both_sides_is_not_the_last_one_where_that_is_no_longer_wanted(study: Study) -> None:
+    now = after(study.snapshot(), RUNS)
+    for gain in (0.0, 0.01):
+        told = replace(now, attributes={**now.attributes, records.REFIT: {"trial": 1, "flip_gain": gain}})
+        assert budget.refitted(told) == 1
+        search = now.spec.search.model_copy(update={"refit_test_time_flip": False})
+        changed = replace(told, spec=now.spec.model_copy(update={"search": search}))
+        assert budget.refitted(changed) == (1 if gain == 0 else None)
+        assert (budget.finale(changed, now.trials[1], 1.0) > 0) == (gain > 0)
+    earlier = replace(now, attributes={**now.attributes, records.REFIT: {"trial": 1}})
+    assert budget.refitted(earlier) == 1
 
 
 @pytest.mark.parametrize("seconds", [0.01, 1.0, 12.0, 600.0, 1e7])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import numpy as np
@@ -101,13 +102,25 @@ def test_of_both_sides_is_expected_what_lies_between_the_images_and_other_networ
     alone: list[float], both: float, n: int, changed: float, which: str
 ) -> None:
     def seen(n: int) -> list[dict[str, object]]:
-        sides = [{"alone": {which: each}, "both": {which: both}} for each in alone]
-        return [{**side, "n": n, "changed": changed * n} for side in sides]
+        return [{"alone": {which: each}, "both": {which: both}, "noise": {which: changed / n}} for each in alone]
 
-    measured, expected = both_sides(seen(n), which)
-    assert measured == pytest.approx(sum(both - each for each in alone) / len(alone))
-    low, high = sorted((measured, SIDES[0]))
-    assert low - 1e-12 <= expected <= high + 1e-12
-    assert abs(both_sides(seen(4 * n), which)[1] - measured) <= abs(expected - measured) + 1e-12
+    gain = both_sides(seen(n), which)
+    assert gain.measured == pytest.approx(sum(both - each for each in alone) / len(alone))
+    low, high = sorted((gain.measured, SIDES[0]))
+    assert low - 1e-12 <= gain.expected <= high + 1e-12
+    more = both_sides(seen(4 * n), which)
+    assert abs(more.expected - gain.measured) <= abs(gain.expected - gain.measured) + 1e-12
+    assert more.spread <= gain.spread + 1e-12
+    assert gain.spread <= min(SIDES[1], math.sqrt(changed / n)) + 1e-12
     if changed / n < SIDES[1] ** 2:
-        assert abs(expected - measured) <= abs(SIDES[0] - measured) / 2 + 1e-12
+        assert abs(gain.expected - gain.measured) <= abs(SIDES[0] - gain.measured) / 2 + 1e-12
+
+
+@given(ACCURACIES, COUNTS, st.floats(0.0, 0.1), st.floats(0.0, 0.1))
+def test_a_promise_is_no_narrower_where_something_of_it_was_seen_otherwise(
+    measured: float, n_val: int, beside: float, more: float
+) -> None:
+    sure, one, other = (promised(measured, 1, n_val, 100, 125, beside=each) for each in (0.0, beside, beside + more))
+    assert sure.accuracy == one.accuracy == other.accuracy
+    assert sure.interval[0] >= one.interval[0] >= other.interval[0]
+    assert sure.interval[1] <= one.interval[1] <= other.interval[1]
