@@ -245,7 +245,7 @@ def refit(
         return
     gain, more = sides or (Gain(0.0, 0.0, 0.0), calibration_of_twin(twins))
     reached = min(1.0, now.accuracy(chosen) + gain.expected)
-    promise = promised(reached, len(fresh), data["n_val"], data["n_train"], n, beside=gain.spread)
+    promise = promised(reached, len(fresh), now.n_sure, data["n_train"], n, beside=gain.spread)
     told = {"trial": chosen.number, "train_seconds": last.train_seconds, "n_images": n, "flip_gain": gain.expected}
     told |= asdict(promise) | {"measured": now.accuracy(chosen)}
     about = {"study": study.name, "trial": chosen.number, "refit": told, "metric": study.spec.metric, **more}

@@ -26,6 +26,7 @@ from search.errors import UsageError, told_as_no_room
 from search.host import devices, interruptions
 from search.invocation import Retraining
 from search.minutes import calibration_of_twin
+from search.pareto.intervals import as_many
 from search.planning.plan import family_for
 from search.planning.promise import n_whole, promised, spread
 from search.study import records
@@ -208,6 +209,7 @@ class _Work:
             self.task.data.name,
             data["n_train"],
             data["n_val"],
+            self._n_sure,
             self.facts["device"]["model"],
             self.made.metric,
             runs,
@@ -215,6 +217,11 @@ class _Work:
             None if self.places.of_all is None else self._of_all(self.places.of_all, before[0], runs),
             self._of_origin(),
         )
+
+    @property
+    def _n_sure(self) -> int:
+        """Images from whose number an interval of an accuracy comes."""
+        return as_many(self.made.metric, self.facts.get("validated", ()), self.facts["data"]["n_val"])
 
     @property
     def _identity(self) -> dict[str, object]:
@@ -257,7 +264,7 @@ class _Work:
         data, promise = self.facts["data"], None
         n = n_whole(data, self.facts.get("n_splits", 1))
         if runs:
-            found, n_val = [run.accuracy for run in runs], data["n_val"]
+            found, n_val = [run.accuracy for run in runs], self._n_sure
             promise = promised(fmean(found), len(runs), n_val, data["n_train"], n, spread(found, n_val))
         if told is None:
             about: dict[str, object] = {"refit": {"n_images": n, **(asdict(promise) if promise else {})}}

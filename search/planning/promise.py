@@ -55,8 +55,9 @@ def promised(
 ) -> Promise:
     """What a pipeline of that accuracy on `n_val` images, trained on `n_train`, promises that is trained on all `n`.
 
-    `between`: decades of error between its seeds, where more is known of them than what is assumed. `beside`: spread of
-    what is in `measured` and was seen otherwise.
+    `n_val`: by which that accuracy is known, see `search.pareto.intervals.as_many`. `between`: decades of error between
+    its seeds, where more is known of them than what is assumed. `beside`: spread of what is in `measured` and was seen
+    otherwise.
     """
     more = math.log10(n / n_train)
     error = max(1 - measured, 0.5 / n_val)

@@ -18,7 +18,7 @@ from search.pareto.choice import Candidate
 from search.pareto.curves import Curve
 from search.pareto.expectation import Runs, expected, noise_of, worth_another
 from search.pareto.front import Box, Outcome, front, hypervolume
-from search.pareto.intervals import wilson
+from search.pareto.intervals import as_many, wilson
 from search.pareto.kinds import Kind
 from search.study import confirmation, records, repeats
 from search.study.confirmation import SHARE, Confirmed
@@ -161,12 +161,18 @@ class Snapshot:
     def confirmed(self) -> dict[int, Confirmed]:
         """What fresh seeds say of the front and of BASELINE, by the number of the first trial of each."""
         tests = confirmation.tests(self.attributes)
-        return confirmation.confirmed(self.trials, self.floor, self.n_val, self.spec.metric, tests)
+        return confirmation.confirmed(self.trials, self.floor, self.n_sure, self.spec.metric, tests)
 
     @property
     def n_val(self) -> int:
-        """Images that validate: an interval of an accuracy comes from their number."""
+        """Images that validate."""
         return int(self.attributes[records.IDENTITY]["data"]["n_val"])
+
+    @property
+    def n_sure(self) -> int:
+        """Images from whose number an interval of an accuracy comes: fewer where uneven classes count alike."""
+        by_class = self.attributes.get(records.ABOUT, {}).get("validated", ())
+        return as_many(self.spec.metric, by_class, self.n_val)
 
     @cached_property
     def alike(self) -> set[int]:
@@ -184,9 +190,9 @@ class Snapshot:
         found = self.confirmed_of(trial)
         if found is None:
             cost, accuracy = trial.values
-            return Candidate(trial.number, cost, accuracy, wilson(accuracy, self.n_val), 0)
+            return Candidate(trial.number, cost, accuracy, wilson(accuracy, self.n_sure), 0)
         reached = found.accuracy
-        interval = reached.interval or wilson(reached.mean, self.n_val)
+        interval = reached.interval or wilson(reached.mean, self.n_sure)
         return Candidate(trial.number, found.cost.mean, reached.mean, interval, found.n, found.cost.interval)
 
     def network(self, trial: int) -> Path | None:

@@ -169,8 +169,10 @@ def _uncertain(now: Snapshot) -> list[str]:
     single = [point.values[1] for point in now.front_trials if now.confirmed_of(point) is None]
     if not single:
         return []
-    half = max(Estimate(accuracy, wilson(accuracy, now.n_val)).half or 0 for accuracy in single)
-    return [f"Without fresh seeds, accuracies of {now.n_val} validation images are known to ±{100 * half:.1f} points."]
+    half = max(Estimate(accuracy, wilson(accuracy, now.n_sure)).half or 0 for accuracy in single)
+    by_class = " of uneven classes" if now.n_sure < now.n_val else ""
+    images = f"{now.n_val} validation images{by_class}"
+    return [f"Without fresh seeds, accuracies of {images} are known to ±{100 * half:.1f} points."]
 
 
 def nothing_passed(now: Snapshot) -> list[str]:

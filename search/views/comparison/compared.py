@@ -41,7 +41,7 @@ class Side:
             Run(trial.number, trial.values[0], trial.values[1], tuple(again.get(records.first(trial), ())))
             for trial in self.now.points
         ]
-        return Searched(tuple(runs), max(self.now.n_counted, len(runs)), self.now.n_val)
+        return Searched(tuple(runs), max(self.now.n_counted, len(runs)), self.now.n_sure)
 
     @cached_property
     def front(self) -> Mapping[int, Shown]:

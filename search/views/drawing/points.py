@@ -63,7 +63,7 @@ def shown(trial: FrozenTrial, now: Snapshot) -> Shown:
     if found is not None:
         return Shown(trial, found.cost, found.accuracy, found.n, is_alike, now.kind, found.is_disturbed)
     cost, accuracy = trial.values
-    images = Estimate(accuracy, wilson(accuracy, now.n_val))
+    images = Estimate(accuracy, wilson(accuracy, now.n_sure))
     return Shown(trial, Estimate(cost, None), images, 0, is_alike, now.kind, now.is_disturbed(trial))
 
 

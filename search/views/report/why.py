@@ -40,7 +40,7 @@ def sentence(each: Shown, now: Snapshot) -> str:
     """Why a point takes the seconds that it takes, against BASELINE where that was trained; or how small it is."""
     if now.base is not None:
         accuracy = now.base["accuracy"]
-        before = Estimate(accuracy, wilson(accuracy, now.n_val))
+        before = Estimate(accuracy, wilson(accuracy, now.n_sure))
         return f"{against.words(each.cost.mean, each.trial, now.base)}. {_accuracy(each.accuracy, before)}"
     baseline = points.baseline(now)
     if baseline is None:

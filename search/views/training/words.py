@@ -43,6 +43,7 @@ class Result:
     data: str
     n_train: int
     n_val: int
+    n_sure: int  # images from whose number an interval of an accuracy comes
     device: str
     metric: str
     runs: Sequence[Run]
@@ -59,7 +60,7 @@ class Result:
     def accuracy(self) -> Estimate:
         """Mean accuracy, with the interval of seeds, or of the number of images where seeds are too few."""
         found = of_accuracies([[run.accuracy for run in self.runs]])[0]
-        return found if found.interval else Estimate(found.mean, wilson(found.mean, self.n_val))
+        return found if found.interval else Estimate(found.mean, wilson(found.mean, self.n_sure))
 
     @property
     def has_spread(self) -> bool:
@@ -111,8 +112,11 @@ def _means(found: Result) -> list[str]:
     mean = f"mean of {counted(n, 'seed')}, " if n > 1 else ""
     assert accuracy.interval is not None
     low, high = accuracy.interval
-    source = "from the spread of seeds" if found.has_spread else f"from the number of images, {found.n_val}"
-    kind = "balanced accuracy" if found.metric == "balanced" else "accuracy"
+    is_balanced = found.metric == "balanced"
+    images = f"from the number of images{' of each class' if is_balanced else ''}, {found.n_val}"
+    source, kind = "from the spread of seeds" if found.has_spread else images, "accuracy"
+    if is_balanced:
+        kind = "balanced accuracy"
     said = [f"{kind:<9} {accuracy.mean:.2%} ({mean}95 %: {low:.1%} to {high:.1%}, {source})"]
     if found.exported is not None:
         said.append(f"          {found.exported:.2%} in the training that the pipeline comes from, on these images")

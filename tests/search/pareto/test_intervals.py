@@ -6,8 +6,10 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from search.pareto.intervals import of_accuracies, of_costs, of_differences, student, wilson
+from search.pareto.intervals import as_many, of_accuracies, of_costs, of_differences, student, wilson
 
 
 @pytest.mark.parametrize(("degrees", "quantile"), [(1, 12.7062), (2, 4.3027), (5, 2.5706), (30, 2.0423)])
@@ -19,6 +21,29 @@ def test_wilsons_interval_is_that_of_the_formula() -> None:
     assert wilson(0.9, 100) == pytest.approx((0.8256, 0.9448), abs=1e-4)
     assert wilson(1.0, 10)[1] == pytest.approx(1.0)
     assert wilson(0.0, 10)[0] == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize("by_class", [(50, 50), (130, 4), (67, 67, 1), (20, 0, 5), (400,)])
+@pytest.mark.parametrize("recall", [0.5, 0.8, 0.95])
+def test_wilsons_interval_holds_a_balanced_accuracy_too(by_class: tuple[int, ...], recall: float) -> None:
+    """Of as many images as it is known by; a class of a single one is all or nothing."""
+    rng, present = np.random.default_rng(0), [each for each in by_class if each]
+    n = as_many("balanced", by_class, sum(by_class))
+    told = np.mean([rng.binomial(each, recall, 4000) / each for each in present], axis=0)
+    held = [low <= recall <= high for low, high in (wilson(float(each), n) for each in told)]
+    assert np.mean(held) > (0.85 if 1 in by_class else 0.9)
+
+
+@given(st.lists(st.integers(0, 1000), max_size=12).filter(sum))
+def test_a_balanced_accuracy_is_known_by_no_more_images_than_there_are_and_by_all_of_even_classes(
+    by_class: list[int],
+) -> None:
+    n, present = sum(by_class), [each for each in by_class if each]
+    assert as_many("plain", by_class, n) == n
+    assert 1 <= as_many("balanced", by_class, n) <= n
+    assert as_many("balanced", by_class, n) <= len(present) ** 2 * min(present)
+    assert as_many("balanced", [present[0]] * 3, 3 * present[0]) == 3 * present[0]
+    assert as_many("balanced", [], n) == n  # of an earlier version, or of many classes: not told
 
 
 def test_an_interval_of_equal_spreads_holds_the_truth_nineteen_times_in_twenty() -> None:
