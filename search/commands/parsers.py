@@ -156,7 +156,10 @@ def _test() -> argparse.ArgumentParser:
 def _export() -> argparse.ArgumentParser:
     p = _of("export", "export --study birds --under-seconds 60 -o birds-network --torchscript")
     p.add_argument("--study", required=True, metavar="NAME", help="its name in the database")
-    _limits(p).add_argument("--trial", type=whole(MOST_TRIALS, least=0), metavar="N", help="this one of the front")
+    limits = _limits(p)
+    limits.add_argument("--trial", type=whole(MOST_TRIALS, least=0), metavar="N", help="this one of the front")
+    words = "that which --minutes trained on all images, those that validate included"
+    limits.add_argument("--whole", action="store_true", help=words)
     p.add_argument("-o", "--output", required=True, metavar="FOLDER", help="to make, which is not there yet")
     words = "also as TorchScript: pixels in, calibrated probabilities out"
     p.add_argument("--torchscript", action="store_true", help=words)

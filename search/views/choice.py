@@ -76,17 +76,22 @@ def _in_words(point: Candidate, now: Snapshot) -> str:
     return f"trial {point.trial}: {point.accuracy:.2%} {cost} ({source}; {low:.1%} to {high:.1%})"
 
 
+def of_all(now: Snapshot) -> int | None:
+    """The trial with whose pipeline a network was trained on all images; None where no such network lies here."""
+    told = now.attributes.get(records.REFIT)
+    return int(told["trial"]) if told and Networks(now.artifacts.absolute()).refit.is_dir() else None
+
+
 def _refit(point: Candidate, now: Snapshot) -> str | None:
     """The folder of the network that the same pipeline trained on all images; None where there is none."""
-    told, folder = now.attributes.get(records.REFIT), Networks(now.artifacts.absolute()).refit
-    return str(folder) if told and told["trial"] == point.trial and folder.is_dir() else None
+    return str(Networks(now.artifacts.absolute()).refit) if of_all(now) == point.trial else None
 
 
 def _of_all_images(best: Candidate, now: Snapshot) -> list[str]:
     """Where the network is that was trained on all images, whichever point's pipeline that was."""
-    told, folder = now.attributes.get(records.REFIT), Networks(now.artifacts.absolute()).refit
-    if not told or not folder.is_dir():
+    if of_all(now) is None:
         return []
+    told, folder = now.attributes[records.REFIT], Networks(now.artifacts.absolute()).refit
     of = "" if told["trial"] == best.trial else f", the pipeline of trial {told['trial']}"
     return [f"all       {folder} (trained on all images{of}: expect {told['accuracy']:.1%})"]
 

@@ -15,6 +15,7 @@ from objectives.words import expanded, printable
 from search.commands.exits import exit_code
 from search.database import storage
 from search.errors import UsageError
+from search.study.networks import Networks
 
 if TYPE_CHECKING:
     from objectives.inference.copying import Copied
@@ -36,10 +37,7 @@ def _export(options: argparse.Namespace, url: str) -> int:
     if options.onnx and (missing := [name for name in NEEDED if find_spec(name) is None]):
         raise UsageError(f"--onnx needs the Python packages {', '.join(missing)}: pip install 'frontrunner[onnx]'")
     now = best.read(options.study, url)
-    number = best.asked(now, options).best.trial if options.trial is None else _of_front(now, options.trial)
-    source = now.network(number)
-    if source is None:
-        raise UsageError(f"the network of trial {number} is not on this machine: export it where it was trained")
+    which, source = _of_all(now) if options.whole else _of_trial(now, options)
     spec = replace(now.spec.task.data, root=options.data_root or now.spec.task.data.root)
 
     from objectives.inference import interchange
@@ -50,19 +48,26 @@ def _export(options: argparse.Namespace, url: str) -> int:
         done = copied(source, target, spec, [name for name, is_wanted in wanted.items() if is_wanted])
     except ValueError as error:
         raise DataError(printable(str(error))) from error
-    _say(done, number, as_json=options.json)
+    _say(done, which, whole=options.whole, as_json=options.json)
     return 0
 
 
-def _say(done: Copied, number: int, *, as_json: bool) -> None:
+def _say(done: Copied, number: int, *, whole: bool, as_json: bool) -> None:
     if done.made_up is not None:
         print(printable(f"warning: checked on made-up images only: {done.made_up}"), file=sys.stderr)
     if as_json:
-        told = {"trial": number, "folder": str(done.folder), "files": done.files, "checked": done.n_checked}
+        told = {
+            "trial": number,
+            "whole": whole,
+            "folder": str(done.folder),
+            "files": done.files,
+            "checked": done.n_checked,
+        }
         print(json.dumps({**told, "real_images": done.made_up is None}))
         return
     same = f"tells the same of {done.n_checked} {'real' if done.made_up is None else 'made-up'} images"
-    print(printable(f"trial {number} is in {done.folder}: {', '.join(done.files)}; it {same}"))
+    what = f"trial {number}, trained on all images," if whole else f"trial {number}"
+    print(printable(f"{what} is in {done.folder}: {', '.join(done.files)}; it {same}"))
 
 
 def _target(output: str) -> Path:
@@ -77,6 +82,36 @@ def _target(output: str) -> Path:
     if not target.parent.is_dir():
         raise UsageError(printable(f"there is no folder {target.parent}: make it, or name another place with -o"))
     return target
+
+
+def _of_trial(now: Snapshot, options: argparse.Namespace) -> tuple[int, Path]:
+    """(trial, folder) of the network of the front that is asked for.
+
+    Raises:
+        UsageError: there is none such, here.
+    """
+    from search.commands.networks import best
+
+    number = best.asked(now, options).best.trial if options.trial is None else _of_front(now, options.trial)
+    if (source := now.network(number)) is None:
+        raise UsageError(f"the network of trial {number} is not on this machine: export it where it was trained")
+    return number, source
+
+
+def _of_all(now: Snapshot) -> tuple[int, Path]:
+    """(trial that has its pipeline, folder) of the network that was trained on all images.
+
+    Raises:
+        UsageError: there is none, here.
+    """
+    from search.views import choice
+
+    if (number := choice.of_all(now)) is None:
+        raise UsageError(
+            f"study {now.name!r} has no network here that was trained on all images: run it with --minutes, or "
+            "train --whole trains a point of its front so"
+        )
+    return number, Networks(now.artifacts.absolute()).refit
 
 
 def _of_front(now: Snapshot, number: int) -> int:

@@ -12,10 +12,12 @@ import pytest
 import torch
 
 from objectives.export import load_model
-from objectives.host.durable import damaged
+from objectives.host.durable import contents, damaged, write_folder
 from objectives.inference.copying import copied
 from objectives.task import DataSpec
 from search import trial
+from search.database import storage
+from search.study import opening, records
 from search.study.study import Study
 from search.views.display import Display
 from tests.search.conftest import Scripted
@@ -49,7 +51,7 @@ def test_a_copy_is_whole_and_tells_the_same_in_every_format(export: Command, mod
     done = export("--under-seconds 1.5 -o net --torchscript --json")
     assert done.code == 0, done.err
     assert json.loads(done.out) == {
-        **{"trial": 0, "folder": str(tmp_path / "net"), "checked": 64, "real_images": True},
+        **{"trial": 0, "whole": False, "folder": str(tmp_path / "net"), "checked": 64, "real_images": True},
         "files": ["weights.safetensors", "model.json", "model.torchscript.pt"],
     }
     assert damaged(tmp_path / "net") == []
@@ -81,6 +83,26 @@ def test_what_cannot_be_copied_is_one_line_and_leaves_nothing(
     assert (done.code, done.out, done.err.count("\n")) == (code, "", 1), done.err
     assert said in done.err
     assert not (tmp_path / "net").exists()
+
+
+def test_the_network_of_all_images_is_copied_as_any_other_where_there_is_one(
+    export: Command, model: Path, tmp_path: Path
+) -> None:
+    none = export("--whole -o all")
+    assert (none.code, none.err.count("\n")) == (2, 1)
+    assert "has no network here that was trained on all images: run it with --minutes" in none.err
+    study = opening.stored("tiny", storage.open_storage(f"sqlite:///{tmp_path}/studies.db"))
+    study.optuna.set_user_attr(records.REFIT, {"trial": 1})
+    assert export("--whole -o all").code == 2  # it lies elsewhere
+    files = contents(model)
+    about = json.loads(files["model.json"]) | {"test_time_flip": True}
+    write_folder(study.networks.refit, {**files, "model.json": json.dumps(about).encode()})
+    done = export("--whole -o all --torchscript --json")
+    assert done.code == 0, done.err
+    told = json.loads(done.out)
+    assert (told["trial"], told["whole"], "model.torchscript.pt" in told["files"]) == (1, True, True)
+    assert load_model(tmp_path / "all").mirrored
+    assert "trial 1, trained on all images, is in " in export("--whole -o again").out
 
 
 def test_without_the_images_of_the_study_it_is_checked_on_made_up_ones_and_says_so(
