@@ -88,7 +88,8 @@ def lines(now: Snapshot, width: int | None = None) -> list[str]:
         *_test_time(now),
         *shadow.lines(now),
         *confirmed.lines(now),
-        *_on_all_images(now),
+        *on_all_images(now),
+        *_network_of_all(now),
         *starts.lines(now),
         f"trials      {ended}" + (f" ({reasons})" if reasons else ""),
     ]
@@ -113,8 +114,8 @@ def _refit(now: Snapshot) -> dict[str, object] | None:
     return {**told, "folder": str((now.artifacts / "refit").absolute())} if told else None
 
 
-def _on_all_images(now: Snapshot) -> list[str]:
-    """What the network promises that was trained on all images."""
+def on_all_images(now: Snapshot) -> list[str]:
+    """What the network promises that was trained on all images; where none was, nothing."""
     told = now.attributes.get(records.REFIT)
     if not told:
         return []
@@ -132,6 +133,14 @@ def _on_all_images(now: Snapshot) -> list[str]:
         f"{told['accuracy']:.1%} on new images ({low:.1%} to {high:.1%}): {told['measured']:.1%} {source}, "
         f"{by_mirror}and what more images bring.",
         *(mirrored if gain else []),
+    ]
+
+
+def _network_of_all(now: Snapshot) -> list[str]:
+    """Where that network is, and how to use it."""
+    if not now.attributes.get(records.REFIT):
+        return []
+    return [
         f"network     {now.artifacts / 'refit'}",
         f"to use it   {command('predict')} --model {shlex.quote(str(now.artifacts / 'refit'))} --images FOLDER",
     ]

@@ -151,6 +151,7 @@ def _front(now: Snapshot) -> dict[str, object]:
     }
     return {
         "front": shown,
+        "of_all": summary.on_all_images(now),
         "baseline": baseline,
         "baseline_is_on_front": baseline is not None and baseline.number in {each.number for each in shown},
         "tests": tests,

@@ -12,7 +12,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Generator, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -30,9 +30,11 @@ from search.ablation.ingredients import taken_apart
 from search.ablation.result import ablations
 from search.database import storage
 from search.database.storage import Database
+from search.planning.promise import promised
 from search.study import opening, queue, records, spec
 from search.study.snapshot import Snapshot
 from search.study.study import Study
+from search.views import summary
 from search.views.display import Display
 from search.views.drawing import front, points, theme, waterfall
 from search.views.report import budgets, facts, why
@@ -310,6 +312,21 @@ def test_the_study_file_of_a_page_asks_for_the_same_study_whatever_its_kind(path
     told = Snapshot(name, asked, 0.0, cast(Given, None), (), {}, cast(Database, None), tmp_path)
     (tmp_path / "again.toml").write_text("\n".join(facts.study_file(told)))
     assert spec.read(str(tmp_path / "again.toml"))[1] == asked
+
+
+@pytest.mark.parametrize("gain", [None, 0.0, 0.01])
+def test_a_page_tells_of_the_network_of_all_images_what_the_command_line_tells(
+    gain: float | None, evil_study: Study
+) -> None:
+    now = whole(evil_study)
+    assert "Trained on all images" not in page(now)
+    told = {**asdict(promised(0.8, 1, 50, 200, 250)), "trial": now.front[0].trial, "train_seconds": 2.0}
+    told |= {"n_images": 250, **({} if gain is None else {"flip_gain": gain})}  # earlier versions told no gain
+    refit = replace(now, attributes={**now.attributes, records.REFIT: told})
+    text = html.unescape(page(refit))
+    assert "Trained on all images" in text
+    assert str(now.artifacts / "refit") in text
+    assert all(line in text for line in summary.on_all_images(refit))
 
 
 def test_a_password_in_the_place_of_a_study_is_in_no_page(study_file: Path, evil_study: Study) -> None:
