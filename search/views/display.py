@@ -211,6 +211,7 @@ class LiveDisplay(Display):
         self, now: Snapshot, n_trials: int, deadline: float | None = None, goal: Goal | None = None
     ) -> None:
         self._standing, self._kind = _Standing(n_trials, deadline, time.monotonic(), now.n_counted, goal), now.kind
+        self._study.update(self._data_bar, visible=False)  # of images that a cache holds nothing is told but the list
         self._study.update(self._study_bar, description="trials" if deadline is None else "time", visible=True)
         self.study_stands(now)
 

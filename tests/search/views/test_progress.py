@@ -81,6 +81,16 @@ def test_a_deadline_that_is_over_leaves_nothing(late: float, moments: list[Snaps
     assert any(line.endswith("0:00 left") for line in live(moments[1], terminal(), time.monotonic() - late))
 
 
+@pytest.mark.parametrize("told", [("listing", 0, 0), ("reading", 3, 10**6), ("decoding", 10**6, 10**6)])
+def test_once_a_study_is_open_no_bar_tells_of_its_images(told: tuple[str, int, int], moments: list[Snapshot]) -> None:
+    console = terminal()
+    display = LiveDisplay(console)
+    display.data_read(*told)
+    assert any("images" in line for line in frame(display, console)) == (told[1] < told[2] or not told[2])
+    display.study_started(moments[0], 40)
+    assert not any("images" in line for line in frame(display, console))
+
+
 def test_without_a_deadline_the_live_display_counts_to_the_total(moments: list[Snapshot]) -> None:
     lines = live(moments[-1], terminal())
     assert any(line.startswith("trials ━") and line.endswith(" 4/7") for line in lines)
