@@ -100,7 +100,7 @@ def _run(asked: Invocation, training: Training, held: ExitStack) -> None:
     with opening.understood(name):
         _show(now, as_json=asked.json)
     if budget is not None and asked.minutes and not any(trial.state.is_finished() for trial in now.trials):
-        least = least_minutes(now, time.monotonic() - budget.began)
+        least = least_minutes(now, time.monotonic() - budget.began, asked.minutes)
         raise UsageError(
             f"{counted(asked.minutes, 'minute')} {'is' if asked.minutes == 1 else 'are'} too few for a first network: "
             f"--minutes {least:g} would do, "

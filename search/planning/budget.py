@@ -171,10 +171,11 @@ def _most(now: Snapshot, best: FrozenTrial | None, left: float, pace: float) -> 
     return min(left / (MARGIN + (1 + whole) * RESERVE), (left - kept) / MARGIN) / pace
 
 
-def least_minutes(now: Snapshot, took: float) -> float:
-    """Minutes that would do for a first network where none came to its end in so many seconds on the wall."""
+def least_minutes(now: Snapshot, took: float, tried: float) -> float:
+    """Minutes that would do for a first network where `tried` were too few, in so many seconds on the wall."""
     first = now.box.fastest if now.box is not None else took  # device seconds
-    return math.ceil((took + OVERHEAD * wall_per_second(now) * first) / 6) / 10
+    least = math.ceil((took + OVERHEAD * wall_per_second(now) * first) / 6)
+    return max(least, math.floor(10 * tried + 1 + 1e-9)) / 10
 
 
 def finale(now: Snapshot, best: FrozenTrial, pace: float) -> float:

@@ -283,6 +283,17 @@ def test_what_is_done_in_spare_seconds_leaves_room_for_as_many_steps_as_the_poin
         assert longer >= 1
 
 
+@given(took=st.floats(0.0, 1e4), tried=st.floats(0.01, 100.0))
+@EVERYTHING
+def test_minutes_that_would_do_are_more_than_were_too_few_and_than_what_passed(
+    took: float, tried: float, study: Study
+) -> None:
+    least = budget.least_minutes(study.snapshot(), took, tried)
+    assert least > tried
+    assert 60 * least > took
+    assert float(f"{least:g}") == pytest.approx(least, abs=1e-3 * least)
+
+
 def test_a_network_that_tells_both_sides_is_not_the_last_one_where_that_is_no_longer_wanted(study: Study) -> None:
     now = after(study.snapshot(), RUNS)
     for gain in (0.0, 0.01):
