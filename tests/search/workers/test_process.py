@@ -80,6 +80,8 @@ def test_a_worker_sees_both_sides_of_images_as_this_process_does(worker: WorkerP
     assert worker.both_sides(tmp_path / "model") == TrainingObjective(TASK, "cpu").both_sides(tmp_path / "model")
     with pytest.raises(DataError, match="is not an exported model"):
         worker.both_sides(tmp_path / "none")
+    list(worker.reports(PIPELINE, SEEDS, whole=True))  # a network that cannot be read leaves a worker that trains
+    worker.export(tmp_path / "whole", {})
 
 
 def test_a_worker_reads_the_reference_workload_between_a_training_and_its_export(
