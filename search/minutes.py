@@ -278,10 +278,8 @@ def sides_of_twins(
     gain = both_sides(list(seen.values()), ACCURACIES[now.spec.metric])
     name, last = list(seen.items())[-1]
     verdict = "the last network takes both" if gain.expected > 0 else "the last network takes images alone"
-    display.say(
-        f"with their mirror images {100 * gain.measured:+.1f} points of {counted(last['n'], 'image')} are told rightly, "
-        f"{100 * gain.expected:+.1f} are expected of others: {verdict}"
-    )
+    measured = f"{100 * gain.measured:+.1f} points of {counted(last['n'], 'image')} are told rightly"
+    display.say(f"with their mirror images {measured}, {100 * gain.expected:+.1f} are expected of others: {verdict}")
     fitted = {"temperature": last["calibration"]["temperature"], "n_images": 0}
     source = f"that of {name} on both sides of an image, trained on a part of the images"
     about = {"test_time_flip": True, "calibration": {**fitted, "source": source}}

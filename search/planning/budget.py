@@ -238,11 +238,17 @@ def _queued(now: Snapshot, most: float, seconds: float) -> FrozenTrial | None:
 
 
 def _to_confirm(now: Snapshot, left: float, pace: float) -> Step | None:
-    """The first of the front that lacks fresh seeds, the cheapest first, as far as they fit; before, what waits."""
+    """The first of the front that lacks fresh seeds, the cheapest first, as far as they fit; before, what waits.
+
+    That which was trained on all images comes before where it has none: what is told of that network is its accuracy.
+    """
     for trial in confirmation.waiting(now.trials):
         if MARGIN * pace * now.trials[trial.user_attrs[records.CONFIRM_OF]].values[0] <= left:
             return Queued(trial)
-    for point in confirmation.lacking(now.trials, now.floor, max(1, now.spec.search.confirm)):
+    begun, of_all = confirmation.n_begun(now.trials), refitted(now)
+    points = confirmation.lacking(now.trials, now.floor, max(1, now.spec.search.confirm))
+    points.sort(key=lambda each: each.number != of_all or begun[records.first(each)] > 0)  # else as they were
+    for point in points:
         if MARGIN * pace * point.values[0] <= left and point.user_attrs.get(records.ANCHOR) != BASELINE:
             return Confirm(point)
     return None

@@ -168,6 +168,22 @@ def test_after_the_longest_runs_the_best_is_confirmed_and_then_the_end_or_others
     assert budget.next_step(after(study.snapshot(), fresh), 0.1, TOTAL, is_refitted=True) is None
 
 
+def test_what_was_trained_on_all_images_without_a_fresh_seed_gets_one_before_the_rest_of_the_front(
+    study: Study,
+) -> None:
+    def then(runs: list[Run], left: float) -> int | None:
+        now = after(study.snapshot(), runs)
+        told = replace(now, attributes={**now.attributes, records.REFIT: {"trial": 1}})
+        step = budget.next_step(told, left, TOTAL, is_refitted=True)
+        assert step is None or isinstance(step, Confirm)
+        return None if step is None else step.point.number
+
+    assert then(RUNS, 100.0) == 1
+    assert then([*RUNS, Run(4.0, 0.9, confirm_of=1)], 100.0) == 3  # the cheapest of the front
+    assert then(RUNS, 3.0) == 3  # it does not fit
+    assert then(RUNS, 0.1) is None
+
+
 CLOSE = [Run(2.0, 0.7), Run(9.0, 0.81), Run(4.0, 0.80, fill=True), Run(9.0, 0.3, fill=True)]
 SEEN = Run(9.0, 0.80, confirm_of=1)
 
