@@ -35,8 +35,8 @@ CLOSING = (3.0, 0.02)  # seconds, share of the minutes: to export, to draw figur
 LEAST_PROPOSED = 5
 STARTUP_SHARE, MOST_STARTUP = 0.05, 8  # proposals that try every strategy, before models lead
 LEAST_FILL = 0.05  # share of the minutes, below which a longest run buys nothing
-MOST_FILLS = 2
-FURTHER = 1.25  # times as long as the first one a second run is that fills the rest, or it tells little new
+MOST_FILLS = 3
+FURTHER = 1.25  # times as long as a longest run that is the best another one is, or it tells little new
 # Seconds on the wall for a second of the device before anything has run: evaluation, workers, questions; of three runs.
 OVERHEAD = 1.25
 LEAST_GAIN = 0.0005  # decades of error, of the choice: below, fresh seeds are for the points of the front
@@ -148,8 +148,8 @@ def next_step(now: Snapshot, left: float, total: float, *, n_before: int = 0, is
     fills = [trial for trial in since if records.FILL in trial.user_attrs and not records.is_free(trial)]
     is_over = len(fills) == MOST_FILLS or any(records.is_confirmation(trial) for trial in since)
     is_over |= any(trial.state == TrialState.RUNNING for trial in fills)
-    filled = max((FURTHER * trial.values[0] for trial in fills if trial.values), default=0.0)
-    if not is_over and most * pace > LEAST_FILL * total and most > max(cheapest, filled):
+    least = best.values[0] * (FURTHER if records.FILL in best.user_attrs else 1.0) if fills else cheapest
+    if not is_over and most * pace > LEAST_FILL * total and most > least:
         return Fill(most)
     return _to_choose(now, best, left, pace)
 

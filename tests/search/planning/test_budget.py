@@ -154,6 +154,25 @@ def test_the_longest_run_leaves_room_for_a_fresh_seed_and_for_all_images(study: 
         assert pace * step.seconds + budget.finale(filled, best, pace) <= left * (1 + 1e-9)
 
 
+@pytest.mark.parametrize(
+    ("accuracy", "left", "begins"),
+    [
+        pytest.param(0.85, 60.0, True, id="it came out behind, and another one need be no longer"),
+        pytest.param(0.95, 60.0, False, id="it is the best, and another one would be no longer"),
+        pytest.param(0.95, 100.0, True, id="it is the best, and there is room for a longer one"),
+        pytest.param(0.85, 12.0, False, id="it came out behind, and there is room for less than the best takes"),
+    ],
+)
+def test_another_longest_run_begins_where_it_may_tell_something_new(
+    accuracy: float, left: float, begins: bool, study: Study
+) -> None:
+    now = after(study.snapshot(), [*RUNS, Run(20.0, accuracy, fill=True)])
+    step = budget.next_step(now, left, TOTAL)
+    assert isinstance(step, Fill) == begins
+    most = after(study.snapshot(), [*RUNS, *[Run(20.0, 0.85, fill=True)] * budget.MOST_FILLS])
+    assert not isinstance(budget.next_step(most, 100.0, TOTAL), Fill)
+
+
 def test_after_the_longest_runs_the_best_is_confirmed_and_then_the_end_or_others(study: Study) -> None:
     fills = [Run(9.0, 0.95, fill=True)] + [Run(9.0, 0.8, fill=True)] * (budget.MOST_FILLS - 1)
     runs = [*RUNS, *fills]
