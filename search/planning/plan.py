@@ -212,7 +212,7 @@ def chosen(name: str, minutes: float, images: Images, costs: Costs, device: str,
     searching = max(0.0, SEARCH_SHARE - BEFORE_TRAINING / (60 * minutes)) * seconds
     proposes = searching >= N_KNOWN * typical + LEAST_PROPOSED * first
     # of trials: the last one begins before its time is over; where nothing is proposed the longest run comes next
-    n = 1 + (searching / (MEAN_PER_TYPICAL * typical) if proposes else N_KNOWN)
+    n = 1 + searching / (MEAN_PER_TYPICAL * typical) if proposes else N_KNOWN
     return Plan(
         name,
         minutes,
@@ -226,7 +226,7 @@ def chosen(name: str, minutes: float, images: Images, costs: Costs, device: str,
         (first * (1 - ERR), first * (1 + ERR)),
         (typical * (1 - ERR), typical * (1 + ERR)),
         longest,
-        (min(max(3, round(n * (1 - ERR))), MOST_TRIALS), min(max(4, round(n * (1 + ERR))), MOST_TRIALS)),
+        (min(max(1, round(n * (1 - ERR))), MOST_TRIALS), min(max(2, round(n * (1 + ERR))), MOST_TRIALS)),
         (step_memory(network, size, batch[0]), step_memory(network, size, batch[1])),
         KEPT * 4 * sum(layer.kernel**2 * layer.n_in * layer.n_out for layer in network.layers(size)),
         _reasons(images, costs, family, size, (fewest, epochs), batch, (least, most), first, device, start),
