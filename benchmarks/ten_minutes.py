@@ -29,6 +29,7 @@ from typing import Any
 from benchmarks.contenders.forecasts import forecast
 from benchmarks.contenders.results import ONCE, Cell, Result, read, tables
 from benchmarks.folders import SOURCES, Drawn, drawn
+from objectives.host.children import die_with_parent
 
 OURS = "ours"
 CONTENDERS = (OURS, "optuna", "fastai", *ONCE)
@@ -150,9 +151,8 @@ def watched(command: Sequence[str], place: Path, core: int) -> Ran:
     curve: list[tuple[float, float]] = []
     with (place / "output").open("wb") as output, (place / "errors").open("wb") as errors:
         began = time.monotonic()
-        process = subprocess.Popen(
-            command, cwd=place, env=environment, stdout=output, stderr=errors, start_new_session=True
-        )
+        settings: dict[str, Any] = {"start_new_session": True, "preexec_fn": die_with_parent}
+        process = subprocess.Popen(command, cwd=place, env=environment, stdout=output, stderr=errors, **settings)
         try:
             os.sched_setaffinity(process.pid, {core})
             while not (ended := os.wait4(process.pid, os.WNOHANG))[0]:
