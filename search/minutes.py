@@ -223,17 +223,17 @@ def refit(
         StorageError: the network cannot be written.
     """
     now = study.snapshot()
-    found = budget.to_refit(now, left.left())
+    chosen = budget.to_refit(now, left.left())
     if not now.front:
         display.say("nothing is on the front to be trained on all images: the same command goes on")
         return
-    if found is None:
+    if chosen is None:
         display.say("no time is left to train on all images: the networks of the front are what there is")
         return
-    if budget.refitted(now) == found.number and study.networks.refit.is_dir():
-        display.say(f"trial {found.number} is still the one to go with, and was trained on all images before")
+    if budget.refitted(now) == chosen.number and study.networks.refit.is_dir():
+        display.say(f"trial {chosen.number} is still the one to go with, and was trained on all images before")
         return
-    chosen, data = found, now.attributes[records.IDENTITY]["data"]
+    data = now.attributes[records.IDENTITY]["data"]
     n, fresh = n_whole(data, now.n_splits), now.fresh_of(chosen)
     twins = {f"trial {each.number}": study.networks.of(each.number) for each in (chosen, *fresh)}
     sides = sides_of_twins(now, objective, chosen, twins, left.left(), display)
