@@ -2,8 +2,8 @@
 
 Each is what a practitioner would write for a folder of small images with that library, and watches its own budget: CPU
 seconds since the process began, imports and decoding included. When it is ready it is asked for the classes of
-images that it has not seen; that is off its clock. Prints one JSON object. `exported` and `alone` read one of our
-networks.
+images that it has not seen; that is off its clock. Prints one JSON object. `exported`, `alone` and `both` read one of
+our networks.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ CONTENDERS = {  # module and function: a contender pays for the import of its ow
     "pixel-svm": ("support_vectors", "on_pixels"),
     "exported": ("exported", "exported"),
     "alone": ("exported", "alone"),
+    "both": ("exported", "both"),
 }
 
 

@@ -27,6 +27,11 @@ def alone(job: Job) -> Ready:
     return _ready(replace(load_model(job.shown), mirrored=False))
 
 
+def both(job: Job) -> Ready:
+    """The same, of each image and its mirror image together."""
+    return _ready(replace(load_model(job.shown), mirrored=True))
+
+
 def _ready(model: ExportedModel) -> Ready:
     torch.set_num_threads(1)
 
