@@ -43,7 +43,8 @@ from objectives.words import counted
 from objectives.work import step_memory
 
 SLOWEST_FORMAT = 1.5  # times fp32: a number format that is slower is dropped from a study
-HOPELESS = 4  # times as slow on two images: fp16 on a CPU would else take eight seconds to be found out
+HOPELESS = 4  # times as slow on two small images: fp16 on a CPU would else take eight seconds to be found out
+HOPELESS_SIDE = 32  # pixels at most: what is hopeless is so the more, the larger images are
 PROBE_BATCH = 64  # images, or what PROBE_BYTES hold
 PROBE_SIDE = 64  # pixels at most: a step in fp16 on two images of 224 pixels takes a CPU up to a minute
 PROBE_BYTES = 64 << 20  # of activations
@@ -169,11 +170,12 @@ class TrainingObjective:
         size = self._dataset.size
         side = size if is_plain(self._task.family) else min(size, PROBE_SIDE)
         plain = self._small(Pipeline(), side, self._task)
-        for looked_at, most in ((replace(plain, batch_size=2), HOPELESS * SLOWEST_FORMAT), (plain, SLOWEST_FORMAT)):
+        few, small = replace(plain, batch_size=2), side if is_plain(self._task.family) else min(side, HOPELESS_SIDE)
+        looks = ((few, small, 1, HOPELESS * SLOWEST_FORMAT), (plain, side, PROBE_STEPS, SLOWEST_FORMAT))
+        for looked_at, pixels, n_steps, most in looks:
             usable = [name for name, reason in reasons.items() if reason is None]
-            n_steps = PROBE_STEPS if looked_at == plain else 1  # to see what is hopeless
             seconds = {
-                name: self._step_seconds(replace(looked_at, number_format=name), side, self._task, n_steps)
+                name: self._step_seconds(replace(looked_at, number_format=name), pixels, self._task, n_steps)
                 for name in usable
             }
             ratios = {name: found / seconds["fp32"] for name, found in seconds.items()}

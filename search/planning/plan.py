@@ -12,17 +12,20 @@ from objectives.starts.likeness import settings_of
 from objectives.starts.origin import Origin
 from objectives.words import counted
 from objectives.work import step_memory
-from search.planning.budget import FILL_SHARE, LEAST_PROPOSED, OVERHEAD, SEARCH_SHARE
+from search.planning.budget import ANCHOR_SHARE, FILL_SHARE, LEAST_PROPOSED, OVERHEAD, SEARCH_SHARE
 from search.planning.costs import Costs, Network
+from spaces.base import Given, Parameters
+from spaces.ladders import ladder
 
 SIZES = (8, 16, 24, 32, 48, 64, 96, 128, 160, 192, 224)  # pixels: sides of images to choose from
 SMALL = 12  # pixels, up to which networks have two stages
 PROBE_BATCH = 64  # images
-SHOWN = 12_000  # images that a network must see before it is worth anything, about: 3 epochs of 4,000
+# The fewest epochs: 3 of 4,000 images, and half as many of four times the images, where steps tell as epochs do.
+FIRST_EPOCHS, FIRST_IMAGES = 3, 4_000
 FEWEST, MOST = 2, 100  # epochs
-LONG = 2  # times the fewest epochs: a run on all pixels of so many ...
+SHOWN = 24_000  # images: a run on all pixels that sees so many ...
 LONG_SHARE = 0.4  # ... may take this share of the minutes, or images get smaller
-SOONER = 4  # times fewer epochs, at the fewest, where pipelines may start from a trained network
+SOONER = 2  # times fewer epochs, at the fewest, where pipelines may start from a trained network
 WIDTHS = {"cpu": (0.25, 1.0), "cuda": (0.25, 2.0)}  # times the channels of the family, by kind of device
 FAMILY_REASONS = {
     "small": "for images so small",
@@ -37,10 +40,7 @@ STEMS = {  # by the number of strides to choose from
 }
 KEPT = 10  # networks on a disk, about
 BEFORE_TRAINING = 13.0  # seconds on the wall: imports, images, probes; of two minutes, on one core (2026-11-27)
-N_KNOWN = 2  # known pipelines that two minutes have time for
-# Seconds of a trial in the mean beside the typical one, since some are far longer: five runs of ten minutes came to .61
-# of the trials that equal ones would have had time for, two of five minutes to .77 (benchmarks/ten_minutes.md).
-MEAN_PER_TYPICAL = 1.5
+PROPOSED_PER_FIRST = 2.2  # device seconds of a proposed run in the mean, for each of the first run
 ERR = 0.3  # share by which forecasts of seconds may err: of modelled steps one in ten does by more than 0.24
 MOST_TRIALS, MOST_SECONDS = 10**6, 3e7  # in a study file
 
@@ -172,7 +172,7 @@ def _strides(family: str) -> tuple[int, ...]:
 
 def fewest_epochs(n_train: int) -> int:
     """Epochs after which a network is worth something."""
-    return min(max(FEWEST, round(SHOWN / n_train)), MOST // 4)
+    return min(max(FEWEST, math.floor(FIRST_EPOCHS * math.sqrt(FIRST_IMAGES / n_train))), MOST // 4)
 
 
 def affordable(size: int, n_train: int, seconds: float, costs: Costs, family: str | None = None) -> int:
@@ -181,8 +181,8 @@ def affordable(size: int, n_train: int, seconds: float, costs: Costs, family: st
     sizes = sorted({*(each for each in SIZES if SMALL < each < size), size})
 
     def took(each: int) -> float:
-        network = Network(family, each, WIDTHS["cpu"][0], 1)
-        return costs.of_run(network, n_train, LONG * fewest_epochs(n_train), batch)
+        epochs = min(max(2 * FEWEST, round(SHOWN / n_train)), MOST // 2)
+        return costs.of_run(Network(family, each, WIDTHS["cpu"][0], 1), n_train, epochs, batch)
 
     return max((each for each in sizes if took(each) <= LONG_SHARE * seconds), default=sizes[0])
 
@@ -206,13 +206,10 @@ def chosen(name: str, minutes: float, images: Images, costs: Costs, device: str,
     longest = FILL_SHARE * seconds
     epochs = min(max(4 * fewest, int(longest / run(size, least, stride, 1))), MOST)
     first = run(size, least, stride, fewest)
-    typical = math.sqrt(first * max(first, run(size, least, 1, 2 * fewest)))  # of the search: near its cheap end
     shape = {"in_channels": images.channels, "n_classes": images.n_classes, "size": size}
     network = families.build(family, depth=1, width=most, **shape)
-    searching = max(0.0, SEARCH_SHARE - BEFORE_TRAINING / (60 * minutes)) * seconds
-    proposes = searching >= N_KNOWN * typical + LEAST_PROPOSED * first
-    # of trials: the last one begins before its time is over; where nothing is proposed the longest run comes next
-    n = 1 + searching / (MEAN_PER_TYPICAL * typical) if proposes else N_KNOWN
+    given = Given(family, (costs.number_format,), (fewest, epochs), batch, (1, 1), (least, most), True, images.name)
+    n = _forecast_trials(_known(given, size, images.n_train, costs), first, seconds, minutes)
     return Plan(
         name,
         minutes,
@@ -224,7 +221,7 @@ def chosen(name: str, minutes: float, images: Images, costs: Costs, device: str,
         (least, most),
         (1, max(2 if seconds > 100 * first and not families.has_one_depth(family) else 1, deep)),
         (first * (1 - ERR), first * (1 + ERR)),
-        (typical * (1 - ERR), typical * (1 + ERR)),
+        (PROPOSED_PER_FIRST * first * (1 - ERR), PROPOSED_PER_FIRST * first * (1 + ERR)),
         longest,
         (min(max(1, round(n * (1 - ERR))), MOST_TRIALS), min(max(2, round(n * (1 + ERR))), MOST_TRIALS)),
         (step_memory(network, size, batch[0]), step_memory(network, size, batch[1])),
@@ -232,6 +229,28 @@ def chosen(name: str, minutes: float, images: Images, costs: Costs, device: str,
         _reasons(images, costs, family, size, (fewest, epochs), batch, (least, most), first, device, start),
         None if start is None else start.source,
     )
+
+
+def _known(given: Given, size: int, n_train: int, costs: Costs) -> list[float]:
+    """Device seconds of the known pipelines that a study tries first."""
+
+    def seconds(parameters: Parameters) -> float:
+        stride = 2 if parameters.get("stride") else 1
+        width = min(max(float(parameters.get("width", 1.0)), given.width[0]), given.width[1])
+        batch = min(max(2 ** int(parameters["batch.log2_size"]), given.batch_size[0]), given.batch_size[1])
+        network = Network(given.family, size, width, stride)
+        return costs.of_run(network, n_train, int(parameters["epochs"]), batch)
+
+    return [seconds(rung.within(given)) for rung in ladder(given).values()]
+
+
+def _forecast_trials(known: list[float], first: float, seconds: float, minutes: float) -> float:
+    """How many trials there will be before the longest run: known pipelines that may run, then what is proposed."""
+    begun = [took for took in known if took <= ANCHOR_SHARE * seconds] or known[:1]
+    searching = (SEARCH_SHARE - BEFORE_TRAINING / (60 * minutes)) * seconds - sum(begun)
+    if searching < LEAST_PROPOSED * first:
+        return len(begun)
+    return len(begun) + math.ceil(searching / (PROPOSED_PER_FIRST * first))
 
 
 def _quoted(text: str) -> str:
