@@ -129,7 +129,7 @@ def test_what_waits_and_does_not_fit_is_passed_over(study: Study) -> None:
     assert isinstance(budget.next_step(now, 0.8 * TOTAL, TOTAL), Search)
 
 
-@pytest.mark.parametrize("n", range(1, 9))
+@pytest.mark.parametrize("n", range(5, 11))
 def test_nothing_is_proposed_where_so_few_proposals_would_teach_nothing(n: int, study: Study) -> None:
     """`n` of the cheapest kind fit in what is left of the search's share. Once it has begun it has all of that."""
     known = [Run(1.0, 0.9, anchor="known")] * 3
