@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.contenders.forecasts import forecast
+from benchmarks.contenders.neighbour import neighbours
 from benchmarks.contenders.results import ONCE, Cell, Result, read, tables
 from benchmarks.folders import SOURCES, Drawn, drawn
 from objectives.host.children import die_with_parent
@@ -207,7 +208,8 @@ def play(options: argparse.Namespace) -> int:
         print(f"{cell} ...", file=sys.stderr, flush=True)
         try:
             data = drawn(cell.folder, cell.seed, options.root, options.cifar)
-            result = run(cell, data, options.core, options.ours, options.keep)
+            with neighbours(options.neighbours, options.core, 1000 * cell.seed):
+                result = run(cell, data, options.core, options.ours, options.keep)
         except RuntimeError as error:
             print(error, file=sys.stderr)
             failed += 1
@@ -229,6 +231,7 @@ def main() -> int:
     p.add_argument("--cifar", type=Path, help="CIFAR-10 as images: train/CLASS and test/CLASS")
     p.add_argument("--out", type=Path, default=Path("ten_minutes.jsonl"), help="file of results, which is continued")
     p.add_argument("--core", type=int, default=max(os.sched_getaffinity(0)), help="default: the last one")
+    p.add_argument("--neighbours", type=int, default=0, help="processes on that core that work and rest in turn")
     p.add_argument("--ours", default="--minutes {minutes:g}", help="flags of search.run, with {minutes} or {seconds}")
     p.add_argument("--keep", type=Path, help="where studies of ours are kept, with their databases")
     p.add_argument("--report", action="store_true", help="only print the tables")

@@ -79,6 +79,21 @@ def test_every_number_format_is_usable_or_has_a_reason_in_one_line(objective: Tr
         assert reason is None or (reason and "\n" not in reason)
 
 
+def test_a_hopeless_number_format_is_found_out_on_two_small_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[tuple[str, int, int]] = []
+
+    def step_seconds(objective: TrainingObjective, pipeline: Pipeline, side: int, *others: object) -> float:
+        steps.append((pipeline.number_format, pipeline.batch_size, side))
+        return 20.0 if pipeline.number_format == "fp16" else 1.0
+
+    monkeypatch.setattr(TrainingObjective, "_step_seconds", step_seconds)
+    large = replace(TASK, data=DataSpec("digits", size=48))
+    assert TrainingObjective(large, "cpu").number_formats()["fp16"] == "20.0 times the step time of fp32 on this device"
+    hopeless, others = ([step for step in steps if (step[0] == "fp16") == is_hopeless] for is_hopeless in (True, False))
+    assert [(batch, side) for _, batch, side in hopeless] == [(2, 32)]
+    assert {side for _, batch, side in others if batch > 2} == {48}
+
+
 def test_probing_number_formats_leaves_trainings_as_they_were(objective: TrainingObjective) -> None:
     before = [report.accuracy for report in objective.reports(PIPELINE, SEEDS)]
     objective.number_formats()

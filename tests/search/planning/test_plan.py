@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from itertools import pairwise, product
 from pathlib import Path
@@ -101,6 +102,25 @@ def test_more_minutes_never_buy_less(device: str) -> None:
             assert less.epochs[1] <= more.epochs[1] or less.size < more.size
             assert less.longest_seconds < more.longest_seconds
             assert less.n_trials[1] <= more.n_trials[1] or less.size < more.size
+
+
+def test_trials_are_forecast_as_they_are_begun() -> None:
+    """Known pipelines that may run, the first anyway; then what is proposed, where enough of the cheapest runs fit."""
+    minutes, seconds = 10.0, 480.0
+    before = plan.BEFORE_TRAINING / 600 * seconds
+
+    def left(n: float) -> float:
+        """Seconds of a known pipeline that leaves the search so many of the first runs of a second."""
+        return plan.SEARCH_SHARE * seconds - before - n
+
+    assert plan._forecast_trials([500.0, 600.0], 1.0, seconds, minutes) == 1
+    assert plan._forecast_trials([1.0, 2.0, 500.0], 40.0, seconds, minutes) == 2
+    share = plan.ANCHOR_SHARE * seconds
+    for n in (plan.LEAST_PROPOSED - 0.5, plan.LEAST_PROPOSED + 0.5):
+        known = [left(n) / 3] * 3
+        assert max(known) < share
+        proposed = plan._forecast_trials(known, 1.0, seconds, minutes) - 3
+        assert proposed == (math.ceil(n / plan.PROPOSED_PER_FIRST) if n >= plan.LEAST_PROPOSED else 0)
 
 
 def test_more_images_never_ask_for_more_epochs() -> None:
