@@ -147,8 +147,8 @@ def next_step(now: Snapshot, left: float, total: float, *, n_before: int = 0, is
         n_startup = int(STARTUP_SHARE * total / (pace * cheapest))
         return Search(most, min(n_startup, MOST_STARTUP))
     fills = [trial for trial in since if records.FILL in trial.user_attrs and not records.is_free(trial)]
-    is_over = len(fills) == MOST_FILLS or any(records.is_confirmation(trial) for trial in since)
-    is_over |= any(trial.state == TrialState.RUNNING for trial in fills)
+    is_over = len(fills) == MOST_FILLS or any(trial.state == TrialState.RUNNING for trial in fills)
+    is_over |= any(trial.user_attrs.get(records.CONFIRM_OF) == records.first(best) for trial in since)
     least = best.values[0] * (FURTHER if records.FILL in best.user_attrs else 1.0) if fills else cheapest
     if not is_over and most * pace > LEAST_FILL * total and most > least:
         return Fill(most)

@@ -173,6 +173,18 @@ def test_another_longest_run_begins_where_it_may_tell_something_new(
     assert not isinstance(budget.next_step(most, 100.0, TOTAL), Fill)
 
 
+def test_another_longest_run_begins_where_a_fresh_seed_of_the_first_came_out_behind(study: Study) -> None:
+    """Until the best has a fresh seed itself: then all images are next."""
+    filled = [*RUNS, Run(20.0, 0.95, fill=True)]
+    behind = [*filled, *[Run(20.0, 0.3, confirm_of=len(RUNS))] * 2]
+    now = after(study.snapshot(), behind)
+    assert now.choice is not None
+    assert now.choice.number < len(RUNS)
+    assert isinstance(budget.next_step(now, 60.0, TOTAL), Fill)
+    seen = [*behind, Run(now.choice.values[0], now.choice.values[1], confirm_of=now.choice.number)]
+    assert not isinstance(budget.next_step(after(study.snapshot(), seen), 60.0, TOTAL), Fill)
+
+
 def test_after_the_longest_runs_the_best_is_confirmed_and_then_the_end_or_others(study: Study) -> None:
     fills = [Run(9.0, 0.95, fill=True)] + [Run(9.0, 0.8, fill=True)] * (budget.MOST_FILLS - 1)
     runs = [*RUNS, *fills]
