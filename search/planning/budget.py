@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from objectives.pipeline import Pipeline
 from search.planning.promise import expected, n_whole
 from search.proposals import interest
+from search.proposals.filling import LONGER
 from search.study import confirmation, records
 from search.study.snapshot import Snapshot
 from spaces import SPACES
@@ -37,7 +38,6 @@ LEAST_PROPOSED = 8
 STARTUP_SHARE, MOST_STARTUP = 0.05, 8  # proposals that try every strategy, before models lead
 LEAST_FILL = 0.05  # share of the minutes, below which a longest run buys nothing
 MOST_FILLS = 3
-FURTHER = 1.25  # times as long as a longest run that is the best another one is, or it tells little new
 # Seconds on the wall for a second of the device before anything has run: evaluation, workers, questions; of three runs.
 OVERHEAD = 1.25
 LEAST_GAIN = 0.0005  # decades of error, of the choice: below, fresh seeds are for the points of the front
@@ -149,7 +149,7 @@ def next_step(now: Snapshot, left: float, total: float, *, n_before: int = 0, is
     fills = [trial for trial in since if records.FILL in trial.user_attrs and not records.is_free(trial)]
     is_over = len(fills) == MOST_FILLS or any(trial.state == TrialState.RUNNING for trial in fills)
     is_over |= any(trial.user_attrs.get(records.CONFIRM_OF) == records.first(best) for trial in since)
-    least = best.values[0] * (FURTHER if records.FILL in best.user_attrs else 1.0) if fills else cheapest
+    least = best.values[0] * (LONGER if records.FILL in best.user_attrs else 1.0) if fills else cheapest
     if not is_over and most * pace > LEAST_FILL * total and most > least:
         return Fill(most)
     return _to_choose(now, best, left, pace)

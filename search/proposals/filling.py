@@ -22,6 +22,7 @@ from spaces.ingredients import EVERYTHING
 PARENTS = 3  # the most accurate runs
 AWAY = 0.02  # decades of error for each doubling of epochs away from enough: about what those runs differ by
 FILLED = 0.97  # of the seconds
+LONGER = 1.25  # times as many epochs tell something new
 WIDTHS = (1.0, 1.5, 2.0, 3.0, 4.0)  # times the parent's
 # What is believed before the runs of a study say more: decades of error, and their spread. By runs with a stem of
 # stride 2 and on all pixels (benchmarks/ten_minutes.md; one to three seeds) all pixels gain .06, .07, .06 on CIFAR-10
@@ -42,22 +43,31 @@ def candidates(
 
     Decades are what their epochs cost them, less what all pixels gain where the parent had every second one.
 
-    Seconds of a parent were measured; `forecast` tells ratios. One at least where the cheapest run takes no more.
+    Seconds of a parent were measured; `forecast` tells ratios. One at least where the cheapest run takes no more: one
+    that tells something new, if there is any.
     `epochs`: the fewest and the most that a run may have.
     """
-    filled = [_apart(t.params) for t in points if records.FILL in t.user_attrs]  # one a little longer tells little new
+    runs = [(_apart(p := records.pipeline(t)), p.epochs, records.FILL in t.user_attrs) for t in points]
     learning, pixels = gains(points)
-    found: dict[str, tuple[Candidate[Pipeline], float]] = {}
+
+    def is_new(made: Candidate[Pipeline]) -> bool:
+        """Whether it tells what no run has told: none that differs in nothing else was nearly as long."""
+        return all(apart != _apart(made.chosen) or made.chosen.epochs >= LONGER * n for apart, n, _ in runs)
+
+    def is_unfilled(made: Candidate[Pipeline]) -> bool:
+        return all(apart != _apart(made.chosen) for apart, _, filled in runs if filled)
 
     accurate = sorted(points, key=lambda trial: -trial.values[1])[:PARENTS]
     cheapest = min(points, key=lambda trial: trial.values[0])
-    for parents in (accurate, [cheapest]):  # what is cheap tells little of long runs: only where nothing else fits
-        if not found:
+    for is_wanted in (is_new, is_unfilled):
+        for parents in (accurate, [cheapest]):  # what is cheap tells little of long runs: only where nothing else fits
             like = (_like(parent, choose, seconds, forecast, epochs, learning, pixels) for parent in parents)
-            for made, loss in chain.from_iterable(like):
-                if _apart(made.params) not in filled:
-                    found.setdefault(repr(sorted(made.params.items())), (made, loss))
-    return list(found.values())
+            found: dict[str, tuple[Candidate[Pipeline], float]] = {}
+            for made, loss in filter(lambda each: is_wanted(each[0]), chain.from_iterable(like)):
+                found.setdefault(repr(sorted(made.params.items())), (made, loss))
+            if found:
+                return list(found.values())
+    return []
 
 
 def _like(
@@ -144,9 +154,9 @@ class _Run:
         return cls(decades, others != pipeline.strategies, decades_of_error(trial.values[1]), rest)
 
 
-def _apart(params: Mapping[str, Any]) -> dict[str, Any]:
-    """All but the length of a run."""
-    return {name: value for name, value in params.items() if name != "epochs"}
+def _apart(pipeline: Pipeline) -> Pipeline:
+    """All but the length of a run, and the augmentation that comes with it."""
+    return records.apart_from_length(pipeline)[0]
 
 
 def _variants(params: Mapping[str, Any], channels: float) -> Iterator[dict[str, Any]]:

@@ -97,6 +97,22 @@ def test_what_is_longer_than_the_cheapest_run_but_by_a_hair_is_filled(study: Stu
         assert found(now, cheapest * (1 + hair))
 
 
+@EVERYTHING
+@given(accuracies=ACCURACIES, times=st.floats(1, 200))
+def test_what_a_run_was_nearly_as_long_with_is_filled_where_nothing_else_is_new(
+    accuracies: list[float], times: float, study: Study
+) -> None:
+    now = as_forecast(study.snapshot(), 0, accuracies, 1.0)
+    seconds = times * min(trial.values[0] for trial in now.points) * (1 + 1e-9)
+
+    before = [(records.apart_from_length(p)[0], p.epochs) for p in map(records.pipeline, now.points)]
+    is_new = [
+        all(made.chosen.epochs >= 1.25 * n for like, n in before if like == records.apart_from_length(made.chosen)[0])
+        for made, _ in found(now, seconds)
+    ]
+    assert all(is_new) or not any(is_new)
+
+
 def test_what_nothing_has_room_for_has_no_candidates(study: Study) -> None:
     now = as_forecast(study.snapshot(), 0, [0.5] * 4, 1.0)
     assert not found(now, 1e-9)
@@ -150,6 +166,20 @@ def test_all_pixels_are_taken_where_more_epochs_gain_less() -> None:
     steep = [rung(2, 0.5, strided=True), rung(5, 0.68, strided=True)]
     assert pixels_cost(slow, 3) < 0 < pixels_cost(steep, 3)
     assert pixels_cost(steep, 20) < 0  # enough epochs either way
+
+
+def test_a_run_that_was_nearly_as_long_is_not_trained_again() -> None:
+    short, long = rung(5, 0.80, strided=True), rung(12, 0.82, strided=False, **{"augment.crop": True})
+
+    def epochs(times: float) -> set[int]:
+        """Of candidates like the long one, in so many times its seconds."""
+        found = filling.candidates(of_pixels, [short, long], times * long.values[0], took, GIVEN.epochs)
+        assert found
+        return {made.chosen.epochs for made, _ in found if not made.params["stride"] and made.chosen.width == 0.25}
+
+    for times in (0.6, 0.9, 1.1, 1.2):
+        assert epochs(times) == set()
+    assert epochs(1.6) == {18}
 
 
 def test_what_the_runs_of_a_study_say_counts_more_than_what_is_believed() -> None:
