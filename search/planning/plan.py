@@ -40,7 +40,9 @@ STEMS = {  # by the number of strides to choose from
 }
 KEPT = 10  # networks on a disk, about
 BEFORE_TRAINING = 13.0  # seconds on the wall: imports, images, probes; of two minutes, on one core (2026-11-27)
-PROPOSED_PER_FIRST = 2.2  # device seconds of a proposed run in the mean, for each of the first run
+# Device seconds of a proposed run in the mean, beside the geometric mean of the first and the longest run: fifteen runs
+# of 5 and 10 minutes came to .4 to 1 (benchmarks/ten_minutes.md).
+PROPOSED = 0.6
 ERR = 0.3  # share by which forecasts of seconds may err: of modelled steps one in ten does by more than 0.24
 MOST_TRIALS, MOST_SECONDS = 10**6, 3e7  # in a study file
 
@@ -209,7 +211,8 @@ def chosen(name: str, minutes: float, images: Images, costs: Costs, device: str,
     shape = {"in_channels": images.channels, "n_classes": images.n_classes, "size": size}
     network = families.build(family, depth=1, width=most, **shape)
     given = Given(family, (costs.number_format,), (fewest, epochs), batch, (1, 1), (least, most), True, images.name)
-    n = _forecast_trials(_known(given, size, images.n_train, costs), first, seconds, minutes)
+    proposed = max(first, PROPOSED * math.sqrt(first * longest))
+    n = _forecast_trials(_known(given, size, images.n_train, costs), first, proposed, seconds, minutes)
     return Plan(
         name,
         minutes,
@@ -221,7 +224,7 @@ def chosen(name: str, minutes: float, images: Images, costs: Costs, device: str,
         (least, most),
         (1, max(2 if seconds > 100 * first and not families.has_one_depth(family) else 1, deep)),
         (first * (1 - ERR), first * (1 + ERR)),
-        (PROPOSED_PER_FIRST * first * (1 - ERR), PROPOSED_PER_FIRST * first * (1 + ERR)),
+        (proposed * (1 - ERR), proposed * (1 + ERR)),
         longest,
         (min(max(1, round(n * (1 - ERR))), MOST_TRIALS), min(max(2, round(n * (1 + ERR))), MOST_TRIALS)),
         (step_memory(network, size, batch[0]), step_memory(network, size, batch[1])),
@@ -244,13 +247,13 @@ def _known(given: Given, size: int, n_train: int, costs: Costs) -> list[float]:
     return [seconds(rung.within(given)) for rung in ladder(given).values()]
 
 
-def _forecast_trials(known: list[float], first: float, seconds: float, minutes: float) -> float:
+def _forecast_trials(known: list[float], first: float, proposed: float, seconds: float, minutes: float) -> int:
     """How many trials there will be before the longest run: known pipelines that may run, then what is proposed."""
     begun = [took for took in known if took <= ANCHOR_SHARE * seconds] or known[:1]
     searching = (SEARCH_SHARE - BEFORE_TRAINING / (60 * minutes)) * seconds - sum(begun)
     if searching < LEAST_PROPOSED * first:
         return len(begun)
-    return len(begun) + math.ceil(searching / (PROPOSED_PER_FIRST * first))
+    return len(begun) + math.ceil(searching / proposed)
 
 
 def _quoted(text: str) -> str:

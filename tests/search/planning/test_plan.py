@@ -113,14 +113,14 @@ def test_trials_are_forecast_as_they_are_begun() -> None:
         """Seconds of a known pipeline that leaves the search so many of the first runs of a second."""
         return plan.SEARCH_SHARE * seconds - before - n
 
-    assert plan._forecast_trials([500.0, 600.0], 1.0, seconds, minutes) == 1
-    assert plan._forecast_trials([1.0, 2.0, 500.0], 40.0, seconds, minutes) == 2
+    assert plan._forecast_trials([500.0, 600.0], 1.0, 2.0, seconds, minutes) == 1
+    assert plan._forecast_trials([1.0, 2.0, 500.0], 40.0, 40.0, seconds, minutes) == 2
     share = plan.ANCHOR_SHARE * seconds
     for n in (plan.LEAST_PROPOSED - 0.5, plan.LEAST_PROPOSED + 0.5):
         known = [left(n) / 3] * 3
         assert max(known) < share
-        proposed = plan._forecast_trials(known, 1.0, seconds, minutes) - 3
-        assert proposed == (math.ceil(n / plan.PROPOSED_PER_FIRST) if n >= plan.LEAST_PROPOSED else 0)
+        proposed = plan._forecast_trials(known, 1.0, 2.0, seconds, minutes) - 3
+        assert proposed == (math.ceil(n / 2.0) if n >= plan.LEAST_PROPOSED else 0)
 
 
 def test_more_images_never_ask_for_more_epochs() -> None:
