@@ -33,7 +33,7 @@ from objectives.data.folders import (
     n_used,
 )
 from objectives.data.layout.listing import Layout, is_image
-from objectives.data.reading import is_folder, read, readable, without_small_classes
+from objectives.data.reading import check_validation, is_folder, read, readable, without_small_classes
 from objectives.data.room import free_on_host, told
 from objectives.data.sources import N_TEST, Labelled
 from objectives.errors import DataError
@@ -248,7 +248,7 @@ def _of_folder(spec: DataSpec, decode: bool, progress: Progress) -> Card:
 def _check(layout: Layout, decoded: Decoded, found: Labelled, spec: DataSpec) -> None:
     """Raises DataError where a run would, once it has read the images."""
     check_losses(layout, decoded, drop_empty=spec.drop_small_classes)
-    without_small_classes(found, spec)
+    check_validation(without_small_classes(found, spec))
 
 
 def _refused(check: Callable[[], object]) -> str | None:

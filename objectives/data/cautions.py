@@ -45,7 +45,7 @@ def of_few(n_val: int, validation: str | None) -> tuple[str, ...]:
 
     Of few images that are split here each validates once.
     """
-    if validation is None or n_val >= FEW_VALIDATED:
+    if validation is None or not 0 < n_val < FEW_VALIDATED:  # none at all is refused
         return ()
     known = f"an accuracy is known to {98 / n_val**0.5:.0f} points or so"
     way_out = "add some, or put all into training, from which validation is then split off"

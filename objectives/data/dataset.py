@@ -21,7 +21,7 @@ from objectives.data.cache.scaled import scaled
 from objectives.data.cache.stored import Pixels, at_once, piecewise, with_channels
 from objectives.data.card import essentials, sides_of
 from objectives.data.duplicates import Positions, repetitions
-from objectives.data.reading import read, without_small_classes
+from objectives.data.reading import check_validation, read, without_small_classes
 from objectives.data.room import check_fits, free_on_host, holds, told
 from objectives.data.sources import Bytes, Labelled
 from objectives.data.streaming import Streamed
@@ -276,14 +276,13 @@ def splits_of(found: Labelled, spec: DataSpec) -> Splits:
     """Every split; what validates depends on the seed, and on `n_train` only where that claims most of the images."""
     random = np.random.default_rng(spec.seed)
     labels, n = found.labels, len(found.labels)
+    check_validation(found)
     if found.validates is not None:
         vals = [np.flatnonzero(found.validates)]
     elif (k := n_splits(n, spec.n_train)) > 1:
         vals = _dealt(labels, k, random)
     else:
         vals = [_set_aside(labels, n_validated(n, spec.n_train), random, spares_none=True)]
-    if not len(vals[0]):
-        raise DataError(f"the validation split has no image that can be used ({found.validation}): add some")
     rests = [np.setdiff1d(np.arange(n), val) for val in vals]
     if spec.n_train is None:
         return list(zip(rests, vals, strict=True))

@@ -132,7 +132,7 @@ def labelled(layout: Layout, decoded: Decoded, warnings: Sequence[str]) -> Label
         skipped=(*layout.skipped, *map(printable, named_faults(layout, faults))),
         names=tuple(printable(file.relative) for file in files),
         headers=decoded.headers,
-        validates=np.array([file.validates for file in files]) if layout.validation else None,
+        validates=np.array([file.validates for file in files], np.bool_) if layout.validation else None,
         validation=layout.validation,
         remarks=(*layout.remarks, *([f"cannot be read: {_by_class(layout, faults)}"] if faults else []), *others),
         warnings=(*layout.warnings, *warnings),

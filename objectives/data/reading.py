@@ -73,6 +73,16 @@ def readable(spec: DataSpec) -> Iterator[None]:
         raise DataError(printable(f"data set {spec.name!r} cannot be read: {error}")) from error
 
 
+def check_validation(found: Labelled) -> None:
+    """Checks that a validation split which the data came with holds an image.
+
+    Raises:
+        DataError: none that can be used.
+    """
+    if found.validates is not None and not found.validates.any():
+        raise DataError(f"the validation split has no image that can be used ({found.validation}): add some")
+
+
 def without_small_classes(found: Labelled, spec: DataSpec) -> Labelled:
     """`found` with an image to train on in every class, and one to spare where validation is not given."""
     least = 2 if found.validates is None else 1

@@ -139,6 +139,22 @@ def test_what_a_run_would_refuse_is_shown_with_the_reason(
     assert [each.n_train for each in card.classes] == counts
 
 
+@pytest.mark.parametrize(("n", "said"), [(5, "the validation split has no image"), (0, "'ant' .* no images")])
+@BOTH
+def test_a_split_without_an_image_is_refused_in_the_words_of_a_run(
+    n: int, said: str, decode: bool, tmp_path: Path
+) -> None:
+    for split, counts in {"train": [n, n], "val": [0, 0], "test": [0, 0]}.items():
+        make_folder(tmp_path / "data" / split, counts, ["ant", "bee"])
+        (tmp_path / "data" / split / "bee" / "notes.txt").write_text("no image")
+    with pytest.raises(DataError, match=said) as refused:
+        load_folder(tmp_path / "data")
+    card = card_of(tmp_path / "data", decode=decode)
+    assert card.refusal == str(refused.value)
+    assert (card.n_train, card.n_val, card.n_test) == (2 * n, 0, 0)
+    assert about(card)
+
+
 def test_data_with_a_name_have_a_card_and_their_own_size() -> None:
     card = examine(DataSpec("digits"))
     assert (card.n_train, card.n_val, card.n_test) == (1500, None, 297)
