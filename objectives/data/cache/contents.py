@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -30,7 +31,11 @@ class Entry:
 
 def entries(home: Path) -> list[Entry]:
     """All that lies in the cache, what was used last at the end."""
-    found = [*map(_entry, _images(home)), *map(_download, _children(home / DATASETS))]
+    found: list[Entry] = []
+    for describe, paths in ((_entry, _images(home)), (_download, _children(home / DATASETS))):
+        for path in paths:
+            with suppress(FileNotFoundError):  # what a run at work has moved or removed meanwhile
+                found.append(describe(path))
     return sorted(found, key=lambda entry: entry.last_used)
 
 
@@ -74,11 +79,12 @@ def _entry(path: Path) -> Entry:
         index = Index.at(path)
         what, top = ("other", None) if index is None else ("index", index.top)
         return Entry(what, str(path), top, None, None, _bytes(path), _said(path))
-    said = shards.table(path)
-    if said is None:
+    said, is_written = shards.table(path), not path.name.startswith(".")  # else it gets its name once it is whole
+    side = path.name.removeprefix(".").partition("-")[0]
+    if said is None or not side.isdecimal():
         return Entry("other", str(path), None, None, None, _bytes(path), _said(path))
-    what, side = ("part" if shards.is_part(path) else "images"), int(path.name.partition("-")[0])
-    return Entry(what, str(path), shards.whose(path), side, len(said[0]), _bytes(path), _said(path))
+    what = "images" if is_written and not shards.is_part(path) else "part"
+    return Entry(what, str(path), shards.whose(path), int(side), len(said[0]), _bytes(path), _said(path))
 
 
 def _download(path: Path) -> Entry:

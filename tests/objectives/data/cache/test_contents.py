@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from objectives.data.cache import shards
 from objectives.data.cache.contents import clear, entries
+from objectives.host.durable import PARTIAL
 from tests.objectives.data.images import files_under, load_folder, make_folder
 
 pytestmark = pytest.mark.usefixtures("cache")
@@ -29,6 +32,26 @@ def test_every_folder_is_shown_with_its_images_and_their_bytes(tmp_path: Path, c
     ]
     assert sorted(e.what for e in found) == ["download", "images", "images", "images", "index", "index", "other"]
     assert sum(e.n_bytes for e in found) >= sum((cache / name).stat().st_size for name in files_under(cache))
+
+
+def test_what_is_being_written_is_shown_as_a_part_and_what_vanishes_meanwhile_is_not(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load_folder(make_folder(tmp_path / "data", [5, 5]))
+    (whole,) = (cache / "images").glob("4-*")
+    shutil.copytree(whole, whole.with_name(f".{whole.name}.1{PARTIAL}"))
+    shutil.copytree(whole, whole.with_name(f"copy of {whole.name}"))
+    found = sorted((entry.what, entry.side, entry.n_images) for entry in entries(cache) if entry.what != "index")
+    assert found == [("images", 4, 10), ("other", None, None), ("part", 4, 10)]
+
+    def read(folder: Path) -> object:
+        said = table(folder)
+        shutil.rmtree(folder)
+        return said
+
+    table = shards.table
+    monkeypatch.setattr(shards, "table", read)
+    assert [entry.what for entry in entries(cache)] == ["index"]
 
 
 def test_clearing_removes_all_images_and_nothing_outside_of_them(tmp_path: Path, cache: Path) -> None:
