@@ -54,7 +54,7 @@ def read_test(spec: DataSpec) -> Labelled | None:
         return None
     decoded, warnings = kept.decoded(layout.top, layout.files, size_of(spec))
     check_losses(layout, decoded, drop_empty=True)
-    return labelled(layout, decoded, warnings)
+    return labelled(layout, decoded, warnings) if len(decoded.kept) else None
 
 
 def keep_folder(spec: DataSpec, progress: Progress) -> int | None:

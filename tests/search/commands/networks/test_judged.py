@@ -59,6 +59,22 @@ def test_a_folder_without_a_test_split_is_taken_as_a_whole_and_may_lack_classes(
     assert told["remarks"] == ["the network was trained on most of these images: on others it is less accurate"]
 
 
+@pytest.mark.parametrize("split", ["test", "validation", "all", ""])
+def test_a_test_split_without_an_image_is_none(
+    split: str, model: Path, birds: Path, tmp_path: Path, command: Command
+) -> None:
+    shutil.copytree(birds / "train", tmp_path / "new" / "train")
+    (tmp_path / "new" / "test" / CLASSES[0]).mkdir(parents=True)
+    (tmp_path / "new" / "test" / CLASSES[0] / "notes.txt").write_text("to come")
+    done = command(f"test --model {model} --data new --json {split and '--split'} {split}")
+    if split == "test":
+        assert (done.code, done.out, done.err.count("\n")) == (3, "", 1)
+        assert "has no test split" in done.err
+        return
+    told = json.loads(done.out)
+    assert (done.code, told["split"], told["n"]) == (0, split or "all", 30 if split == "validation" else 90)
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
