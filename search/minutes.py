@@ -102,7 +102,8 @@ class Planner:
         self.display.say(f"{title(card)}; for a plan, steps of a few networks are timed ...")
         own = data.size or card.suggested_size
         nominal = costs.nominal(plan.to_probe(own, self.family)[0], RATES[place.kind])
-        size = plan.affordable(own, max(2, card.n_train), seconds, nominal, self.family)
+        n_train = max(2, min(card.n_train, data.n_train or card.n_train))
+        size = plan.affordable(own, n_train, seconds, nominal, self.family)
         source = None if self.start is None else self.start.source
         task = Task(replace(data, size=size), self.family or plan.family_for(size), start=source)
         inner = held.enter_context(ExitStack())

@@ -34,6 +34,7 @@ from search.views import summary
 from search.views.display import STARTING, Display
 from search.workers.seam import Halted, TrialFault
 from spaces.base import BASELINE
+from tests.objectives.data.images import make_folder
 from tests.search.conftest import FACTS, FORMATS, Scripted
 from tests.search.place import PATIENCE, Done, Place, wait_for
 from tests.search.planning.conftest import IMAGES
@@ -152,6 +153,17 @@ def test_a_plan_is_printed_and_written_but_never_over_another(place: Place) -> N
     assert len(again.err.splitlines()) == 1
     assert written.read_bytes() == before
     assert not place.database.exists()
+
+
+def test_images_are_as_large_as_the_minutes_suffice_for_with_those_that_are_trained_on(place: Place) -> None:
+    place.script(scale=SCALE)
+    make_folder(place.folder / "many", [150, 150], side=128)
+    sizes = {}
+    for name, words in {"all": (), "few": ("--n-train", "20")}.items():
+        done = place.run("plan", "many", "--minutes", "1", "--device", "cpu", "--as", name, "--json", "-q", *words)
+        assert done.code == 0, done.err
+        sizes[name] = json.loads(done.out)["images"]["size"]
+    assert sizes["all"] < sizes["few"] == 128
 
 
 @pytest.mark.parametrize(

@@ -21,14 +21,14 @@ def grey(seed: int, side: int = 4) -> bytes:
     return b"P5 %d %d 255\n" % (side, side) + pixels.tobytes()
 
 
-def make_folder(path: Path, counts: Sequence[int], names: Sequence[str] = ()) -> Path:
-    """A folder with `counts[i]` distinct 4 x 4 grey images in class i."""
+def make_folder(path: Path, counts: Sequence[int], names: Sequence[str] = (), side: int = 4) -> Path:
+    """A folder with `counts[i]` distinct square grey images in class i."""
     seeds = iter(range(sum(counts)))
     for i, count in enumerate(counts):
         place = path / (names[i] if names else f"class{i:03}")
         place.mkdir(parents=True)
         for j in range(count):
-            (place / f"{j:04}.pgm").write_bytes(grey(next(seeds)))
+            (place / f"{j:04}.pgm").write_bytes(grey(next(seeds), side))
     return path
 
 
