@@ -38,8 +38,12 @@ def _next(name: str, options: argparse.Namespace) -> str:
     from search.database import storage
     from search.host.called import command
 
-    place = f" --storage {shlex.quote(storage.shown(options.storage))}" if options.storage else ""
-    return f"{command('run')} --study {name} --minutes {options.minutes:g}{place}"
+    shown = options.storage and storage.shown(options.storage)
+    device = None if options.device == "auto" else options.device
+    places = {"device": device, "workers": options.workers, "cluster": options.cluster, "storage": shown}
+    words = [word for flag, value in places.items() if value is not None for word in (f"--{flag}", str(value))]
+    words += ["--in-process"] if options.in_process else []
+    return f"{command('run')} {shlex.join(['--study', name, '--minutes', f'{options.minutes:g}', *words])}"
 
 
 def _asked(options: argparse.Namespace) -> Planning:

@@ -155,6 +155,14 @@ def test_a_plan_is_printed_and_written_but_never_over_another(place: Place) -> N
     assert not place.database.exists()
 
 
+def test_a_plan_is_run_where_it_was_made(place: Place) -> None:
+    place.script(scale=SCALE)
+    where = "--device cpu --workers 2 --storage sqlite:///my.db"
+    done = place.run("plan", "digits", "--minutes", "0.2", "--as", "mine", *where.split())
+    assert done.code == 0, done.err
+    assert done.out.splitlines()[-1].endswith(f" --study mine --minutes 0.2 {where}")
+
+
 def test_images_are_as_large_as_the_minutes_suffice_for_with_those_that_are_trained_on(place: Place) -> None:
     place.script(scale=SCALE)
     make_folder(place.folder / "many", [150, 150], side=128)
