@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import TypedDict
+from warnings import catch_warnings, simplefilter
 
 import numpy as np
 import numpy.typing as npt
@@ -126,7 +127,8 @@ def samples(spec: DataSpec, per_class: int) -> dict[str, list[bytes]]:
         DataError: as `examine`.
     """
     found: dict[str, list[bytes]] = {}
-    with readable(spec):
+    with readable(spec), catch_warnings():
+        simplefilter("ignore")  # on metadata that nobody reads
         if not is_folder(spec):
             source = read(spec)
             assert source is not None

@@ -177,6 +177,12 @@ def test_every_class_has_pictures(split: Path) -> None:
         assert all(picture.startswith(b"\xff\xd8") for pictures in found.values() for picture in pictures)
 
 
+def test_pictures_of_files_with_damaged_metadata_are_shown_without_a_word(split: Path) -> None:
+    cut = b"Exif\0\0II*\0\x08\0\0\0\x05\0\x12\1\3\0\1\0\0\0\6\0"
+    Image.new("RGB", (9, 9), "red").save(split / "train" / "ant" / "x.jpg", exif=cut)
+    assert len(samples(DataSpec(f"folder:{split}"), 20)["ant"]) == 8 + 1 + 2
+
+
 @pytest.fixture
 def opened() -> Iterator[list[str]]:
     """Paths of all files that are opened during the test."""
