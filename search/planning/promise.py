@@ -60,7 +60,7 @@ def promised(
     otherwise.
     """
     more = math.log10(n / n_train)
-    error = max(1 - measured, 0.5 / n_val)
+    error = max(1 - measured, 0.5 / n_val)  # half an image where none was told wrongly, which `high` still allows
     low, high = wilson(measured, n_val)
     left = 1 - expected(1 - error, n / n_train)
     spread = math.hypot(between / math.sqrt(max(1, n_seeds)), between, POWER_SPREAD * more)  # decades
@@ -68,7 +68,7 @@ def promised(
     middle = 1 - left
     return Promise(
         middle,
-        (max(0.0, middle - math.hypot(half, measured - low)), min(1.0, middle + math.hypot(half, high - measured))),
+        (max(0.0, middle - math.hypot(half, measured - low)), min(1.0, middle + math.hypot(half, high - 1 + error))),
         measured,
         n_seeds,
     )

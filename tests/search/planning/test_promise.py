@@ -74,6 +74,14 @@ def test_of_many_images_and_seeds_it_is_the_accuracy_that_was_measured(measured:
     assert width(promise) <= 0.15 * (1 - measured)  # another seed still gives another network
 
 
+@given(measured=ACCURACIES, n_seeds=SEEDS, n_val=COUNTS, n_train=COUNTS, more=st.integers(0, 100_000))
+def test_no_promise_rules_out_what_was_measured_or_what_the_images_allow(
+    measured: float, n_seeds: int, n_val: int, n_train: int, more: int
+) -> None:
+    promise = promised(measured, n_seeds, n_val, n_train, n_train + more)
+    assert promise.interval[1] >= min(1.0, wilson(measured, n_val)[1]) - 1e-12
+
+
 def test_seeds_that_differ_more_than_is_assumed_promise_less_surely() -> None:
     restless, steady = spread([0.7, 0.9, 0.79, 0.87], 120), spread([0.8, 0.8, 0.801], 120)
     assert restless > 0.1 > steady == spread([0.8], 120) == spread([], 120)
