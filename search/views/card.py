@@ -39,7 +39,7 @@ def title(card: Card) -> str:
     parts = [f"{counted(card.n_train, 'image')} to train"]
     parts += [f"{card.n_val} to validate"] if card.n_val is not None else []
     parts += [f"{card.n_test} to test (not opened)"] if card.n_test is not None else []
-    return f"{card.name}: {len(card.classes)} classes, {', '.join(parts)}"
+    return f"{card.name}: {counted(len(card.classes), 'class')}, {', '.join(parts)}"
 
 
 def about(card: Card) -> list[tuple[str, str]]:

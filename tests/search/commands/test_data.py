@@ -68,6 +68,8 @@ def test_data_that_a_run_would_refuse_are_shown_and_end_with_code_3(tmp_path: Pa
     assert done.code == 3
     assert "2 classes, 6 images to train" in done.out
     assert re.fullmatch("error: 1 class with fewer than two images in data .*\n", done.err)
+    make_folder(tmp_path / "single", [5])
+    assert "1 class, 5 images to train" in command("data single").out
 
 
 def test_a_page_needs_nothing_else_and_holds_no_markup_of_others(evil: Path, command: Command) -> None:
