@@ -282,6 +282,14 @@ def test_the_choice_goes_by_all_runs_of_a_pipeline(fresh: list[tuple[int, float]
     assert best.number == chosen
 
 
+def test_a_lucky_run_without_an_error_does_not_outweigh_the_others(study: Study) -> None:
+    """Of 50 images that validate."""
+    runs = [Run(2.0, 0.98), Run(2.0, 1.0), Run(2.0, 0.98, confirm_of=0), Run(2.0, 0.94, confirm_of=1)]
+    best = after(study.snapshot(), runs).choice
+    assert best is not None
+    assert best.number == 0
+
+
 def test_a_network_of_the_choice_is_kept_wherever_it_stands(study: Study) -> None:
     fresh = [Run(4.0, 0.3, confirm_of=1), Run(8.0, 0.77, confirm_of=2), Run(8.0, 0.79, confirm_of=2)]
     now = after(study.snapshot(), [*RUNS, *fresh])
