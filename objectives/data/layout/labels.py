@@ -6,7 +6,7 @@ import csv
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import chain
 from pathlib import Path
 
@@ -149,9 +149,9 @@ def _read(table: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     try:
         with table.open(encoding="utf-8-sig", newline="") as stream:
             head = stream.readline()
-            delimiter = max(DELIMITERS, key=head.count)
-            columns = [cell.strip().casefold() for cell in next(csv.reader([head], delimiter=delimiter), [])]
-            reader = csv.reader(stream, delimiter=delimiter)
+            read = partial(csv.reader, delimiter=max(DELIMITERS, key=head.count), skipinitialspace=True)
+            columns = [cell.strip().casefold() for cell in next(read([head]), [])]
+            reader = read(stream)
             return columns, [(1 + reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
     except UnicodeDecodeError as error:
         raise DataError(printable(f"{table} is not in UTF-8: save it as UTF-8, as spreadsheets offer")) from error

@@ -34,8 +34,10 @@ def lines(head: str, n: int = 12, more: str = "") -> str:
         lines("file,label").replace(",", "\t") + "\n\n",
         lines("file,label,remark", more=',"wet, cold"'),
         lines("file,label").replace("\n", '\n"./').replace(".pgm", '.pgm"'),
+        lines('"file", "label", "remark"', more=', "wet, cold"').replace(",a", ', "a"'),
+        lines("file,label").replace("\n", "\r"),
     ],
-    ids=["plain", "spreadsheet", "semicolons", "tabs", "other columns", "quoted, relative"],
+    ids=["plain", "spreadsheet", "semicolons", "tabs", "other columns", "quoted, relative", "spaced", "old Mac"],
 )
 def test_a_table_names_the_classes_of_a_flat_folder(table: str, tmp_path: Path) -> None:
     folder = flat(tmp_path / "data")
