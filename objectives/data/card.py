@@ -22,12 +22,13 @@ from objectives.data.cache.headers import headers
 from objectives.data.cache.progress import Progress, silent
 from objectives.data.cache.stored import piecewise
 from objectives.data.content import digests
-from objectives.data.decoding import NO_IMAGE, Decoded, Headers, as_jpeg
+from objectives.data.decoding import Decoded, Headers, as_jpeg
 from objectives.data.decoding import decode as decode_file
 from objectives.data.duplicates import Positions, copies, repetitions
 from objectives.data.folders import (
     check_layout,
     check_losses,
+    faults_of,
     labelled,
     laid_out,
     laid_out_test,
@@ -333,7 +334,7 @@ def _of_one_colour(found: Labelled) -> tuple[str, ...]:
 
 def _unrecognised(layout: Layout, decoded: Decoded) -> tuple[str, ...]:
     """Files that are no images and were not meant as some."""
-    others = sorted(at for at, why in decoded.faults.items() if why == NO_IMAGE)
+    others = sorted(decoded.faults.keys() - faults_of(layout, decoded).keys())
     return tuple(printable(layout.files[at].relative) for at in others)
 
 

@@ -26,6 +26,7 @@ OVERSIZED = f"over {MAX_PIXELS // 1_000_000} megapixels"
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF", "AVIF", "JPEG2000")  # Pillow's other readers stay shut
 ORIENTATION = 0x0112  # EXIF 2.3
 NO_IMAGE = ""  # the fault of a file that is none and is not called one
+NOT_AN_IMAGE = "not an image"  # likewise, where a user named it
 
 
 class _NoImage(Exception):

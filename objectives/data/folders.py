@@ -13,7 +13,7 @@ import numpy as np
 
 from objectives.data.cache import kept
 from objectives.data.cache.progress import Progress, silent
-from objectives.data.decoding import NO_IMAGE, Decoded
+from objectives.data.decoding import NO_IMAGE, NOT_AN_IMAGE, Decoded
 from objectives.data.layout.labels import tabled
 from objectives.data.layout.listing import LINK, NO_FILE, ROUND, Layout
 from objectives.data.layout.splits import arranged, held_out
@@ -121,7 +121,7 @@ def n_used(n: int, layout: Layout, spec: DataSpec) -> int:
 def labelled(layout: Layout, decoded: Decoded, warnings: Sequence[str]) -> Labelled:
     """The images that were decoded, with what is known of them."""
     files = [layout.files[position] for position in decoded.kept]
-    faults = faults_of(decoded)
+    faults = faults_of(layout, decoded)
     n_others = len(decoded.faults) - len(faults)
     others = (f"{counted(n_others, 'file')} of other kinds left out",) if n_others else ()
     return Labelled(
@@ -139,9 +139,10 @@ def labelled(layout: Layout, decoded: Decoded, warnings: Sequence[str]) -> Label
     )
 
 
-def faults_of(decoded: Decoded) -> dict[int, str]:
+def faults_of(layout: Layout, decoded: Decoded) -> dict[int, str]:
     """Why files that were meant as images cannot be read, by position."""
-    return {position: fault for position, fault in decoded.faults.items() if fault != NO_IMAGE}
+    told = {position: NOT_AN_IMAGE if fault == NO_IMAGE else fault for position, fault in decoded.faults.items()}
+    return {position: why for position, why in told.items() if layout.are_named or decoded.faults[position] != NO_IMAGE}
 
 
 def _places(spec: DataSpec) -> tuple[Path, Path | None]:
@@ -166,7 +167,7 @@ def check_losses(layout: Layout, decoded: Decoded, *, drop_empty: bool) -> None:
     Raises:
         DataError: a whole class is lost, or more than 1 % of all images and more than three.
     """
-    faults = faults_of(decoded)
+    faults = faults_of(layout, decoded)
     present = Counter(layout.files[position].label for position in decoded.kept)
     lost = Counter(layout.files[position].label for position in faults)
     for label, name in enumerate(layout.classes):

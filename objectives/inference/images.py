@@ -16,14 +16,13 @@ import numpy as np
 from objectives.data.cache import shards
 from objectives.data.cache.decoders import CHUNK_BYTES, CHUNK_FILES, n_cores, written
 from objectives.data.cache.shards import Chunk
-from objectives.data.decoding import NO_IMAGE
+from objectives.data.decoding import NO_IMAGE, NOT_AN_IMAGE
 from objectives.data.layout.listing import NO_FILE, Walk, folder_fault, is_image
 from objectives.data.sources import Bytes
 from objectives.errors import DataError
 from objectives.words import expanded, printable
 
 FEWEST = 32  # files of a chunk, as far as there are so many: fewer cost more to hand over than to decode
-NOT_AN_IMAGE = "not an image"
 HIDDEN = "hidden: name it, or rename what begins with a dot"
 
 

@@ -71,6 +71,7 @@ def tabled(path: Path, table: Path, follow_links: bool, *, test: bool = False) -
         printable(f"as {table.name} says") if validates else None,
         _remarks(table, rows),
         _unnamed(walk, base, table, rows),
+        are_named=True,
     )
 
 

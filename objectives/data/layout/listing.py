@@ -66,6 +66,7 @@ class Layout:
     validation: str | None = None  # what says which images validate, in words; None: nothing does
     remarks: tuple[str, ...] = ()  # what was recognised
     warnings: tuple[str, ...] = ()
+    are_named: bool = False  # whether a table names the files: where one is no image, that is told
 
 
 class Walk:

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from objectives.data.card import examine
 from objectives.errors import DataError
+from objectives.task import DataSpec
 from tests.objectives.data.images import as_set, everything, grey, load_folder, make_folder
 
 pytestmark = pytest.mark.usefixtures("cache")
@@ -84,6 +86,25 @@ def test_images_in_hidden_folders_are_told_unless_the_table_names_them(tmp_path:
     (folder / "labels.csv").write_text(lines("file,label") + "".join(f"\n.more/{n}.pgm,a" for n in range(12)))
     found = load_folder(folder, labels="labels.csv")
     assert "left out, because not in labels.csv: 1 image (.more/12.pgm)" in found.warnings
+
+
+@pytest.mark.parametrize(("n", "said"), [(1, ""), (4, "4 of 12 images .* cannot be used .* 1.data: not an image")])
+def test_files_of_a_table_that_are_no_images_are_losses_whatever_they_are_called(
+    n: int, said: str, tmp_path: Path
+) -> None:
+    folder = flat(tmp_path / "data")
+    for number in range(12):
+        (folder / f"{number}.pgm").rename(folder / f"{number}.data")
+    (folder / "labels.csv").write_text(lines("file,label").replace(".pgm", ".data"))
+    for number in range(1, n + 1):
+        (folder / f"{number}.data").write_bytes(b"\x93NUMPY")
+    if said:
+        with pytest.raises(DataError, match=said):
+            load_folder(folder, labels="labels.csv")
+    else:
+        assert load_folder(folder, labels="labels.csv").skipped == ("1.data: not an image",)
+    card = examine(DataSpec(f"folder:{folder}", labels="labels.csv"))
+    assert (len(card.unreadable), card.unrecognised, card.refusal is None) == (n, (), not said)
 
 
 def test_paths_may_be_absolute_and_lines_may_end_in_empty_cells(tmp_path: Path) -> None:
