@@ -19,6 +19,7 @@ from search.ablation.course import Course
 from search.ablation.ingredients import Variant
 from search.commands.fronts import ablate
 from search.commands.parsers import COMMANDS
+from search.host import devices
 from search.invocation import Ablating
 from search.study import queue, records
 from search.study.study import Study
@@ -135,7 +136,8 @@ def test_where_nothing_is_left_and_no_pair_ended_it_says_what_failed_and_why(run
 @pytest.mark.parametrize(
     ("words", "n"), [("--device cpu", 1), ("--device cpu:2", 2), ("--device cpu:2 --in-process", 1), (CLUSTER, 4)]
 )
-def test_time_is_that_of_all_workers(words: str, n: int, study: Study) -> None:
+def test_time_is_that_of_all_workers(words: str, n: int, study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "n_cores", lambda: 2)  # however many this machine has
     typed = shlex.split(f"--study tiny --trial 1 {words}")
     options = COMMANDS["ablate"].parser().parse_args(typed)
     asked = Ablating(**{**vars(options), "words": typed})
