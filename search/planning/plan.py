@@ -40,8 +40,8 @@ STEMS = {  # by the number of strides to choose from
 }
 KEPT = 10  # networks on a disk, about
 BEFORE_TRAINING = 13.0  # seconds on the wall: imports, images, probes; of two minutes, on one core (2026-11-27)
-# Device seconds of a proposed run in the mean, beside the geometric mean of the first and the longest run: fifteen runs
-# of 5 and 10 minutes came to .4 to 1 (benchmarks/ten_minutes.md).
+# Device seconds of a proposed run in the mean, beside the geometric mean of the first and the longest run: 23 runs of 5
+# and 10 minutes came to .40 to 1.15, .62 in the median (benchmarks/ten_minutes.md).
 PROPOSED = 0.6
 ERR = 0.3  # share by which forecasts of seconds may err: of modelled steps one in ten does by more than 0.24
 MOST_TRIALS, MOST_SECONDS = 10**6, 3e7  # in a study file
