@@ -150,11 +150,11 @@ class Snapshot:
     def kept(self) -> set[int]:
         """Trials whose networks are kept: of the front, what repeats may bring back to it, what is yet to be tested.
 
-        Of what fresh seeds choose, or may choose yet, and is not on the front, the network of the latest of them, too.
+        Where fresh seeds choose what is not on the front, the network of the latest of them, too.
         """
         found = repeats.kept(self.trials, self.floor, self.spec.search.repeats)
-        rivals = [self.trials[number] for number in self._weighed if number not in found]
-        found |= {trial.number for point in rivals for trial in self.fresh_of(point)[-1:]}
+        if self.choice is not None and self.choice.number not in found:
+            found |= {trial.number for trial in self.fresh_of(self.choice)[-1:]}
         return found | {trial.number for trial in self.untested}
 
     @cached_property

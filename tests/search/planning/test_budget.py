@@ -298,14 +298,6 @@ def test_a_network_of_the_choice_is_kept_wherever_it_stands(study: Study) -> Non
     assert len(now.trials) - 1 in now.kept
 
 
-def test_a_network_of_what_may_be_the_choice_again_is_kept_while_another_one_is(study: Study) -> None:
-    """Or what is trained on all images then has no twin that says how sure it may be."""
-    fresh = [Run(4.0, 0.3, confirm_of=1), Run(8.0, 0.77, confirm_of=2), Run(8.0, 0.79, confirm_of=2)]
-    overtaken = after(study.snapshot(), [*RUNS, *fresh, *[Run(2.0, 0.93, confirm_of=3)] * 2])
-    assert overtaken.choice is overtaken.trials[3]
-    assert len(RUNS) + 2 in overtaken.kept
-
-
 def test_of_equally_accurate_ones_the_cheapest_is_chosen(study: Study) -> None:
     best = after(study.snapshot(), [Run(4.0, 0.9), Run(2.0, 0.9), Run(3.0, 0.9)]).choice
     assert best is not None
