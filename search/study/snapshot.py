@@ -28,6 +28,7 @@ from spaces.base import BASELINE, Given
 from spaces.restricted import Restrictions
 
 WEIGHED = 100  # points, the most accurate ones, of which one is chosen by what its like came to
+RIVALS = 4  # of these, the choice among them: any may be the choice after the next run
 
 
 def restrictions(spec: StudySpec, attributes: Mapping[str, Any]) -> Restrictions:
@@ -150,12 +151,13 @@ class Snapshot:
     def kept(self) -> set[int]:
         """Trials whose networks are kept: of the front, what repeats may bring back to it, what is yet to be tested.
 
-        Where fresh seeds choose what is not on the front, the network of the latest of them, too.
+        Of the choice and its closest rivals the latest network, on the front or not: what is trained on all images is
+        as sure as a twin that was trained on a part of them.
         """
         found = repeats.kept(self.trials, self.floor, self.spec.search.repeats)
-        if self.choice is not None and self.choice.number not in found:
-            found |= {trial.number for trial in self.fresh_of(self.choice)[-1:]}
-        return found | {trial.number for trial in self.untested}
+        rivals = sorted((self.trials[point.trial] for point in self.outcomes), key=self._rank, reverse=True)[:RIVALS]
+        latest = {(self.fresh_of(point) or [point])[-1].number for point in rivals if point.number not in found}
+        return found | latest | {trial.number for trial in self.untested}
 
     @cached_property
     def confirmed(self) -> dict[int, Confirmed]:
@@ -233,7 +235,10 @@ class Snapshot:
 
     def most_accurate(self, points: Iterable[FrozenTrial]) -> FrozenTrial | None:
         """The point of which one more run is expected to be the most accurate; of equal ones the cheapest."""
-        return max(points, key=lambda point: (round(self.expected(point), 6), -point.values[0]), default=None)
+        return max(points, key=self._rank, default=None)
+
+    def _rank(self, point: FrozenTrial) -> tuple[float, float]:
+        return round(self.expected(point), 6), -point.values[0]
 
     def expected(self, point: FrozenTrial) -> float:
         """The accuracy that one more run of a point is expected to reach; of those far behind what is known of each."""

@@ -298,6 +298,27 @@ def test_a_network_of_the_choice_is_kept_wherever_it_stands(study: Study) -> Non
     assert len(now.trials) - 1 in now.kept
 
 
+def test_a_network_of_the_choice_is_kept_that_has_no_fresh_seed(study: Study) -> None:
+    """What was better and cheaper than it came out behind."""
+    now = after(study.snapshot(), [Run(4.0, 0.8), Run(2.0, 0.81), Run(2.0, 0.7, confirm_of=1)])
+    assert now.choice is now.trials[0]
+    assert [point.trial for point in now.front] == [1]
+    assert 0 in now.kept
+
+
+def test_a_network_of_what_may_be_the_choice_again_is_kept_while_another_one_is(study: Study) -> None:
+    """Or what is trained on all images then has no twin that says how sure it may be."""
+    fresh = [Run(4.0, 0.3, confirm_of=1), Run(8.0, 0.77, confirm_of=2), Run(8.0, 0.79, confirm_of=2)]
+    overtaken = after(study.snapshot(), [*RUNS, *fresh, *[Run(2.0, 0.93, confirm_of=3)] * 2])
+    assert overtaken.choice is overtaken.trials[3]
+    assert len(RUNS) + 2 in overtaken.kept
+
+
+def test_few_networks_are_kept_however_many_runs_there_are(study: Study) -> None:
+    now = after(study.snapshot(), [Run(1.0 + number, 0.9 - 0.001 * number) for number in range(100)])
+    assert now.kept == {0, 1, 2, 3}
+
+
 def test_of_equally_accurate_ones_the_cheapest_is_chosen(study: Study) -> None:
     best = after(study.snapshot(), [Run(4.0, 0.9), Run(2.0, 0.9), Run(3.0, 0.9)]).choice
     assert best is not None
