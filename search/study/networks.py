@@ -7,6 +7,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from objectives.host.durable import PARTIAL, written_by
+from search.host.owner import start_time
+
 
 @dataclass(frozen=True)
 class Networks:
@@ -31,7 +34,9 @@ class Networks:
     def strays(self, kept: Collection[int]) -> list[Path]:
         """Networks of trials that are not kept, and what an interrupted export left."""
         names = {self.of(number).name for number in kept}
-        folders = [*self.folder.glob("trial-*"), *self.folder.glob(".trial-*.partial")]
+        folders = [*self.folder.glob("trial-*"), *self.folder.glob(f".trial-*{PARTIAL}")]
+        others = [part for each in (self.base, self.refit) for part in self.folder.glob(f".{each.name}.*{PARTIAL}")]
+        folders += [part for part in others if start_time(written_by(part)) is None]  # no study is locked for these
         return [folder for folder in folders if folder.name not in names and folder.is_dir()]
 
     def remove(self, trial_number: int) -> None:

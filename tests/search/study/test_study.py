@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 import json
 import math
+import os
 import re
 import socket
 import sqlite3
+import subprocess
 from collections.abc import Callable, Mapping
 from itertools import product
 from pathlib import Path
@@ -465,10 +467,13 @@ def test_a_trial_that_takes_the_program_down_each_time_is_given_up_and_counted(n
 def test_collecting_removes_networks_that_no_front_names(new_study: Callable[..., Study]) -> None:
     made = new_study()
     trial.run(made, made.ask(), Scripted([GOOD]), Display(), math.inf)
-    for stray in ("trial-00007", ".trial-00008.123.partial"):
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    written = f".refit.{os.getpid()}.partial"  # another run's last network: nobody waits for it
+    for stray in ("trial-00007", ".trial-00008.123.partial", f".refit.{gone.pid}.partial", written):
         (made.networks.folder / stray).mkdir()
     made.collect()
-    assert [p.name for p in made.networks.folder.iterdir()] == [made.networks.of(0).name]
+    assert {p.name for p in made.networks.folder.iterdir()} == {made.networks.of(0).name, written}
 
 
 def test_a_study_whose_creation_was_interrupted_is_made_anew(new_study: Callable[..., Study], tmp_path: Path) -> None:
