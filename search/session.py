@@ -27,6 +27,7 @@ from search.database.file import READ_ONLY
 from search.database.storage import Database
 from search.errors import StorageError, UsageError
 from search.host import devices
+from search.host.called import command
 from search.host.places import STUDIES
 from search.invocation import Asked, Confirming, Invocation, Planning
 from search.minutes import Planner, check_writable, refit, write
@@ -89,9 +90,9 @@ def _run(asked: Invocation, training: Training, held: ExitStack) -> None:
         base.check_model(spec)
     if now is None or not is_complete or opening.is_elsewhere(now, spec):  # other images tell another study
         deadline = began + spec.search.timeout if spec.search.timeout else inf
-        with resumable(display, asked.again(n_trials)):
-            session = Session(name, spec, url, database, place, training, display)
-            now = session.train(n_trials, deadline, minutes=budget)
+        best = f"{command('best')} --study {name}{storage.option(url)}"
+        with resumable(display, asked.again(n_trials), best):
+            now = Session(name, spec, url, database, place, training, display).train(n_trials, deadline, minutes=budget)
         if budget is None and not now.is_complete(n_trials):
             display.say(f"time is up; to go on: {asked.again(n_trials)}")
     if is_complete:
@@ -103,8 +104,7 @@ def _run(asked: Invocation, training: Training, held: ExitStack) -> None:
         least = least_minutes(now, time.monotonic() - budget.began, asked.minutes)
         raise UsageError(
             f"{counted(asked.minutes, 'minute')} {'is' if asked.minutes == 1 else 'are'} too few for a first network: "
-            f"--minutes {least:g} would do, "
-            "and goes on where this ended"
+            f"--minutes {least:g} would do, and goes on where this ended"
         )
 
 

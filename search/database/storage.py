@@ -75,7 +75,7 @@ class Database:
     @property
     def option(self) -> str:
         """What a command needs that is to use this database, where it would not by itself; begins with a blank."""
-        return "" if self.url == url(None, None) else f" --storage {shlex.quote(self.shown)}"
+        return option(self.url)
 
     @property
     def networks(self) -> Path:
@@ -184,6 +184,11 @@ def url(flag: str | None, from_spec: str | None) -> str:
     if flag is not None:  # an empty word is a variable that was not set, and no default
         return flag
     return os.environ.get("OPTUNA_STORAGE") or from_spec or DEFAULT_URL
+
+
+def option(storage_url: str) -> str:
+    """What a command needs that is to use this database, where it would not by itself; begins with a blank."""
+    return "" if storage_url == url(None, None) else f" --storage {shlex.quote(shown(storage_url))}"
 
 
 def shown(storage_url: str) -> str:

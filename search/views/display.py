@@ -36,6 +36,8 @@ ABOVE = 6  # lines of a terminal that are left to what is said above a live disp
 class Display:
     """Shows a run while its context is open. This one shows nothing."""
 
+    has_front = False  # as far as was shown
+
     def __enter__(self) -> Self:
         return self
 
@@ -141,6 +143,7 @@ class PlainDisplay(Display):
         self, now: Snapshot, n_trials: int, deadline: float | None = None, goal: Goal | None = None
     ) -> None:
         self._standing, self._kind = _Standing(n_trials, deadline, time.monotonic(), now.n_counted, goal), now.kind
+        self.has_front = bool(now.front)
         self._say_best(now)
 
     def trial_started(self, number: int, anchor: str | None, pipeline: Pipeline) -> None:
@@ -155,6 +158,7 @@ class PlainDisplay(Display):
         self.say(f"  {outcome_line(number, reason, message, self._what)}")
 
     def study_stands(self, now: Snapshot) -> None:
+        self.has_front = bool(now.front)
         if self._standing is not None and self._standing.deadline is None:
             self.say(f"  {self._standing.line(now)}")
         self._say_best(now)
@@ -234,6 +238,7 @@ class LiveDisplay(Display):
         self._console.print(Text(line, style=style), no_wrap=True, overflow=self._cut)
 
     def study_stands(self, now: Snapshot) -> None:
+        self.has_front = bool(now.front)
         if self._standing is None:
             return
         if self._standing.deadline is None:
@@ -316,11 +321,13 @@ def say_data(facts: Mapping[str, object], display: Display) -> None:
 
 
 @contextmanager
-def resumable(display: Display, command: str) -> Iterator[None]:
-    """Says how to go on where the block is interrupted."""
+def resumable(display: Display, command: str, best: str = "") -> Iterator[None]:
+    """Says how to go on where the block is interrupted, and what names the best network until then, if there is one."""
     try:
         yield
     except KeyboardInterrupt:
+        if best and display.has_front:
+            display.say(f"the best network so far: {best}")
         display.say(f"interrupted; to go on: {command}")
         raise
 

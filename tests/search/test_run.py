@@ -185,6 +185,7 @@ def test_ctrl_c_puts_the_trial_back_and_says_how_to_go_on(place: Path) -> None:
         _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert err.rstrip().endswith("interrupted; to go on: python -m search.run --study tiny -v")
+    assert "the best network so far" not in err  # there is none
     assert not any(t.state in (TrialState.RUNNING, TrialState.FAIL) for t in stored(place))
     assert run("--study", "tiny", cwd=place).returncode == 0
     assert records.n_counted(stored(place)) == len(stored(place)) == 7
