@@ -113,7 +113,7 @@ class Plan:
             *(f"  {choice.setting:8}{choice.reason}" for choice in self.choices),
             f"  expected: a first network after {first[0]:.2g} to {first[1]:.2g} s, then trials of {trial[0]:.2g} to "
             f"{trial[1]:.2g} s, {n[0]} to {n[1]} of them, and a longest one of {self.longest_seconds:.2g} s",
-            f"  a step takes {self.memory[0] / 1e6:.0f} to {self.memory[1] / 1e6:.0f} MB of memory, the networks "
+            f"  a step takes {self.memory[0] / 1e6:.0f} to {self.memory[1] / 1e6:.0f} MB of memory, the networks up to "
             f"{self.disk / 1e6:.0f} MB of disk",
             *([f"warning: a first network takes about {needed:.2g} s, all told: these minutes are too few"] * is_short),
         ]
