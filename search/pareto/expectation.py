@@ -20,9 +20,9 @@ import numpy as np
 # 24 to 60; by later ones on Fashion-MNIST .04 from 3 epochs to 5, nothing from 5 to 10 (benchmarks/ten_minutes.md).
 # Epochs count as far as they gain: see `records.learning_decades`.
 LEARNING = (0.17, 0.1)  # gain of a decade of epochs, up to enough of them; its spread
-# Of the difference of two runs that were validated on a thousand images. Half of its variance is taken for that of
-# seeds, half for that of images: so it is .04 with 370 of them, as it was over 217 pairs (benchmarks/search.md).
-NOISE, THOUSAND = 0.03, 1000
+# Decades of error: spread of seeds, and the share of what images drawn anew would change that is left where all runs
+# have the same. Fitted to pairs of seeds at errors of 1 to 30 % (benchmarks/sureness.md).
+SEEDS, SAME = 0.018, 0.5
 LEAST_ERROR = 1e-3
 APART = 0.3  # decades of error: spread of pipelines that are not alike; assumed, wide
 OWN = 0.02  # likewise, of what a pipeline has beside its line: augmentation; assumed
@@ -43,20 +43,22 @@ def decades_of_error(accuracy: float) -> float:
     return math.log10(max(1 - accuracy, LEAST_ERROR))
 
 
-def noise_of(n_val: int) -> float:
-    """Decades of error between two runs of a pipeline that so many images validate."""
-    return NOISE * math.sqrt((1 + THOUSAND / n_val) / 2)
+def noise_of(error: float, n_val: int) -> float:
+    """Decades of error between two runs of a pipeline of that error, a share, that the same images validate."""
+    error = min(max(error, 0.5 / n_val), 1 - 0.5 / n_val)  # half an image where none was wrong, or right
+    images = math.sqrt((1 - error) / (error * n_val)) / math.log(10)
+    return math.sqrt(2) * math.hypot(SEEDS, SAME * images)
 
 
-def expected(pipelines: Sequence[Runs], noise: float = NOISE) -> list[float]:
-    """The accuracy that one more run of each pipeline is expected to reach. `noise`: of the difference of two runs."""
+def expected(pipelines: Sequence[Runs], n_val: int) -> list[float]:
+    """The accuracy that one more run of each pipeline is expected to reach. `n_val`: images that validate."""
     if not pipelines:
         return []
-    errors, _ = _believed(pipelines, noise)
+    errors, _, _ = _believed(pipelines, n_val)
     return [float(1 - 10**each) for each in errors]
 
 
-def worth_another(pipelines: Sequence[Runs], noise: float = NOISE) -> list[float]:
+def worth_another(pipelines: Sequence[Runs], n_val: int) -> list[float]:
     """Decades of error that the one chosen is expected to be better by, once each pipeline has run once more.
 
     The choice can change by what such a run tells of a pipeline, and of its like (Frazier et al. 2009, knowledge
@@ -64,14 +66,14 @@ def worth_another(pipelines: Sequence[Runs], noise: float = NOISE) -> list[float
     """
     if not pipelines:
         return []
-    errors, between = _believed(pipelines, noise)
-    moves = between / np.sqrt(np.diag(between) + noise**2 / 2)  # of all, a column for each, by a standard deviation
+    errors, between, noise = _believed(pipelines, n_val)
+    moves = between / np.sqrt(np.diag(between) + noise)  # of all, a column for each, by a standard deviation
     best = (errors[:, None, None] + moves[:, :, None] * QUANTILES).min(axis=0)
     return [float(errors.min() - each) for each in best.mean(axis=-1)]
 
 
-def _believed(pipelines: Sequence[Runs], noise: float) -> tuple[np.ndarray, np.ndarray]:
-    """Decades of error of each pipeline that all runs leave: their means, and their covariance."""
+def _believed(pipelines: Sequence[Runs], n_val: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Decades of error of each pipeline that all runs leave: means, covariance, and the variance of a run of each."""
     errors = np.array([fmean(map(decades_of_error, each.accuracies)) for each in pipelines])
     epochs = np.array([each.decades for each in pipelines])
     epochs = epochs - epochs.mean()
@@ -79,6 +81,7 @@ def _believed(pipelines: Sequence[Runs], noise: float) -> tuple[np.ndarray, np.n
     believed = errors.mean() - slope * epochs
     alike = np.array([[one.like == other.like for other in pipelines] for one in pipelines])
     between = APART**2 * alike + spread**2 * np.outer(epochs, epochs) + OWN**2 * np.eye(len(pipelines))
-    noisy = between + np.diag([noise**2 / 2 / len(each.accuracies) for each in pipelines])
+    noise = np.array([noise_of(10**error, n_val) ** 2 / 2 for error in errors])
+    noisy = between + np.diag(noise / [len(each.accuracies) for each in pipelines])
     told = np.linalg.solve(noisy, np.column_stack([errors - believed, between]))
-    return believed + between @ told[:, 0], between - between @ told[:, 1:]
+    return believed + between @ told[:, 0], between - between @ told[:, 1:], noise

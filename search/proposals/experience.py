@@ -63,7 +63,7 @@ class Experience:
         def nominal(pipeline: Pipeline) -> float:
             return float(10 ** expect(pipeline)[0])
 
-        found = filling.candidates(choose, now.points, seconds, nominal, now.given.epochs)
+        found = filling.candidates(choose, now.points, seconds, nominal, now.given.epochs, now.n_sure)
         if not found:
             return None
         models = learned(self.tried(now, expect, plain=False), Settings(), self.memory)

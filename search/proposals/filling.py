@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial
 
 from objectives.pipeline import Pipeline
 from objectives.strategies.strided_stem import StridedStem
-from search.pareto.expectation import LEARNING, NOISE, decades_of_error
+from search.pareto.expectation import LEARNING, decades_of_error, noise_of
 from search.proposals.draws import Candidate, Draw, candidate
 from search.study import records
 from search.study.records import ENOUGH
@@ -38,6 +38,7 @@ def candidates(
     seconds: float,
     forecast: Callable[[Pipeline], float],
     epochs: tuple[int, int],
+    n_val: int,
 ) -> list[tuple[Candidate[Pipeline], float]]:
     """(pipeline, decades of error) of runs that take about so many device seconds.
 
@@ -45,10 +46,10 @@ def candidates(
 
     Seconds of a parent were measured; `forecast` tells ratios. One at least where the cheapest run takes no more: one
     that tells something new, if there is any.
-    `epochs`: the fewest and the most that a run may have.
+    `epochs`: the fewest and the most that a run may have; `n_val`: images that validate.
     """
     runs = [(_apart(p := records.pipeline(t)), p.epochs, records.FILL in t.user_attrs) for t in points]
-    learning, pixels = gains(points)
+    learning, pixels = gains(points, n_val)
 
     def is_new(made: Candidate[Pipeline]) -> bool:
         """Whether it tells what no run has told: none that differs in nothing else was nearly as long."""
@@ -106,7 +107,7 @@ def _decades(pipeline: Pipeline) -> float:
     return records.learning_decades(pipeline.epochs, crop=pipeline.crop)
 
 
-def gains(points: Sequence[FrozenTrial]) -> tuple[float, float]:
+def gains(points: Sequence[FrozenTrial], n_val: int) -> tuple[float, float]:
     """Decades of error that a decade of epochs is worth, and that all pixels are instead of every second one.
 
     By pairs of runs that differ in nothing else but augmentation, as far as they tell more than is believed without.
@@ -116,10 +117,11 @@ def gains(points: Sequence[FrozenTrial]) -> tuple[float, float]:
         if one.rest != other.rest:
             continue
         short, long = sorted((one, other), key=lambda run: (run.decades, -run.strided))
+        noise = noise_of(10 ** ((short.error + long.error) / 2), n_val)
         if one.strided == other.strided:
-            learning.add(long.decades - short.decades, short.error - long.error)
+            learning.add(long.decades - short.decades, short.error - long.error, noise)
         elif long.decades == short.decades:
-            pixels.add(1.0, short.error - long.error)
+            pixels.add(1.0, short.error - long.error, noise)
     return learning.mean, pixels.mean
 
 
@@ -129,8 +131,8 @@ class _Belief:
     def __init__(self, mean: float, spread: float) -> None:
         self._sum, self._weight = mean / spread**2, 1 / spread**2
 
-    def add(self, factor: float, measured: float) -> None:
-        self._sum, self._weight = self._sum + factor * measured / NOISE**2, self._weight + (factor / NOISE) ** 2
+    def add(self, factor: float, measured: float, noise: float) -> None:
+        self._sum, self._weight = self._sum + factor * measured / noise**2, self._weight + (factor / noise) ** 2
 
     @property
     def mean(self) -> float:

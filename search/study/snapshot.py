@@ -16,7 +16,7 @@ from objectives.strategies.transfer import Transfer
 from search.database.storage import Database
 from search.pareto.choice import Candidate
 from search.pareto.curves import Curve
-from search.pareto.expectation import Runs, expected, noise_of, worth_another
+from search.pareto.expectation import Runs, expected, worth_another
 from search.pareto.front import Box, Outcome, front, hypervolume
 from search.pareto.intervals import as_many, wilson
 from search.pareto.kinds import Kind
@@ -246,13 +246,13 @@ class Snapshot:
 
     @cached_property
     def _expected(self) -> dict[int, float]:
-        found = expected(list(self._weighed.values()), noise_of(self.n_val))
+        found = expected(list(self._weighed.values()), self.n_sure)
         return dict(zip(self._weighed, found, strict=True))
 
     @cached_property
     def worth_another(self) -> dict[int, float]:
         """Decades of error that one more run of a point, by its number, is expected to improve the choice by."""
-        found = worth_another(list(self._weighed.values()), noise_of(self.n_val))
+        found = worth_another(list(self._weighed.values()), self.n_sure)
         return dict(zip(self._weighed, found, strict=True))
 
     @cached_property

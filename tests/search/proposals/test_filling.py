@@ -24,6 +24,7 @@ from spaces.restricted import Restrictions, sample
 from tests.search.planning.conftest import Run, after, choosing, nominal
 
 GIVEN = Given("fast", ("bf16",), (2, 100), (32, 128), (1, 1), (0.25, 1.0), flip=True, data="folder:x", size=28)
+N_VAL = 1000
 EVERYTHING = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 ACCURACIES = st.lists(st.floats(0, 1), min_size=1, max_size=6)
 
@@ -38,7 +39,8 @@ def as_forecast(now: Snapshot, n: int, accuracies: Sequence[float], rate: float)
 
 
 def found(now: Snapshot, seconds: float) -> list[tuple[Candidate[Pipeline], float]]:
-    return filling.candidates(choosing(now), now.points, seconds, lambda each: nominal(now, each), now.given.epochs)
+    epochs = now.given.epochs
+    return filling.candidates(choosing(now), now.points, seconds, lambda each: nominal(now, each), epochs, N_VAL)
 
 
 @EVERYTHING
@@ -156,7 +158,7 @@ def rung(epochs: int, accuracy: float, *, strided: bool, **others: Value) -> Fro
 def pixels_cost(points: Sequence[FrozenTrial], times: float) -> float:
     """Decades of error that all pixels cost at the width of the ladder, in a run of so many times the longest."""
     seconds = times * max(trial.values[0] for trial in points)
-    found = filling.candidates(of_pixels, points, seconds, took, GIVEN.epochs)
+    found = filling.candidates(of_pixels, points, seconds, took, GIVEN.epochs, N_VAL)
     losses = {bool(made.params["stride"]): loss for made, loss in found if made.chosen.width == 0.25}
     return losses[False] - losses[True]
 
@@ -173,7 +175,7 @@ def test_a_run_that_was_nearly_as_long_is_not_trained_again() -> None:
 
     def epochs(times: float) -> set[int]:
         """Of candidates like the long one, in so many times its seconds."""
-        found = filling.candidates(of_pixels, [short, long], times * long.values[0], took, GIVEN.epochs)
+        found = filling.candidates(of_pixels, [short, long], times * long.values[0], took, GIVEN.epochs, N_VAL)
         assert found
         return {made.chosen.epochs for made, _ in found if not made.params["stride"] and made.chosen.width == 0.25}
 
@@ -183,16 +185,16 @@ def test_a_run_that_was_nearly_as_long_is_not_trained_again() -> None:
 
 
 def test_what_the_runs_of_a_study_say_counts_more_than_what_is_believed() -> None:
-    before = filling.gains([])
-    assert filling.gains([rung(4, 0.8, strided=True)]) == before
+    before = filling.gains([], N_VAL)
+    assert filling.gains([rung(4, 0.8, strided=True)], N_VAL) == before
     ladder = [rung(4, 0.8, strided=True), rung(4, 0.9, strided=False)]
-    assert filling.gains(ladder)[1] > before[1]
-    assert filling.gains([ladder[0], rung(6, 0.9, strided=False, **{"augment.crop": True})])[1] > before[1]
-    assert filling.gains([ladder[0], rung(4, 0.8, strided=False)])[1] < before[1]
+    assert filling.gains(ladder, N_VAL)[1] > before[1]
+    assert filling.gains([ladder[0], rung(6, 0.9, strided=False, **{"augment.crop": True})], N_VAL)[1] > before[1]
+    assert filling.gains([ladder[0], rung(4, 0.8, strided=False)], N_VAL)[1] < before[1]
     unlike = [ladder[0], rung(4, 0.9, strided=False, width=0.5), rung(8, 0.9, strided=True, lr=0.4)]
-    assert filling.gains(unlike) == before
-    assert filling.gains([ladder[0], rung(8, 0.9, strided=True)])[0] > before[0]
-    assert filling.gains([ladder[0], rung(8, 0.8, strided=True)])[0] < before[0]
+    assert filling.gains(unlike, N_VAL) == before
+    assert filling.gains([ladder[0], rung(8, 0.9, strided=True)], N_VAL)[0] > before[0]
+    assert filling.gains([ladder[0], rung(8, 0.8, strided=True)], N_VAL)[0] < before[0]
 
 
 @pytest.mark.parametrize("times", [1.001, 10.0, 100.0])
