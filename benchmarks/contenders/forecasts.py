@@ -33,7 +33,7 @@ def forecast(studies: Path, minutes: float, wall_seconds: float) -> dict[str, Pa
     others = [trial for trial in ended if records.FILL not in trial.user_attrs]
     proposed = [t.values[0] for t in others if t.values and records.ANCHOR not in t.user_attrs]
     first = [t.values[0] for t in sorted(others, key=lambda t: t.datetime_start or t.number) if t.values]  # type: ignore[arg-type, return-value]
-    first_seconds, n_trials = told["fastest"] / (1 - ERR), told["n_trials"] / (1 + ERR)
+    first_seconds, n_trials = told["fastest"] / (1 - ERR), float(round(told["n_trials"] / (1 + ERR)))
     return {
         "first": [first_seconds, *first[:1]],
         "longest": [FILL_SHARE * 60 * minutes / OVERHEAD, *longest[:1]],
