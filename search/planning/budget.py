@@ -136,17 +136,16 @@ def next_step(now: Snapshot, left: float, total: float, *, n_before: int = 0, is
     pace, best = wall_per_second(now), now.choice
     if is_refitted:
         return _to_confirm(now, left, pace)
-    most = _most(now, best, left, pace)
-    if (waiting := _queued(now, most, total / pace)) is not None:
+    most, since = _most(now, best, left, pace), now.trials[n_before:]
+    fills = [trial for trial in since if records.FILL in trial.user_attrs and not records.is_free(trial)]
+    if (waiting := _queued(now, most, 0.0 if fills else total / pace)) is not None:
         return Queued(waiting)
     cheapest = min((trial.values[0] for trial in now.points), default=math.inf)
     if best is None:
         return Search(most, 1) if most > cheapest else None
-    since = now.trials[n_before:]
     if _is_searching(now, left, total, pace * cheapest) and most > cheapest:
         n_startup = int(STARTUP_SHARE * total / (pace * cheapest))
         return Search(most, min(n_startup, MOST_STARTUP))
-    fills = [trial for trial in since if records.FILL in trial.user_attrs and not records.is_free(trial)]
     is_over = len(fills) == MOST_FILLS or any(trial.state == TrialState.RUNNING for trial in fills)
     is_over |= any(trial.user_attrs.get(records.CONFIRM_OF) == records.first(best) for trial in since)
     least = best.values[0] * (LONGER if records.FILL in best.user_attrs else 1.0) if fills else cheapest
@@ -224,7 +223,10 @@ def _pipeline(now: Snapshot, trial: FrozenTrial) -> Pipeline:
 
 
 def _queued(now: Snapshot, most: float, seconds: float) -> FrozenTrial | None:
-    """What waits and fits: what was interrupted, then known pipelines; the first of a study is begun anyway."""
+    """What waits and fits: what was interrupted, then known pipelines; the first of a study is begun anyway.
+
+    `seconds`: device seconds of which known pipelines may take a share; none once a longest run was begun.
+    """
     waiting = [t for t in now.trials if t.state == TrialState.WAITING and records.is_searched(t)]
     if not waiting or not now.points:
         return waiting[0] if waiting else None

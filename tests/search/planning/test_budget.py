@@ -122,6 +122,19 @@ def test_the_queue_comes_before_the_search_and_that_until_it_had_its_share(study
     assert isinstance(budget.next_step(searched, SEARCHED, TOTAL), Fill)
 
 
+def test_no_known_pipeline_is_begun_once_a_longest_run_was(study: Study) -> None:
+    """It told more of the same; what was interrupted is gone on with, and later minutes begin with what waits."""
+    before, now = (
+        after(study.snapshot(), [Run(0.01, 0.9), Run(0.02, 0.95, fill=filled)], waiting=True)
+        for filled in (False, True)
+    )
+    assert isinstance(budget.next_step(before, SEARCHED, TOTAL), Queued)
+    step = budget.next_step(now, SEARCHED, TOTAL)
+    assert step is not None
+    assert not isinstance(step, Queued)
+    assert isinstance(budget.next_step(now, TOTAL, TOTAL, n_before=len(now.trials)), Queued)
+
+
 def test_what_waits_and_does_not_fit_is_passed_over(study: Study) -> None:
     now = after(study.snapshot(), [Run(TOTAL / 6, 0.9)], waiting=True)
     forecasts = [budget.rate(now) * nominal(now, budget._pipeline(now, each)) for each in now.trials[1:]]
