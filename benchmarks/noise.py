@@ -37,12 +37,16 @@ def main() -> None:
     p = argparse.ArgumentParser(prog="python -m benchmarks.noise", description=(__doc__ or "").split("\n\n")[0])
     p.add_argument("urls", nargs="+", metavar="URL", help="of a database: sqlite:///studies/optuna.db")
     print(f"| {' | '.join(HEAD)} |\n|{'---|' * len(HEAD)}")
+    together: list[Seen] = []
     for url in p.parse_args().urls:
         database = storage.open_storage(url, create=False)
         for name in optuna.get_all_study_names(database.optuna):
             now = opening.seen(name, database)
             if pipelines := list(seen(now)):
-                print(line(name, now.n_val, pipelines))
+                print(line(name, str(now.n_val), pipelines))
+                together += pipelines
+    if together:
+        print(line("all", "", together))
 
 
 def seen(now: Snapshot) -> Iterator[Seen]:
@@ -55,7 +59,7 @@ def seen(now: Snapshot) -> Iterator[Seen]:
             yield Seen(error, len(accuracies), between, noise_of(error, now.n_sure))
 
 
-def line(name: str, n_val: int, pipelines: list[Seen]) -> str:
+def line(name: str, n_val: str, pipelines: list[Seen]) -> str:
     """A study in a row: by pipelines, each as often as its seeds tell of noise."""
     n = sum(each.n - 1 for each in pipelines)
     measured = math.sqrt(sum((each.n - 1) * each.between**2 for each in pipelines) / n)
