@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
+from search.pareto.expectation import SEEDS
 from search.pareto.intervals import NORMAL, Interval, wilson
 
 # Assumed, not measured here: errors fall as images to the power of -0.25, by 5 % with a quarter more of them.
 POWER, POWER_SPREAD = 0.25, 0.15
-SEEDS_SPREAD = 0.015  # decades of error between seeds of a pipeline; assumed: 0.4 points at 12 %
 # What networks gain that tell an image by that and its mirror image, where flips fit: accuracy, and its spread. On
 # CIFAR-10 41 networks gained -1.0 to 2.8 points, 1.2 in the mean (benchmarks/ten_minutes.md).
 SIDES = (0.01, 0.01)
@@ -29,9 +29,9 @@ def expected(measured: float, more: float) -> float:
 
 
 def spread(measured: Sequence[float], n_val: int) -> float:
-    """Decades of error between seeds that reached these accuracies: as they tell, and no less than is assumed."""
+    """Decades of error between seeds that reached these accuracies: as they tell, and no less than is believed."""
     errors = [math.log10(max(1 - each, 0.5 / n_val)) for each in measured]
-    return max(SEEDS_SPREAD, stdev(errors)) if len(errors) > 1 else SEEDS_SPREAD
+    return max(SEEDS, stdev(errors)) if len(errors) > 1 else SEEDS
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def promised(
     n_val: int,
     n_train: int,
     n: int,
-    between: float = SEEDS_SPREAD,
+    between: float = SEEDS,
     beside: float = 0.0,
 ) -> Promise:
     """What a pipeline of that accuracy on `n_val` images, trained on `n_train`, promises that is trained on all `n`.
