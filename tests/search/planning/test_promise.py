@@ -71,7 +71,7 @@ def test_nothing_more_to_train_on_promises_what_was_measured_and_is_no_surer(
 def test_of_many_images_and_seeds_it_is_the_accuracy_that_was_measured(measured: float) -> None:
     promise = promised(measured, 10_000, 10**9, 10**6, 10**6)
     assert promise.accuracy == pytest.approx(measured)
-    assert width(promise) <= 0.15 * (1 - measured)  # another seed still gives another network
+    assert width(promise) <= 0.17 * (1 - measured)  # another seed still gives another network
 
 
 @given(measured=ACCURACIES, n_seeds=SEEDS, n_val=COUNTS, n_train=COUNTS, more=st.integers(0, 100_000))
