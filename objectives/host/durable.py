@@ -31,7 +31,7 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
     Raises:
         OSError: as `write_file`; it names the file that was asked for, unless what the block did failed elsewhere.
     """
-    partial = _partial(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
     try:
         with partial.open("wb") as file:
             yield file
@@ -71,7 +71,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     Raises:
         OSError: as `write_folder`.
     """
-    partial = _partial(folder)
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}{PARTIAL}")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
@@ -84,15 +84,6 @@ def new_folder(folder: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     sync_folder(folder.parent)
-
-
-def _partial(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
-
-
-def written_by(partial: Path) -> int:
-    """The number of the process that writes, or wrote, what is not whole yet, by its name."""
-    return int(partial.name.removesuffix(PARTIAL).rpartition(".")[2])
 
 
 def damaged(folder: Path) -> list[str]:

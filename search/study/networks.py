@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from objectives.host.durable import PARTIAL, written_by
-from search.host.owner import start_time
+from objectives.host.durable import PARTIAL
+
+STALE = 3600.0  # seconds that no export takes
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Networks:
         names = {self.of(number).name for number in kept}
         folders = [*self.folder.glob("trial-*"), *self.folder.glob(f".trial-*{PARTIAL}")]
         others = [part for each in (self.base, self.refit) for part in self.folder.glob(f".{each.name}.*{PARTIAL}")]
-        folders += [part for part in others if start_time(written_by(part)) is None]  # no study is locked for these
+        folders += filter(_is_stale, others)  # these are written while others may collect
         return [folder for folder in folders if folder.name not in names and folder.is_dir()]
 
     def remove(self, trial_number: int) -> None:
@@ -47,3 +49,10 @@ class Networks:
         """Removes the strays."""
         for folder in self.strays(kept):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_stale(folder: Path) -> bool:
+    try:
+        return time.time() - folder.stat().st_mtime > STALE
+    except FileNotFoundError:
+        return False

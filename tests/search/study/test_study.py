@@ -9,7 +9,6 @@ import os
 import re
 import socket
 import sqlite3
-import subprocess
 from collections.abc import Callable, Mapping
 from itertools import product
 from pathlib import Path
@@ -467,11 +466,10 @@ def test_a_trial_that_takes_the_program_down_each_time_is_given_up_and_counted(n
 def test_collecting_removes_networks_that_no_front_names(new_study: Callable[..., Study]) -> None:
     made = new_study()
     trial.run(made, made.ask(), Scripted([GOOD]), Display(), math.inf)
-    gone = subprocess.Popen(["true"])
-    gone.wait()
-    written = f".refit.{os.getpid()}.partial"  # another run's last network: nobody waits for it
-    for stray in ("trial-00007", ".trial-00008.123.partial", f".refit.{gone.pid}.partial", written):
+    old, written = ".refit.12.partial", ".refit.34.partial"  # another run's last network: nobody waits for it
+    for stray in ("trial-00007", ".trial-00008.123.partial", old, written):
         (made.networks.folder / stray).mkdir()
+    os.utime(made.networks.folder / old, (0, 0))
     made.collect()
     assert {p.name for p in made.networks.folder.iterdir()} == {made.networks.of(0).name, written}
 
