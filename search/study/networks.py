@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Collection
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from objectives.host.durable import PARTIAL
 
-STALE = 3600.0  # seconds that no export takes
+STALE = timedelta(hours=1)  # which no export takes
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,6 @@ class Networks:
 
 def _is_stale(folder: Path) -> bool:
     try:
-        return time.time() - folder.stat().st_mtime > STALE
+        return datetime.now() - datetime.fromtimestamp(folder.stat().st_mtime) > STALE
     except FileNotFoundError:
         return False
