@@ -76,7 +76,7 @@ def test_what_cannot_be_copied_is_one_line_and_leaves_nothing(
     words: str, code: int, said: str, export: Command, tmp_path: Path
 ) -> None:
     (tmp_path / "there").mkdir()
-    first, second = sorted(tmp_path.glob("artifacts*/tiny/trial-*"))
+    first, second, _ = sorted(tmp_path.glob("artifacts*/tiny/trial-*"))
     (first / "model.json").write_text("{}")
     shutil.rmtree(second)
     done = export(words)
