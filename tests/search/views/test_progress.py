@@ -16,7 +16,7 @@ from search import trial
 from search.study import queue
 from search.study.snapshot import Snapshot
 from search.study.study import Study
-from search.views.display import Display, LiveDisplay, PlainDisplay, clock
+from search.views.display import Display, LiveDisplay, PlainDisplay, clock, resumable
 from tests.search.conftest import Scripted
 
 MARKUP = re.compile(r"\x1b\[[?0-9;]*[a-zA-Z]")
@@ -154,3 +154,23 @@ def test_without_a_deadline_plain_lines_say_where_the_study_stands(moments: list
         for now in moments[1:]:
             display.study_stands(now)
     assert [line.split(" trials, ")[0] for line in shown.get().splitlines()] == [f"  {n} of 7" for n in range(1, 5)]
+
+
+@pytest.mark.parametrize("n_before", [0, 1])
+@pytest.mark.parametrize("n_after", [0, 1, 4])
+@pytest.mark.parametrize("live", [False, True])
+def test_an_interrupted_run_names_the_best_network_where_there_is_one(
+    live: bool, n_before: int, n_after: int, moments: list[Snapshot]
+) -> None:
+    console = Console(file=io.StringIO(), width=80)
+    display = LiveDisplay(console) if live else PlainDisplay(console, every_epoch=False)
+    with console.capture() as shown, pytest.raises(KeyboardInterrupt), resumable(display, "go on", "show best"):
+        display.study_started(moments[n_before], 7)
+        for now in moments[n_before + 1 : n_after + 1]:
+            display.study_stands(now)
+        raise KeyboardInterrupt
+    best = ["the best network so far: show best"] if n_before or n_after else []
+    assert [line for line in shown.get().splitlines() if not line.startswith("  ")] == [
+        *best,
+        "interrupted; to go on: go on",
+    ]
