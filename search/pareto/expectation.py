@@ -21,7 +21,7 @@ import numpy as np
 # Epochs count as far as they gain: see `records.learning_decades`.
 LEARNING = (0.17, 0.1)  # gain of a decade of epochs, up to enough of them; its spread
 # Decades of error: spread of seeds, and the share of what images drawn anew would change that is left where all runs
-# have the same. Fitted to pairs of seeds at errors of 1 to 30 % (benchmarks/noise.md).
+# have the same. Set by pairs of seeds at errors of 1 to 30 % (benchmarks/noise.md).
 SEEDS, SAME = 0.018, 0.5
 LEAST_ERROR = 1e-3
 APART = 0.3  # decades of error: spread of pipelines that are not alike; assumed, wide
